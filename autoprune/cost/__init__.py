@@ -1,0 +1,1 @@
+"""What a plan costs, the budgets that bound it, and the projection of any wish onto a budget."""

@@ -1,0 +1,51 @@
+"""A pruning plan: how many units each group of a network keeps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PruningPlan:
+    """How many of its `units` each group keeps; groups are addressed by name, in the network's order.
+
+    >>> PruningPlan(groups=("conv1", "fc1"), units=(16, 64), kept=(8, 64)).sparsity
+    {'conv1': 0.5, 'fc1': 0.0}
+    """
+
+    groups: tuple[str, ...]
+    units: tuple[int, ...]
+    kept: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.groups) == len(self.units) == len(self.kept):
+            raise ValueError(f"{len(self.groups)} groups, {len(self.units)} units and {len(self.kept)} kept differ in length")
+        for name, units, kept in zip(self.groups, self.units, self.kept, strict=True):
+            if not 1 <= kept <= units:
+                raise ValueError(f"group {name!r} must keep 1 to {units} units, got {kept}")
+
+    @property
+    def sparsity(self) -> dict[str, float]:
+        """Fraction of units removed from each group, in [0, 1)."""
+        return {g: 1 - k / n for g, n, k in zip(self.groups, self.units, self.kept, strict=True)}
+
+    @classmethod
+    def from_sparsity(cls, units: Mapping[str, int], sparsity: Mapping[str, float]) -> "PruningPlan":
+        """Rounds each group's sparsity to whole units, at least one kept; a group that is not named stays whole."""
+        unknown = sorted(set(sparsity) - set(units))
+        if unknown:
+            raise ValueError(f"the plan names unknown groups {unknown}; the network's groups are {list(units)}")
+        for name, value in sparsity.items():
+            if not 0 <= value < 1:
+                raise ValueError(f"sparsity of {name!r} must be in [0, 1), got {value}")
+        kept = (max(1, round(n * (1 - sparsity.get(name, 0.0)))) for name, n in units.items())
+        return cls(tuple(units), tuple(units.values()), tuple(kept))
+
+    def as_json(self) -> dict[str, dict[str, int]]:
+        return {
+            g: {"units": n, "kept": k} for g, n, k in zip(self.groups, self.units, self.kept, strict=True)
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Mapping[str, int]]) -> "PruningPlan":
+        values: Sequence[Mapping[str, int]] = list(record.values())
+        return cls(tuple(record), tuple(v["units"] for v in values), tuple(v["kept"] for v in values))

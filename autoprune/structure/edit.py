@@ -1,0 +1,106 @@
+"""Editing a network by a plan: `masked` zeroes units in place for a while, `shrink` returns a smaller network."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.plan import PruningPlan
+from autoprune.structure.groups import Axis, Structure
+
+Ranking = Mapping[str, Tensor]  # group → its units [units], most important first
+Kept = Mapping[tuple[str, Axis], Tensor]  # (layer, axis) → the entries that stay [entries], ascending
+
+
+def shrink(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: Ranking) -> nn.Module:
+    """A copy of the network from which all but each group's best units are physically removed."""
+    small = copy.deepcopy(model)
+    layers = dict(small.named_modules())
+    for (name, axis), entries in kept_entries(structure, plan, ranking).items():
+        layer = layers[name]
+        for key, dim in tensor_axes(layer, axis):
+            old = getattr(layer, key)
+            new = old.detach().index_select(dim, entries.to(old.device))
+            if isinstance(old, nn.Parameter):
+                new = nn.Parameter(new, requires_grad=old.requires_grad)
+            setattr(layer, key, new)
+        for attribute, size in widths(layer, axis, len(entries)).items():
+            setattr(layer, attribute, size)
+    return small
+
+
+@contextmanager
+def masked(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: Ranking) -> Iterator[nn.Module]:
+    """Zeroes the removed units in every coupled tensor while the context is open; the weights come back after."""
+    layers = dict(model.named_modules())
+    saved: list[tuple[Tensor, Tensor]] = []
+    with torch.no_grad():
+        for (name, axis), entries in kept_entries(structure, plan, ranking).items():
+            for key, dim in tensor_axes(layers[name], axis):
+                tensor = getattr(layers[name], key)
+                saved.append((tensor, tensor.clone()))
+                keep = torch.zeros(tensor.shape[dim], dtype=torch.bool, device=tensor.device)
+                keep[entries.to(tensor.device)] = True
+                tensor.mul_(keep.view([-1 if d == dim else 1 for d in range(tensor.ndim)]))
+    try:
+        yield model
+    finally:
+        with torch.no_grad():
+            for tensor, values in reversed(saved):
+                tensor.copy_(values)
+
+
+def kept_entries(structure: Structure, plan: PruningPlan, ranking: Ranking) -> Kept:
+    """Which entries of every touched axis stay under the plan."""
+    gone: dict[tuple[str, Axis], list[Tensor]] = {}
+    for group, kept in zip(structure.groups, plan.kept, strict=True):
+        removed = ranking[group.name][kept:].cpu()
+        for member in group.members:
+            gone.setdefault((member.layer, member.axis), []).append(
+                torch.from_numpy(member.positions)[removed].flatten()
+            )
+    sizes: dict[tuple[str, Axis], int] = {}
+    for layer in structure.layers:
+        sizes[layer.name, "out"], sizes[layer.name, "in"] = layer.outputs, layer.inputs
+    kept_by_axis = {}
+    for axis_key, removed_entries in gone.items():
+        stays = torch.ones(sizes[axis_key], dtype=torch.bool)
+        stays[torch.cat(removed_entries)] = False
+        kept_by_axis[axis_key] = stays.nonzero().flatten()
+    return kept_by_axis
+
+
+def tensor_axes(layer: nn.Module, axis: Axis) -> list[tuple[str, int]]:
+    """The layer's tensors that an edit of `axis` touches, each with the dimension it is cut along."""
+    if axis == "in":
+        return [("weight", 1)]
+    keys = ("weight", "bias", "running_mean", "running_var")
+    return [(key, 0) for key in keys if getattr(layer, key, None) is not None]
+
+
+def widths(layer: nn.Module, axis: Axis, size: int) -> dict[str, int]:
+    """The attributes of the layer that must say `size` once `axis` has that many entries."""
+    match layer:
+        case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
+            if axis == "in":
+                return {"in_channels": size * layer.groups}
+            if is_depthwise(layer):
+                return {"out_channels": size, "in_channels": size, "groups": size}
+            return {"out_channels": size}
+        case nn.Linear():
+            return {"in_features" if axis == "in" else "out_features": size}
+        case nn.modules.batchnorm._BatchNorm():
+            return {"num_features": size}
+        case nn.PReLU():
+            return {"num_parameters": size}
+    raise TypeError(f"autoprune cannot slice a {type(layer).__name__}; SLICEABLE lists the types it can")
+
+
+def is_depthwise(layer: nn.Module) -> bool:
+    return isinstance(layer, CONVOLUTIONS) and layer.groups == layer.out_channels == layer.in_channels > 1
+
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+SLICEABLE = (*CONVOLUTIONS, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.PReLU)

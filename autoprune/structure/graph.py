@@ -1,0 +1,242 @@
+"""Finds the groups of a network. The only file that knows Torch-Pruning (Fang et al., arXiv 2301.12900)."""
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch_pruning
+from torch import Tensor, nn
+
+from autoprune.structure.edit import CONVOLUTIONS, SLICEABLE, Ranking, is_depthwise, masked, shrink
+from autoprune.structure.groups import Axis, Group, IntArray, Layer, Member, Structure
+
+OUTPUT = "the network's output"
+TOLERANCE = 1e-4  # largest difference between masked and shrunk outputs, relative to the outputs' own size
+
+
+def find_structure(
+    model: nn.Module,
+    example_input: Tensor,
+    *,
+    keep: frozenset[str] = frozenset(),
+    round_to: int = 1,
+    min_units: int = 1,
+) -> Structure:
+    """The groups of coupled layers of `model`, each verified: removing its units equals masking them.
+
+    keep: layers whose outputs stay whole. round_to: kept units are multiples of it (or all of the group's).
+    min_units: the fewest units that a group keeps. Layers that cannot be pruned are listed with the reason.
+    Raises ValueError where the network cannot be traced, or nothing in it can be pruned.
+    """
+    if round_to < 1 or min_units < 1:
+        raise ValueError(f"round_to and min_units must be at least 1, got {round_to} and {min_units}")
+    layers, outputs, last = _run(model, example_input)
+    if not torch.isfinite(outputs).all():
+        raise ValueError("the network's outputs for the example input hold NaN or infinity; its weights may be broken")
+    groups: list[Group] = []
+    unprunable: dict[str, str] = {}
+    for name, members, reason in _couplings(model, example_input, {layer.name: layer for layer in layers}):
+        if name == last:
+            reason = OUTPUT
+        kept_whole = sorted(keep & {m.layer for m in members if m.axis == "out"})
+        if kept_whole:
+            reason = f"task.keep names {', '.join(kept_whole)}"
+        levels = _levels(len(members[0].positions), round_to=round_to, min_units=min_units) if members else ()
+        if not reason and len(levels) < 2:
+            reason = f"min_units={min_units} and round_to={round_to} leave no choice for its {len(members[0].positions)} units"
+        if reason:
+            unprunable[name] = reason
+        else:
+            granularity = "neuron" if isinstance(model.get_submodule(name), nn.Linear) else "channel"
+            groups.append(Group(name, granularity, len(members[0].positions), members, levels))
+    counted = {layer.name for layer in layers}
+    other = sum(
+        parameter.numel() for name, parameter in model.named_parameters() if name.rpartition(".")[0] not in counted
+    )
+    structure = _verified(Structure(tuple(groups), layers, unprunable, other), model, example_input)
+    if not structure.groups:
+        raise ValueError(f"nothing in this network can be pruned: {structure.unprunable}")
+    return structure
+
+
+def _couplings(
+    model: nn.Module, example_input: Tensor, layers: Mapping[str, Layer]
+) -> Iterator[tuple[str, tuple[Member, ...], str | None]]:
+    """For every set of coupled layers: its name, its members, and why it cannot be pruned, if so."""
+    graph, names = _trace(model, example_input), {module: name for name, module in model.named_modules()}
+    seen: set[str] = set()
+    for layer in layers.values():
+        root = model.get_submodule(layer.name)
+        if layer.kind == "norm" or layer.name in seen or is_depthwise(root):
+            continue
+        prune = torch_pruning.prune_conv_out_channels if layer.kind == "conv" else torch_pruning.prune_linear_out_channels
+        items = graph.get_pruning_group(root, prune, idxs=list(range(layer.outputs)))
+        reason, touched = None, []
+        for item in items:
+            module = item.dep.target.module
+            kind = type(module).__name__
+            if module in names and any(True for _ in module.parameters()):
+                axis: Axis = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
+                touched.append((names[module], axis, np.asarray(item.idxs), np.asarray(item.root_idxs)))
+                if not isinstance(module, SLICEABLE):
+                    reason = f"reaches {names[module]}, a {kind}, whose outputs depend on how many units there are"
+                elif names[module] not in layers:
+                    reason = f"reaches {names[module]}, which the example input does not run"
+            elif isinstance(module, nn.Parameter):
+                reason = "reaches a parameter that belongs to no layer"
+            elif kind == "_OutputOp":
+                reason = OUTPUT
+        seen |= {name for name, axis, *_ in touched if axis == "out"}
+        if len({(name, axis) for name, axis, *_ in touched}) < len(touched):
+            reason = reason or "one of its layers is used twice"
+        if reason:
+            yield layer.name, tuple(Member(n, a, i[:, None]) for n, a, i, _ in touched), reason
+            continue
+        unit_of = _units(layer.outputs, [(model.get_submodule(n), a, i, r) for n, a, i, r in touched])
+        if unit_of.max() == 0 and layer.outputs > 1:
+            yield layer.name, (), "grouped convolutions tie all its channels into one unit"
+            continue
+        yield layer.name, tuple(_member(model, n, a, i, unit_of[r]) for n, a, i, r in touched), None
+
+
+def _trace(model: nn.Module, example_input: Tensor) -> "torch_pruning.DependencyGraph":
+    trainable = {p: p.requires_grad for p in model.parameters()}
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(True)  # Torch-Pruning follows the autograd graph
+        with warnings.catch_warnings(), torch.enable_grad():
+            warnings.simplefilter("ignore")  # unwrapped parameters: named in the reason instead
+            return torch_pruning.DependencyGraph().build_dependency(model, example_inputs=example_input)
+    except Exception as error:
+        raise ValueError(
+            f"Torch-Pruning cannot trace {type(model).__name__} with an example input of shape "
+            f"{tuple(example_input.shape)}: {type(error).__name__}: {error}. The forward pass must run on the example "
+            "input and be differentiable from input to output"
+        ) from error
+    finally:
+        for parameter, flag in trainable.items():
+            parameter.requires_grad_(flag)
+            parameter.grad = None
+
+
+def _units(channels: int, touched: list[tuple[nn.Module, Axis, IntArray, IntArray]]) -> IntArray:
+    """Which unit each of the root's channels belongs to, [channels].
+
+    A grouped convolution keeps equally many channels in each of its groups, so channels at the same place in different
+    groups are one unit; channels are units of their own everywhere else.
+    """
+    period = channels
+    for module, axis, *_ in touched:
+        if isinstance(module, CONVOLUTIONS) and module.groups > 1 and not is_depthwise(module):
+            width = module.in_channels if axis == "in" else module.out_channels
+            period = math.gcd(period, width // module.groups)
+    return np.arange(channels) % period
+
+
+def _member(model: nn.Module, name: str, axis: Axis, entries: IntArray, units: IntArray) -> Member:
+    """entries [n]: places on the layer's axis; units [n]: the unit that each of them belongs to."""
+    layer = model.get_submodule(name)
+    if axis == "in" and isinstance(layer, CONVOLUTIONS) and layer.groups > 1:
+        entries = entries % (layer.in_channels // layer.groups)  # counted within one convolution group
+    pairs = np.unique(np.stack([units, entries]), axis=1)  # sorted by unit, then by entry
+    return Member(name, axis, pairs[1].reshape(units.max() + 1, -1))
+
+
+def _levels(units: int, *, round_to: int, min_units: int) -> tuple[int, ...]:
+    first = max(round_to, math.ceil(min_units / round_to) * round_to)
+    return tuple(sorted({*range(first, units, round_to), units}))
+
+
+def _run(model: nn.Module, example_input: Tensor) -> tuple[tuple[Layer, ...], Tensor, str | None]:
+    """The layers that run, in order, with their geometry; the outputs; and the layer that returns these, if one does."""
+    ran: dict[str, Layer] = {}
+    latest: tuple[str, Tensor] | None = None
+
+    def record(name: str, module: nn.Module, output: Tensor) -> None:
+        nonlocal latest
+        latest = (name, output)
+        if name not in ran:
+            ran[name] = _geometry(name, module, output)
+
+    hooks = [
+        module.register_forward_hook(lambda m, _, output, name=name: record(name, m, output))
+        for name, module in model.named_modules()
+        if isinstance(module, SLICEABLE)
+    ]
+    try:
+        with torch.inference_mode():
+            outputs = model(example_input)
+    except Exception as error:
+        raise ValueError(
+            f"the network does not run on its example input of shape {tuple(example_input.shape)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    outputs = _tensor(outputs)
+    return tuple(ran.values()), outputs, latest[0] if latest and latest[1] is outputs else None
+
+
+def _geometry(name: str, module: nn.Module, output: Tensor) -> Layer:
+    has_bias = getattr(module, "bias", None) is not None
+    if isinstance(module, CONVOLUTIONS):
+        positions = math.prod(output.shape[2:])
+        return Layer(
+            name, "conv", module.out_channels, module.in_channels // module.groups, math.prod(module.kernel_size),
+            positions, int(module.stride[0]), has_bias, is_depthwise(module),
+        )
+    if isinstance(module, nn.Linear):
+        positions = math.prod(output.shape[1:-1])
+        return Layer(name, "linear", module.out_features, module.in_features, 1, positions, 1, has_bias, False)
+    weight = getattr(module, "weight", None)
+    outputs = module.num_parameters if isinstance(module, nn.PReLU) else int(module.num_features)  # type: ignore[arg-type]
+    statistics = 2 * int(getattr(module, "running_mean", None) is not None)
+    return Layer(name, "norm", outputs, int(weight is not None), 1, 0, 1, has_bias, False, statistics)
+
+
+def _verified(structure: Structure, model: nn.Module, example_input: Tensor) -> Structure:
+    """Moves groups whose removal is not equal to masking (say, a softmax over channels) to the unprunable ones."""
+    generator = torch.Generator().manual_seed(0)
+    ranking = {g.name: torch.randperm(g.units, generator=generator) for g in structure.groups}
+    half = np.array([g.levels[len(g.levels) // 2 - 1] for g in structure.groups], np.int64)
+    if not structure.groups or not _differs(structure, half, ranking, model, example_input):
+        return structure
+    good, unprunable = [], dict(structure.unprunable)
+    for index, group in enumerate(structure.groups):
+        alone = structure.units
+        alone[index] = half[index]
+        error = _differs(structure, alone, ranking, model, example_input)
+        if error:
+            unprunable[group.name] = error
+        else:
+            good.append(group)
+    return replace(structure, groups=tuple(good), unprunable=unprunable)
+
+
+def _differs(
+    structure: Structure, kept: IntArray, ranking: Ranking, model: nn.Module, example_input: Tensor
+) -> str | None:
+    plan = structure.plan(kept)
+    probe = torch.rand(example_input.shape, generator=torch.Generator().manual_seed(1)).to(example_input)
+    with torch.inference_mode():
+        with masked(model, structure, plan, ranking):
+            expected = _tensor(model(probe))
+        try:
+            outputs = _tensor(shrink(model, structure, plan, ranking)(probe))
+        except RuntimeError as error:
+            return f"the network does not run without its units ({error})"
+    scale = max(1.0, expected.abs().max().item())
+    if outputs.shape != expected.shape:
+        return OUTPUT
+    difference = (outputs - expected).abs().max().item()
+    return None if difference <= TOLERANCE * scale else f"removing its units differs from masking them by {difference:.2g}"
+
+
+def _tensor(outputs: object) -> Tensor:
+    while not isinstance(outputs, Tensor):
+        outputs = next(iter(outputs.values() if isinstance(outputs, Mapping) else outputs))  # type: ignore[call-overload]
+    return outputs
