@@ -45,7 +45,9 @@ class Role:
     def from_dataset(cls, dataset: "Dataset[tuple[Tensor, Tensor]]", *, limit: int | None = None) -> "Role":
         """Loads a map-style dataset of (input, target) pairs into memory, at most `limit` samples."""
         size = len(dataset)  # type: ignore[arg-type]
-        samples = [dataset[i] for i in range(min(size, limit or size))]
+        samples = [dataset[i] for i in range(size if limit is None else min(size, limit))]
+        if not samples:
+            raise ValueError(f"a role needs at least one sample; the dataset has {size} and the limit is {limit}")
         inputs = torch.stack([torch.as_tensor(x) for x, _ in samples])
         return cls(inputs, torch.stack([torch.as_tensor(y) for _, y in samples]))
 

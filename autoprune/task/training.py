@@ -16,7 +16,7 @@ def fit(
     role: Role,
     *,
     loss: Callable[[Tensor, Tensor, Tensor], Tensor],
-    epochs: float,
+    steps: int,
     learning_rate: float,
     generator: torch.Generator,
     batch_size: int = 128,
@@ -33,7 +33,6 @@ def fit(
     loss: (outputs, inputs, targets) → scalar tensor; inputs are what the network saw, after augmentation.
     on_step: called with (step, steps, loss). Raises FloatingPointError where the loss is not finite.
     """
-    steps = max(1, round(epochs * len(role) / batch_size))
     optimizer = torch.optim.SGD(
         model.parameters(), lr=learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
     )

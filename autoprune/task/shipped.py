@@ -1,0 +1,126 @@
+"""The tasks that come with autoprune. Each is a function without required arguments; conf/task names them."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoprune.task import networks
+from autoprune.task.fashion_mnist import fashion_subset
+from autoprune.task.task import Architecture, Role, Roles, Task
+from autoprune.task.training import fit, flip
+
+ZOO = Path(__file__).parent.parent / "zoo"
+
+
+def digits() -> Task:
+    """scikit-learn's 8×8 digits and a tiny network, trained on first use in seconds and cached."""
+    with torch.random.fork_rng():  # initial weights come from torch's global generator; the caller's is left alone
+        torch.manual_seed(0)
+        model = networks.digits_net()
+    data = _digits_roles()
+    weights = cache_dir() / "digits_net.safetensors"
+    if not weights.exists():
+        _train_digits(model, data.train)
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        partial = weights.with_suffix(f".{os.getpid()}")
+        safetensors.torch.save_file(model.state_dict(), partial)
+        partial.replace(weights)
+    return Task(
+        load_weights(model, weights),
+        data.train.inputs[:1],
+        data,
+        name="digits",
+        budget="macs:0.35",
+        architecture=Architecture("autoprune.task.networks.digits_net"),
+    )
+
+
+def fashion_resnet20() -> Task:
+    """ResNet-20 on Fashion-MNIST: residual streams, twelve groups."""
+    return _fashion("fashion_resnet20", networks.resnet20, budget="macs:0.35")
+
+
+def fashion_plain20() -> Task:
+    """ResNet-20 without skips on Fashion-MNIST: nineteen groups, where allocation matters most."""
+    return _fashion("fashion_plain20", networks.plain20, budget="macs:0.5")
+
+
+def fashion_mobilenet() -> Task:
+    """MobileNetV1 ×0.5 on Fashion-MNIST: depthwise convolutions, fourteen groups."""
+    return _fashion("fashion_mobilenet", networks.mobilenet_v1, budget="macs:0.35")
+
+
+SHIPPED: Mapping[str, Callable[[], Task]] = {
+    task.__name__: task for task in (digits, fashion_resnet20, fashion_plain20, fashion_mobilenet)
+}
+
+
+def shipped_task(name: str) -> Task:
+    """The shipped task of that name."""
+    if name not in SHIPPED:
+        raise ValueError(f"there is no shipped task {name!r}; there are {list(SHIPPED)}, or pass an autoprune.Task")
+    return SHIPPED[name]()
+
+
+def cache_dir() -> Path:
+    """Where what can be made again is kept: $AUTOPRUNE_CACHE, else the user's cache directory."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "autoprune"
+    return Path(os.environ.get("AUTOPRUNE_CACHE", default))
+
+
+def load_weights(model: nn.Module, path: Path) -> nn.Module:
+    """The model with the weights of a safetensors file, floating-point ones converted to the model's own precision.
+
+    Raises ValueError where the file is damaged or belongs to another architecture.
+    """
+    try:
+        weights = safetensors.torch.load_file(path)
+        model.load_state_dict(weights)
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged or not this network's: {error}; delete it or restore it") from error
+    return model
+
+
+def _fashion(name: str, build: Callable[[], nn.Module], *, budget: str) -> Task:
+    data = fashion_subset()
+    return Task(
+        load_weights(build(), ZOO / f"{build.__name__}.safetensors"),
+        data.calibration.inputs[:1],
+        data,
+        name=name,
+        budget=budget,
+        augment=flip,
+        architecture=Architecture(f"{build.__module__}.{build.__name__}"),
+    )
+
+
+def _digits_roles() -> Roles:
+    from sklearn.datasets import load_digits  # slow to import, and only this task needs it
+
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images).float().unsqueeze(1) / 8 - 1  # pixels 0..16 → [-1, 1]
+    labels = torch.from_numpy(bunch.target).long()
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    sizes = {"train": 897, "calibration": 200, "search": 350, "test": 350}
+    parts = order.split(list(sizes.values()))
+    return Roles(
+        **{
+            role: Role(images[rows], labels[rows], tuple(f"digits:{i}" for i in rows.tolist()))
+            for role, rows in zip(sizes, parts, strict=True)
+        }
+    )
+
+
+def _train_digits(model: nn.Module, train: Role) -> None:
+    generator = torch.Generator().manual_seed(0)
+    fit(model, train, loss=_cross_entropy, steps=280, learning_rate=0.05, batch_size=64, generator=generator)
+
+
+def _cross_entropy(outputs: Tensor, _: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, targets)
