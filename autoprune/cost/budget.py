@@ -1,5 +1,6 @@
 """Budgets: a bound on one cost, written `cost:amount`."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,7 +43,10 @@ def parse_budget(text: str, costs: Mapping[str, CostModel], structure: Structure
     cost = costs[name]
     dense, least = float(cost(structure.units)), float(cost(structure.floor))
     limit = value * dense if not suffix and value <= 1 else value * SUFFIXES[suffix]
-    feasible = f"feasible budgets lie between {name}:{least / dense:.4f} and {name}:1 ({least:,.0f} to {dense:,.0f} {cost.unit})"
+    lowest = math.ceil(1e4 * least / dense) / 1e4  # rounded up, so that it is feasible itself
+    feasible = (
+        f"feasible budgets lie between {name}:{lowest:.4f} and {name}:1 ({least:,.0f} to {dense:,.0f} {cost.unit})"
+    )
     if limit < least:
         raise ValueError(f"budget {text!r} is {limit:,.0f} {cost.unit}, less than the smallest plan costs; {feasible}")
     if limit > dense:

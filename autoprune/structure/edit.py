@@ -36,15 +36,15 @@ def masked(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
     """Zeroes the removed units in every coupled tensor while the context is open; the weights come back after."""
     layers = dict(model.named_modules())
     saved: list[tuple[Tensor, Tensor]] = []
-    with torch.no_grad():
-        for (name, axis), entries in kept_entries(structure, plan, ranking).items():
-            for key, dim in tensor_axes(layers[name], axis):
-                tensor = getattr(layers[name], key)
-                saved.append((tensor, tensor.clone()))
-                keep = torch.zeros(tensor.shape[dim], dtype=torch.bool, device=tensor.device)
-                keep[entries.to(tensor.device)] = True
-                tensor.mul_(keep.view([-1 if d == dim else 1 for d in range(tensor.ndim)]))
     try:
+        with torch.no_grad():
+            for (name, axis), entries in kept_entries(structure, plan, ranking).items():
+                for key, dim in tensor_axes(layers[name], axis):
+                    tensor = getattr(layers[name], key)
+                    saved.append((tensor, tensor.clone()))
+                    keep = torch.zeros(tensor.shape[dim], dtype=torch.bool, device=tensor.device)
+                    keep[entries.to(tensor.device)] = True
+                    tensor.mul_(keep.view([-1 if d == dim else 1 for d in range(tensor.ndim)]))
         yield model
     finally:
         with torch.no_grad():
@@ -52,8 +52,22 @@ def masked(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
                 tensor.copy_(values)
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """The model is in eval mode while the context is open; every module's own flag comes back after."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
 def kept_entries(structure: Structure, plan: PruningPlan, ranking: Ranking) -> Kept:
     """Which entries of every touched axis stay under the plan."""
+    if plan.groups != structure.names:
+        raise ValueError(f"the plan is for groups {list(plan.groups)}, but the network's are {list(structure.names)}")
     gone: dict[tuple[str, Axis], list[Tensor]] = {}
     for group, kept in zip(structure.groups, plan.kept, strict=True):
         removed = ranking[group.name][kept:].cpu()

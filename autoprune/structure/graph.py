@@ -10,8 +10,9 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
-from autoprune.structure.edit import CONVOLUTIONS, SLICEABLE, Ranking, is_depthwise, masked, shrink
+from autoprune.structure.edit import CONVOLUTIONS, SLICEABLE, Ranking, evaluating, is_depthwise, masked, shrink
 from autoprune.structure.groups import Axis, Group, IntArray, Layer, Member, Structure
+from autoprune.task.task import first_outputs
 
 OUTPUT = "the network's output"
 TOLERANCE = 1e-4  # largest difference between masked and shrunk outputs, relative to the outputs' own size
@@ -27,21 +28,33 @@ def find_structure(
 ) -> Structure:
     """The groups of coupled layers of `model`, each verified: removing its units equals masking them.
 
-    keep: layers whose outputs stay whole. round_to: kept units are multiples of it (or all of the group's).
+    keep: layers whose outputs stay whole, or modules that hold such layers. round_to: kept units are multiples of it (or all of the group's).
     min_units: the fewest units that a group keeps. Layers that cannot be pruned are listed with the reason.
+    Whatever mode the network is in, it is looked at in eval mode.
     Raises ValueError where the network cannot be traced, or nothing in it can be pruned.
     """
     if round_to < 1 or min_units < 1:
         raise ValueError(f"round_to and min_units must be at least 1, got {round_to} and {min_units}")
-    layers, outputs, last = _run(model, example_input)
+    with evaluating(model):
+        return _find_structure(model, example_input, keep=keep, round_to=round_to, min_units=min_units)
+
+
+def _find_structure(
+    model: nn.Module, example_input: Tensor, *, keep: frozenset[str], round_to: int, min_units: int
+) -> Structure:
+    layers, outputs, writers = _run(model, example_input)
+    idle = sorted(name for name in keep if not any(_holds(name, layer.name) for layer in layers))
+    if idle:
+        raise ValueError(f"keep names {idle}, which hold no layer that runs; the layers are {[x.name for x in layers]}")
     if not torch.isfinite(outputs).all():
         raise ValueError("the network's outputs for the example input hold NaN or infinity; its weights may be broken")
     groups: list[Group] = []
     unprunable: dict[str, str] = {}
     for name, members, reason in _couplings(model, example_input, {layer.name: layer for layer in layers}):
-        if name == last:
+        written = {name, *(m.layer for m in members if m.axis == "out")}
+        if written & writers:
             reason = OUTPUT
-        kept_whole = sorted(keep & {m.layer for m in members if m.axis == "out"})
+        kept_whole = sorted(layer for layer in written if any(_holds(k, layer) for k in keep))
         if kept_whole:
             reason = f"task.keep names {', '.join(kept_whole)}"
         levels = _levels(len(members[0].positions), round_to=round_to, min_units=min_units) if members else ()
@@ -70,21 +83,32 @@ def _couplings(
     seen: set[str] = set()
     for layer in layers.values():
         root = model.get_submodule(layer.name)
-        if layer.kind == "norm" or layer.name in seen or is_depthwise(root):
+        if layer.kind == "norm" or layer.name in seen:
+            continue
+        if is_depthwise(root):
+            yield layer.name, (), "its channels are the network's inputs"
             continue
         prune = torch_pruning.prune_conv_out_channels if layer.kind == "conv" else torch_pruning.prune_linear_out_channels
-        items = graph.get_pruning_group(root, prune, idxs=list(range(layer.outputs)))
+        try:
+            items = graph.get_pruning_group(root, prune, idxs=list(range(layer.outputs)))
+        except ValueError:
+            yield layer.name, (), "Torch-Pruning cannot follow its outputs to the network's"
+            continue
         reason, touched = None, []
         for item in items:
             module = item.dep.target.module
             kind = type(module).__name__
-            if module in names and any(True for _ in module.parameters()):
+            if isinstance(module, nn.PReLU) and module.num_parameters == 1:
+                continue  # one slope for all channels: nothing to cut
+            if module in names and (isinstance(module, SLICEABLE) or any(True for _ in module.parameters())):
                 axis: Axis = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
                 touched.append((names[module], axis, np.asarray(item.idxs), np.asarray(item.root_idxs)))
                 if not isinstance(module, SLICEABLE):
                     reason = f"reaches {names[module]}, a {kind}, whose outputs depend on how many units there are"
                 elif names[module] not in layers:
                     reason = f"reaches {names[module]}, which the example input does not run"
+                elif axis == "in" and getattr(module, "groups", 1) > 1 and len(item.idxs) < module.in_channels:
+                    reason = f"fills some of the convolution groups of {names[module]}, and others fill the rest"
             elif isinstance(module, nn.Parameter):
                 reason = "reaches a parameter that belongs to no layer"
             elif kind == "_OutputOp":
@@ -109,7 +133,7 @@ def _trace(model: nn.Module, example_input: Tensor) -> "torch_pruning.Dependency
             parameter.requires_grad_(True)  # Torch-Pruning follows the autograd graph
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")  # unwrapped parameters: named in the reason instead
-            return torch_pruning.DependencyGraph().build_dependency(model, example_inputs=example_input)
+            return torch_pruning.DependencyGraph().build_dependency(model, example_inputs=(example_input,))
     except Exception as error:
         raise ValueError(
             f"Torch-Pruning cannot trace {type(model).__name__} with an example input of shape "
@@ -150,16 +174,19 @@ def _levels(units: int, *, round_to: int, min_units: int) -> tuple[int, ...]:
     return tuple(sorted({*range(first, units, round_to), units}))
 
 
-def _run(model: nn.Module, example_input: Tensor) -> tuple[tuple[Layer, ...], Tensor, str | None]:
-    """The layers that run, in order, with their geometry; the outputs; and the layer that returns these, if one does."""
+def _holds(module: str, layer: str) -> bool:
+    return layer == module or layer.startswith(f"{module}.")
+
+
+def _run(model: nn.Module, example_input: Tensor) -> tuple[tuple[Layer, ...], Tensor, set[str]]:
+    """The layers that run, in order, with their geometry; the outputs that are judged; the layers that return outputs."""
     ran: dict[str, Layer] = {}
-    latest: tuple[str, Tensor] | None = None
+    written: list[tuple[str, Tensor]] = []
 
     def record(name: str, module: nn.Module, output: Tensor) -> None:
-        nonlocal latest
-        latest = (name, output)
-        if name not in ran:
-            ran[name] = _geometry(name, module, output)
+        written.append((name, output))
+        layer = _geometry(name, module, output, samples=len(example_input))
+        ran[name] = replace(layer, positions=layer.positions + ran[name].positions) if name in ran else layer
 
     hooks = [
         module.register_forward_hook(lambda m, _, output, name=name: record(name, m, output))
@@ -177,20 +204,21 @@ def _run(model: nn.Module, example_input: Tensor) -> tuple[tuple[Layer, ...], Te
     finally:
         for hook in hooks:
             hook.remove()
-    outputs = _tensor(outputs)
-    return tuple(ran.values()), outputs, latest[0] if latest and latest[1] is outputs else None
+    returned = list(_tensors(outputs))
+    writers = {name for name, output in written if any(output is tensor for tensor in returned)}
+    return tuple(ran.values()), first_outputs(outputs), writers
 
 
-def _geometry(name: str, module: nn.Module, output: Tensor) -> Layer:
+def _geometry(name: str, module: nn.Module, output: Tensor, *, samples: int) -> Layer:
     has_bias = getattr(module, "bias", None) is not None
     if isinstance(module, CONVOLUTIONS):
-        positions = math.prod(output.shape[2:])
+        positions = output.numel() // (module.out_channels * samples)
         return Layer(
             name, "conv", module.out_channels, module.in_channels // module.groups, math.prod(module.kernel_size),
             positions, int(module.stride[0]), has_bias, is_depthwise(module),
         )
     if isinstance(module, nn.Linear):
-        positions = math.prod(output.shape[1:-1])
+        positions = output.numel() // (module.out_features * samples)
         return Layer(name, "linear", module.out_features, module.in_features, 1, positions, 1, has_bias, False)
     weight = getattr(module, "weight", None)
     outputs = module.num_parameters if isinstance(module, nn.PReLU) else int(module.num_features)  # type: ignore[arg-type]
@@ -202,16 +230,16 @@ def _verified(structure: Structure, model: nn.Module, example_input: Tensor) -> 
     """Moves groups whose removal is not equal to masking (say, a softmax over channels) to the unprunable ones."""
     generator = torch.Generator().manual_seed(0)
     ranking = {g.name: torch.randperm(g.units, generator=generator) for g in structure.groups}
-    half = np.array([g.levels[len(g.levels) // 2 - 1] for g in structure.groups], np.int64)
-    if not structure.groups or not _differs(structure, half, ranking, model, example_input):
-        return structure
-    good, unprunable = [], dict(structure.unprunable)
+    good, unprunable, together = [], dict(structure.unprunable), structure.units
     for index, group in enumerate(structure.groups):
         alone = structure.units
-        alone[index] = half[index]
+        alone[index] = together[index] = group.levels[len(group.levels) // 2 - 1]
+        # alone, because what other groups removed may silence it; with those before it, because they go together
         error = _differs(structure, alone, ranking, model, example_input)
+        error = error or _differs(structure, together, ranking, model, example_input)
         if error:
             unprunable[group.name] = error
+            together[index] = group.units
         else:
             good.append(group)
     return replace(structure, groups=tuple(good), unprunable=unprunable)
@@ -224,10 +252,10 @@ def _differs(
     probe = torch.rand(example_input.shape, generator=torch.Generator().manual_seed(1)).to(example_input)
     with torch.inference_mode():
         with masked(model, structure, plan, ranking):
-            expected = _tensor(model(probe))
+            expected = first_outputs(model(probe))
         try:
-            outputs = _tensor(shrink(model, structure, plan, ranking)(probe))
-        except RuntimeError as error:
+            outputs = first_outputs(shrink(model, structure, plan, ranking)(probe))
+        except Exception as error:  # whatever a user's forward pass checks
             return f"the network does not run without its units ({error})"
     scale = max(1.0, expected.abs().max().item())
     if outputs.shape != expected.shape:
@@ -236,7 +264,10 @@ def _differs(
     return None if difference <= TOLERANCE * scale else f"removing its units differs from masking them by {difference:.2g}"
 
 
-def _tensor(outputs: object) -> Tensor:
-    while not isinstance(outputs, Tensor):
-        outputs = next(iter(outputs.values() if isinstance(outputs, Mapping) else outputs))  # type: ignore[call-overload]
-    return outputs
+def _tensors(outputs: object) -> Iterator[Tensor]:
+    """Every tensor in nested tuples, lists and mappings."""
+    if isinstance(outputs, Tensor):
+        yield outputs
+    elif isinstance(outputs, Mapping | tuple | list):
+        for part in outputs.values() if isinstance(outputs, Mapping) else outputs:
+            yield from _tensors(part)

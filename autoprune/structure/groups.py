@@ -45,7 +45,8 @@ class Layer:
     """The dense geometry of one layer.
 
     kind: "conv", "linear" or "norm". outputs: channels or features. inputs: per convolution group.
-    kernel: elements, e.g. 9 for 3×3 (1 for linear). positions: output positions for one sample, H·W (1 for a vector).
+    kernel: elements, e.g. 9 for 3×3 (1 for linear). positions: output positions for one sample, H·W (1 for a vector),
+    over all the times that the layer runs.
     statistics: running statistics per output (BatchNorm has two).
     """
 
