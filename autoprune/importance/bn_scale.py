@@ -1,0 +1,45 @@
+"""The scales of BatchNorm (network slimming; Liu et al., arXiv 1708.06519)."""
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.importance.criterion import Importance, Scores
+from autoprune.importance.units import per_unit
+from autoprune.structure.groups import Group, Structure
+from autoprune.task.task import Loss, Role
+
+
+@torch.no_grad()
+def bn_scale(
+    model: nn.Module,
+    structure: Structure,
+    role: Role,
+    *,
+    loss: Loss,
+    generator: torch.Generator,
+    otherwise: Importance | None,
+) -> Scores:
+    """Scores a unit by |γ|, added up over its group's BatchNorms.
+
+    otherwise: the criterion of groups that have no BatchNorm with scales; without it they are an error.
+    """
+    scales = {group.name: _scales(model, group) for group in structure.groups}
+    lacking = [name for name, found in scales.items() if not found]
+    if lacking and otherwise is None:
+        raise ValueError(
+            f"bn_scale needs a BatchNorm with scales in every group, and {lacking} have none; name another criterion "
+            "for these (importance.otherwise), leave them whole (task.keep), or use another criterion"
+        )
+    others = otherwise(model, structure, role, loss=loss, generator=generator) if lacking and otherwise else {}
+    return {
+        name: torch.stack(found).sum(dim=0).cpu() if found else others[name] for name, found in scales.items()
+    }  # fmt: skip
+
+
+def _scales(model: nn.Module, group: Group) -> list[Tensor]:
+    layers = [(model.get_submodule(member.layer), member) for member in group.members]
+    return [
+        per_unit(layer.weight.float().abs(), member, dim=0).sum(dim=1)
+        for layer, member in layers
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.weight is not None
+    ]
