@@ -1,0 +1,54 @@
+"""Single-group curves: what pruning one group alone does to the score."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoprune.evaluation.outcome import Outcome
+from autoprune.plan import PruningPlan
+from autoprune.structure.groups import IntArray, Structure
+
+DENSITIES = (0.1, 0.25, 0.4, 0.6, 0.8)  # where each group is measured, as fractions of its units
+
+Evaluate = Callable[[Sequence[PruningPlan]], list[Outcome]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """The score lost by pruning one group alone. kept [points] ascending, the last is all units; loss [points] ≥ 0."""
+
+    kept: IntArray
+    loss: tuple[float, ...]
+    outcomes: tuple[Outcome, ...]
+
+    def at(self, levels: Sequence[int]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+        """The loss at any numbers of kept units [levels], linear between measured points."""
+        return np.interp(np.asarray(levels, np.float64), self.kept, self.loss)
+
+
+def curve_plans(structure: Structure) -> dict[str, list[PruningPlan]]:
+    """The plans that prune one group alone, per group, fewest units first."""
+    plans: dict[str, list[PruningPlan]] = {}
+    for index, group in enumerate(structure.groups):
+        levels = np.array(group.levels[:-1])
+        chosen = sorted({int(levels[np.abs(levels - d * group.units).argmin()]) for d in DENSITIES})
+        plans[group.name] = []
+        for kept in chosen:
+            whole = structure.units
+            whole[index] = kept
+            plans[group.name].append(structure.plan(whole))
+    return plans
+
+
+def single_group_curves(structure: Structure, evaluate: Evaluate) -> Mapping[str, Curve]:
+    """Evaluates every group alone at a few levels, and the dense network once, as the level where nothing is lost."""
+    dense = evaluate([structure.dense])[0]
+    curves = {}
+    for index, (name, plans) in enumerate(curve_plans(structure).items()):
+        outcomes = evaluate(plans)
+        lost = [max(0.0, dense.score - outcome.score) for outcome in outcomes]
+        lost = np.maximum.accumulate(lost[::-1])[::-1].tolist()  # keeping more never loses more: noise is levelled
+        kept = np.array([*(plan.kept[index] for plan in plans), structure.units[index]], np.int64)
+        curves[name] = Curve(kept, (*lost, 0.0), (*outcomes, dense))
+    return curves

@@ -1,0 +1,32 @@
+"""Rewards: pure functions of how good a plan is and what it costs.
+
+Each takes the metrics, the score chosen from them, the cost as a fraction of the dense network's and the budget as a
+fraction of it.
+"""
+
+import math
+from collections.abc import Callable
+
+from autoprune.evaluation.outcome import Metrics
+
+Reward = Callable[[Metrics, float, float, float], float]
+
+
+def under_budget(metrics: Metrics, score: float, cost: float, budget: float) -> float:
+    """The score alone: the budget is kept by the projection, not by the reward."""
+    return score
+
+
+def amc(metrics: Metrics, score: float, cost: float, budget: float) -> float:
+    """−error · log(cost) without a budget's pull (AMC, arXiv 1802.03494, R_FLOPs), with the cost in percent of dense."""
+    return -(1 - metrics.accuracy) * math.log(1 + 100 * cost)
+
+
+def lagrangian(metrics: Metrics, score: float, cost: float, budget: float, *, multiplier: float) -> float:
+    """The score minus multiplier × the relative excess over the budget."""
+    return score - multiplier * max(0.0, cost / budget - 1)
+
+
+def trade_off(metrics: Metrics, score: float, cost: float, budget: float, *, weight: float) -> float:
+    """The score plus weight × the fraction of the cost that was removed."""
+    return score + weight * (1 - cost)
