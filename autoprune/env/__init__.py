@@ -1,0 +1,6 @@
+"""Gymnasium environments: the objective, revealed one group at a time or all at once."""
+
+import gymnasium
+
+for _name, _maker in {"Layerwise-v0": "layerwise", "OneShot-v0": "one_shot"}.items():
+    gymnasium.register(f"autoprune/{_name}", entry_point=f"autoprune.env.make:{_maker}")

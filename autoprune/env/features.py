@@ -1,0 +1,88 @@
+"""What an agent sees of a group: named features, relative and log-scaled, so that they mean the same on any network."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from torch import Tensor
+
+from autoprune.cost.budget import Budget
+from autoprune.cost.model import CostModel, FloatArray
+from autoprune.structure.groups import Group, Layer, Structure
+
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+GRANULARITIES = ("channel", "neuron", "head", "block", "weight", "n_m")
+
+GROUP_FEATURES = (
+    "depth",  # place in the network, 0 first to 1 last
+    "units",  # log10 of the dense number of units
+    "macs_share",  # fraction of the dense MACs that goes when the group is cut to its floor
+    "params_share",
+    "budget_share",  # the same for the cost that the budget bounds
+    "macs",  # log10 of the MACs that the group's layers spend
+    "params",  # log10 of their parameters
+    "layers",  # log2 of how many layers are coupled
+    "kernel",  # log2 of the largest kernel's elements
+    "stride",  # log2 of the largest stride
+    "depthwise",  # 1 where a depthwise convolution is coupled
+    *(f"granularity_{name}" for name in GRANULARITIES),
+    *(f"score_quantile_{int(100 * q)}" for q in QUANTILES),  # of the units' scores over their largest
+)
+
+STATE_FEATURES = (
+    "budget",  # limit over dense cost
+    "left",  # budget less `floor`
+    "floor",  # cost over dense if this and later groups are cut to their floor, earlier ones as decided
+    "ceiling",  # cost over dense if this and later groups are kept whole
+    "least_density",  # of this group, that still uses the budget up
+    "most_density",  # of this group, that still meets the budget
+    "last_action",  # density executed in the step before, 1 at the start
+)
+
+
+def group_features(
+    structure: Structure, *, scores: Mapping[str, Tensor], costs: Mapping[str, CostModel], budget: Budget
+) -> FloatArray:
+    """[groups, len(GROUP_FEATURES)]"""
+    layers = {layer.name: layer for layer in structure.layers}
+    rows = [
+        _row(group, index, structure, layers, scores[group.name], costs, budget)
+        for index, group in enumerate(structure.groups)
+    ]
+    return np.array(rows, np.float64)
+
+
+def _row(
+    group: Group,
+    index: int,
+    structure: Structure,
+    layers: Mapping[str, Layer],
+    scores: Tensor,
+    costs: Mapping[str, CostModel],
+    budget: Budget,
+) -> list[float]:
+    coupled = [layers[member.layer] for member in group.members]
+    weighted = [layer for layer in coupled if layer.kind != "norm"]
+    weights = [layer.outputs * layer.inputs * layer.kernel for layer in weighted]
+    positive = (scores - scores.min().clamp(max=0)).double().numpy()  # criteria may be negative; quantiles are relative
+    quantiles = np.quantile(positive / max(float(positive.max()), 1e-12), QUANTILES)
+    return [
+        index / max(1, len(structure.groups) - 1),
+        np.log10(group.units),
+        _share(costs["macs"], structure, index),
+        _share(costs["params"], structure, index),
+        _share(budget.cost, structure, index),
+        np.log10(1 + sum(w * layer.positions for w, layer in zip(weights, weighted, strict=True))),
+        np.log10(1 + sum(weights)),
+        np.log2(len(coupled)),
+        np.log2(max(layer.kernel for layer in weighted)),
+        np.log2(max(layer.stride for layer in weighted)),
+        float(any(layer.depthwise for layer in coupled)),
+        *(float(group.granularity == name) for name in GRANULARITIES),
+        *quantiles.tolist(),
+    ]
+
+
+def _share(cost: CostModel, structure: Structure, index: int) -> float:
+    cut = structure.units
+    cut[index] = structure.floor[index]
+    return float(1 - cost(cut) / cost(structure.units))
