@@ -1,0 +1,211 @@
+"""Learning: an agent and an environment → a policy. What was tried on the way, the environment has recorded."""
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+
+from autoprune.agent.metrics import OnMetrics, logger
+from autoprune.agent.noise import EpisodeNoise
+from autoprune.agent.policy import Policy, network_arguments, policy_of
+from autoprune.agent.replay import ExecutedActionReplayBuffer, TerminalRewardReplayBuffer
+from autoprune.agent.spec import ALGORITHMS, AgentSpec, Replay, Rollout
+from autoprune.evaluation.metered import EvaluationsSpent
+
+Env = gymnasium.Env[Any, Any]
+OnUpdate = Callable[[Policy], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A policy, and how long it learned: whole episodes and steps that the environment answered."""
+
+    policy: Policy
+    episodes: int
+    steps: int
+
+    def act(self, observation: NDArray[np.float32]) -> NDArray[Any]:
+        """The action without exploration."""
+        return self.policy.act(observation)
+
+
+def learn(
+    agent: AgentSpec,
+    *,
+    env: Env,
+    episode_steps: int,
+    episodes: int,
+    seed: int,
+    on_metrics: OnMetrics,
+    stop: Callable[[], bool] = lambda: False,
+    on_update: OnUpdate = lambda policy: None,
+) -> Learned:
+    """Learns in `env` for `episodes` episodes, each of `episode_steps` steps, and returns the policy.
+
+    Schedules (noise, DQN's exploration) are laid over `episodes`. It ends earlier, with all it learned so far, when
+    stop() is true before a step, or when the environment raises EvaluationsSpent. on_metrics gets the agent's losses.
+    on_update gets the policy after every update but the last, always between two episodes, so that the plan which it
+    thinks best can be evaluated; it must not step `env`, and it may raise EvaluationsSpent as well.
+
+    The same seed gives the same actions, on one thread; the global generators that Stable-Baselines3 draws from are put
+    back as they were. An on-policy agent learns from the actions it sampled, as its gradient demands, and takes the
+    budget's projection for a part of the environment; every other agent learns from the executed ones.
+    """
+    _check_length(agent, episodes, episode_steps)
+    until = _Until(env, stop=stop, most_steps=episodes * episode_steps)
+    with _own_randomness():
+        model = build(agent, env=until, episode_steps=episode_steps, episodes=episodes, seed=seed)
+        model.set_logger(logger(on_metrics))
+        policy = policy_of(agent.algorithm, model)
+        with suppress(EvaluationsSpent):
+            # A log line per episode or rollout: there are only a few hundred.
+            model.learn(until.most_steps, callback=_Updates(policy, on_update), log_interval=1)
+        model.logger.dump(model.num_timesteps)  # what the last update logged
+    return Learned(policy, episodes=until.episodes, steps=until.steps)
+
+
+def build(agent: AgentSpec, *, env: Env, episode_steps: int, episodes: int, seed: int) -> BaseAlgorithm:
+    """The Stable-Baselines3 model of an agent, not yet trained. Seeds the global generators."""
+    if agent.initial_std is not None and not isinstance(env.action_space, spaces.Box):
+        raise ValueError(f"initial_std needs actions in a box, the environment's are {env.action_space}")
+    options: dict[str, float] = {}
+    if agent.initial_std is not None and not agent.off_policy:
+        options["log_std_init"] = math.log(agent.initial_std)
+    architecture = {"hidden": agent.hidden, "activation": agent.activation, "options": options}
+    arguments = dict(agent.hyperparameters or {})
+    noise = None
+    match agent.experience:
+        case Replay() as replay:
+            noise = _noise(agent, replay, env=env, episodes=episodes, seed=seed)
+            arguments |= _replay_arguments(replay, episode_steps)
+            arguments |= {} if noise is None else {"action_noise": noise}
+        case Rollout() as rollout:
+            steps = rollout.episodes * episode_steps
+            arguments |= {"n_steps": steps}
+            if agent.algorithm == "PPO":
+                arguments.setdefault("batch_size", steps)
+    # Networks of a few thousand weights are faster on the CPU, and on one thread, which is the caller's to set.
+    model = ALGORITHMS[agent.algorithm](
+        policy="MlpPolicy", env=env, seed=seed, device="cpu", policy_kwargs=network_arguments(architecture), **arguments
+    )
+    _set_up_actor(agent, model, noise)
+    return model
+
+
+def _replay_arguments(replay: Replay, episode_steps: int) -> dict[str, Any]:
+    copied = replay.copy_terminal_reward
+    return {
+        "buffer_size": replay.episodes * episode_steps,
+        "learning_starts": replay.warm_up_episodes * episode_steps,
+        "train_freq": (1, "episode"),
+        "gradient_steps": -1 if replay.updates_per_episode is None else replay.updates_per_episode,
+        "replay_buffer_class": TerminalRewardReplayBuffer if copied else ExecutedActionReplayBuffer,
+        "replay_buffer_kwargs": {"baseline_rate": replay.baseline_rate} if copied else {},
+    }
+
+
+def _noise(agent: AgentSpec, replay: Replay, *, env: Env, episodes: int, seed: int) -> EpisodeNoise | None:
+    if agent.noise is None:
+        return None
+    shape = env.action_space.shape
+    if not isinstance(env.action_space, spaces.Box) or shape is None:
+        raise ValueError(f"noise needs actions in a box, the environment's are {env.action_space}")
+    rng = np.random.default_rng(seed)
+    return agent.noise.build(shape=shape, rng=rng, warm_up_episodes=replay.warm_up_episodes, episodes=episodes)
+
+
+def _set_up_actor(agent: AgentSpec, model: BaseAlgorithm, noise: EpisodeNoise | None) -> None:
+    """What Stable-Baselines3 has no argument for: the actor's own learning rate, its first spread, and AMC's noise."""
+    actor: Any = getattr(model, "actor", None)
+    if agent.actor_learning_rate is not None:
+        rate = agent.actor_learning_rate
+
+        def set_rate(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+        # Stable-Baselines3 writes one rate into actor and critic before each training; this is what steps see.
+        actor.optimizer.register_step_pre_hook(set_rate)
+    if agent.initial_std is not None and agent.off_policy:
+        torch.nn.init.zeros_(actor.log_std.weight)
+        torch.nn.init.constant_(actor.log_std.bias, math.log(agent.initial_std))
+    if noise is not None:
+        noise.follow(actor)
+
+
+def _check_length(agent: AgentSpec, episodes: int, episode_steps: int) -> None:
+    if episodes < 1 or episode_steps < 1:
+        raise ValueError(f"learning needs at least one episode of one step, got {episodes} of {episode_steps}")
+    match agent.experience:
+        case Replay(warm_up_episodes=idle) if idle >= episodes:
+            raise ValueError(
+                f"all {episodes} episodes would be the random warm-up of {idle}, and {agent.algorithm} would learn "
+                "nothing: give the search more evaluations, or lower agent.experience.warm_up_episodes"
+            )
+        case Rollout(episodes=needed) if needed > episodes:
+            raise ValueError(
+                f"{agent.algorithm} learns from {needed} episodes at a time and would learn nothing from {episodes}: "
+                "give the search more evaluations, or lower agent.experience.episodes"
+            )
+
+
+class _Until(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Ends learning before a step that must not happen, when all that happened has been stored and learned from.
+
+    A callback of Stable-Baselines3 could only stop after a step, and would lose what that step brought.
+    """
+
+    def __init__(self, env: Env, *, stop: Callable[[], bool], most_steps: int) -> None:
+        super().__init__(env)
+        self.steps = self.episodes = 0
+        self.most_steps = most_steps
+        self._stop = stop
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        if self.steps == self.most_steps or self._stop():
+            raise EvaluationsSpent("the search is over")
+        answer = super().step(action)
+        self.steps += 1
+        self.episodes += bool(answer[2] or answer[3])
+        return answer
+
+
+class _Updates(BaseCallback):
+    """Calls back with the policy after each update, and logs how wide the noise is."""
+
+    def __init__(self, policy: Policy, on_update: OnUpdate) -> None:
+        super().__init__()
+        self._policy, self._on_update, self._updates = policy, on_update, 0
+
+    def _on_rollout_start(self) -> None:
+        if self.model._n_updates > self._updates:  # the only count that every algorithm keeps
+            self._updates = self.model._n_updates
+            self._on_update(self._policy)
+
+    def _on_step(self) -> bool:
+        noise = self.model.action_noise
+        if isinstance(noise, EpisodeNoise):
+            self.logger.record("rollout/noise_sigma", noise.sigma)
+        return True
+
+
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Stable-Baselines3 seeds and draws from the global generators; outside they are as if it had not."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

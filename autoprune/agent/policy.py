@@ -1,0 +1,67 @@
+"""What the agent learned: a policy, without the algorithm that learned it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+
+from autoprune.agent.spec import ACTIVATIONS, ALGORITHMS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Policy:
+    """A policy that acts without exploring.
+
+    architecture: plain values from which, with the two spaces, an equal network is built: see build_network.
+    """
+
+    algorithm: str
+    architecture: Mapping[str, Any]
+    network: BasePolicy = field(repr=False)
+
+    def act(self, observation: NDArray[np.float32]) -> NDArray[Any]:
+        """The action the policy thinks best: the mean or the actor's output, in the action box; or the best level."""
+        action, _ = self.network.predict(observation, deterministic=True)
+        return np.asarray(action)
+
+
+def policy_of(algorithm: str, model: BaseAlgorithm) -> Policy:
+    """The policy of a Stable-Baselines3 model; it goes on learning with the model."""
+    options = {key: value for key, value in model.policy_kwargs.items() if not key.startswith("optimizer_")}
+    names = {activation: name for name, activation in ACTIVATIONS.items()}
+    architecture = {
+        "hidden": list(options.pop("net_arch")),
+        "activation": names[options.pop("activation_fn")],
+        "options": options,
+    }
+    return Policy(algorithm, architecture, model.policy)
+
+
+def network_arguments(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """Stable-Baselines3's `policy_kwargs` for {"hidden": [64, 64], "activation": "tanh", "options": {…}}."""
+    return {
+        "net_arch": list(architecture["hidden"]),
+        "activation_fn": ACTIVATIONS[architecture["activation"]],
+        **architecture["options"],
+    }
+
+
+def build_network(
+    algorithm: str,
+    architecture: Mapping[str, Any],
+    *,
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+) -> BasePolicy:
+    """A network of a policy's architecture with fresh weights."""
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"unknown algorithm {algorithm!r}; known are {list(ALGORITHMS)}")
+    policy_class = ALGORITHMS[algorithm].policy_aliases["MlpPolicy"]
+    arguments = network_arguments(architecture)
+    # A learning rate is asked for though nothing is trained here.
+    return policy_class(observation_space, action_space, lr_schedule=lambda _: 0.0, **arguments)

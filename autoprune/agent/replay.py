@@ -1,0 +1,90 @@
+"""Replay of what was executed, not of what was asked for."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+
+Array = NDArray[Any]
+
+
+class ExecutedActionReplayBuffer(ReplayBuffer):
+    """A replay whose actions are those the environment executed: `info["executed_action"]`, on the action's scale.
+
+    The budget's projection changes actions; with the raw ones the critic would credit a plan that never was.
+    """
+
+    def add(
+        self, obs: Array, next_obs: Array, action: Array, reward: Array, done: Array, infos: list[dict[str, Any]]
+    ) -> None:
+        super().add(obs, next_obs, executed_actions(self.action_space, action, infos), reward, done, infos)
+
+
+def executed_actions(space: spaces.Space[Any], action: Array, infos: list[dict[str, Any]]) -> Array:
+    """[environments, …], in the buffer's scale: Stable-Baselines3 maps a box's bounds to −1 and 1."""
+    if any("executed_action" not in info for info in infos):
+        raise ValueError(
+            "the environment's info has no 'executed_action': a replay learns from what was executed, "
+            "so every step has to say what became of its action"
+        )
+    executed = np.stack([np.asarray(info["executed_action"]) for info in infos])
+    if executed.shape != action.shape:
+        raise ValueError(f"executed_action must have the action's shape {action.shape[1:]}, got {executed.shape[1:]}")
+    if isinstance(space, spaces.Box):
+        executed = 2 * (executed - space.low) / (space.high - space.low) - 1
+    return executed
+
+
+class TerminalRewardReplayBuffer(ExecutedActionReplayBuffer):
+    """A replay that gives every transition of an episode the reward of its last one, as AMC does (arXiv 1802.03494).
+
+    Transitions are held back until their episode ends, so that none is learned from with the wrong reward. Parallel
+    environments have to end their episodes together, as episodes of one length do.
+
+    With a `baseline_rate` α the rewards of every sampled batch are centred: b ← b + α·(mean reward of the batch − b) is
+    subtracted from them (the rate in AMC's code is 0.5, and b begins as the first batch's mean).
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: torch.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        baseline_rate: float | None = None,
+    ) -> None:
+        super().__init__(buffer_size, observation_space, action_space, device, n_envs, optimize_memory_usage)
+        self.baseline: float | None = None
+        self._baseline_rate = baseline_rate
+        self._held: list[tuple[Array, Array, Array, Array, list[dict[str, Any]]]] = []
+
+    def add(
+        self, obs: Array, next_obs: Array, action: Array, reward: Array, done: Array, infos: list[dict[str, Any]]
+    ) -> None:
+        self._held.append((obs, next_obs, action, done, infos))
+        if not np.any(done):
+            return
+        if not np.all(done):
+            raise ValueError("a terminal reward can be copied only where all parallel episodes end together")
+        for held_obs, held_next, held_action, held_done, held_infos in self._held:
+            super().add(held_obs, held_next, held_action, reward, held_done, held_infos)
+        self._held.clear()
+
+    def reset(self) -> None:
+        super().reset()
+        self._held.clear()
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
+        batch = super().sample(batch_size, env)
+        if self._baseline_rate is None:
+            return batch
+        mean = float(batch.rewards.mean())
+        self.baseline = mean if self.baseline is None else self.baseline + self._baseline_rate * (mean - self.baseline)
+        return batch._replace(rewards=batch.rewards - self.baseline)
