@@ -1,0 +1,48 @@
+"""What every search is given, and the one signature that all of them share."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from autoprune.cost.model import FloatArray
+from autoprune.cost.projection import Projector
+from autoprune.evaluation.metered import MeteredObjective
+from autoprune.plan import PruningPlan
+from autoprune.structure.groups import Structure
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """Find the best plan inside the projector's budget with the objective's evaluations.
+
+    features [groups, len(GROUP_FEATURES)]: what an agent may see. folder: where a policy is left. log_agent: takes an
+    agent's own numbers and its step.
+    """
+
+    task: str
+    seed: int
+    structure: Structure
+    projector: Projector
+    objective: MeteredObjective
+    features: FloatArray
+    folder: Path
+    log_agent: Callable[[Mapping[str, float], int], None]
+
+
+class Search(Protocol):
+    """Returns the best plan it has found; ends by itself, or when the objective says that all evaluations are spent."""
+
+    def __call__(self, problem: Problem, *, rng: np.random.Generator) -> PruningPlan: ...
+
+
+def best_plan(problem: Problem) -> PruningPlan:
+    """The plan of the best feasible outcome so far. Raises RuntimeError where there is none."""
+    if problem.objective.best is None:
+        raise RuntimeError(
+            f"the search spent {problem.objective.spent} of {problem.objective.limit} evaluations and none of its "
+            "plans met the budget; give it more with evaluations=N"
+        )
+    return problem.objective.best.plan
