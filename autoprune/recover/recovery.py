@@ -1,0 +1,41 @@
+"""The seam of this room: a recovery trains a pruned network again. And the one that does not."""
+
+import copy
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from autoprune.task.task import Task
+
+OnStep = Callable[[int, int, float], None]  # (step, steps, loss)
+
+
+class Recovery(Protocol):
+    """(pruned network, task) → a trained network of the same shape, in eval mode; what came in is unchanged.
+
+    It sees the task's train role only. teacher: the dense network, to learn from. generator: on the data's device.
+    """
+
+    def __call__(
+        self,
+        network: nn.Module,
+        task: Task,
+        *,
+        teacher: nn.Module | None,
+        generator: torch.Generator,
+        on_step: OnStep | None = None,
+    ) -> nn.Module: ...
+
+
+def no_recovery(
+    network: nn.Module,
+    task: Task,
+    *,
+    teacher: nn.Module | None,
+    generator: torch.Generator,
+    on_step: OnStep | None = None,
+) -> nn.Module:
+    """The network as pruning left it: the post-training regime."""
+    return copy.deepcopy(network).eval()
