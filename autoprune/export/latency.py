@@ -1,0 +1,89 @@
+"""How long a network takes for one sample, in torch and in ONNX Runtime."""
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autoprune.export.onnx import onnx_runner
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds for one sample: the median of many runs, and the quartiles below and above it."""
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+
+    def as_json(self) -> dict[str, float]:
+        return {"median": self.median_ms, "low": self.low_ms, "high": self.high_ms}
+
+
+def measure_latency(
+    networks: Mapping[str, nn.Module],
+    example_input: Tensor,
+    *,
+    onnx_files: Mapping[str, Path],
+    repeats: int = 100,
+    warmup: int = 10,
+    threads: int = 1,
+) -> dict[str, dict[str, Latency]]:
+    """name → "torch" or "onnxruntime" → latency at batch 1 on the CPU, with so many threads.
+
+    All networks take turns in every one of the `repeats`, so that what else the machine does hits all alike.
+    warmup: runs of each before the first that counts. Networks without an ONNX file are measured in torch only.
+    """
+    if repeats < 1 or warmup < 0 or threads < 1:
+        raise ValueError(
+            f"repeats and threads must be positive and warmup not negative, got {repeats}, {threads}, {warmup}"
+        )
+    unknown = sorted(set(onnx_files) - set(networks))
+    if unknown:
+        raise ValueError(f"onnx_files names {unknown}, which are not among the networks {list(networks)}")
+    sample = example_input[:1].cpu()
+    runs: dict[tuple[str, str], Callable[[], object]] = {}
+    for name, network in networks.items():
+        runs[name, "torch"] = partial(_ready(network, sample), sample)
+        if name in onnx_files:
+            runs[name, "onnxruntime"] = partial(onnx_runner(onnx_files[name], threads=threads), sample.numpy())
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            seconds = _take_turns(runs, repeats=repeats, warmup=warmup)
+    finally:
+        torch.set_num_threads(before)
+    found: dict[str, dict[str, Latency]] = {name: {} for name in networks}
+    for (name, runtime), taken in seconds.items():
+        low, median, high = np.quantile(np.array(taken) * 1e3, [0.25, 0.5, 0.75]).tolist()
+        found[name][runtime] = Latency(median, low, high)
+    return found
+
+
+def _take_turns(
+    runs: Mapping[tuple[str, str], Callable[[], object]], *, repeats: int, warmup: int
+) -> dict[tuple[str, str], list[float]]:
+    """Seconds of each run, [repeats]."""
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
+    for repeat in range(warmup + repeats):
+        for key, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if repeat >= warmup:
+                seconds[key].append(time.perf_counter() - start)
+    return seconds
+
+
+def _ready(network: nn.Module, sample: Tensor) -> nn.Module:
+    """A copy on the CPU in eval mode, in the memory layout that is the faster one there, the same for all networks."""
+    ready = copy.deepcopy(network).cpu().eval()
+    if sample.ndim == 4:
+        ready = ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return ready

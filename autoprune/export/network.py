@@ -1,0 +1,220 @@
+"""A pruned network to disk and back, without pickle: its weights in safetensors, its shape in JSON."""
+
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from autoprune.export.builder import build_dense
+from autoprune.structure.edit import CONVOLUTIONS, SLICEABLE, tensor_axes
+from autoprune.structure.groups import Axis
+from autoprune.task.task import Architecture
+
+SCHEMA = 1  # raised when older readers would misread what is written
+WEIGHTS_FILE, SHAPE_FILE = "network.safetensors", "network.json"
+RUN_FOLDER = "network"  # where in a run's folder its network lies
+WIDTHS = (
+    "in_channels", "out_channels", "groups", "in_features", "out_features", "num_features", "num_parameters",
+)  # fmt: skip
+
+Shapes = dict[str, dict[str, int]]  # layer → its width attributes
+
+
+def save_network(network: nn.Module, folder: Path | str, *, architecture: Architecture | None) -> None:
+    """Writes `network.safetensors` and `network.json` into `folder`; each appears whole or not at all.
+
+    architecture: how to build the dense network again; without it, loading asks for the dense network itself.
+    """
+    weights = _serialized(network)
+    record = {
+        "schema": SCHEMA,
+        "architecture": None if architecture is None else asdict(architecture),
+        "layers": layer_widths(network),
+        "weights": {"bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()},
+    }
+    shape = json.dumps(record, indent=1).encode()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / WEIGHTS_FILE, weights)
+    _write(folder / SHAPE_FILE, shape)
+
+
+def network_bytes(network: nn.Module) -> int:
+    """The size of the safetensors file that `save_network` writes."""
+    return len(_serialized(network))
+
+
+def load_run(path: Path | str, *, model: nn.Module | None = None) -> nn.Module:
+    """The pruned network of a run's folder, or of a folder that `save_network` wrote, in eval mode on the CPU.
+
+    model: the dense network, where it is not one of autoprune's own. It stays as it is.
+    """
+    path = Path(path)
+    for folder in (path, path / RUN_FOLDER):
+        if (folder / SHAPE_FILE).is_file() or (folder / WEIGHTS_FILE).is_file():
+            return load_network(folder, model=model)
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} is not a folder; give the folder of a finished run")
+    if (path / "run.json").is_file():
+        raise FileNotFoundError(
+            f"the run {path} holds no network yet: exporting it is a run's last step, and it did not get there"
+        )
+    raise FileNotFoundError(f"{path} is not a run's folder: it has neither {RUN_FOLDER}/{SHAPE_FILE} nor {SHAPE_FILE}")
+
+
+def load_network(folder: Path | str, *, model: nn.Module | None = None) -> nn.Module:
+    """The network that `save_network` wrote: a plain `nn.Module` with smaller layers, in eval mode.
+
+    model: the dense network to shape it from, copied; by default the one that the file's architecture builds.
+    Raises ValueError, naming the file, where one is truncated, altered, or of another network.
+    """
+    folder = Path(folder)
+    record = _read_record(folder / SHAPE_FILE)
+    state = _read_weights(folder / WEIGHTS_FILE, record["weights"])
+    source = folder / SHAPE_FILE
+    network = build_dense(record["architecture"], source=source) if model is None else copy.deepcopy(model)
+    try:
+        resize(network, record["layers"])
+    except ValueError as error:
+        raise ValueError(f"{source} does not fit a {type(network).__name__}: {error}") from error
+    _fill(network, state, folder / WEIGHTS_FILE)
+    return network.eval()
+
+
+def layer_widths(network: nn.Module) -> Shapes:
+    """The width attributes of every layer that pruning can make smaller."""
+    return {
+        name: {attribute: getattr(layer, attribute) for attribute in WIDTHS if hasattr(layer, attribute)}
+        for name, layer in network.named_modules()
+        if isinstance(layer, SLICEABLE)
+    }
+
+
+def resize(network: nn.Module, layers: Mapping[str, Mapping[str, int]]) -> None:
+    """Gives every layer of the dense `network` its new widths, in place; the values of resized tensors are undefined.
+
+    Raises ValueError where `layers` are not those of the network, or a width is not in [1, the dense width].
+    """
+    dense = layer_widths(network)
+    if layers.keys() != dense.keys():
+        raise ValueError(f"its layers differ: {sorted(layers.keys() ^ dense.keys())} are in one of the two only")
+    for name, sizes in layers.items():
+        if sizes.keys() != dense[name].keys():
+            raise ValueError(f"layer {name!r} needs the widths {list(dense[name])}, got {list(sizes)}")
+        for attribute, size in sizes.items():
+            if type(size) is not int or not 1 <= size <= dense[name][attribute]:
+                raise ValueError(
+                    f"{attribute} of layer {name!r} must be in [1, {dense[name][attribute]}], got {size!r}"
+                )
+        layer = network.get_submodule(name)
+        for attribute, size in sizes.items():
+            setattr(layer, attribute, size)
+        for axis, size in _axis_sizes(layer).items():
+            for key, dim in tensor_axes(layer, axis):
+                tensor = getattr(layer, key)
+                # Through .data, so that tied weights stay tied.
+                tensor.data = tensor.data.new_empty([*tensor.shape[:dim], size, *tensor.shape[dim + 1 :]])
+
+
+def _axis_sizes(layer: nn.Module) -> dict[Axis, int]:
+    if isinstance(layer, CONVOLUTIONS):
+        if layer.in_channels % layer.groups or layer.out_channels % layer.groups:
+            raise ValueError(
+                f"{layer.groups} convolution groups do not divide {layer.in_channels} and {layer.out_channels} channels"
+            )
+        return {"out": layer.out_channels, "in": layer.in_channels // layer.groups}
+    if isinstance(layer, nn.Linear):
+        return {"out": layer.out_features, "in": layer.in_features}
+    return {"out": layer.num_parameters if isinstance(layer, nn.PReLU) else int(layer.num_features)}  # type: ignore[arg-type]
+
+
+def _fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Loads the weights strictly: same names, same shapes; a lower or higher floating-point precision is taken over."""
+    own = network.state_dict(keep_vars=True)
+    if state.keys() != own.keys():
+        lacks, foreign = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+        raise ValueError(f"{path} is of another network: it lacks {lacks} and holds {foreign} besides")
+    for name, stored in sorted(state.items()):
+        if stored.shape != own[name].shape:
+            raise ValueError(
+                f"{path}: {name!r} has shape {list(stored.shape)}, but its layer needs {list(own[name].shape)}"
+            )
+        if stored.dtype != own[name].dtype:
+            if not (stored.is_floating_point() and own[name].is_floating_point()):
+                raise ValueError(f"{path}: {name!r} is {stored.dtype}, but its layer needs {own[name].dtype}")
+            own[name].data = own[name].data.to(stored.dtype)
+    network.load_state_dict(dict(state), strict=True)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path} does not exist; a saved network is {WEIGHTS_FILE} and {SHAPE_FILE} in one folder"
+        ) from None
+    except ValueError as error:  # neither JSON nor UTF-8
+        raise ValueError(f"{path} is truncated or altered: {error}") from error
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if schema != SCHEMA:
+        raise ValueError(
+            f"{path} has schema {schema!r}, this autoprune reads schema {SCHEMA}; use the version that wrote it"
+        )
+    missing = [key for key in ("architecture", "layers", "weights") if key not in record]
+    layers, weights = record.get("layers"), record.get("weights")
+    whole = isinstance(layers, dict) and all(isinstance(sizes, dict) for sizes in layers.values())
+    if missing or not whole or not isinstance(weights, dict) or not {"bytes", "sha256"} <= weights.keys():
+        raise ValueError(
+            f"{path} is altered: its parts are architecture, layers and weights (bytes, sha256), got {list(record)}"
+        )
+    return dict(record)
+
+
+def _read_weights(path: Path, expected: Mapping[str, Any]) -> dict[str, Tensor]:
+    try:
+        weights = path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path} does not exist; a saved network is {WEIGHTS_FILE} and {SHAPE_FILE} in one folder"
+        ) from None
+    if len(weights) != expected["bytes"]:
+        raise ValueError(
+            f"{path} has {len(weights)} bytes, {SHAPE_FILE} says {expected['bytes']}; "
+            "it is truncated or of another network"
+        )
+    if hashlib.sha256(weights).hexdigest() != expected["sha256"]:
+        raise ValueError(
+            f"{path} is not the file that {SHAPE_FILE} was written with (SHA-256 differs); "
+            "it is altered or of another network"
+        )
+    try:
+        return safetensors.torch.load(weights)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+
+
+def _serialized(network: nn.Module) -> bytes:
+    state = network.state_dict()
+    strange = sorted(name for name, value in state.items() if not isinstance(value, Tensor))
+    if strange:
+        raise TypeError(f"the network's state holds {strange}, which are not tensors; safetensors stores tensors only")
+    # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
+    return safetensors.torch.save({name: value.detach().cpu().clone().contiguous() for name, value in state.items()})
+
+
+def _write(path: Path, content: bytes) -> None:
+    """The file appears whole or not at all, whatever happens in between."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
