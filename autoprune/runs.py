@@ -1,1 +1,204 @@
 """A run's folder: everything a run found out, in files that need no server and no pickle."""
+
+import contextlib
+import errno
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+RUN_FILE = "run.json"  # what makes a folder a run folder
+PACKAGES = (
+    "autoprune",
+    "torch",
+    "numpy",
+    "gymnasium",
+    "stable-baselines3",
+    "sb3-contrib",
+    "torch-pruning",
+    "safetensors",
+    "onnx",
+    "onnxruntime",
+    "hydra-core",
+    "wandb",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Reads and writes one run's files. JSON appears whole or not at all; a line counts once its newline is written.
+
+    >>> import tempfile
+    >>> folder = RunFolder.create(Path(tempfile.mkdtemp()) / "run")
+    >>> folder.append("history.jsonl", {"evaluation": 1, "score": float("nan")})
+    >>> folder.read_lines("history.jsonl")
+    [{'evaluation': 1, 'score': None}]
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path) -> "RunFolder":
+        """A folder for a new run. Raises FileExistsError where another run's files stand."""
+        path = Path(path)
+        if (path / RUN_FILE).exists():
+            raise FileExistsError(f"{path} holds a run already; choose another folder, or remove this one")
+        with _disk(path, safe="nothing was written yet"):
+            path.mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """The folder of a run that was started before. Raises FileNotFoundError for any other folder."""
+        path = Path(path)
+        if not path.is_dir():
+            raise FileNotFoundError(f"{path} is not a run folder: there is no such folder. {_WHAT_IT_IS}")
+        if not (path / RUN_FILE).is_file():
+            raise FileNotFoundError(f"{path} is not a run folder: it has no {RUN_FILE}. {_WHAT_IT_IS}")
+        return cls(path)
+
+    def has(self, name: str) -> bool:
+        return (self.path / name).is_file()
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Replaces the file by `value` in one step; what is NaN or infinite becomes null."""
+        self.write_text(name, json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Replaces the file in one step: a reader, or a crash, finds the old text or the new."""
+        file, partial = self.path / name, self.path / f"{name}.partial"
+        with _disk(file, safe="files written before are untouched"):
+            try:
+                with partial.open("w", encoding="utf-8") as stream:
+                    stream.write(text)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                partial.replace(file)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    partial.unlink(missing_ok=True)
+                raise
+
+    def read_json(self, name: str) -> Any:
+        file = self.path / name
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"the run folder {self.path} has no {name}; the run may have ended before writing it"
+            )
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged: it is not valid JSON ({error})") from error
+
+    def append(self, name: str, record: Mapping[str, Any]) -> None:
+        """Adds one line; when this returns it is with the operating system, so a killed process loses nothing.
+
+        A line that a killed process left unfinished goes first.
+        """
+        file = self.path / name
+        line = json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n"
+        with _disk(file, safe="every complete line in it is safe, and so are the other files"):
+            with file.open("ab+") as stream:
+                _drop_unfinished_line(stream.fileno())
+                stream.write(line.encode())
+
+    def read_lines(self, name: str) -> list[dict[str, Any]]:
+        """The records of a file of JSON lines, none where there is no file; an unfinished last line is left out."""
+        file = self.path / name
+        if not file.is_file():
+            return []
+        *complete, _unfinished = file.read_bytes().split(b"\n")
+        records = []
+        for number, line in enumerate(complete, start=1):
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{file} is damaged: line {number} is not valid JSON ({error})") from error
+            if not isinstance(record, dict):
+                raise ValueError(f"{file} is damaged: line {number} is not a JSON object")
+            records.append(record)
+        return records
+
+
+_WHAT_IT_IS = (
+    "A run folder is what `autoprune search` writes (it prints where): run.json, history.jsonl and, "
+    "once the run is complete, result.json and report.html"
+)
+
+
+def machine() -> dict[str, Any]:
+    """The processor, how many of its cores this process may use, its threads, and the system."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the packages that a run's numbers may depend on, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON can hold it: numpy's numbers and arrays as Python's, NaN and infinity as null."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _drop_unfinished_line(descriptor: int) -> None:
+    """Cuts a file back to its last newline. Both reading and writing must be open."""
+    size = os.fstat(descriptor).st_size
+    end = size
+    while end:
+        start = max(0, end - 65536)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(descriptor, end)
+
+
+@contextlib.contextmanager
+def _disk(file: Path, *, safe: str) -> Iterator[None]:
+    """A full disk becomes an error that says which file was not written, and what is safe."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        message = (
+            f"the disk is full, or its quota is used up: {file} could not be written; {safe}. Make room and start again"
+        )
+        raise OSError(error.errno, message) from error

@@ -1,16 +1,64 @@
 """Where a run's metrics go: the tracker protocol. Local files are always written; Weights & Biases is one tracker."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import logging
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
-Axis = str  # "evaluation", "agent/step" or "recover/step": what a metric is plotted against
+import wandb
+import wandb.errors
+
+Axis = Literal["evaluation", "agent/step", "recover/step"]  # what a metric is plotted against
+Mode = Literal["auto", "online", "offline"]
+
+PLOTTED = {  # metrics → the axis that they belong to
+    "search/*": "evaluation",
+    "cost/*": "evaluation",
+    "agent/*": "agent/step",
+    "recover/*": "recover/step",
+}
+FLUSH_SECONDS = 1.0  # how much of an offline run a killed process may lose; W&B's own default is 15
+INIT_TIMEOUT_SECONDS = 30.0
+
+_log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
     """Receives what a run measures. Keys are `room/name`; docs/metrics.md explains each."""
 
-    def log(self, metrics: Mapping[str, float], *, axis: Axis, step: int) -> None: ...
+    def log(self, metrics: Mapping[str, float | None], *, axis: Axis, step: int) -> None:
+        """Measured at `step` of `axis`, counted from 1; what is None, NaN or infinite is left out."""
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """What the run comes down to."""
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None: ...
+
+    def bars(self, name: str, labels: Sequence[str], values: Sequence[float], *, title: str) -> None: ...
+
+    def page(self, name: str, path: Path) -> None:
+        """A self-contained HTML file."""
+
+    def artifact(self, name: str, path: Path, *, kind: str) -> None:
+        """A file or a folder to keep with the run. kind: "policy", "plan" or "model"."""
+
+    def close(self, *, failed: bool = False) -> None: ...
+
+
+class Tracking(Protocol):
+    """Starts a run's tracker: what conf/tracking configures. Raises before any work is done if it cannot."""
+
+    def __call__(self, folder: Path, *, name: str, group: str, job_type: str, config: Mapping[str, Any]) -> Tracker: ...
+
+
+class NoTracker:
+    """Local files are enough."""
+
+    def log(self, metrics: Mapping[str, float | None], *, axis: Axis, step: int) -> None: ...
 
     def summary(self, values: Mapping[str, Any]) -> None: ...
 
@@ -23,3 +71,185 @@ class Tracker(Protocol):
     def artifact(self, name: str, path: Path, *, kind: str) -> None: ...
 
     def close(self, *, failed: bool = False) -> None: ...
+
+
+class WandbTracker:
+    """Sends a run's metrics to Weights & Biases, or keeps them in the run folder for `wandb sync`.
+
+    The run's own files hold everything, so a failure of W&B halfway is a warning, given once, and never ends the run.
+    """
+
+    def __init__(self, run: "wandb.Run", *, folder: Path) -> None:
+        self._run, self._folder = run, folder
+        self._warned: set[str] = set()
+        for metrics, axis in PLOTTED.items():
+            run.define_metric(metrics, step_metric=axis, step_sync=False)
+        run.define_metric("search/best", step_metric="evaluation", step_sync=False, summary="max")
+
+    def log(self, metrics: Mapping[str, float | None], *, axis: Axis, step: int) -> None:
+        if axis not in get_args(Axis):
+            raise ValueError(f"metrics are logged along one of {get_args(Axis)}, got {axis!r}")
+        numbers = {key: value for key, value in metrics.items() if value is not None and math.isfinite(value)}
+        self._go_on("metrics", lambda: self._run.log({axis: step, **numbers}))
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        self._go_on("the summary", lambda: self._run.summary.update(dict(values)))
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        self._go_on(f"the table {name}", lambda: self._run.log({name: _table(columns, rows)}))
+
+    def bars(self, name: str, labels: Sequence[str], values: Sequence[float], *, title: str) -> None:
+        def draw() -> None:
+            table = _table(["name", "value"], list(zip(labels, values, strict=True)))
+            self._run.log({name: wandb.plot.bar(table, "name", "value", title=title)})
+
+        self._go_on(f"the bars {name}", draw)
+
+    def page(self, name: str, path: Path) -> None:
+        def show() -> None:
+            self._run.log({name: wandb.Html(path.read_text(encoding="utf-8"), inject=False)})
+
+        self._go_on(f"the page {name}", show)
+
+    def artifact(self, name: str, path: Path, *, kind: str) -> None:
+        """The artifact is called `name-RUN_ID`. Its files are read where they stand, not copied."""
+
+        def keep() -> None:
+            artifact = wandb.Artifact(_artifact_name(f"{name}-{self._run.id}"), type=kind)
+            files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+            if not files:
+                raise FileNotFoundError(f"{path} holds no files")
+            for file in files:
+                inside = file.relative_to(path).as_posix() if path.is_dir() else file.name
+                artifact.add_file(str(file.absolute()), name=inside, policy="immutable")
+            self._run.log_artifact(artifact)
+
+        self._go_on(f"the {kind} artifact {name}", keep)
+
+    def close(self, *, failed: bool = False) -> None:
+        self._go_on("the end of the run", lambda: self._run.finish(exit_code=int(failed)))
+
+    def _go_on(self, what: str, send: Callable[[], object]) -> None:
+        try:
+            with _staging_in(self._folder):
+                send()
+        except Exception as error:
+            if what not in self._warned:
+                self._warned.add(what)
+                _log.warning(
+                    "Weights & Biases did not take %s (%s: %s). The run goes on; everything is in %s",
+                    what, type(error).__name__, error, self._folder,
+                )  # fmt: skip
+
+
+def no_tracking(folder: Path, *, name: str, group: str, job_type: str, config: Mapping[str, Any]) -> NoTracker:
+    return NoTracker()
+
+
+def wandb_tracking(
+    folder: Path,
+    *,
+    name: str,
+    group: str,
+    job_type: str,
+    config: Mapping[str, Any],
+    mode: Mode,
+    project: str,
+    entity: str | None,
+    tags: Sequence[str],
+) -> WandbTracker:
+    """A W&B run whose files stand in `folder`/wandb.
+
+    mode: "online", "offline", or "auto", which is online for a user who is logged in. WANDB_MODE decides for "auto".
+    Raises RuntimeError where "online" is asked for and there is no login, or no answer.
+    """
+    if mode not in get_args(Mode):
+        raise ValueError(f"tracking.mode must be one of {get_args(Mode)}, got {mode!r}")
+    wandb.setup(settings=wandb.Settings(silent=True))
+    if mode == "online" and not _logged_in():
+        raise RuntimeError(
+            "tracking.mode=online needs a login to Weights & Biases, and there is none: run `wandb login` "
+            "(or set WANDB_API_KEY, and unset WANDB_MODE), or choose tracking.mode=offline or tracking=none"
+        )
+    folder.mkdir(parents=True, exist_ok=True)  # where it does not exist, W&B would write to a temporary folder
+    settings = wandb.Settings(
+        console="off",
+        silent=True,
+        quiet=True,
+        disable_git=True,
+        disable_job_creation=True,
+        save_code=False,
+        init_timeout=INIT_TIMEOUT_SECONDS,
+        x_disable_stats=True,
+        x_save_requirements=False,  # run.json has the versions that matter
+        x_transaction_log_flush_interval=FLUSH_SECONDS,
+    )
+
+    def start(where: Literal["online", "offline"]) -> WandbTracker:
+        run = wandb.init(
+            dir=str(folder),
+            mode=where,
+            project=project,
+            entity=entity,
+            name=name,
+            group=group,
+            job_type=job_type,
+            tags=list(tags),
+            config=dict(config),
+            reinit="create_new",  # several runs at once in one process are several runs
+            settings=settings,
+        )
+        files = Path(run.dir).parent
+        _log.info("tracked by Weights & Biases: %s", run.url or f"offline, until `wandb sync {files}`")
+        return WandbTracker(run, folder=folder)
+
+    if _resolve(mode) == "offline":
+        return start("offline")
+    try:
+        return start("online")
+    except wandb.errors.Error as error:
+        if mode == "online":
+            raise RuntimeError(
+                f"Weights & Biases did not start the run ({error}); choose tracking.mode=offline to send it later"
+            ) from error
+        _log.warning("Weights & Biases did not start the run (%s); it is tracked offline in %s/wandb", error, folder)
+        return start("offline")
+
+
+def _resolve(mode: Mode) -> Literal["online", "offline"]:
+    if mode == "auto":
+        chosen = os.environ.get("WANDB_MODE", "")
+        return "online" if chosen in ("", "online") and _logged_in() else "offline"
+    return mode
+
+
+def _logged_in() -> bool:
+    """Whether W&B finds a key: in the environment, in netrc or in its own settings. Asks no server and no person."""
+    try:
+        return wandb.login(prompt=False, verify=False)
+    except wandb.errors.AuthenticationError as error:
+        raise RuntimeError(
+            f"the key for Weights & Biases cannot be used ({error}); run `wandb login --relogin`, "
+            "or choose tracking.mode=offline or tracking=none"
+        ) from error
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> "wandb.Table":
+    return wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+
+
+def _artifact_name(name: str) -> str:
+    return re.sub(r"[^a-zA-Z0-9_.-]", "-", name)
+
+
+@contextlib.contextmanager
+def _staging_in(folder: Path) -> Iterator[None]:
+    """What W&B stages for an upload stands in the run folder, not in the home folder, unless the user says where."""
+    if "WANDB_DATA_DIR" in os.environ:
+        yield
+        return
+    os.environ["WANDB_DATA_DIR"] = str(folder.absolute() / "wandb")
+    try:
+        yield
+    finally:
+        os.environ.pop("WANDB_DATA_DIR", None)

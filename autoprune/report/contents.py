@@ -1,0 +1,126 @@
+"""What stands in a run folder, finished or not, as the report reads it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autoprune.runs import RunFolder
+
+ORDER = ("dense", "uniform", "sensitivity", "searched")  # how networks are listed everywhere
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One row of the comparison. post_training, recovered, held_out: accuracy, loss and so on, empty where not measured.
+
+    plan: group → units, kept. latency: runtime → median, low and high in ms. files: format → bytes.
+    same_as: the network listed before it whose plan is the same, so that all numbers are.
+    """
+
+    name: str
+    title: str
+    chosen: bool
+    same_as: str | None
+    plan: Json
+    cost: Json
+    held_out: Json
+    post_training: Json
+    recovered: Json
+    latency: Json
+    files: Json
+
+    @property
+    def density(self) -> dict[str, float]:
+        """Fraction of each group's units that is kept."""
+        return {group: entry["kept"] / entry["units"] for group, entry in self.plan.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """A run folder's files; an interrupted run has no result, and networks only once it has one."""
+
+    run: Json
+    structure: Json
+    curves: Json
+    history: Sequence[Json]
+    recover: Sequence[Json]
+    result: Json | None
+    config: str
+    networks: tuple[Network, ...]
+
+    def network(self, name: str) -> Network | None:
+        return next((network for network in self.networks if network.name == name), None)
+
+    @property
+    def chosen(self) -> Network | None:
+        return next((network for network in self.networks if network.chosen), None)
+
+    @property
+    def budget(self) -> Json:
+        budget: Json = (self.result or self.run).get("budget") or {}
+        return budget
+
+    @property
+    def best(self) -> Json | None:
+        """The record of the best plan inside the budget that the search has evaluated."""
+        found = [r for r in self.history if r.get("feasible") and r.get("score") is not None and r["phase"] == "search"]
+        return max(found, key=lambda record: float(record["score"]), default=None)
+
+    @property
+    def baseline_scores(self) -> dict[str, float]:
+        """The scores on which the baselines' plans were judged as every plan of the search was."""
+        scores: dict[str, float] = {}
+        for network in self.networks:
+            kept = [entry["kept"] for entry in network.plan.values()]
+            for record in self.history:
+                if (
+                    network.name in ("uniform", "sensitivity")
+                    and record["kept"] == kept
+                    and record["score"] is not None
+                ):
+                    scores[network.name] = float(record["score"])
+        return scores
+
+
+def read_contents(folder: RunFolder) -> Contents:
+    """Whatever is there; what a run has not written yet is empty. Damaged files are errors that name the file."""
+    result = folder.read_json("result.json") if folder.has("result.json") else None
+    return Contents(
+        run=folder.read_json("run.json"),
+        structure=_read(folder, "structure.json"),
+        curves=_read(folder, "curves.json"),
+        history=folder.read_lines("history.jsonl"),
+        recover=folder.read_lines("recover.jsonl"),
+        result=result,
+        config=(folder.path / "config.yaml").read_text(encoding="utf-8") if folder.has("config.yaml") else "",
+        networks=_networks(result) if result else (),
+    )
+
+
+def _read(folder: RunFolder, name: str) -> Json:
+    value: Json = folder.read_json(name) if folder.has(name) else {}
+    return value
+
+
+def _networks(result: Json) -> tuple[Network, ...]:
+    known = {name: result["networks"][name] for name in ORDER if name in result["networks"]}
+    networks = []
+    for name, record in known.items():
+        same = next((n.name for n in networks if n.name != "dense" and n.plan == record["plan"]), None)
+        networks.append(
+            Network(
+                name=name,
+                title=f"searched ({result['agent']})" if name == "searched" else name,
+                chosen=name == result["chosen"],
+                same_as=same,
+                plan=record["plan"],
+                cost=record.get("cost") or {},
+                held_out=record.get("held_out") or {},
+                post_training=record.get("before") or {},
+                recovered=record.get("after") or {},
+                latency=record.get("latency_ms") or {},
+                files=record.get("file_bytes") or {},
+            )
+        )
+    return tuple(networks)

@@ -1,0 +1,65 @@
+"""A run's comparison as a table in the terminal."""
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from autoprune.report.contents import Contents, Network, read_contents
+from autoprune.report.wording import (
+    RUNTIMES,
+    choice,
+    headline,
+    median,
+    milliseconds,
+    percent,
+    share,
+    size,
+    speedup,
+    theoretical_speedup,
+    times,
+)
+from autoprune.runs import RunFolder
+
+WIDE = 124  # columns that the whole table takes; a narrower terminal gets the essential ones
+STYLES = {"dense": "bright_black", "uniform": "yellow", "sensitivity": "green", "searched": "bold blue"}
+
+
+def print_result(folder: RunFolder, console: Console | None = None) -> None:
+    """Prints the table of a finished run and one sentence; of an unfinished one, how far it has come."""
+    console = console or Console()
+    contents = read_contents(folder)
+    if contents.networks:
+        console.print(_table(contents, wide=console.width >= WIDE))
+        console.print(choice(contents), style="dim", markup=False, highlight=False)
+    console.print(f"{headline(contents)}.", style="bold", markup=False, highlight=False)
+
+
+def _table(contents: Contents, *, wide: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    table.add_column("network\n", no_wrap=True)
+    headers = ["post-training\naccuracy", "recovered\naccuracy", "\nMACs"]
+    headers += ["\nparameters", "file\nsafetensors"] if wide else []
+    headers += ["theoretical\nspeedup", *(f"{name.removesuffix(' Runtime')}\nspeedup" for name in RUNTIMES.values())]
+    for header in headers:
+        table.add_column(header, justify="right", no_wrap=True)
+    for network in contents.networks:
+        table.add_row(*_cells(network, contents.network("dense"), wide=wide), style=STYLES[network.name])
+    return table
+
+
+def _cells(network: Network, dense: Network | None, *, wide: bool) -> list[str]:
+    mark = " ←" if network.chosen else ""
+    cells = [
+        escape(network.title if wide else network.name) + mark,
+        percent(network.post_training.get("accuracy")),
+        percent(network.recovered.get("accuracy")),
+        percent(share(network, dense, "macs")),
+    ]
+    if wide:
+        cells += [percent(share(network, dense, "params")), size(network.files.get("safetensors"))]
+    cells.append(times(theoretical_speedup(network, dense)))
+    for runtime in RUNTIMES:
+        factor = times(speedup(network, dense, runtime))
+        cells.append(f"{milliseconds(median(network, runtime))}  {factor:>6}" if wide else factor)
+    return cells

@@ -1,0 +1,143 @@
+"""Numbers and results in words, the same in the terminal and on the page. What was not measured is a dash."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from autoprune.report.contents import Contents, Network
+
+DASH = "–"
+GAP = "\u00a0"  # keeps a number and its unit on one line
+COSTS = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
+RUNTIMES = {"torch": "torch", "onnxruntime": "ONNX Runtime"}
+
+
+def percent(fraction: float | None, *, digits: int = 1) -> str:
+    return DASH if fraction is None else f"{100 * fraction:.{digits}f}{GAP}%"
+
+
+def points(difference: float | None) -> str:
+    """A difference of fractions in percentage points, with its sign."""
+    return DASH if difference is None else f"{100 * difference:+.1f}".replace("-", "−")
+
+
+def number(value: float | None) -> str:
+    """A loss, a divergence or a score."""
+    return DASH if value is None else f"{value:.3f}".replace("-", "−")
+
+
+def count(value: float | None) -> str:
+    """1234567 → 1.23 M."""
+    if value is None:
+        return DASH
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            scaled = value / size
+            return (f"{scaled:.3g}" if abs(scaled) < 999.5 else f"{scaled:,.0f}") + GAP + suffix
+    return f"{value:,.0f}"
+
+
+def size(value: float | None) -> str:
+    """1234567 bytes → 1.23 MB."""
+    return DASH if value is None else count(value) + ("B" if abs(value) >= 1e3 else f"{GAP}B")
+
+
+def times(factor: float | None) -> str:
+    return DASH if factor is None else f"{factor:.2f}×"
+
+
+def milliseconds(value: float | None) -> str:
+    return DASH if value is None else f"{value:.3g}{GAP}ms"
+
+
+def duration(seconds: float | None) -> str:
+    """75 → 1 min 15 s."""
+    if seconds is None:
+        return DASH
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def quotient(top: float | None, bottom: float | None) -> float | None:
+    return top / bottom if top is not None and bottom else None
+
+
+def difference(value: float | None, reference: float | None) -> float | None:
+    return value - reference if value is not None and reference is not None else None
+
+
+def share(network: Network, dense: Network | None, cost: str) -> float | None:
+    """The cost as a fraction of the dense network's."""
+    return quotient(network.cost.get(cost), dense.cost.get(cost) if dense else None)
+
+
+def theoretical_speedup(network: Network, dense: Network | None) -> float | None:
+    """Dense ÷ pruned MACs: what counting promises."""
+    return quotient(dense.cost.get("macs") if dense else None, network.cost.get("macs"))
+
+
+def speedup(network: Network, dense: Network | None, runtime: str) -> float | None:
+    """Dense ÷ pruned median latency: what was measured."""
+    return quotient(median(dense, runtime) if dense else None, median(network, runtime))
+
+
+def median(network: Network, runtime: str) -> float | None:
+    value: Mapping[str, Any] = network.latency.get(runtime) or {}
+    return value.get("median")
+
+
+def headline(contents: Contents) -> str:
+    """The chosen network in one sentence."""
+    network, dense = contents.chosen, contents.network("dense")
+    if contents.result is None or network is None:
+        return unfinished(contents)
+    cost = contents.budget.get("cost", "macs")
+    parts = [f"{percent(share(network, dense, cost))} of the {COSTS.get(cost, cost)}"]
+    factor, runtime = speedup(network, dense, "onnxruntime"), "onnxruntime"
+    if factor is None:
+        factor, runtime = speedup(network, dense, "torch"), "torch"
+    if factor is not None:
+        pace = (
+            f"{factor:.1f}× faster"
+            if factor >= 1.05
+            else f"{1 / factor:.1f}× slower"
+            if factor <= 0.95
+            else "no faster"
+        )
+        parts.append(f"{pace} in {RUNTIMES[runtime]}")
+    accuracy = network.recovered.get("accuracy")
+    when = "after recovery" if accuracy is not None else "without recovery"
+    accuracy = accuracy if accuracy is not None else network.post_training.get("accuracy")
+    reference = dense.post_training.get("accuracy") if dense else None
+    parts.append(f"{percent(accuracy)} accuracy {when} (dense {percent(reference)})")
+    return ", ".join(parts)
+
+
+def unfinished(contents: Contents) -> str:
+    """How far a run without a result has come."""
+    spent = sum(record["phase"] != "baseline" for record in contents.history)
+    best = contents.best
+    if best is None:
+        return f"This run has not finished: {spent} evaluations are here, and no plan inside the budget yet"
+    return (
+        f"This run has not finished: {spent} evaluations are here; the best plan so far has the score "
+        f"{number(best['score'])} and {percent(best.get('accuracy'))} accuracy on the search data before recovery"
+    )
+
+
+def choice(contents: Contents) -> str:
+    """Which plan was chosen, and why."""
+    chosen, searched = contents.chosen, contents.network("searched")
+    if chosen is None:
+        return ""
+    if searched is not None and searched.same_as and chosen.name in (searched.name, searched.same_as):
+        which = f"The search ended on the {searched.same_as} plan itself."
+    elif chosen.name == "searched":
+        which = "The search's own plan was chosen."
+    else:
+        which = f"The {chosen.name} plan was chosen: the search's own plan did not beat this baseline."
+    return f"{which} The choice is made on search data that no reward has seen, never on the test data."
