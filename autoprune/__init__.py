@@ -1,0 +1,31 @@
+"""autoprune: learn how much of each part of a trained network to remove."""
+
+from typing import TYPE_CHECKING, Any
+
+import autoprune.env  # registers the Gymnasium environments
+
+if TYPE_CHECKING:
+    from autoprune.export.network import load_run as load
+    from autoprune.plan import PruningPlan
+    from autoprune.task.task import Role, Roles, Task
+
+__all__ = ["PruningPlan", "Role", "Roles", "Task", "load"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "PruningPlan": ("autoprune.plan", "PruningPlan"),
+    "Role": ("autoprune.task.task", "Role"),
+    "Roles": ("autoprune.task.task", "Roles"),
+    "Task": ("autoprune.task.task", "Task"),
+    "load": ("autoprune.export.network", "load_run"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the public names when they are first used: torch takes seconds."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'autoprune' has no attribute {name!r}; public names are {__all__}")
+    import importlib
+
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,299 @@
+"""The whole story on one page: a trained network goes in, a smaller one comes out, and a folder that says how."""
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from autoprune.env.features import group_features
+from autoprune.evaluation.curves import Curve, single_group_curves
+from autoprune.evaluation.judge import Judge
+from autoprune.evaluation.metered import MeteredObjective
+from autoprune.evaluation.outcome import Metrics, Outcome
+from autoprune.evaluation.prepare import Prepared
+from autoprune.export.latency import measure_latency
+from autoprune.export.network import load_network, network_bytes, save_network
+from autoprune.export.onnx import export_onnx
+from autoprune.plan import PruningPlan
+from autoprune.recover.recovery import Recovery
+from autoprune.report.progress import SearchProgress
+from autoprune.runs import RunFolder
+from autoprune.search.problem import Problem, Search
+from autoprune.search.sensitivity import sensitivity_plan
+from autoprune.search.uniform import uniform_plan
+from autoprune.seeding import numpy_rng, torch_generator
+from autoprune.structure.edit import shrink
+from autoprune.tracking import Tracker
+
+SEARCHED, UNIFORM, SENSITIVITY, DENSE = "searched", "uniform", "sensitivity", "dense"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One run: what is searched with what, and where it is written down."""
+
+    prepared: Prepared
+    search: Search
+    recover: Recovery
+    agent: str
+    evaluations: int
+    seed: int
+    run: RunFolder
+    tracker: Tracker
+
+    def execute(self) -> dict[str, Any]:
+        """Searches, chooses, recovers, measures and exports; returns what `result.json` holds."""
+        clock = _Clock()
+        self.run.write_json("structure.json", describe_structure(self.prepared))
+        searched, spent = self.search_plan()
+        clock.lap("search")
+        plans = {SEARCHED: searched, **self.baselines()}
+        clock.lap("baselines")
+        networks = {name: self.pruned(plan) for name, plan in plans.items()}
+        chosen = self.choose(networks)
+        recovered = self.recovered(plans, networks)
+        clock.lap("recover")
+        records = self.measure(plans, networks, recovered)
+        differences = self.export(recovered[chosen])
+        clock.lap("export")
+        result = {
+            "task": self.prepared.task.name,
+            "agent": self.agent,
+            "seed": self.seed,
+            "budget": describe_budget(self.prepared),
+            "chosen": chosen,
+            "evaluations": {"limit": self.evaluations, "spent": spent},
+            "seconds": clock.seconds,
+            "export_differences": differences,
+            "networks": records,
+        }
+        self.run.write_json("result.json", result)
+        self.track(result, plans[chosen])
+        return result
+
+    def search_plan(self) -> tuple[PruningPlan, int]:
+        """The search's own best plan, and the evaluations it spent. Every one is on disk before the search sees it."""
+        prepared = self.prepared
+        with SearchProgress(limit=self.evaluations) as progress:
+            recorder = _Recorder(self.run, self.tracker, progress)
+            objective = MeteredObjective(prepared.objective, limit=self.evaluations, record=recorder)
+            problem = Problem(
+                task=prepared.task.name,
+                seed=self.seed,
+                structure=prepared.structure,
+                projector=prepared.projector,
+                objective=objective,
+                features=group_features(
+                    prepared.structure,
+                    scores=prepared.scores,
+                    costs=prepared.costs,
+                    budget=prepared.projector.budget,
+                ),
+                folder=self.run.path,
+                log_agent=self._agent_metrics,
+            )
+            plan = self.search(problem, rng=numpy_rng(self.seed, "search"))
+        return plan, objective.spent
+
+    def baselines(self) -> dict[str, PruningPlan]:
+        """The plans that every run is compared with. They are not charged to the search."""
+        prepared = self.prepared
+        curves = single_group_curves(prepared.structure, prepared.objective.evaluate)
+        self.run.write_json("curves.json", describe_curves(prepared, curves))
+        plans = {
+            UNIFORM: uniform_plan(prepared.structure, prepared.projector),
+            SENSITIVITY: sensitivity_plan(prepared.structure, prepared.projector, curves),
+        }
+        for outcome in prepared.objective.evaluate(list(plans.values())):
+            self.run.append("history.jsonl", {"evaluation": None, "phase": "baseline", **outcome.as_json()})
+        return plans
+
+    def pruned(self, plan: PruningPlan) -> nn.Module:
+        """The smaller network, repaired from the calibration role; no gradient step was made."""
+        network = shrink(self.prepared.task.model, self.prepared.structure, plan, self.prepared.ranking)
+        self.prepared.repair.apply(network, self.prepared.task.data.calibration)
+        return network
+
+    def choose(self, networks: Mapping[str, nn.Module]) -> str:
+        """The best on search samples that no reward has seen; the search's own plan where there is a tie."""
+        judge = Judge(self.prepared.task, self.prepared.held_out)
+        scores = {name: self.prepared.score(judge(network)) for name, network in networks.items()}
+        return max(scores, key=lambda name: scores[name])
+
+    def recovered(
+        self, plans: Mapping[str, PruningPlan], networks: Mapping[str, nn.Module]
+    ) -> dict[str, nn.Module]:
+        """Every pruned network after the same recovery, from the same seed; equal plans share one."""
+        done: dict[PruningPlan, nn.Module] = {}
+        for name, network in networks.items():
+            if plans[name] not in done:
+                done[plans[name]] = self.recover(
+                    network,
+                    self.prepared.task,
+                    teacher=self.prepared.task.model,
+                    generator=torch_generator(self.seed, "recover"),
+                    on_step=lambda step, steps, loss, name=name: self._recovering(name, step, steps, loss),
+                )
+        return {name: done[plan] for name, plan in plans.items()}
+
+    def measure(
+        self,
+        plans: Mapping[str, PruningPlan],
+        pruned: Mapping[str, nn.Module],
+        recovered: Mapping[str, nn.Module],
+    ) -> dict[str, Any]:
+        """What `result.json` says of the dense network and of every plan's: test metrics, costs, latency, sizes."""
+        task, structure = self.prepared.task, self.prepared.structure
+        test, held_out = Judge(task, task.data.test), Judge(task, self.prepared.held_out)
+        every_plan = {DENSE: structure.dense, **plans}
+        before, after = {DENSE: task.model, **pruned}, {DENSE: task.model, **recovered}
+        with tempfile.TemporaryDirectory() as folder:
+            onnx_files = {name: Path(folder) / f"{name}.onnx" for name in after}
+            for name, network in after.items():
+                export_onnx(network, task.example_input, onnx_files[name])
+            latency = measure_latency(after, task.example_input, onnx_files=onnx_files)
+            onnx_bytes = {name: path.stat().st_size for name, path in onnx_files.items()}
+        return {
+            name: {
+                "plan": plan.as_json(),
+                "cost": {cost: float(model([plan.kept])[0]) for cost, model in self.prepared.costs.items()},  # type: ignore[arg-type]
+                "proxy": asdict(self.prepared.objective.evaluate([plan])[0].metrics),
+                "held_out": asdict(held_out(before[name])),
+                "before": _shown(test(before[name])),
+                "after": None if name == DENSE else _shown(test(after[name])),
+                "latency_ms": {runtime: value.as_json() for runtime, value in latency[name].items()},
+                "file_bytes": {"safetensors": network_bytes(after[name]), "onnx": onnx_bytes[name]},
+            }
+            for name, plan in every_plan.items()
+        }
+
+    def export(self, network: nn.Module) -> dict[str, float]:
+        """Writes the chosen network as safetensors and JSON and as ONNX; how far each, read back, is from it."""
+        task, folder = self.prepared.task, self.run.path / "network"
+        save_network(network, folder, architecture=task.architecture)
+        samples = task.data.calibration.inputs[:100]
+        expected = Judge.outputs(network, [samples])
+        reloaded = Judge.outputs(load_network(folder, model=task.model), [samples])
+        onnx = export_onnx(network, task.example_input, self.run.path / "network.onnx")
+        return {"reloaded": (reloaded - expected).abs().max().item(), "onnx": onnx}
+
+    def track(self, result: Mapping[str, Any], plan: PruningPlan) -> None:
+        """The tracker's summary, the plan as a table and a picture, and the artifacts."""
+        chosen, dense = result["networks"][result["chosen"]], result["networks"][DENSE]
+        self.tracker.summary(
+            {
+                "result/chosen": result["chosen"],
+                "result/accuracy_before": chosen["before"]["accuracy"],
+                "result/accuracy_after": chosen["after"]["accuracy"],
+                "result/accuracy_dense": dense["before"]["accuracy"],
+                **{f"result/{cost}": value for cost, value in chosen["cost"].items()},
+                **{
+                    f"result/speedup_{runtime}": dense["latency_ms"][runtime]["median"] / value["median"]
+                    for runtime, value in chosen["latency_ms"].items()
+                },
+            }
+        )
+        rows = [[group, units, kept, 1 - kept / units] for group, units, kept in zip(plan.groups, plan.units, plan.kept, strict=True)]
+        self.tracker.table("plan", ["group", "units", "kept", "sparsity"], rows)
+        self.tracker.bars("plan_sparsity", plan.groups, list(plan.sparsity.values()), title="Sparsity per group")
+        self.run.write_json("plan.json", plan.as_json())
+        self.tracker.artifact("plan", self.run.path / "plan.json", kind="plan")
+        self.tracker.artifact("network", self.run.path / "network", kind="model")
+        if (self.run.path / "policy").exists():
+            self.tracker.artifact("policy", self.run.path / "policy", kind="policy")
+
+    def _agent_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        self.run.append("agent.jsonl", {"step": step, **metrics})
+        self.tracker.log({f"agent/{key}": value for key, value in metrics.items()}, axis="agent/step", step=step)
+
+    def _recovering(self, name: str, step: int, steps: int, loss: float) -> None:
+        if step % 10 == 0 or step == steps:
+            self.run.append("recover.jsonl", {"plan": name, "step": step, "steps": steps, "loss": loss})
+            self.tracker.log({f"recover/loss_{name}": loss}, axis="recover/step", step=step)
+
+
+class _Recorder:
+    """Writes an evaluation down, then tells the tracker and the screen."""
+
+    def __init__(self, run: RunFolder, tracker: Tracker, progress: SearchProgress) -> None:
+        self.run, self.tracker, self.progress = run, tracker, progress
+        self.best: float | None = None
+        self.start = time.perf_counter()
+
+    def __call__(self, outcome: Outcome, evaluation: int, phase: str) -> None:
+        if outcome.feasible and (self.best is None or outcome.score > self.best):
+            self.best = outcome.score
+        elapsed = time.perf_counter() - self.start
+        record = {"evaluation": evaluation, "phase": phase, **outcome.as_json(), "elapsed": elapsed, "best": self.best}
+        self.run.append("history.jsonl", record)
+        metrics = {f"search/{key}": value for key, value in asdict(outcome.metrics).items()}
+        metrics |= {"search/score": outcome.score, "search/reward": outcome.reward, "search/seconds": outcome.seconds}
+        metrics |= {f"cost/{name}": value for name, value in outcome.cost.items()}
+        if self.best is not None:
+            metrics["search/best"] = self.best
+        self.tracker.log(metrics, axis="evaluation", step=evaluation)
+        self.progress.update(evaluation, best=self.best, score=outcome.score, phase=phase)
+
+
+class _Clock:
+    """Seconds per stage and in total."""
+
+    def __init__(self) -> None:
+        self.start = self.last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.laps[stage], self.last = now - self.last, now
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        return {**self.laps, "total": time.perf_counter() - self.start}
+
+
+def describe_structure(prepared: Prepared) -> dict[str, Any]:
+    structure = prepared.structure
+    return {
+        "groups": [
+            {
+                "name": group.name,
+                "granularity": group.granularity,
+                "units": group.units,
+                "levels": list(group.levels),
+                "layers": list(dict.fromkeys(member.layer for member in group.members)),
+            }
+            for group in structure.groups
+        ],
+        "unprunable": structure.unprunable,
+        "dense": {name: float(cost(structure.units)) for name, cost in prepared.costs.items()},
+    }
+
+
+def describe_budget(prepared: Prepared) -> dict[str, Any]:
+    budget = prepared.projector.budget
+    return {
+        "text": budget.text,
+        "cost": budget.cost.name,
+        "unit": budget.cost.unit,
+        "limit": budget.limit,
+        "dense": budget.dense,
+        "relative": budget.relative,
+    }
+
+
+def describe_curves(prepared: Prepared, curves: Mapping[str, Curve]) -> dict[str, Any]:
+    return {
+        name: [
+            {"kept": int(kept), "loss_of_score": lost, "score": outcome.score, **_shown(outcome.metrics)}
+            for kept, lost, outcome in zip(curve.kept, curve.loss, curve.outcomes, strict=True)
+        ]
+        for name, curve in curves.items()
+    }
+
+
+def _shown(metrics: Metrics) -> dict[str, float]:
+    return {key: value for key, value in asdict(metrics).items() if key != "samples"}
