@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-import autoprune.env  # registers the Gymnasium environments
+import autoprune.env  # noqa: F401  registers the Gymnasium environments
 
 if TYPE_CHECKING:
     from autoprune.export.network import load_run as load

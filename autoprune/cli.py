@@ -27,7 +27,7 @@ def main() -> None:
     match sys.argv[1:]:
         case ["search", *overrides]:
             _reuse_freed_memory()
-            sys.path.insert(0, os.getcwd())  # task._target_=my_module.my_task finds the user's own modules
+            sys.path.insert(0, str(Path.cwd()))  # task._target_=my_module.my_task finds the user's own modules
             sys.argv[1:] = overrides
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(search)()
         case ["show", run]:
@@ -58,9 +58,11 @@ def search(config: DictConfig) -> float:
         return _search(config, folder)
     except KeyboardInterrupt:
         evaluations = _lines(folder / "history.jsonl")
+        _report_so_far(folder)
         sys.exit(
             f"\nInterrupted. {folder} holds everything so far: {evaluations} evaluations in history.jsonl, the "
-            f"configuration in config.yaml. Look at it with `autoprune show {folder}`; start again with the same command."
+            f"configuration in config.yaml, a report so far in report.html. `autoprune show {folder}` shows it; start "
+            "again with the same command and another folder."
         )
     except InstantiationException as error:
         sys.exit(f"error: {error.__cause__ or error}")
@@ -133,6 +135,7 @@ def _search(config: DictConfig, folder: Path) -> float:
     finally:
         tracker.close(failed=failed)
     print_result(run)
+    print(f"report: {folder / 'report.html'}")
     return float(result["networks"][result["chosen"]]["after"]["accuracy"])
 
 
@@ -146,7 +149,9 @@ def _task(settings: dict[str, Any], data: Mapping[str, Any] | None) -> Any:
     keep = frozenset(settings.pop("keep", None) or ())
     task = instantiate(settings, _convert_="all")
     if not isinstance(task, Task):
-        raise ValueError(f"task._target_={settings['_target_']} must return an autoprune.Task, got {type(task).__name__}")
+        raise ValueError(
+            f"task._target_={settings['_target_']} must return an autoprune.Task, got {type(task).__name__}"
+        )
     if data is not None:
         task = task.with_data(instantiate(data, _convert_="all"))
     return task.keeping(keep)
@@ -160,6 +165,14 @@ def _show(run: str) -> None:
         print_result(RunFolder.open(Path(run)))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+
+
+def _report_so_far(folder: Path) -> None:
+    from autoprune.report.page import write_report
+    from autoprune.runs import RunFolder
+
+    if (folder / "run.json").exists():
+        write_report(RunFolder.open(folder))
 
 
 def _lines(path: Path) -> int:

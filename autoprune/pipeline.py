@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +125,7 @@ class Job:
         scores = {name: self.prepared.score(judge(network)) for name, network in networks.items()}
         return max(scores, key=lambda name: scores[name])
 
-    def recovered(
-        self, plans: Mapping[str, PruningPlan], networks: Mapping[str, nn.Module]
-    ) -> dict[str, nn.Module]:
+    def recovered(self, plans: Mapping[str, PruningPlan], networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         """Every pruned network after the same recovery, from the same seed; equal plans share one."""
         done: dict[PruningPlan, nn.Module] = {}
         for name, network in networks.items():
@@ -136,7 +135,7 @@ class Job:
                     self.prepared.task,
                     teacher=self.prepared.task.model,
                     generator=torch_generator(self.seed, "recover"),
-                    on_step=lambda step, steps, loss, name=name: self._recovering(name, step, steps, loss),
+                    on_step=partial(self._recovering, name),
                 )
         return {name: done[plan] for name, plan in plans.items()}
 
@@ -197,7 +196,10 @@ class Job:
                 },
             }
         )
-        rows = [[group, units, kept, 1 - kept / units] for group, units, kept in zip(plan.groups, plan.units, plan.kept, strict=True)]
+        rows = [
+            [group, units, kept, 1 - kept / units]
+            for group, units, kept in zip(plan.groups, plan.units, plan.kept, strict=True)
+        ]
         self.tracker.table("plan", ["group", "units", "kept", "sparsity"], rows)
         self.tracker.bars("plan_sparsity", plan.groups, list(plan.sparsity.values()), title="Sparsity per group")
         self.run.write_json("plan.json", plan.as_json())
@@ -221,22 +223,23 @@ class _Recorder:
 
     def __init__(self, run: RunFolder, tracker: Tracker, progress: SearchProgress) -> None:
         self.run, self.tracker, self.progress = run, tracker, progress
-        self.best: float | None = None
+        self.best: Outcome | None = None
         self.start = time.perf_counter()
 
     def __call__(self, outcome: Outcome, evaluation: int, phase: str) -> None:
-        if outcome.feasible and (self.best is None or outcome.score > self.best):
-            self.best = outcome.score
+        if outcome.feasible and (self.best is None or outcome.reward > self.best.reward):
+            self.best = outcome
+        best = None if self.best is None else self.best.score
         elapsed = time.perf_counter() - self.start
-        record = {"evaluation": evaluation, "phase": phase, **outcome.as_json(), "elapsed": elapsed, "best": self.best}
+        record = {"evaluation": evaluation, "phase": phase, **outcome.as_json(), "elapsed": elapsed, "best": best}
         self.run.append("history.jsonl", record)
         metrics = {f"search/{key}": value for key, value in asdict(outcome.metrics).items()}
         metrics |= {"search/score": outcome.score, "search/reward": outcome.reward, "search/seconds": outcome.seconds}
         metrics |= {f"cost/{name}": value for name, value in outcome.cost.items()}
-        if self.best is not None:
-            metrics["search/best"] = self.best
+        if best is not None:
+            metrics["search/best"] = best
         self.tracker.log(metrics, axis="evaluation", step=evaluation)
-        self.progress.update(evaluation, best=self.best, score=outcome.score, phase=phase)
+        self.progress.update(evaluation, best=best, score=outcome.score, phase=phase)
 
 
 class _Clock:

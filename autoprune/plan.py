@@ -18,7 +18,9 @@ class PruningPlan:
 
     def __post_init__(self) -> None:
         if not len(self.groups) == len(self.units) == len(self.kept):
-            raise ValueError(f"{len(self.groups)} groups, {len(self.units)} units and {len(self.kept)} kept differ in length")
+            raise ValueError(
+                f"{len(self.groups)} groups, {len(self.units)} units and {len(self.kept)} kept differ in length"
+            )
         for name, units, kept in zip(self.groups, self.units, self.kept, strict=True):
             if not 1 <= kept <= units:
                 raise ValueError(f"group {name!r} must keep 1 to {units} units, got {kept}")
@@ -41,9 +43,7 @@ class PruningPlan:
         return cls(tuple(units), tuple(units.values()), tuple(kept))
 
     def as_json(self) -> dict[str, dict[str, int]]:
-        return {
-            g: {"units": n, "kept": k} for g, n, k in zip(self.groups, self.units, self.kept, strict=True)
-        }
+        return {g: {"units": n, "kept": k} for g, n, k in zip(self.groups, self.units, self.kept, strict=True)}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Mapping[str, int]]) -> "PruningPlan":

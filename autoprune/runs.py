@@ -90,9 +90,7 @@ class RunFolder:
     def read_json(self, name: str) -> Any:
         file = self.path / name
         if not file.is_file():
-            raise FileNotFoundError(
-                f"the run folder {self.path} has no {name}; the run may have ended before writing it"
-            )
+            raise FileNotFoundError(f"the run folder {self.path} has no {name}; the run may have ended before it")
         try:
             return json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -105,10 +103,10 @@ class RunFolder:
         """
         file = self.path / name
         line = json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n"
-        with _disk(file, safe="every complete line in it is safe, and so are the other files"):
-            with file.open("ab+") as stream:
-                _drop_unfinished_line(stream.fileno())
-                stream.write(line.encode())
+        safe = "every complete line in it is safe, and so are the other files"
+        with _disk(file, safe=safe), file.open("ab+") as stream:
+            _drop_unfinished_line(stream.fileno())
+            stream.write(line.encode())
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
         """The records of a file of JSON lines, none where there is no file; an unfinished last line is left out."""
@@ -198,7 +196,5 @@ def _disk(file: Path, *, safe: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        message = (
-            f"the disk is full, or its quota is used up: {file} could not be written; {safe}. Make room and start again"
-        )
+        message = f"the disk is full: {file} could not be written; {safe}. Make room, then start again"
         raise OSError(error.errno, message) from error

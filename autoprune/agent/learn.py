@@ -63,7 +63,7 @@ def learn(
     """
     _check_length(agent, episodes, episode_steps)
     until = _Until(env, stop=stop, most_steps=episodes * episode_steps)
-    with _own_randomness():
+    with _own_randomness(), _own_threads():
         model = build(agent, env=until, episode_steps=episode_steps, episodes=episodes, seed=seed)
         model.set_logger(logger(on_metrics))
         policy = policy_of(agent.algorithm, model)
@@ -94,7 +94,7 @@ def build(agent: AgentSpec, *, env: Env, episode_steps: int, episodes: int, seed
             arguments |= {"n_steps": steps}
             if agent.algorithm == "PPO":
                 arguments.setdefault("batch_size", steps)
-    # Networks of a few thousand weights are faster on the CPU, and on one thread, which is the caller's to set.
+    # Networks of a few thousand weights are fastest on the CPU.
     model = ALGORITHMS[agent.algorithm](
         policy="MlpPolicy", env=env, seed=seed, device="cpu", policy_kwargs=network_arguments(architecture), **arguments
     )
@@ -103,14 +103,18 @@ def build(agent: AgentSpec, *, env: Env, episode_steps: int, episodes: int, seed
 
 
 def _replay_arguments(replay: Replay, episode_steps: int) -> dict[str, Any]:
-    copied = replay.copy_terminal_reward
+    options: dict[str, Any] = {"keep_proposed": replay.keep_proposed}
+    if replay.copy_terminal_reward:
+        options["baseline_rate"] = replay.baseline_rate
     return {
-        "buffer_size": replay.episodes * episode_steps,
+        "buffer_size": replay.episodes * episode_steps * (2 if replay.keep_proposed else 1),
         "learning_starts": replay.warm_up_episodes * episode_steps,
         "train_freq": (1, "episode"),
         "gradient_steps": -1 if replay.updates_per_episode is None else replay.updates_per_episode,
-        "replay_buffer_class": TerminalRewardReplayBuffer if copied else ExecutedActionReplayBuffer,
-        "replay_buffer_kwargs": {"baseline_rate": replay.baseline_rate} if copied else {},
+        "replay_buffer_class": TerminalRewardReplayBuffer
+        if replay.copy_terminal_reward
+        else ExecutedActionReplayBuffer,
+        "replay_buffer_kwargs": options,
     }
 
 
@@ -181,13 +185,22 @@ class _Until(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 class _Updates(BaseCallback):
-    """Calls back with the policy after each update, and logs how wide the noise is."""
+    """Calls back with the policy after each update, logs how wide the noise is, and updates on one thread.
+
+    Networks this small gain nothing from a second thread, and lose much where other work wants the core; what the
+    environment evaluates keeps all threads.
+    """
 
     def __init__(self, policy: Policy, on_update: OnUpdate) -> None:
         super().__init__()
         self._policy, self._on_update, self._updates = policy, on_update, 0
+        self._threads = torch.get_num_threads()
+
+    def _on_rollout_end(self) -> None:
+        torch.set_num_threads(1)  # Stable-Baselines3 updates between the end of one rollout and the start of the next
 
     def _on_rollout_start(self) -> None:
+        torch.set_num_threads(self._threads)
         if self.model._n_updates > self._updates:  # the only count that every algorithm keeps
             self._updates = self.model._n_updates
             self._on_update(self._policy)
@@ -209,3 +222,13 @@ def _own_randomness() -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])
+
+
+@contextmanager
+def _own_threads() -> Iterator[None]:
+    """Whatever happens inside, torch has as many threads afterwards as before."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Replay of what was executed, not of what was asked for."""
+"""Replay of what was executed, not only of what was asked for."""
 
 from typing import Any
 
@@ -16,13 +16,32 @@ Array = NDArray[Any]
 class ExecutedActionReplayBuffer(ReplayBuffer):
     """A replay whose actions are those the environment executed: `info["executed_action"]`, on the action's scale.
 
-    The budget's projection changes actions; with the raw ones the critic would credit a plan that never was.
+    The budget's projection changes actions; with the raw ones alone the critic would credit a plan that never was. With
+    `keep_proposed` a changed action is stored as well, as a second transition to the same place: which it is, since the
+    projection is a part of the environment. Without it, actions that are never executed keep the values they were born
+    with, and an agent that thinks well of one proposes it for ever.
     """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: torch.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        keep_proposed: bool = False,
+    ) -> None:
+        super().__init__(buffer_size, observation_space, action_space, device, n_envs, optimize_memory_usage)
+        self._keep_proposed = keep_proposed
 
     def add(
         self, obs: Array, next_obs: Array, action: Array, reward: Array, done: Array, infos: list[dict[str, Any]]
     ) -> None:
-        super().add(obs, next_obs, executed_actions(self.action_space, action, infos), reward, done, infos)
+        executed = executed_actions(self.action_space, action, infos)
+        super().add(obs, next_obs, executed, reward, done, infos)
+        if self._keep_proposed and not np.allclose(executed, action):
+            super().add(obs, next_obs, action, reward, done, infos)
 
 
 def executed_actions(space: spaces.Space[Any], action: Array, infos: list[dict[str, Any]]) -> Array:
@@ -58,9 +77,12 @@ class TerminalRewardReplayBuffer(ExecutedActionReplayBuffer):
         device: torch.device | str = "auto",
         n_envs: int = 1,
         optimize_memory_usage: bool = False,
+        keep_proposed: bool = False,
         baseline_rate: float | None = None,
     ) -> None:
-        super().__init__(buffer_size, observation_space, action_space, device, n_envs, optimize_memory_usage)
+        super().__init__(
+            buffer_size, observation_space, action_space, device, n_envs, optimize_memory_usage, keep_proposed
+        )
         self.baseline: float | None = None
         self._baseline_rate = baseline_rate
         self._held: list[tuple[Array, Array, Array, Array, list[dict[str, Any]]]] = []

@@ -56,12 +56,14 @@ class Replay:
     """What an off-policy agent learns from: the last `episodes` episodes, updated on after each of them.
 
     The first `warm_up_episodes` act at random and nothing is learned in them. updates_per_episode: gradient steps; None
-    means one for each of the episode's steps. copy_terminal_reward and baseline_rate: see TerminalRewardReplayBuffer.
+    means one for each of the episode's steps. keep_proposed: see ExecutedActionReplayBuffer; copy_terminal_reward and
+    baseline_rate: see TerminalRewardReplayBuffer.
     """
 
     episodes: int
     warm_up_episodes: int
     updates_per_episode: int | None = None
+    keep_proposed: bool = False
     copy_terminal_reward: bool = False
     baseline_rate: float | None = None
 

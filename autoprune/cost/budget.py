@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from autoprune.cost.model import CostModel
 from autoprune.structure.groups import Structure
 
-SUFFIXES = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+COUNT_SUFFIXES = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}
+BYTE_SUFFIXES = COUNT_SUFFIXES | {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,12 +38,12 @@ def parse_budget(text: str, costs: Mapping[str, CostModel], structure: Structure
         raise ValueError(f"budget {text!r} must be written cost:amount, such as macs:0.5 or bytes:200kB")
     if name not in costs:
         raise ValueError(f"budget {text!r} names the unknown cost {name!r}; the costs are {list(costs)}")
-    value, suffix = float(match[1].replace("_", "")), match[2]
-    if suffix not in SUFFIXES:
-        raise ValueError(f"budget {text!r} has the unknown unit {suffix!r}; the units are {[s for s in SUFFIXES if s]}")
-    cost = costs[name]
+    cost, value, suffix = costs[name], float(match[1].replace("_", "")), match[2]
+    suffixes = BYTE_SUFFIXES if cost.unit == "bytes" else COUNT_SUFFIXES
+    if suffix not in suffixes:
+        raise ValueError(f"budget {text!r} has the unknown unit {suffix!r}; the units are {[s for s in suffixes if s]}")
     dense, least = float(cost(structure.units)), float(cost(structure.floor))
-    limit = value * dense if not suffix and value <= 1 else value * SUFFIXES[suffix]
+    limit = value * dense if not suffix and value <= 1 else value * suffixes[suffix]
     lowest = math.ceil(1e4 * least / dense) / 1e4  # rounded up, so that it is feasible itself
     feasible = (
         f"feasible budgets lie between {name}:{lowest:.4f} and {name}:1 ({least:,.0f} to {dense:,.0f} {cost.unit})"

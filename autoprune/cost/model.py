@@ -14,8 +14,11 @@ FloatArray = NDArray[np.float64]
 class CostModel(Protocol):
     """plan → cost. `name` is what budgets and reports call it, `unit` what it is counted in."""
 
-    name: str
-    unit: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def unit(self) -> str: ...
 
     def __call__(self, kept: IntArray) -> FloatArray:
         """The cost of every plan: kept [..., groups] → [...]."""

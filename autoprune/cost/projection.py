@@ -7,6 +7,7 @@ from autoprune.cost.model import FloatArray
 from autoprune.structure.groups import IntArray, Structure
 
 BISECTIONS = 50
+WIDEST_GROUP = 1e9  # units; a density further below another group's than this is its floor anyway
 
 
 class Projector:
@@ -28,8 +29,10 @@ class Projector:
     def project(self, density: FloatArray) -> IntArray:
         """The filled plan whose densities are proportional to the wish: density [..., groups] in (0, 1] → kept."""
         wish = np.asarray(density, np.float64)
-        if not (np.isfinite(wish).all() and (wish > 0).all()):
-            raise ValueError(f"densities must be finite and positive, got {wish[~(wish > 0)][:3]}")
+        bad = ~(np.isfinite(wish) & (wish > 0))
+        if bad.any():
+            raise ValueError(f"densities must be finite and positive, got {wish[bad][:3].tolist()}")
+        wish = np.maximum(wish, wish.max(axis=-1, keepdims=True) / WIDEST_GROUP)
         flat = wish.reshape(-1, wish.shape[-1]) * self.units
         low = np.zeros(len(flat))  # scale 0 is the floor plan, which is feasible
         high = (self.units / flat).max(axis=1)  # scale at which everything is kept
@@ -57,10 +60,8 @@ class Projector:
 
     def next_levels(self, kept: IntArray) -> IntArray:
         """One level up for every group, or where it stands if that was the last: kept [groups]."""
-        return np.array(
-            [levels[min(np.searchsorted(levels, k, "right"), len(levels) - 1)] for levels, k in zip(self.levels, kept, strict=True)],
-            np.int64,
-        )
+        places = [np.searchsorted(levels, k, "right") for levels, k in zip(self.levels, kept, strict=True)]
+        return np.array([levels[: at + 1][-1] for levels, at in zip(self.levels, places, strict=True)], np.int64)
 
     def interval(self, kept: IntArray, group: int) -> tuple[IntArray, IntArray]:
         """The fewest and the most units that `group` may keep when all earlier groups are decided: kept [..., groups].
@@ -79,7 +80,8 @@ class Projector:
     def snap(self, units: FloatArray, group: int) -> IntArray:
         """The nearest allowed level of `group` to a wished number of units [...]."""
         levels = self.levels[group]
-        return levels[np.abs(np.asarray(units)[..., None] - levels).argmin(axis=-1)]
+        nearest: IntArray = np.abs(np.asarray(units)[..., None] - levels).argmin(axis=-1)
+        return levels[nearest]
 
     def _round_down(self, units: FloatArray) -> IntArray:
         whole = np.clip(np.floor(units + 1e-9).astype(np.int64), 0, self.units)

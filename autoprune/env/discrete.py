@@ -8,7 +8,7 @@ import numpy as np
 from autoprune.env.layerwise import Action, LayerwiseEnv, Observation
 
 
-class DiscreteLevels(gymnasium.Wrapper[Observation, int, Observation, Action]):
+class DiscreteLevels(gymnasium.Wrapper[Observation, Any, Observation, Action]):
     """Action i of `levels` asks for evenly spaced densities, the last one for all units.
 
     `executed_action` in info is the level nearest to what was executed.
@@ -19,7 +19,7 @@ class DiscreteLevels(gymnasium.Wrapper[Observation, int, Observation, Action]):
         if levels < 2:
             raise ValueError(f"at least two levels are needed to choose from, got {levels}")
         self.actions = np.linspace(-1, 1, levels, dtype=np.float32)
-        self.action_space = gymnasium.spaces.Discrete(levels)  # type: ignore[assignment]
+        self.action_space = gymnasium.spaces.Discrete(levels)
 
     def step(self, action: int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(self.actions[int(action) : int(action) + 1])

@@ -39,6 +39,9 @@ STATE_FEATURES = (
 )
 
 
+LOWEST, HIGHEST = -1.0, 20.0  # bounds of every feature: shares are within [0, 1], logarithms far below 20
+
+
 def group_features(
     structure: Structure, *, scores: Mapping[str, Tensor], costs: Mapping[str, CostModel], budget: Budget
 ) -> FloatArray:

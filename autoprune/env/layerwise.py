@@ -1,4 +1,4 @@
-"""The objective revealed one group at a time: each step chooses how much of one group to keep (AMC, arXiv 1802.03494)."""
+"""The objective revealed one group at a time: each step says how much of one group to keep (AMC, arXiv 1802.03494)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
-from autoprune.env.features import GROUP_FEATURES, STATE_FEATURES
+from autoprune.env.features import GROUP_FEATURES, HIGHEST, LOWEST, STATE_FEATURES
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 from autoprune.structure.groups import Structure
@@ -36,9 +36,11 @@ class LayerwiseEnv(gymnasium.Env[Observation, Action]):
         self.structure, self.projector = structure, projector
         self._evaluate, self._features = evaluate, features
         self._cost, self._dense = projector.budget.cost, projector.budget.dense
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (len(self.feature_names),), np.float32)
+        self.observation_space = gymnasium.spaces.Box(LOWEST, HIGHEST, (len(self.feature_names),), np.float32)
         self.action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-        self._start()
+        self._group, self._last_density = 0, 1.0
+        self._kept = structure.units
+        self._interval = projector.interval(self._kept, 0)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -20,7 +20,7 @@ from autoprune.task.task import Task
 def layerwise(*, task: str | Task, budget: str | None = None, proxy_samples: int | None = None) -> LayerwiseEnv:
     """`gym.make("autoprune/Layerwise-v0", task="digits", budget="macs:0.5")`
 
-    task: a shipped task's name or a Task of your own. proxy_samples: of the search role; None: half of it, at most 1,000.
+    task: a shipped task's name or a Task of your own. proxy_samples: of the search role; None: half, at most 1,000.
     """
     prepared = _prepared(task, budget, proxy_samples)
     return LayerwiseEnv(
@@ -39,7 +39,10 @@ def one_shot(
     correction: bool = False,
     reach: float = 1.5,
 ) -> OneShotEnv:
-    """`gym.make("autoprune/OneShot-v0", task="digits", budget="macs:0.5")`; correction: actions edit the uniform plan."""
+    """`gym.make("autoprune/OneShot-v0", task="digits", budget="macs:0.5")`
+
+    correction: actions correct the uniform plan, instead of being densities; reach: how far (OneShotEnv).
+    """
     prepared = _prepared(task, budget, proxy_samples)
     projector = prepared.projector
     return OneShotEnv(

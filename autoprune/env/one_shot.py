@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
+from autoprune.env.features import HIGHEST, LOWEST
 from autoprune.env.layerwise import LEAST_DENSITY
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
@@ -44,7 +45,7 @@ class OneShotEnv(gymnasium.Env[Observation, Action]):
         self._evaluate, self._reach = evaluate, reach
         self._prior = None if prior is None else np.asarray(prior, np.float64) / structure.units
         self._observation = np.append(features.ravel(), projector.budget.relative).astype(np.float32)
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, self._observation.shape, np.float32)
+        self.observation_space = gymnasium.spaces.Box(LOWEST, HIGHEST, self._observation.shape, np.float32)
         self.action_space = gymnasium.spaces.Box(-1, 1, (len(structure.groups),), np.float32)
 
     def reset(

@@ -18,9 +18,7 @@ class Judge:
     batch_size: samples per forward pass. Where the repair uses batch statistics, it is part of what is measured.
     """
 
-    def __init__(
-        self, task: Task, role: Role, *, batch_size: int = 500, dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, task: Task, role: Role, *, batch_size: int = 500, dtype: torch.dtype = torch.float32) -> None:
         self.metric: Metric = task.metric
         self.loss: Loss = task.loss
         self.role = role

@@ -67,7 +67,9 @@ class _AxisSlices:
         (self.group, positions), *others = self.members
         self.per_unit = positions.shape[1]
         # the common case: one group fills the whole axis in unit order, so that keeping is a leading slice
-        self.leading = not others and bool((positions.ravel() == range(self.size)).all() if positions.size == self.size else False)
+        self.leading = not others and bool(
+            (positions.ravel() == range(self.size)).all() if positions.size == self.size else False
+        )
         self._positions = [(index, torch.from_numpy(positions)) for index, positions in self.members]
         self._cache: dict[tuple[int, ...], Tensor] = {}
 

@@ -54,16 +54,16 @@ def prepare(
     """Finds the task's groups, ranks their units, resolves the budget and builds the objective.
 
     budget: `cost:amount`, or None for the one the task suggests. proxy_samples: how many of the search role's samples
-    rewards are made of, the others are held out; None: half of them, at most 1,000. Raises ValueError where something does not fit.
+    rewards are made of, the others are held out; None: half of them, at most 1,000.
+    Raises ValueError where something does not fit.
     """
     text = budget or task.budget
     if text is None:
         raise ValueError(f"task {task.name!r} suggests no budget; give one, such as budget=macs:0.5")
     proxy, held_out = _split(task.data.search, proxy_samples)
-    structure = find_structure(
-        task.model, task.example_input, keep=task.keep, round_to=round_to, min_units=min_units
-    )
-    costs = {cost.name: cost for cost in (macs(structure), params(structure), parameter_bytes(structure))}
+    structure = find_structure(task.model, task.example_input, keep=task.keep, round_to=round_to, min_units=min_units)
+    counted = (macs(structure), params(structure), parameter_bytes(structure))
+    costs: dict[str, CostModel] = {cost.name: cost for cost in counted}
     projector = Projector(structure, parse_budget(text, costs, structure))
     scores = importance(task.model, structure, task.data.calibration, loss=task.loss, generator=generator)
     ranking = rank(scores, structure, criterion=_name(importance))

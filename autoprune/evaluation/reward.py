@@ -18,7 +18,7 @@ def under_budget(metrics: Metrics, score: float, cost: float, budget: float) -> 
 
 
 def amc(metrics: Metrics, score: float, cost: float, budget: float) -> float:
-    """−error · log(cost) without a budget's pull (AMC, arXiv 1802.03494, R_FLOPs), with the cost in percent of dense."""
+    """−error · log(cost) without a budget's pull (AMC, arXiv 1802.03494), the cost in percent of dense."""
     return -(1 - metrics.accuracy) * math.log(1 + 100 * cost)
 
 

@@ -1,8 +1,12 @@
 """What stands in a run folder, finished or not, as the report reads it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from autoprune.runs import RunFolder
 
@@ -12,9 +16,10 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One row of the comparison. post_training, recovered, held_out: accuracy, loss and so on, empty where not measured.
+    """One row of the comparison. Metrics are empty where none were measured.
 
-    plan: group → units, kept. latency: runtime → median, low and high in ms. files: format → bytes.
+    plan: group → units, kept. proxy: on the search data; held_out: on its part that no reward saw.
+    latency: runtime → median, low and high in ms. files: format → bytes.
     same_as: the network listed before it whose plan is the same, so that all numbers are.
     """
 
@@ -24,6 +29,7 @@ class Network:
     same_as: str | None
     plan: Json
     cost: Json
+    proxy: Json
     held_out: Json
     post_training: Json
     recovered: Json
@@ -71,15 +77,12 @@ class Contents:
     def baseline_scores(self) -> dict[str, float]:
         """The scores on which the baselines' plans were judged as every plan of the search was."""
         scores: dict[str, float] = {}
-        for network in self.networks:
-            kept = [entry["kept"] for entry in network.plan.values()]
+        for name in ("uniform", "sensitivity"):
+            network = self.network(name)
+            kept = [entry["kept"] for entry in network.plan.values()] if network else []
             for record in self.history:
-                if (
-                    network.name in ("uniform", "sensitivity")
-                    and record["kept"] == kept
-                    and record["score"] is not None
-                ):
-                    scores[network.name] = float(record["score"])
+                if record["kept"] == kept and record.get("score") is not None:
+                    scores[name] = float(record["score"])
         return scores
 
 
@@ -98,6 +101,11 @@ def read_contents(folder: RunFolder) -> Contents:
     )
 
 
+def column(records: Sequence[Json], name: str) -> NDArray[np.float64]:
+    """The records' values [records], NaN where there is none."""
+    return np.array([math.nan if record.get(name) is None else record[name] for record in records], np.float64)
+
+
 def _read(folder: RunFolder, name: str) -> Json:
     value: Json = folder.read_json(name) if folder.has(name) else {}
     return value
@@ -105,7 +113,7 @@ def _read(folder: RunFolder, name: str) -> Json:
 
 def _networks(result: Json) -> tuple[Network, ...]:
     known = {name: result["networks"][name] for name in ORDER if name in result["networks"]}
-    networks = []
+    networks: list[Network] = []
     for name, record in known.items():
         same = next((n.name for n in networks if n.name != "dense" and n.plan == record["plan"]), None)
         networks.append(
@@ -116,6 +124,7 @@ def _networks(result: Json) -> tuple[Network, ...]:
                 same_as=same,
                 plan=record["plan"],
                 cost=record.get("cost") or {},
+                proxy=record.get("proxy") or {},
                 held_out=record.get("held_out") or {},
                 post_training=record.get("before") or {},
                 recovered=record.get("after") or {},

@@ -2,8 +2,9 @@
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -24,7 +25,7 @@ COLOURS = {
 }
 MARKERS = {"dense": "X", "uniform": "s", "sensitivity": "D", "searched": "o"}
 WIDE, NARROW = 920, 350  # px of the page's column, and of a telephone's
-STYLE = {
+STYLE: Any = {  # matplotlib's types name each of its settings
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar in a layer's name is a dollar
     "font.size": 12.5,
@@ -65,15 +66,14 @@ def picture(
     title: str,
     caption: str,
     *,
-    key: tuple[tuple[str, str, str], ...],
+    key: Sequence[tuple[str, str, str]],
     draw: Callable[[Figure, bool], None],
     height: Callable[[bool], float],
 ) -> Picture:
     """Draws once for a page and once for a telephone; `draw` and `height` (px) are told whether it is narrow."""
-    wide, narrow = (
-        _svg(title, draw, width=WIDE if not n else NARROW, height=height(n), narrow=n) for n in (False, True)
-    )
-    return Picture(title, caption, key, wide, narrow)
+    wide = _svg(title, draw, width=WIDE, height=height(False), narrow=False)
+    narrow = _svg(title, draw, width=NARROW, height=height(True), narrow=True)
+    return Picture(title, caption, tuple(key), wide, narrow)
 
 
 def _svg(title: str, draw: Callable[[Figure, bool], None], *, width: float, height: float, narrow: bool) -> str:
@@ -93,7 +93,7 @@ def _inline(svg: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # "axes_1" and the like would stand on the page many times
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # "axes_1" and the like would stand on the page many times
     for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
     return re.sub(r"\s*\n\s*", "\n", svg)

@@ -1,5 +1,6 @@
 """A run's report: one HTML file that opens offline, from the run folder's files only."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,7 @@ from autoprune.runs import RunFolder
 REPORT = "report.html"
 TEMPLATE = "page.html.jinja"
 FILES = {"safetensors": "safetensors", "onnx": "ONNX"}
-STAGES = {
-    "load": "loading",
-    "baselines": "baselines",
-    "search": "search",
-    "recover": "recovery",
-    "export": "measuring and export",
-}
+STAGES = {"load": "loading", "recover": "recovery", "export": "measuring and export"}
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -103,45 +98,34 @@ def _expense(network: Network, dense: Network | None) -> dict[str, Any]:
 
 def _facts(contents: Contents) -> list[tuple[str, str]]:
     """What was run, where, and with what."""
-    run, budget = contents.run, contents.budget
-    evaluations = (contents.result or {}).get("evaluations") or {}
-    seconds = (contents.result or {}).get("seconds") or {}
-    machine = run.get("machine") or {}
-    facts = [
-        (title, str(run.get(key, DASH))) for key, title in (("task", "Task"), ("agent", "Agent"), ("seed", "Seed"))
-    ]
-    facts.append(("Budget", _budget_in_words(contents) if budget else DASH))
-    if evaluations:
+    run, result = contents.run, contents.result or {}
+    facts = [(title, str(run.get(title.lower(), DASH))) for title in ("Task", "Agent", "Seed")]
+    facts.append(("Budget", _budget_in_words(contents)))
+    if evaluations := result.get("evaluations"):
         facts.append(("Evaluations", f"{evaluations['spent']} spent of {evaluations['limit']}"))
-    if seconds:
-        stages = [
-            f"{STAGES.get(stage, stage)} {wording.duration(value)}"
-            for stage, value in seconds.items()
-            if stage != "total"
-        ]
-        facts.append(("Time", f"{wording.duration(seconds.get('total'))} in all: {', '.join(stages)}"))
+    if seconds := result.get("seconds"):
+        stages = {STAGES.get(s, s): wording.duration(value) for s, value in seconds.items() if s != "total"}
+        facts.append(("Time", f"{wording.duration(seconds.get('total'))} in all: {_listed(stages)}"))
     facts.append(("Started", str(run.get("started", DASH))))
-    if run.get("command"):
-        facts.append(("Launched as", str(run["command"])))
-    facts.append(
-        ("Machine", ", ".join(f"{key}: {value}" for key, value in machine.items() if value is not None) or DASH)
-    )
-    facts.append(
-        ("Versions", ", ".join(f"{package} {v}" for package, v in (run.get("versions") or {}).items()) or DASH)
-    )
-    facts += [(f"Data, {role}", str(digest)) for role, digest in (run.get("data") or {}).items()]
-    return facts
+    if "overrides" in run:
+        facts.append(("Launched as", shlex.join(["autoprune", "search", *map(str, run["overrides"])])))
+    facts.append(("Machine", _listed(run.get("machine"))))
+    facts.append(("Versions", _listed(run.get("versions"))))
+    return facts + [(f"Data, {role}", str(digest)) for role, digest in (run.get("data") or {}).items()]
+
+
+def _listed(values: Mapping[str, Any] | None) -> str:
+    return ", ".join(f"{key} {value}" for key, value in (values or {}).items() if value is not None) or DASH
 
 
 def _budget_in_words(contents: Contents) -> str:
+    """The budget as it was written, what it comes to, and what the chosen plan uses of it."""
     budget, chosen = contents.budget, contents.chosen
-    unit, limit = budget.get("unit", ""), budget.get("limit")
-    text = f"{budget.get('text')}: at most {limit:,.0f} {unit}" if limit is not None else str(budget.get("text"))
-    if budget.get("relative") is not None:
-        text += f" ({percent(budget['relative'], digits=2)} of dense)"
-    used = chosen.cost.get(budget.get("cost")) if chosen else None
-    if used is not None:
-        text += f"; the chosen plan uses {used:,.0f}"
-        if limit:
-            text += f", {percent(used / limit, digits=2)} of the budget"
-    return text
+    if not budget:
+        return DASH
+    limit = float(budget["limit"])
+    text = f"{budget['text']}: at most {limit:,.0f} {budget['unit']} ({percent(budget['relative'], digits=2)} of dense)"
+    used = chosen.cost.get(budget["cost"]) if chosen else None
+    if used is None:
+        return text
+    return f"{text}; the chosen plan uses {used:,.0f}, {percent(used / limit, digits=2)} of it"

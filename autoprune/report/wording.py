@@ -101,20 +101,19 @@ def headline(contents: Contents) -> str:
     if factor is None:
         factor, runtime = speedup(network, dense, "torch"), "torch"
     if factor is not None:
-        pace = (
-            f"{factor:.1f}× faster"
-            if factor >= 1.05
-            else f"{1 / factor:.1f}× slower"
-            if factor <= 0.95
-            else "no faster"
-        )
-        parts.append(f"{pace} in {RUNTIMES[runtime]}")
+        parts.append(f"{_pace(factor)} in {RUNTIMES[runtime]}")
     accuracy = network.recovered.get("accuracy")
     when = "after recovery" if accuracy is not None else "without recovery"
     accuracy = accuracy if accuracy is not None else network.post_training.get("accuracy")
     reference = dense.post_training.get("accuracy") if dense else None
     parts.append(f"{percent(accuracy)} accuracy {when} (dense {percent(reference)})")
     return ", ".join(parts)
+
+
+def _pace(factor: float) -> str:
+    if 0.95 < factor < 1.05:
+        return "no faster"
+    return f"{factor:.1f}× faster" if factor > 1 else f"{1 / factor:.1f}× slower"
 
 
 def unfinished(contents: Contents) -> str:

@@ -44,8 +44,8 @@ def search(
     _check(agent, mode=mode, prior=prior, reach=reach, levels=levels, greedy_every=greedy_every)
     start = _prior_kept(problem, prior, rng)
 
-    def environment() -> gymnasium.Env:  # type: ignore[type-arg]
-        env: gymnasium.Env  # type: ignore[type-arg]
+    def environment() -> gymnasium.Env:
+        env: gymnasium.Env
         parts = {"projector": problem.projector, "evaluate": problem.objective.evaluate, "features": problem.features}
         if mode == "one_shot":
             return OneShotEnv(problem.structure, prior=start, reach=reach or 1.0, **parts)  # type: ignore[arg-type]
@@ -86,7 +86,7 @@ def search(
     return best_plan(problem)
 
 
-def play(env: gymnasium.Env, policy: Policy) -> None:  # type: ignore[type-arg]
+def play(env: gymnasium.Env, policy: Policy) -> None:
     """One episode of the policy without exploration; the objective records its plan."""
     observation, _ = env.reset()
     over = False

@@ -11,7 +11,7 @@ import numpy as np
 
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
-from autoprune.evaluation.curves import Curve, single_group_curves
+from autoprune.evaluation.curves import Curve, curve_plans, single_group_curves
 from autoprune.plan import PruningPlan
 from autoprune.search.problem import Problem
 from autoprune.structure.groups import IntArray, Structure
@@ -22,6 +22,12 @@ ROUNDS = 12  # linearisations
 
 def search(problem: Problem, *, rng: np.random.Generator) -> PruningPlan:
     """The best plan by the single-group curves; costs one evaluation per point of a curve, and one for the plan."""
+    needed = 2 + sum(len(plans) for plans in curve_plans(problem.structure).values())
+    if problem.objective.left < needed:
+        raise ValueError(
+            f"the sensitivity plan needs {needed} evaluations: {needed - 2} for single-group curves, the dense network "
+            f"and the plan itself; got {problem.objective.left}. Give it more with evaluations=N"
+        )
     curves = single_group_curves(problem.structure, lambda plans: problem.objective.evaluate(plans, phase="curves"))
     plan = sensitivity_plan(problem.structure, problem.projector, curves)
     problem.objective.evaluate([plan])
@@ -35,8 +41,10 @@ def sensitivity_plan(structure: Structure, projector: Projector, curves: Mapping
     best, best_loss = current, _total(current, projector, losses)
     for _ in range(ROUNDS):
         costs = [_linearised(projector, current, g) for g in range(len(losses))]
-        limit = projector.budget.limit - float(projector.budget.cost(current)) + sum(
-            float(c[np.searchsorted(projector.levels[g], current[g])]) for g, c in enumerate(costs)
+        limit = (
+            projector.budget.limit
+            - float(projector.budget.cost(current))
+            + sum(float(c[np.searchsorted(projector.levels[g], current[g])]) for g, c in enumerate(costs))
         )
         choice = allocate(losses, costs, limit)
         wished = np.array([projector.levels[g][i] for g, i in enumerate(choice)])

@@ -65,13 +65,13 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def kept_entries(structure: Structure, plan: PruningPlan, ranking: Ranking) -> Kept:
-    """Which entries of every touched axis stay under the plan."""
+    """Which entries stay, for every axis that the plan takes some from."""
     if plan.groups != structure.names:
         raise ValueError(f"the plan is for groups {list(plan.groups)}, but the network's are {list(structure.names)}")
     gone: dict[tuple[str, Axis], list[Tensor]] = {}
     for group, kept in zip(structure.groups, plan.kept, strict=True):
         removed = ranking[group.name][kept:].cpu()
-        for member in group.members:
+        for member in group.members if len(removed) else ():
             gone.setdefault((member.layer, member.axis), []).append(
                 torch.from_numpy(member.positions)[removed].flatten()
             )

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from autoprune.structure.groups import Axis, Group, IntArray, Layer, Member, Str
 from autoprune.task.task import first_outputs
 
 OUTPUT = "the network's output"
+PRUNE = {"conv": torch_pruning.prune_conv_out_channels, "linear": torch_pruning.prune_linear_out_channels}
 TOLERANCE = 1e-4  # largest difference between masked and shrunk outputs, relative to the outputs' own size
 
 
@@ -28,9 +30,9 @@ def find_structure(
 ) -> Structure:
     """The groups of coupled layers of `model`, each verified: removing its units equals masking them.
 
-    keep: layers whose outputs stay whole, or modules that hold such layers. round_to: kept units are multiples of it (or all of the group's).
-    min_units: the fewest units that a group keeps. Layers that cannot be pruned are listed with the reason.
-    Whatever mode the network is in, it is looked at in eval mode.
+    keep: layers whose outputs stay whole, or modules that hold such layers. round_to: kept units are multiples of it
+    (or all of the group's). min_units: the fewest units that a group keeps.
+    Layers that cannot be pruned are listed with the reason. The network is looked at in eval mode, whatever its own.
     Raises ValueError where the network cannot be traced, or nothing in it can be pruned.
     """
     if round_to < 1 or min_units < 1:
@@ -59,7 +61,8 @@ def _find_structure(
             reason = f"task.keep names {', '.join(kept_whole)}"
         levels = _levels(len(members[0].positions), round_to=round_to, min_units=min_units) if members else ()
         if not reason and len(levels) < 2:
-            reason = f"min_units={min_units} and round_to={round_to} leave no choice for its {len(members[0].positions)} units"
+            units = len(members[0].positions)
+            reason = f"min_units={min_units} and round_to={round_to} leave no choice for its {units} units"
         if reason:
             unprunable[name] = reason
         else:
@@ -88,9 +91,8 @@ def _couplings(
         if is_depthwise(root):
             yield layer.name, (), "its channels are the network's inputs"
             continue
-        prune = torch_pruning.prune_conv_out_channels if layer.kind == "conv" else torch_pruning.prune_linear_out_channels
         try:
-            items = graph.get_pruning_group(root, prune, idxs=list(range(layer.outputs)))
+            items = graph.get_pruning_group(root, PRUNE[layer.kind], idxs=list(range(layer.outputs)))
         except ValueError:
             yield layer.name, (), "Torch-Pruning cannot follow its outputs to the network's"
             continue
@@ -107,7 +109,7 @@ def _couplings(
                     reason = f"reaches {names[module]}, a {kind}, whose outputs depend on how many units there are"
                 elif names[module] not in layers:
                     reason = f"reaches {names[module]}, which the example input does not run"
-                elif axis == "in" and getattr(module, "groups", 1) > 1 and len(item.idxs) < module.in_channels:
+                elif axis == "in" and _is_grouped(module) and len(item.idxs) < module.in_channels:
                     reason = f"fills some of the convolution groups of {names[module]}, and others fill the rest"
             elif isinstance(module, nn.Parameter):
                 reason = "reaches a parameter that belongs to no layer"
@@ -154,7 +156,7 @@ def _units(channels: int, touched: list[tuple[nn.Module, Axis, IntArray, IntArra
     """
     period = channels
     for module, axis, *_ in touched:
-        if isinstance(module, CONVOLUTIONS) and module.groups > 1 and not is_depthwise(module):
+        if _is_grouped(module):
             width = module.in_channels if axis == "in" else module.out_channels
             period = math.gcd(period, width // module.groups)
     return np.arange(channels) % period
@@ -163,10 +165,14 @@ def _units(channels: int, touched: list[tuple[nn.Module, Axis, IntArray, IntArra
 def _member(model: nn.Module, name: str, axis: Axis, entries: IntArray, units: IntArray) -> Member:
     """entries [n]: places on the layer's axis; units [n]: the unit that each of them belongs to."""
     layer = model.get_submodule(name)
-    if axis == "in" and isinstance(layer, CONVOLUTIONS) and layer.groups > 1:
+    if axis == "in" and _is_grouped(layer):
         entries = entries % (layer.in_channels // layer.groups)  # counted within one convolution group
     pairs = np.unique(np.stack([units, entries]), axis=1)  # sorted by unit, then by entry
     return Member(name, axis, pairs[1].reshape(units.max() + 1, -1))
+
+
+def _is_grouped(layer: nn.Module) -> TypeGuard[nn.Conv1d | nn.Conv2d | nn.Conv3d]:
+    return isinstance(layer, CONVOLUTIONS) and layer.groups > 1 and not is_depthwise(layer)
 
 
 def _levels(units: int, *, round_to: int, min_units: int) -> tuple[int, ...]:
@@ -179,7 +185,7 @@ def _holds(module: str, layer: str) -> bool:
 
 
 def _run(model: nn.Module, example_input: Tensor) -> tuple[tuple[Layer, ...], Tensor, set[str]]:
-    """The layers that run, in order, with their geometry; the outputs that are judged; the layers that return outputs."""
+    """The layers that run, in order; the outputs that are judged; the layers that return outputs."""
     ran: dict[str, Layer] = {}
     written: list[tuple[str, Tensor]] = []
 
@@ -216,7 +222,7 @@ def _geometry(name: str, module: nn.Module, output: Tensor, *, samples: int) -> 
         return Layer(
             name, "conv", module.out_channels, module.in_channels // module.groups, math.prod(module.kernel_size),
             positions, int(module.stride[0]), has_bias, is_depthwise(module),
-        )
+        )  # fmt: skip
     if isinstance(module, nn.Linear):
         positions = output.numel() // (module.out_features * samples)
         return Layer(name, "linear", module.out_features, module.in_features, 1, positions, 1, has_bias, False)
@@ -261,7 +267,9 @@ def _differs(
     if outputs.shape != expected.shape:
         return OUTPUT
     difference = (outputs - expected).abs().max().item()
-    return None if difference <= TOLERANCE * scale else f"removing its units differs from masking them by {difference:.2g}"
+    if difference <= TOLERANCE * scale:
+        return None
+    return f"removing its units differs from masking them by {difference:.2g}"
 
 
 def _tensors(outputs: object) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao et al., arXiv 1708.07747; MIT licence) as four disjoint roles: a shipped subset, or the whole set."""
+"""Fashion-MNIST (Xiao et al., arXiv 1708.07747; MIT licence) as four disjoint roles: a shipped subset, or all of it."""
 
 import gzip
 import lzma
@@ -27,10 +27,7 @@ def fashion_subset() -> Roles:
     with lzma.open(SUBSET_FILE) as file:
         arrays = safetensors.numpy.load(file.read())
     return Roles(
-        **{
-            role: _role(arrays[f"{role}.images"], arrays[f"{role}.labels"], arrays[f"{role}.ids"])
-            for role in SUBSET
-        }
+        **{role: _role(arrays[f"{role}.images"], arrays[f"{role}.labels"], arrays[f"{role}.ids"]) for role in SUBSET}
     )
 
 
@@ -80,8 +77,8 @@ def _read_idx(folder: Path) -> tuple[Bytes, Bytes]:
         with gzip.open(folder / name) as file:
             raw = file.read()
         header = 4 + 4 * raw[3]  # magic number, then one 32-bit size per axis
-        parts.append(np.frombuffer(raw, np.uint8, offset=header).reshape(-1, 28, 28)[:] if "images" in name
-                     else np.frombuffer(raw, np.uint8, offset=header))
+        values = np.frombuffer(raw, np.uint8, offset=header)
+        parts.append(values.reshape(-1, 28, 28) if "images" in name else values)
     return np.concatenate(parts[0::2]), np.concatenate(parts[1::2])
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 def resnet20(*, width: int = 16, in_channels: int = 1, classes: int = 10) -> nn.Module:
-    """A CIFAR-style ResNet-20 (He et al., arXiv 1512.03385) with projection shortcuts, so that every stream can be pruned."""
+    """A CIFAR-style ResNet-20 (He et al., arXiv 1512.03385) with projection shortcuts: every stream can be pruned."""
     return Stages(BasicBlock, width=width, in_channels=in_channels, classes=classes)
 
 
@@ -24,7 +24,7 @@ def mobilenet_v1(*, width_multiplier: float = 0.5, in_channels: int = 1, classes
 
 
 def digits_net(*, width: int = 16, classes: int = 10) -> nn.Module:
-    """A tiny network for 8×8 images with one of each coupling: residual add, depthwise, concatenation, flatten-to-linear."""
+    """A tiny network for 8×8 images with one of each coupling: residual, depthwise, concatenated, flattened."""
     return DigitsNet(width=width, classes=classes)
 
 
@@ -69,12 +69,8 @@ class Stages(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.layer1 = nn.Sequential(*(block(width, width, 1) for _ in range(3)))
-        self.layer2 = nn.Sequential(
-            block(width, 2 * width, 2), *(block(2 * width, 2 * width, 1) for _ in range(2))
-        )
-        self.layer3 = nn.Sequential(
-            block(2 * width, 4 * width, 2), *(block(4 * width, 4 * width, 1) for _ in range(2))
-        )
+        self.layer2 = nn.Sequential(block(width, 2 * width, 2), *(block(2 * width, 2 * width, 1) for _ in range(2)))
+        self.layer3 = nn.Sequential(block(2 * width, 4 * width, 2), *(block(4 * width, 4 * width, 1) for _ in range(2)))
         self.fc = nn.Linear(4 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:

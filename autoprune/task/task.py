@@ -4,7 +4,9 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -62,7 +64,7 @@ class Role:
         """A hash of ids, inputs and targets: the same samples in the same order, whatever machine."""
         digest = hashlib.sha256("\n".join(self.ids).encode())
         for tensor in (self.inputs, self.targets):
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(_rows(tensor).tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -157,8 +159,13 @@ class Task:
 
 
 def _content_ids(inputs: Tensor) -> Iterator[str]:
-    for row in inputs.detach().cpu().contiguous().numpy():
+    for row in _rows(inputs):
         yield hashlib.blake2b(row.tobytes(), digest_size=12).hexdigest()
+
+
+def _rows(tensor: Tensor) -> NDArray[np.uint8]:
+    """The bytes of every sample, [N, bytes]; NumPy lacks some of PyTorch's types, such as bfloat16."""
+    return tensor.detach().cpu().contiguous().unsqueeze(-1).flatten(1).view(torch.uint8).numpy()
 
 
 def first_outputs(outputs: object) -> Tensor:

@@ -49,7 +49,9 @@ def fit(
         with torch.autocast(device_type, dtype=torch.bfloat16) if bf16 else nullcontext():
             value = loss(first_outputs(model(inputs)).float(), inputs, targets)
         if not torch.isfinite(value):
-            raise FloatingPointError(f"the training loss is {value.item()} at step {step} of {steps}; lower the learning rate")
+            raise FloatingPointError(
+                f"the training loss is {value.item()} at step {step} of {steps}; lower the learning rate"
+            )
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         optimizer.step()
@@ -71,9 +73,7 @@ def _one_cycle(progress: float, *, warmup: float) -> float:
     return 0.5 * (1 + torch.cos(torch.tensor(torch.pi * (progress - warmup) / (1 - warmup))).item())
 
 
-def _shuffled_batches(
-    role: Role, *, batch_size: int, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _shuffled_batches(role: Role, *, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless full batches; a role smaller than a batch is one batch."""
     while True:
         order = torch.randperm(len(role), generator=generator, device=role.inputs.device)
