@@ -1,0 +1,85 @@
+"""An agent's configuration says what it means, or is refused with the reason."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from autoprune.agent.learn import build
+from autoprune.agent.spec import ALGORITHMS, AgentSpec, Replay, Rollout
+from tests.agent.environments import GAUSSIAN_NOISE, KnownAnswer, KnownLevel, small_agent
+
+CONF = Path(__file__).parents[2] / "conf" / "agent"
+AGENTS = ("a2c", "amc", "ddpg", "dqn", "ppo", "sac", "td3", "tqc")
+
+
+def spec_of(name: str) -> Any:
+    conf: Any = OmegaConf.load(CONF / f"{name}.yaml")
+    return instantiate(conf.agent, _convert_="all")
+
+
+def test_every_algorithm_has_a_configuration() -> None:
+    assert {spec_of(name).algorithm for name in AGENTS} == set(ALGORITHMS)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_configured_agent_can_be_built(name: str) -> None:
+    spec = spec_of(name)
+    env = (KnownLevel if spec.algorithm == "DQN" else KnownAnswer)(np.zeros(3), steps=3)
+    assert spec.hyperparameters["gamma"] == 1.0
+    assert build(spec, env=env, episode_steps=3, episodes=300, seed=0).gamma == 1.0  # type: ignore[attr-defined]
+
+
+def test_an_unknown_algorithm_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"unknown algorithm 'DDPQ'; known are .*DDPG.*TQC"):
+        small_agent("DDPQ")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "changes", "message"),
+    [
+        ("PPO", {"noise": GAUSSIAN_NOISE}, "noise does not apply to PPO"),
+        ("DQN", {"noise": GAUSSIAN_NOISE}, "noise does not apply to DQN"),
+        ("TD3", {"initial_std": 0.1}, "initial_std does not apply to TD3"),
+        ("PPO", {"actor_learning_rate": 0.1}, "actor_learning_rate does not apply to PPO"),
+        ("SAC", {"actor_learning_rate": 0.0}, "actor_learning_rate must be positive, got 0"),
+        ("PPO", {"initial_std": -1.0}, "initial_std must be positive"),
+        ("PPO", {"experience": Replay(10, 0)}, "PPO learns from a Rollout, got a Replay"),
+        ("SAC", {"experience": Rollout(10)}, "SAC learns from a Replay, got a Rollout"),
+        ("PPO", {"hyperparameters": {"tau": 0.1}}, "PPO has no hyperparameter 'tau'; it has .*clip_range"),
+        ("SAC", {"hyperparameters": {"buffer_size": 9}}, "'buffer_size'.*decided by experience.episodes"),
+        ("PPO", {"hyperparameters": {"seed": 9}}, "'seed'.*decided by the run's seed"),
+        ("PPO", {"activation": "gelu"}, "unknown activation 'gelu'"),
+        ("PPO", {"hidden": (64, 0)}, "a hidden layer's units must be at least 1, got 0"),
+    ],
+)
+def test_an_option_that_does_not_apply_is_refused(algorithm: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        small_agent(algorithm, **changes)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Replay(0, 0), "episodes of a replay must be at least 1"),
+        (lambda: Replay(1, -1), "warm_up_episodes must be at least 0"),
+        (lambda: Replay(1, 0, updates_per_episode=0), "updates_per_episode must be at least 1"),
+        (lambda: Replay(1, 0, baseline_rate=0.5), "set copy_terminal_reward: true"),
+        (lambda: Replay(1, 0, copy_terminal_reward=True, baseline_rate=1.5), r"baseline_rate must be in \(0, 1\]"),
+        (lambda: Rollout(1), "episodes of a rollout must be at least 2"),
+    ],
+)
+def test_impossible_experience_is_refused(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_amc_is_configured_as_in_the_paper() -> None:
+    spec: AgentSpec = spec_of("amc")
+    assert spec.experience == Replay(100, 100, copy_terminal_reward=True, baseline_rate=0.5)
+    assert list(spec.hidden) == [300, 300]
+    assert spec.hyperparameters == {"learning_rate": 1e-3, "gamma": 1.0, "batch_size": 64, "tau": 0.01}
+    assert spec.actor_learning_rate == 1e-4

@@ -1,0 +1,184 @@
+import dataclasses
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env as gymnasium_check
+from stable_baselines3.common.env_checker import check_env as sb3_check
+
+import autoprune  # noqa: F401  registers the environments
+from autoprune.env.discrete import DiscreteLevels
+from autoprune.env.features import GROUP_FEATURES, group_features
+from autoprune.env.layerwise import LayerwiseEnv
+from autoprune.env.make import features_of
+from autoprune.env.one_shot import OneShotEnv
+from tests.tasks import prepared, tiny_task
+
+
+def layerwise(**changes: Any) -> LayerwiseEnv:
+    ready = prepared(tiny_task("digits_net"), **changes)
+    return LayerwiseEnv(
+        ready.structure, projector=ready.projector, evaluate=ready.objective.evaluate, features=features_of(ready)
+    )
+
+
+def one_shot(*, prior: bool = False, **changes: Any) -> OneShotEnv:
+    ready = prepared(tiny_task("digits_net"), **changes)
+    return OneShotEnv(
+        ready.structure,
+        projector=ready.projector,
+        evaluate=ready.objective.evaluate,
+        features=features_of(ready),
+        prior=ready.projector.project(np.ones(len(ready.structure.groups))) if prior else None,
+    )
+
+
+ENVIRONMENTS = {
+    "layerwise": layerwise,
+    "discrete": lambda: DiscreteLevels(layerwise(), levels=7),
+    "one_shot": one_shot,
+    "correction": lambda: one_shot(prior=True),
+}
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_gymnasium_and_stable_baselines_accept_it(name: str) -> None:
+    sb3_check(ENVIRONMENTS[name](), warn=True)
+    if name != "discrete":  # Gymnasium checks the environment itself, not a wrapper around it
+        gymnasium_check(ENVIRONMENTS[name](), skip_render_check=True)
+
+
+@pytest.mark.parametrize("name", ["Layerwise-v0", "OneShot-v0"])
+def test_they_are_registered(name: str) -> None:
+    env = gymnasium.make(f"autoprune/{name}", task=tiny_task(), budget="params:0.5")
+    env.reset(seed=0)
+    assert env.step(env.action_space.sample())[4]["executed_action"].shape == env.action_space.shape
+
+
+def test_an_unknown_task_is_named_together_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"no shipped task 'mnist'; there are \['digits', "):
+        gymnasium.make("autoprune/Layerwise-v0", task="mnist")
+
+
+def episode(env: gymnasium.Env[Any, Any], actions: Any) -> tuple[list[dict[str, Any]], list[float], list[Any]]:
+    observation, _ = env.reset(seed=0)
+    infos, rewards, observations, over = [], [], [observation], False
+    for action in actions:
+        assert not over
+        observation, reward, over, truncated, info = env.step(action)
+        assert not truncated
+        infos.append(info)
+        rewards.append(reward)
+        observations.append(observation)
+    assert over
+    return infos, rewards, observations
+
+
+@pytest.mark.parametrize("round_to", [1, 2])
+@pytest.mark.parametrize("budget", ["macs:0.3", "macs:0.7", "params:0.4"])
+def test_any_actions_end_inside_the_budget_and_tight(budget: str, round_to: int) -> None:
+    env = layerwise(budget=budget, round_to=round_to)
+    rng = np.random.default_rng(0)
+    groups, limit = env.structure.groups, env.projector.budget.limit
+    for wish in [[-1.0] * len(groups), [1.0] * len(groups), *rng.uniform(-1, 1, (30, len(groups)))]:
+        infos, rewards, _ = episode(env, [np.array([w], np.float32) for w in wish])
+        plan, outcome = infos[-1]["plan"], infos[-1]["outcome"]
+        cost = env.projector.budget.cost
+        assert float(cost(np.array(plan.kept))) <= limit
+        assert outcome.feasible
+        assert rewards == [0.0] * (len(groups) - 1) + [outcome.reward]
+        assert all(k in g.levels for g, k in zip(groups, plan.kept, strict=True))
+        following = env.projector.next_levels(np.array(plan.kept))
+        ups = np.repeat(np.array(plan.kept)[None], len(groups), axis=0)
+        np.fill_diagonal(ups, following)
+        assert (cost(ups) > limit).any(), plan  # tight: one more level of some group does not fit
+
+
+@pytest.mark.parametrize("name", ["layerwise", "discrete"])
+def test_replaying_the_executed_actions_gives_the_same_plan(name: str) -> None:
+    env = ENVIRONMENTS[name]()
+    groups = len(env.unwrapped.structure.groups)
+    env.action_space.seed(0)
+    for _ in range(10):
+        wishes = [env.action_space.sample() for _ in range(groups)]
+        infos, _, _ = episode(env, wishes)
+        if name == "layerwise":
+            again, _, _ = episode(env, [info["executed_action"] for info in infos])
+            assert again[-1]["plan"] == infos[-1]["plan"]
+        for info in infos:
+            assert env.action_space.contains(np.asarray(info["executed_action"])[()])
+
+
+@pytest.mark.parametrize("prior", [False, True])
+def test_one_shot_plans_fill_the_budget(prior: bool) -> None:
+    env = one_shot(prior=prior)
+    rng = np.random.default_rng(0)
+    cost, limit = env.projector.budget.cost, env.projector.budget.limit
+    for _ in range(30):
+        info = episode(env, [rng.uniform(-1, 1, env.action_space.shape).astype(np.float32)])[0][0]
+        kept = np.array(info["plan"].kept)
+        ups = np.repeat(kept[None], len(kept), axis=0)
+        np.fill_diagonal(ups, env.projector.next_levels(kept))
+        assert float(cost(kept)) <= limit
+        assert (cost(ups)[ups.diagonal() > kept] > limit).all()
+
+
+def test_no_correction_is_the_prior_plan() -> None:
+    env = one_shot(prior=True)
+    info = episode(env, [np.zeros(env.action_space.shape, np.float32)])[0][0]
+    assert info["plan"].kept == tuple(env.projector.project(np.ones(len(env.structure.groups))))
+    assert np.abs(info["executed_action"]).max() < 1e-6
+
+
+def test_an_episode_is_the_same_again() -> None:
+    runs = []
+    for _ in range(2):
+        env = layerwise()
+        rng = np.random.default_rng(5)
+        infos, rewards, observations = episode(
+            env, rng.uniform(-1, 1, (len(env.structure.groups), 1)).astype(np.float32)
+        )
+        runs.append((dataclasses.replace(infos[-1]["outcome"], seconds=0), rewards, np.stack(observations).tolist()))
+    assert runs[0] == runs[1]
+
+
+def test_observations_name_what_they_hold() -> None:
+    env = layerwise(budget="macs:0.4")
+    at = env.feature_names.index
+    observation, _ = env.reset()
+    assert len(observation) == len(set(env.feature_names))
+    assert observation[at("budget")] == pytest.approx(env.projector.budget.relative)
+    assert observation[at("last_action")] == 1
+    assert observation[at("ceiling")] == pytest.approx(1)
+    assert observation[at("floor")] + observation[at("left")] == pytest.approx(observation[at("budget")], abs=1e-6)
+    following, *_ = env.step(np.array([-1.0], np.float32))
+    assert following[at("ceiling")] < 1
+    assert following[at("last_action")] < 1
+    assert following[at("depth")] > observation[at("depth")]
+
+
+def test_features_do_not_depend_on_the_other_groups() -> None:
+    """Relative and log-scaled, never min-max over this network: scaling a group's scores changes nothing."""
+    ready = prepared(tiny_task("digits_net"))
+    arguments = {"costs": ready.costs, "budget": ready.projector.budget}
+    before = group_features(ready.structure, scores=ready.scores, **arguments)
+    scaled = {name: 1000 * scores for name, scores in ready.scores.items()}
+    assert np.allclose(group_features(ready.structure, scores=scaled, **arguments), before)
+    assert before.shape == (len(ready.structure.groups), len(GROUP_FEATURES))
+    assert np.isfinite(before).all()
+    assert np.abs(before).max() < 12
+
+
+def test_bad_options_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least two levels"):
+        DiscreteLevels(layerwise(), levels=1)
+    ready = prepared(tiny_task())
+    with pytest.raises(ValueError, match="reach must be positive, got 0"):
+        OneShotEnv(
+            ready.structure,
+            projector=ready.projector,
+            evaluate=ready.objective.evaluate,
+            features=features_of(ready),
+            reach=0,
+        )

@@ -1,0 +1,73 @@
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autoprune.export.onnx import export_onnx, onnx_runner
+from autoprune.structure.edit import shrink
+from autoprune.structure.graph import find_structure
+from autoprune.task import networks
+from tests.models import PRUNABLE, Network, TwoOutputs
+
+
+def pruned(model: nn.Module, example_input: Tensor) -> nn.Module:
+    structure = find_structure(model.eval(), example_input)
+    ranking = {g.name: torch.randperm(g.units, generator=torch.Generator().manual_seed(0)) for g in structure.groups}
+    return shrink(model, structure, structure.plan(np.maximum(structure.units // 2, 1)), ranking)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_onnx_runtime_agrees_with_torch_at_any_batch(tmp_path: Path, batch: int) -> None:
+    network = pruned(networks.digits_net(width=8), torch.zeros(1, 1, 8, 8))
+    assert export_onnx(network, torch.zeros(1, 1, 8, 8), tmp_path / "network.onnx") <= 1e-4
+    inputs = torch.randn(batch, 1, 8, 8)
+    with torch.inference_mode():
+        expected = network(inputs).numpy()
+    assert np.abs(onnx_runner(tmp_path / "network.onnx")(inputs.numpy()) - expected).max() <= 1e-4
+
+
+@pytest.mark.parametrize("name", [*PRUNABLE, "mobilenet_v1"])
+def test_pruned_networks_export(tmp_path: Path, name: str) -> None:
+    kinds = {**PRUNABLE, "mobilenet_v1": Network(partial(networks.mobilenet_v1, width_multiplier=0.125), (1, 28, 28))}
+    network = pruned(kinds[name].model(), kinds[name].inputs())
+    assert export_onnx(network, kinds[name].inputs(), tmp_path / "network.onnx") <= 1e-4
+
+
+def test_the_first_of_several_outputs_is_compared(tmp_path: Path) -> None:
+    network = Network(TwoOutputs)
+    assert export_onnx(network.model(), network.inputs(), tmp_path / "network.onnx") <= 1e-4
+
+
+def test_the_network_is_left_as_it_was(tmp_path: Path) -> None:
+    network = networks.digits_net(width=8).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    export_onnx(network, torch.zeros(1, 1, 8, 8), tmp_path / "network.onnx")
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_whole_number_inputs_stay_in_range(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(12, 2))
+    assert export_onnx(network, torch.tensor([[0, 4, 2]]), tmp_path / "network.onnx") <= 1e-4
+
+
+class DependsOnItsInput(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() == 0 else 2 * x  # tracing keeps only the branch of the example
+
+
+class Nan(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.nan
+
+
+@pytest.mark.parametrize(("network", "message"), [(DependsOnItsInput(), "differs from torch"), (Nan(), "by nan")])
+def test_a_file_that_differs_from_torch_is_refused_and_not_kept(
+    tmp_path: Path, network: nn.Module, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        export_onnx(network, torch.zeros(1, 4), tmp_path / "network.onnx")
+    assert list(tmp_path.iterdir()) == []

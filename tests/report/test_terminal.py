@@ -1,0 +1,95 @@
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from autoprune.report.progress import SearchProgress
+from autoprune.report.terminal import print_result
+from autoprune.report.wording import GAP
+from autoprune.runs import RunFolder
+from tests.report.synthetic import write_run
+
+
+def printed(run: RunFolder, *, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    print_result(run, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().replace(GAP, " ")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return write_run(tmp_path_factory.mktemp("terminal") / "run", evaluations=40)
+
+
+def test_the_table_has_both_regimes_costs_and_speedups(run: RunFolder) -> None:
+    text = printed(run, width=130)
+    (row,) = [line for line in text.splitlines() if line.lstrip().startswith("searched (ppo)")]
+    expected = "searched (ppo) ← 76.2 % 92.3 % 35.0 % 53.9 % 592 kB 2.86× 1.81 ms 1.49× 0.297 ms 1.89×"
+    assert " ".join(row.split()) == expected
+    for header in ("post-training", "recovered", "theoretical", "torch", "ONNX"):
+        assert header in text
+
+
+def test_the_sentence_ends_it(run: RunFolder) -> None:
+    text = " ".join(printed(run, width=130).split())
+    assert text.endswith(
+        "35.0 % of the MACs, 1.9× faster in ONNX Runtime, 92.3 % accuracy after recovery (dense 92.8 %)."
+    )
+
+
+def test_a_table_of_80_columns_cuts_nothing_off(run: RunFolder) -> None:
+    text = printed(run, width=80)
+    assert "…" not in text
+    assert "searched ←" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_brackets_in_a_name_are_no_markup(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", evaluations=40)
+    run.write_json("result.json", {**run.read_json("result.json"), "agent": "[red]x[/red]"})
+    assert "searched ([red]x[/red])" in printed(run, width=140)
+
+
+def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", evaluations=80, finished=False)
+    assert printed(run, width=200).startswith("This run has not finished: 40 evaluations")
+
+
+def test_progress_outside_a_terminal_is_a_line_now_and_then() -> None:
+    file = io.StringIO()
+    with SearchProgress(limit=300, console=Console(file=file, width=40)) as progress:
+        for i in range(1, 301):
+            progress.update(i, best=None if i < 5 else -0.25, score=-0.5, phase="curves" if i < 40 else "search")
+    lines = file.getvalue().splitlines()
+    assert len(lines) == 11  # the first, and one each tenth
+    assert lines[0].startswith("curves 1/300  best –  last -0.5000")
+    assert lines[1].startswith("curves 30/300  best -0.2500")
+    assert lines[-1].startswith("search 300/300")
+    assert lines[-1].endswith("0.0 s left")
+
+
+def test_progress_of_a_short_search_is_a_line_each() -> None:
+    file = io.StringIO()
+    with SearchProgress(limit=3, console=Console(file=file)) as progress:
+        for i in range(1, 4):
+            progress.update(i, best=1.0, score=1.0, phase="search")
+    assert len(file.getvalue().splitlines()) == 3
+
+
+def test_progress_in_a_terminal_is_a_bar() -> None:
+    file = io.StringIO()
+    with SearchProgress(limit=20, console=Console(file=file, force_terminal=True, width=100)) as progress:
+        for i in range(1, 21):
+            progress.update(i, best=0.5, score=0.25, phase="search")
+    assert "20/20" in file.getvalue()
+    assert "best 0.5000  last 0.2500" in file.getvalue()
+
+
+def test_progress_stops_when_the_search_fails() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True)
+    with pytest.raises(KeyboardInterrupt), SearchProgress(limit=20, console=console):
+        raise KeyboardInterrupt
+    with SearchProgress(limit=20, console=console):  # the terminal is free again
+        pass

@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+
+from autoprune.report import wording
+from autoprune.report.contents import read_contents
+from autoprune.runs import RunFolder
+from tests.report.synthetic import write_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return write_run(tmp_path / "run", evaluations=60)
+
+
+def headline(run: RunFolder) -> str:
+    return wording.headline(read_contents(run)).replace(wording.GAP, " ")
+
+
+def choice(run: RunFolder) -> str:
+    return wording.choice(read_contents(run))
+
+
+def change(run: RunFolder, network: str, **values: object) -> None:
+    result = run.read_json("result.json")
+    result["networks"][network] |= values
+    run.write_json("result.json", result)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0"), (999, "999"), (1234, "1.23 k"), (999_900, "1,000 k"), (40_600_000, "40.6 M"), (7.5e9, "7.5 G")],
+)
+def test_counts(value: float, shown: str) -> None:
+    assert wording.count(value).replace(wording.GAP, " ") == shown
+
+
+def test_sizes_and_durations() -> None:
+    assert [wording.size(v).replace(wording.GAP, " ") for v in (12, 1234, 1.1e6)] == ["12 B", "1.23 kB", "1.1 MB"]
+    assert [wording.duration(s) for s in (0.31, 42, 75, 7260)] == ["0.3 s", "42 s", "1 min 15 s", "2 h 1 min"]
+
+
+def test_what_was_not_measured_is_a_dash() -> None:
+    formats = (wording.percent, wording.points, wording.number, wording.count, wording.size, wording.times)
+    assert {show(None) for show in (*formats, wording.milliseconds, wording.duration)} == {wording.DASH}
+
+
+def test_the_headline_is_one_plain_sentence(run: RunFolder) -> None:
+    expected = "35.0 % of the MACs, 1.9× faster in ONNX Runtime, 92.3 % accuracy after recovery (dense 92.8 %)"
+    assert headline(run) == expected
+
+
+def test_the_headline_says_slower_and_no_faster(run: RunFolder) -> None:
+    change(run, "searched", latency_ms={"onnxruntime": {"median": 1.12, "low": 1.1, "high": 1.2}})
+    assert "2.0× slower in ONNX Runtime" in headline(run)
+    change(run, "searched", latency_ms={"onnxruntime": {"median": 0.55, "low": 0.5, "high": 0.6}})
+    assert "no faster in ONNX Runtime" in headline(run)
+
+
+def test_the_headline_falls_back_to_torch_and_to_the_post_training_accuracy(run: RunFolder) -> None:
+    change(run, "searched", latency_ms={"torch": {"median": 1.35, "low": 1.3, "high": 1.4}}, after=None)
+    assert "2.0× faster in torch, 76.2 % accuracy without recovery" in headline(run)
+
+
+def test_speedups_are_quotients_to_dense(run: RunFolder) -> None:
+    contents = read_contents(run)
+    searched, dense = contents.network("searched"), contents.network("dense")
+    assert searched is not None
+    assert wording.theoretical_speedup(searched, dense) == pytest.approx(1 / 0.3497)
+    assert wording.speedup(searched, dense, "onnxruntime") == pytest.approx(1 / 0.53)
+    assert wording.speedup(searched, dense, "tensorrt") is None
+    assert wording.share(searched, dense, "macs") == pytest.approx(0.3497)
+
+
+def test_the_choice_says_whose_plan_it_is(run: RunFolder) -> None:
+    assert choice(run).startswith("The search's own plan was chosen.")
+    result = run.read_json("result.json")
+    run.write_json("result.json", {**result, "chosen": "uniform"})
+    assert "The uniform plan was chosen: the search's own plan did not beat this baseline." in choice(run)
+    result["networks"]["searched"]["plan"] = result["networks"]["sensitivity"]["plan"]
+    run.write_json("result.json", result)
+    assert "The search ended on the sensitivity plan itself." in choice(run)
+
+
+def test_an_unfinished_run_says_how_far_it_came(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", evaluations=200, finished=False)
+    assert "This run has not finished: 100 evaluations are here; the best plan so far has the score −0." in headline(
+        run
+    )
+    (run.path / "history.jsonl").unlink()
+    assert headline(run) == "This run has not finished: 0 evaluations are here, and no plan inside the budget yet"

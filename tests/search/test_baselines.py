@@ -1,0 +1,139 @@
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoprune.env.make import features_of
+from autoprune.evaluation.curves import Curve
+from autoprune.evaluation.metered import EvaluationsSpent, MeteredObjective
+from autoprune.evaluation.prepare import Prepared
+from autoprune.search import random, sensitivity, uniform
+from autoprune.search.problem import Problem
+from autoprune.search.sensitivity import BINS, allocate, sensitivity_plan
+from tests.tasks import prepared, tiny_task
+
+
+def problem(ready: Prepared, folder: Path, *, limit: int, seen: list[Any] | None = None) -> Problem:
+    record = (lambda *_: None) if seen is None else (lambda outcome, n, phase: seen.append((phase, outcome)))
+    return Problem(
+        task=ready.task.name,
+        seed=0,
+        structure=ready.structure,
+        projector=ready.projector,
+        objective=MeteredObjective(ready.objective, limit=limit, record=record),
+        features=features_of(ready),
+        folder=folder,
+        log_agent=lambda metrics, step: None,
+    )
+
+
+def filled(ready: Prepared, kept: Any) -> bool:
+    cost, limit = ready.projector.budget.cost, ready.projector.budget.limit
+    ups = np.repeat(np.array(kept)[None], len(kept), axis=0)
+    np.fill_diagonal(ups, ready.projector.next_levels(np.array(kept)))
+    return float(cost(np.array(kept))) <= limit and bool((cost(ups)[ups.diagonal() > kept] > limit).all())
+
+
+@pytest.mark.parametrize("budget", ["macs:0.25", "macs:0.6", "params:0.5"])
+def test_every_baseline_fills_its_budget(budget: str, tmp_path: Path) -> None:
+    ready = prepared(tiny_task("digits_net"), budget=budget)
+    searches = {
+        "uniform": uniform.search,
+        "sensitivity": sensitivity.search,
+        "random": lambda problem, rng: random.search(problem, rng=rng, least_density=0.1),
+    }
+    for name, search in searches.items():
+        plan = search(problem(ready, tmp_path, limit=60), rng=np.random.default_rng(0))
+        assert filled(ready, plan.kept), name
+
+
+def test_uniform_is_uniform(tmp_path: Path) -> None:
+    ready = prepared(tiny_task("digits_net"))
+    plan = uniform.search(problem(ready, tmp_path, limit=1), rng=np.random.default_rng(0))
+    density = np.array(plan.kept) / ready.structure.units
+    assert density.max() - density.min() <= 2 / ready.structure.units.min()
+
+
+def test_random_spends_all_its_evaluations_and_returns_the_best(tmp_path: Path) -> None:
+    ready, seen = prepared(tiny_task()), list[Any]()
+    given_problem = problem(ready, tmp_path, limit=25, seen=seen)
+    plan = random.search(given_problem, rng=np.random.default_rng(0), least_density=0.2)
+    assert len(seen) == 25
+    assert plan == max((outcome for _, outcome in seen), key=lambda o: o.reward).plan
+
+
+def test_the_sensitivity_pass_is_charged(tmp_path: Path) -> None:
+    ready, seen = prepared(tiny_task()), list[Any]()
+    given_problem = problem(ready, tmp_path, limit=50, seen=seen)
+    sensitivity.search(given_problem, rng=np.random.default_rng(0))
+    assert given_problem.objective.spent == len(seen) > 5 * len(ready.structure.groups)
+    assert [phase for phase, _ in seen] == ["curves"] * (len(seen) - 1) + ["search"]
+
+
+def test_too_few_evaluations_for_the_pass_say_so(tmp_path: Path) -> None:
+    ready = prepared(tiny_task())
+    with pytest.raises(ValueError, match=r"needs \d+ evaluations.*got 5"):
+        sensitivity.search(problem(ready, tmp_path, limit=5), rng=np.random.default_rng(0))
+
+
+levels = st.lists(st.tuples(st.floats(0, 10), st.integers(0, 40)), min_size=1, max_size=4)  # (loss, cost) of each level
+
+
+@given(st.lists(levels, min_size=1, max_size=4), st.integers(0, 120))
+def test_the_dynamic_program_is_exact(groups: list[list[tuple[float, int]]], limit: int) -> None:
+    losses = [np.array([loss for loss, _ in group]) for group in groups]
+    costs = [np.array([cost for _, cost in group], np.float64) for group in groups]
+    choice = allocate(losses, costs, float(limit))
+    spent = sum(costs[g][i] for g, i in enumerate(choice))
+    got = sum(losses[g][i] for g, i in enumerate(choice))
+    slack = limit / BINS * len(groups)  # the budget is counted in bins, each cost rounded up
+    options = [
+        (sum(losses[g][i] for g, i in enumerate(plan)), sum(costs[g][i] for g, i in enumerate(plan)))
+        for plan in itertools.product(*(range(len(group)) for group in groups))
+    ]
+    if min(cost for _, cost in options) > limit:
+        return
+    assert spent <= limit + 1e-9
+    assert got <= min((loss for loss, cost in options if cost <= limit - slack), default=np.inf) + 1e-9
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_sensitivity_plan_is_near_the_best_for_additive_losses(seed: int) -> None:
+    ready = prepared(tiny_task("digits_net"), budget="macs:0.4", round_to=8)
+    rng = np.random.default_rng(seed)
+    curves = {}
+    for group in ready.structure.groups:
+        loss = np.sort(rng.uniform(0, rng.uniform(0.1, 3), len(group.levels)))[::-1]
+        curves[group.name] = Curve(np.array(group.levels), tuple((loss - loss[-1]).tolist()), ())
+    losses = [curves[g.name].at(g.levels) for g in ready.structure.groups]
+    grids = [range(len(g.levels)) for g in ready.structure.groups]
+    best = min(
+        sum(losses[g][i] for g, i in enumerate(choice))
+        for choice in itertools.product(*grids)
+        if ready.projector.budget.cost(np.array([ready.projector.levels[g][i] for g, i in enumerate(choice)]))
+        <= ready.projector.budget.limit
+    )
+    plan = sensitivity_plan(ready.structure, ready.projector, curves)
+    found = sum(loss[g.levels.index(k)] for loss, g, k in zip(losses, ready.structure.groups, plan.kept, strict=True))
+    worst = sum(float(loss[0]) for loss in losses)
+    assert found - best <= 0.03 * worst
+
+
+def test_a_search_without_a_feasible_plan_says_so(tmp_path: Path) -> None:
+    given_problem = problem(prepared(tiny_task()), tmp_path, limit=1)
+    given_problem.objective.evaluate([given_problem.structure.dense])
+    with pytest.raises(RuntimeError, match="spent 1 of 1 evaluations and none"):
+        random.search(given_problem, rng=np.random.default_rng(0), least_density=0.1)
+    with pytest.raises(EvaluationsSpent):
+        given_problem.objective.evaluate([given_problem.structure.dense])
+
+
+def test_random_refuses_a_senseless_density(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"least_density must be in \(0, 1\), got 1.5"):
+        random.search(
+            problem(prepared(tiny_task()), tmp_path, limit=1), rng=np.random.default_rng(0), least_density=1.5
+        )

@@ -1,0 +1,170 @@
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, TensorDataset
+
+from autoprune.task.task import Role, Roles, Task, accuracy, first_outputs
+from tests.models import PRUNABLE
+
+NETWORK = PRUNABLE["plain"]
+
+
+def role(seed: int, samples: int = 6) -> Role:
+    return NETWORK.role(samples, seed=seed)
+
+
+def roles() -> Roles:
+    return Roles(role(1), role(2), role(3), role(4))
+
+
+def test_accuracy_counts_the_right_answers() -> None:
+    outputs = torch.tensor([[2.0, 1.0], [0.0, 1.0], [5.0, -5.0], [0.0, 3.0]])
+    assert accuracy(outputs, torch.tensor([0, 1, 1, 1])) == 0.75
+
+
+@pytest.mark.parametrize("name", ["train", "calibration", "search", "test"])
+def test_an_empty_role_is_named(name: str) -> None:
+    parts = dict(roles().items())
+    parts[name] = parts[name][:0]
+    with pytest.raises(ValueError, match=f"data role '{name}' is empty; every role needs at least one sample"):
+        Roles(**parts)
+
+
+def test_overlapping_roles_are_named_with_a_sample() -> None:
+    samples = role(1)
+    with pytest.raises(ValueError, match=f"'train' and 'test' share 1 samples, e.g. {samples.ids[0]}; .* disjoint"):
+        Roles(samples, role(2), role(3), Role(*_joined(role(4), samples[:1])))
+
+
+def test_overlap_goes_by_ids_where_there_are_any() -> None:
+    inputs, targets = role(1).inputs, role(1).targets
+    named = [Role(inputs, targets, tuple(f"{part}:{i}" for i in range(6))) for part in "abcd"]
+    Roles(*named)  # the same pixels under other names are other samples
+    with pytest.raises(ValueError, match=r"'search' and 'test' share 6 samples, e.g. c:0"):
+        Roles(*named[:3], Role(role(4).inputs, role(4).targets, named[2].ids))
+
+
+def test_a_sample_may_come_twice_in_one_role() -> None:
+    Roles(Role(*_joined(role(1), role(1))), role(2), role(3), role(4))
+
+
+def test_without_ids_a_sample_is_known_by_its_content() -> None:
+    assert role(1).ids == role(1).ids
+    assert len(set(role(1).ids + role(2).ids)) == 12
+    assert role(1)[2:4].ids == role(1).ids[2:4]
+
+
+@pytest.mark.parametrize("targets", [5, 7])
+def test_every_input_needs_a_target(targets: int) -> None:
+    with pytest.raises(ValueError, match=f"a role has 6 inputs but {targets} targets"):
+        Role(torch.zeros(6, 2), torch.zeros(targets))
+
+
+def test_every_input_needs_an_id() -> None:
+    with pytest.raises(ValueError, match="a role has 6 inputs but 2 ids"):
+        Role(torch.zeros(6, 2), torch.zeros(6), ("a", "b"))
+
+
+@pytest.mark.parametrize("change", ["input", "target", "id", "order", "fewer"])
+def test_the_digest_changes_with_any_sample(change: str) -> None:
+    samples = role(1)
+    inputs, targets, ids = samples.inputs.clone(), samples.targets.clone(), list(samples.ids)
+    match change:
+        case "input":
+            inputs[3, 0, 0, 0] += 1e-6
+        case "target":
+            targets[3] = (targets[3] + 1) % 5
+        case "id":
+            ids[3] = "another"
+        case "order":
+            inputs, targets, ids = inputs.flip(0), targets.flip(0), ids[::-1]
+        case "fewer":
+            inputs, targets, ids = inputs[:5], targets[:5], ids[:5]
+    assert Role(inputs, targets, tuple(ids)).digest != samples.digest
+
+
+def test_the_digest_is_that_of_the_samples() -> None:
+    samples = role(1)
+    assert Role(samples.inputs.clone(), samples.targets.clone(), samples.ids).digest == samples.digest
+    strided = Role(samples.inputs.contiguous(memory_format=torch.channels_last), samples.targets, samples.ids)
+    assert strided.digest == samples.digest  # however they lie in memory
+    assert set(roles().digests) == {"train", "calibration", "search", "test"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64, torch.bool])
+def test_samples_of_any_type_have_ids_and_a_digest(dtype: torch.dtype) -> None:
+    samples = Role(torch.arange(6).remainder(2).view(6, 1).to(dtype), torch.zeros(6))
+    assert len(set(samples.ids)) == 2
+    assert len(samples.digest) == 16
+
+
+class Squares(Dataset[tuple[Tensor, int]]):
+    """Pairs of a tensor and a plain number, as torchvision gives them."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.full((2,), float(index)), index**2
+
+
+def test_a_dataset_becomes_a_role() -> None:
+    samples = Role.from_dataset(Squares())
+    assert samples.inputs[:, 0].tolist() == [0, 1, 2, 3, 4]
+    assert samples.targets.tolist() == [0, 1, 4, 9, 16]
+    assert len(Role.from_dataset(Squares(), limit=2)) == 2
+    assert len(Role.from_dataset(Squares(), limit=9)) == 5
+
+
+def test_a_role_of_no_samples_is_not_loaded() -> None:
+    with pytest.raises(ValueError, match="needs at least one sample; the dataset has 5 and the limit is 0"):
+        Role.from_dataset(Squares(), limit=0)
+    with pytest.raises(ValueError, match="the dataset has 0 and the limit is None"):
+        Role.from_dataset(TensorDataset(torch.zeros(0, 2), torch.zeros(0)))
+
+
+def test_a_task_puts_its_model_in_eval_mode() -> None:
+    task = Task(NETWORK.model().train(), NETWORK.inputs(), roles())
+    assert not any(module.training for module in task.model.modules())
+
+
+@pytest.mark.parametrize("keep", [{"0", "conv7"}, frozenset({"conv7"}), ["conv7"]])
+def test_keeping_an_unknown_layer_names_the_layers(keep: object) -> None:
+    with pytest.raises(
+        ValueError, match=r"task.keep names \['conv7'\], which the model lacks; its layers are \['0', '4', '9'\]"
+    ):
+        Task(NETWORK.model(), NETWORK.inputs(), roles(), keep=keep)  # type: ignore[arg-type]
+
+
+def test_keeping_more_adds_to_what_is_kept() -> None:
+    task = Task(NETWORK.model(), NETWORK.inputs(), roles(), keep=frozenset({"0"}))
+    assert task.keeping(frozenset({"4"})).keep == {"0", "4"}
+    with pytest.raises(ValueError, match="conv7"):
+        task.keeping(frozenset({"conv7"}))
+
+
+def test_samples_have_the_example_inputs_shape() -> None:
+    odd = Role(torch.zeros(2, 3, 9, 9), torch.zeros(2))
+    with pytest.raises(
+        ValueError, match=r"role 'search' have shape \(3, 9, 9\), but the example input has \(3, 8, 8\)"
+    ):
+        Task(NETWORK.model(), NETWORK.inputs(), Roles(role(1), role(2), odd, role(4)))
+
+
+def test_other_data_is_checked_as_well() -> None:
+    task = Task(NETWORK.model(), NETWORK.inputs(), roles())
+    other = Roles(*(Role(torch.full((2, 3, 9, 9), float(i)), torch.zeros(2)) for i in range(4)))
+    with pytest.raises(ValueError, match=r"have shape \(3, 9, 9\)"):
+        task.with_data(other)
+
+
+def test_the_first_tensor_is_judged() -> None:
+    logits, other = torch.ones(2), torch.zeros(3)
+    for outputs in (logits, (logits, other), [[logits], other], {"logits": logits, "hidden": (other,)}):
+        assert first_outputs(outputs) is logits
+    with pytest.raises(TypeError, match="the model returns int"):
+        first_outputs({"loss": 3})
+
+
+def _joined(*parts: Role) -> tuple[Tensor, Tensor]:
+    return torch.cat([part.inputs for part in parts]), torch.cat([part.targets for part in parts])

@@ -1,0 +1,115 @@
+"""The command line as a person uses it: real processes, right and wrong arguments, and Ctrl-C."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+AUTOPRUNE = Path(sys.executable).with_name("autoprune")
+QUICK = ["task=digits", "threads=1", "tracking=none", "recover.steps=5"]
+
+MY_TASK = """
+import torch
+from torch import nn
+import autoprune
+
+def my_task():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 12, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4))
+    def role(samples):
+        return autoprune.Role(torch.randn(samples, 1, 6, 6), torch.randint(4, (samples,)))
+    data = autoprune.Roles(train=role(200), calibration=role(50), search=role(100), test=role(50))
+    return autoprune.Task(model, torch.zeros(1, 1, 6, 6), data, budget="macs:0.5")
+"""
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([AUTOPRUNE, *arguments], cwd=cwd, text=True, capture_output=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prune"], "does not know 'prune'"),
+        (["show", "nowhere"], "not a run folder"),
+        (["search", *QUICK, "task.keep=[conv9]"], "task.keep names ['conv9'], which the model lacks"),
+        (["search", *QUICK, "budget=macs:0.0001"], "feasible budgets lie between"),
+        (["search", *QUICK, "budget=half"], "must be written cost:amount"),
+        (["search", *QUICK, "evaluations=10"], "the sensitivity plan needs"),
+        (["search", *QUICK, "agent=sa"], "Could not find 'agent/sa'"),
+        (["search", *QUICK, "agent=ppo", "+agent.levels=4"], "is for DQN"),
+        (["search", "task=digits", "tracking.mode=online"], "tracking.mode=offline"),
+        (["search", *QUICK, "data=fashion_subset"], "the example input has (1, 8, 8)"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_wrong_arguments_get_one_clear_message(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_and_version(tmp_path: Path) -> None:
+    assert "autoprune search" in run(cwd=tmp_path).stdout
+    assert run("--version", cwd=tmp_path).stdout.startswith("autoprune 0.")
+    assert "agent: " in run("search", "--help", cwd=tmp_path).stdout
+
+
+@pytest.mark.slow
+def test_the_main_job_then_its_table_again(tmp_path: Path) -> None:
+    done = run("search", *QUICK, "agent=random", "evaluations=20", "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("config.yaml", "run.json", "history.jsonl", "result.json", "report.html", "network.onnx", "plan.json"):
+        assert (tmp_path / "run" / name).is_file(), name
+    assert str(tmp_path / "run" / "report.html") in done.stdout
+    shown = run("show", "run", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert "searched" in shown.stdout
+    assert "uniform" in shown.stdout
+    again = run("search", *QUICK, "agent=random", "hydra.run.dir=run", cwd=tmp_path)
+    assert "holds a run already" in again.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_over_every_agent_runs_clean(tmp_path: Path) -> None:
+    agents = "ddpg,td3,sac,tqc,ppo,a2c,dqn,random,uniform,sensitivity"
+    done = run("search", "-m", f"agent={agents}", *QUICK, "evaluations=60", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("sweep/*/result.json")]
+    assert {result["agent"] for result in results} == set(agents.split(","))
+    assert "Warning" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_task_of_ones_own_from_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "my_module.py").write_text(MY_TASK)
+    arguments = ["task._target_=my_module.my_task", "threads=1", "tracking=none", "recover.steps=5"]
+    done = run("search", *arguments, "agent=random", "evaluations=20", "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["task"] == "custom"
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_was_paid_for_and_says_so(tmp_path: Path) -> None:
+    arguments = ["search", *QUICK, "agent=random", "evaluations=100000", "hydra.run.dir=run"]
+    process = subprocess.Popen(
+        [AUTOPRUNE, *arguments], cwd=tmp_path, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    history, deadline = tmp_path / "run" / "history.jsonl", time.monotonic() + 120
+    while not (history.exists() and history.read_text().count("\n") > 20) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Interrupted" in errors
+    assert "Traceback" not in errors
+    assert len(history.read_text().splitlines()) > 20
+    shown = run("show", "run", cwd=tmp_path)
+    assert shown.returncode == 0

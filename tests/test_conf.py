@@ -1,0 +1,109 @@
+"""Every YAML composes, every `_target_` resolves, and its keys bind to the signature."""
+
+import inspect
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object, instantiate
+from omegaconf import OmegaConf
+
+from autoprune.cli import PARTS, conf_dir
+from autoprune.env import make
+
+CHOICES = sorted(
+    f"{path.parent.name}={path.stem}" for path in conf_dir().glob("*/*.yaml") if path.parent.name != "experiment"
+)
+RUN_TIME = {  # what each kind of part is called with, beside its configuration
+    "importance": {"model", "structure", "role", "loss", "generator"},
+    "score": {"metrics"},
+    "reward": {"metrics", "score", "cost", "budget"},
+    "agent": {"problem", "rng"},
+    "recover": {"network", "task", "teacher", "generator", "on_step"},
+    "tracking": {"folder", "name", "group", "job_type", "config"},
+}
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        config = compose("config", overrides=list(overrides))
+    settings = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items()}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_it_composes_and_its_keys_bind(choice: str) -> None:
+    group = choice.split("=")[0]
+    settings = composed(choice)[group]
+    _check(settings, keys_of_its_own={"keep"} if group == "task" else set(), run_time=RUN_TIME.get(group, set()))
+    if group in PARTS:
+        part = instantiate(settings, _convert_="all")
+        assert isinstance(part, partial) == bool(settings.get("_partial_"))
+
+
+@pytest.mark.parametrize("path", sorted((conf_dir() / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_composes(path: Path) -> None:
+    base, overlaid = composed(), composed(f"experiment={path.stem}")
+    assert overlaid.keys() <= base.keys() | {"data"}
+    assert overlaid != base
+
+
+def test_conf_holds_yaml_only() -> None:
+    assert {path.suffix for path in conf_dir().rglob("*") if path.is_file()} == {".yaml"}
+
+
+def test_environments_made_by_name_are_the_main_jobs() -> None:
+    """autoprune.env.make cannot read conf/; its settings must be the ones that stand there."""
+    settings, source = composed(), inspect.getsource(make._prepared)
+    wanted = {
+        "importance": "partial(magnitude, order=1, read=False)",
+        "repair": "BatchNormRepair()",
+        "score": "judge.kl",
+        "reward": "reward.under_budget",
+        "batch_size": f"batch_size={settings['evaluation']['batch_size']}",
+        "precision": f'precision="{settings["evaluation"]["precision"]}"',
+        "round_to": f"round_to={settings['structure']['round_to']}",
+        "min_units": f"min_units={settings['structure']['min_units']}",
+    }
+    for text in wanted.values():
+        assert text in source, text
+    for name in ("importance", "repair", "score", "reward"):
+        assert settings[name]["_target_"].rpartition(".")[2] in wanted[name]
+
+
+def _check(settings: dict[str, Any], *, keys_of_its_own: set[str], run_time: set[str]) -> None:
+    target = get_object(settings["_target_"])
+    keys = settings.keys() - {"_target_", "_partial_"} - keys_of_its_own
+    signature = inspect.signature(target)
+    given = dict.fromkeys(keys | run_time)
+    unknown = given.keys() - signature.parameters.keys()
+    assert not unknown, f"{settings['_target_']} takes no {unknown}"
+    missing = {
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.default is parameter.empty and name not in given
+    }
+    assert not missing, f"{settings['_target_']} also needs {missing}"
+    for value in settings.values():
+        if isinstance(value, dict) and "_target_" in value:
+            _check(value, keys_of_its_own=set(), run_time=set())
+
+
+def test_yaml_defaults_are_written_once() -> None:
+    """A key that configures a function has no default in the function's signature as well."""
+    for choice in CHOICES:
+        group, name = choice.split("=")
+        settings = yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text())
+        parameters = inspect.signature(get_object(settings["_target_"])).parameters
+        doubled = [
+            key
+            for key, value in settings.items()
+            if key in parameters
+            and parameters[key].default not in (inspect.Parameter.empty, None)
+            and value is not None
+        ]
+        assert not doubled, f"{choice}: {doubled} have defaults in two places"

@@ -1,0 +1,89 @@
+"""The documents' examples do what the documents say."""
+
+import importlib
+import re
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import gymnasium
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import autoprune
+from autoprune.evaluation.outcome import Metrics
+from autoprune.importance.criterion import rank
+from autoprune.structure.graph import find_structure
+from autoprune.task.shipped import digits
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_new_criterion_ranks_every_group() -> None:
+    code, settings = _blocks("docs/add_a_criterion.md", "python")[0], _blocks("docs/add_a_criterion.md", "yaml")[0]
+    names: dict[str, object] = {}
+    exec(code, names)
+    target = dict(OmegaConf.create(settings))
+    task = digits()
+    structure = find_structure(task.model, task.example_input)
+    scores = names["spread"](  # type: ignore[operator]
+        task.model,
+        structure,
+        task.data.calibration,
+        loss=task.loss,
+        generator=torch.Generator(),
+        power=target.pop("power"),
+    )
+    assert target == {"_target_": "autoprune.importance.spread.spread", "_partial_": True}
+    assert set(rank(scores, structure, criterion="spread")) == set(structure.names)
+
+
+def test_the_new_task_is_twenty_lines_and_makes_an_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, environment, *_ = _blocks("docs/add_a_task.md", "python")
+    function = module[module.index("def my_task") :]
+    assert len(function.strip().splitlines()) <= 20
+    (tmp_path / "my_module.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    names: dict[str, object] = {}
+    try:
+        exec(environment, names)
+    finally:
+        sys.modules.pop("my_module", None)
+        importlib.invalidate_caches()
+    env = names["env"]
+    assert isinstance(env, gymnasium.Env)
+    env.reset(seed=0)
+
+
+def test_the_readme_episode_ends_inside_its_budget(capsys: pytest.CaptureFixture[str]) -> None:
+    episode = next(block for block in _blocks("README.md", "python") if "gym.make" in block)
+    names: dict[str, object] = {}
+    exec(episode, names)
+    assert isinstance(names["reward"], float)
+    assert names["info"]["outcome"].feasible  # type: ignore[index]
+    assert capsys.readouterr().out
+
+
+def test_the_readme_task_has_every_role() -> None:
+    task = next(block for block in _blocks("README.md", "python") if "def my_task" in block)
+    body = task.replace("from my_project import load_images, load_network\n", "")
+    names: dict[str, object] = {
+        "load_images": lambda: (torch.randn(11_500, 3, 32, 32), torch.zeros(11_500, dtype=torch.long)),
+        "load_network": lambda: torch.nn.Conv2d(3, 10, 32),
+    }
+    exec(body, names)
+    made = names["my_task"]()  # type: ignore[operator]
+    assert isinstance(made, autoprune.Task)
+    assert len(task.strip().splitlines()) <= 20
+
+
+def test_every_measured_quantity_is_explained() -> None:
+    explained = re.findall(r"`([a-z]+/[\w*]+)`", (ROOT / "docs" / "metrics.md").read_text())
+    measured = [f"search/{field.name}" for field in fields(Metrics)] + ["search/score", "search/reward", "search/best"]
+    assert set(measured) <= set(explained)
+    assert {f"cost/{cost}" for cost in ("macs", "params", "bytes")} <= set(explained)
+
+
+def _blocks(document: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)

@@ -1,0 +1,150 @@
+"""The whole job on a small task, with real files: what a run's folder holds, and that it is true."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import autoprune
+from autoprune.evaluation.judge import Judge
+from autoprune.pipeline import Job
+from autoprune.plan import PruningPlan
+from autoprune.recover.fine_tune import fine_tune
+from autoprune.runs import RunFolder
+from autoprune.search import random, uniform
+from autoprune.search.problem import Problem
+from autoprune.structure.edit import masked, shrink
+from autoprune.task.shipped import digits
+from autoprune.tracking import NoTracker
+from tests.tasks import prepared, tiny_task
+
+RECOVER = partial(
+    fine_tune, steps=5, learning_rate=0.01, weight_decay=0.0, distillation=0.5, temperature=2.0, bf16=False
+)
+
+
+def job(folder: Path, *, task: Any, search: Any = None, **changes: Any) -> Job:
+    settings: dict[str, Any] = {"agent": "random", "evaluations": 15, "seed": 0, "tracker": NoTracker()}
+    return Job(
+        prepared(task, proxy_samples=40),
+        search=search or partial(random.search, least_density=0.2),
+        recover=RECOVER,
+        run=RunFolder.create(folder),
+        **(settings | changes),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, dict[str, Any]]:
+    work = job(tmp_path_factory.mktemp("job") / "run", task=digits())
+    return work, work.execute()
+
+
+def test_the_history_has_every_evaluation(finished: tuple[Job, dict[str, Any]]) -> None:
+    work, result = finished
+    history = [json.loads(line) for line in (work.run.path / "history.jsonl").read_text().splitlines()]
+    searched = [line for line in history if line["phase"] == "search"]
+    assert [line["evaluation"] for line in searched] == list(range(1, 16))
+    assert result["evaluations"] == {"limit": 15, "spent": 15}
+    best = [line["best"] for line in searched]
+    assert best == sorted(best)
+    assert best[-1] == max(line["score"] for line in searched)
+    assert [line["phase"] for line in history[15:]] == ["baseline", "baseline"]
+
+
+def test_costs_are_those_of_the_exported_network(finished: tuple[Job, dict[str, Any]]) -> None:
+    work, result = finished
+    network = autoprune.load(work.run.path)
+    chosen = result["networks"][result["chosen"]]
+    assert chosen["cost"]["params"] == sum(parameter.numel() for parameter in network.parameters())
+    assert chosen["cost"]["macs"] <= result["budget"]["limit"]
+    assert chosen["file_bytes"]["safetensors"] == (work.run.path / "network" / "network.safetensors").stat().st_size
+
+
+def test_the_reported_accuracy_is_the_exported_networks(finished: tuple[Job, dict[str, Any]]) -> None:
+    work, result = finished
+    task = work.prepared.task
+    metrics = Judge(task, task.data.test)(autoprune.load(work.run.path))
+    assert result["networks"][result["chosen"]]["after"]["accuracy"] == metrics.accuracy
+
+
+def test_reloaded_and_onnx_equal_what_was_trained(finished: tuple[Job, dict[str, Any]]) -> None:
+    work, result = finished
+    inputs = work.prepared.task.data.test.inputs[:7]
+    network = autoprune.load(work.run.path)
+    session = onnxruntime.InferenceSession(work.run.path / "network.onnx", providers=["CPUExecutionProvider"])
+    outputs = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})[0]
+    with torch.no_grad():
+        assert np.abs(outputs - network(inputs).numpy()).max() <= 1e-4
+    assert result["export_differences"]["reloaded"] == 0
+    assert result["export_differences"]["onnx"] <= 1e-4
+
+
+def test_the_choice_is_the_best_on_held_out_data(finished: tuple[Job, dict[str, Any]]) -> None:
+    _, result = finished
+    held_out = {name: n["held_out"]["kl"] for name, n in result["networks"].items() if name != "dense"}
+    assert set(held_out) == {"searched", "uniform", "sensitivity"}
+    assert held_out[result["chosen"]] == min(held_out.values())
+
+
+def test_a_search_worse_than_its_baselines_is_not_what_is_returned(tmp_path: Path) -> None:
+    def worst(problem: Problem, *, rng: np.random.Generator) -> PruningPlan:
+        plans = [
+            problem.structure.plan(problem.projector.project(rng.uniform(0.05, 1, len(problem.structure.groups))))
+            for _ in range(10)
+        ]
+        return min(problem.objective.evaluate(plans), key=lambda outcome: outcome.reward).plan
+
+    result = job(tmp_path / "run", task=digits(), search=worst).execute()
+    assert result["chosen"] in ("uniform", "sensitivity")
+
+
+def test_equal_plans_share_one_recovery(tmp_path: Path) -> None:
+    result = job(tmp_path / "run", task=digits(), search=uniform.search).execute()
+    networks = result["networks"]
+    assert networks["searched"]["plan"] == networks["uniform"]["plan"]
+    assert networks["searched"]["after"] == networks["uniform"]["after"]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "recover.jsonl").read_text().splitlines()]
+    assert {line["plan"] for line in lines} == {"searched", "sensitivity"}
+
+
+def test_the_same_seed_gives_the_same_result(finished: tuple[Job, dict[str, Any]], tmp_path: Path) -> None:
+    _, result = finished
+    again = job(tmp_path / "again", task=digits()).execute()
+    other = job(tmp_path / "other", task=digits(), seed=1).execute()
+    measured = ("plan", "cost", "proxy", "held_out", "before", "after")
+    for name, network in result["networks"].items():
+        assert {key: again["networks"][name][key] for key in measured} == {key: network[key] for key in measured}
+    assert other["networks"]["searched"]["plan"] != result["networks"]["searched"]["plan"]
+
+
+def test_a_killed_search_leaves_its_history(tmp_path: Path) -> None:
+    def interrupted(problem: Problem, *, rng: np.random.Generator) -> PruningPlan:
+        for _ in range(7):
+            uniform.search(problem, rng=rng)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        job(tmp_path / "run", task=tiny_task(), search=interrupted).execute()
+    assert len((tmp_path / "run" / "history.jsonl").read_text().splitlines()) == 7
+
+
+@pytest.mark.parametrize("name", ["residual", "dense", "grouped", "flattened"])
+def test_a_task_of_ones_own_goes_all_the_way(name: str, tmp_path: Path) -> None:
+    work = job(tmp_path / "run", task=tiny_task(name))
+    result = work.execute()
+    model, prepared_task = work.prepared.task.model, work.prepared
+    with pytest.raises(ValueError, match="model="):
+        autoprune.load(work.run.path)
+    assert autoprune.load(work.run.path, model=model) is not model
+    plan = PruningPlan.from_json(result["networks"]["searched"]["plan"])
+    inputs = prepared_task.task.data.test.inputs
+    with torch.no_grad(), masked(model, prepared_task.structure, plan, prepared_task.ranking):
+        expected = model(inputs)
+    small = shrink(model, prepared_task.structure, plan, prepared_task.ranking)
+    assert (small(inputs) - expected).abs().max() <= 1e-4

@@ -1,0 +1,256 @@
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+from omegaconf import OmegaConf
+
+from autoprune.tracking import NoTracker, WandbTracker, no_tracking, wandb_tracking
+
+ROOT = Path(__file__).parent.parent
+CONFIG = {"seed": 3, "agent": {"name": "ppo", "net_arch": [64, 64]}}
+KEY = "0123456789" * 4  # the form of a key; no server ever sees it
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "home" / ".netrc"))
+
+
+def start(folder: Path, *, name: str = "run", mode: Any = "offline", tags: tuple[str, ...] = ()) -> WandbTracker:
+    return wandb_tracking(
+        folder, name=name, group="digits", job_type="search", config=CONFIG,
+        mode=mode, project="autoprune", entity=None, tags=tags,
+    )  # fmt: skip
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """What is in the one offline run of a run folder, by W&B's own reader."""
+    (run,) = (folder / "wandb").glob("offline-run-*")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def of(read: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [record[kind] for record in read if record["type"] == kind]
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """One whole offline run, read back."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    tracker = start(folder, name="whole", tags=("a", "b"))
+    (folder / "policy").mkdir()
+    (folder / "policy" / "policy.json").write_text("{}")
+    (folder / "policy" / "policy.safetensors").write_bytes(b"weights")
+    (folder / "plan.json").write_text("{}")
+    (folder / "report.html").write_text("<h1>report</h1>")
+    for i, (score, best) in enumerate([(0.2, 0.2), (0.9, 0.9), (0.5, 0.9)], start=1):
+        tracker.log({"search/score": score, "search/best": best, "cost/macs": 1e6 * i}, axis="evaluation", step=i)
+    tracker.log({"agent/train/actor_loss": -1.5}, axis="agent/step", step=640)
+    tracker.log({"recover/loss_searched": 0.4}, axis="recover/step", step=10)
+    tracker.log({"search/score": float("nan"), "search/best": None, "search/kl": 0.1}, axis="evaluation", step=4)
+    tracker.summary({"result/accuracy_after": 0.91, "result/chosen": "searched"})
+    tracker.table("plan", ["group", "units", "kept"], [["conv1", 16, 9], ["fc", 64, 64]])
+    tracker.bars("plan_sparsity", ["conv1", "fc"], [0.4375, 0.0], title="Sparsity per group")
+    tracker.page("report", folder / "report.html")
+    tracker.artifact("policy", folder / "policy", kind="policy")
+    tracker.artifact("plan of a=1, b=2", folder / "plan.json", kind="plan")
+    tracker.close()
+    return records(folder)
+
+
+def test_the_run_has_its_name_group_job_type_tags_and_config(read: list[dict[str, Any]]) -> None:
+    run = of(read, "run")[0]
+    assert run["display_name"] == "whole"
+    assert run["project"] == "autoprune"
+    assert run["run_group"] == "digits"
+    assert run["job_type"] == "search"
+    assert run["tags"] == ["a", "b"]
+    assert {key: value for key, value in run["config"]["update"].items() if key != "_wandb"} == CONFIG
+    assert of(read, "exit")[0]["exit_code"] == 0
+
+
+def test_every_metric_is_plotted_against_its_own_axis(read: list[dict[str, Any]]) -> None:
+    defined = {metric.get("glob_name") or metric["name"]: metric for metric in of(read, "metric")}
+    axes = {name: metric.get("step_metric") for name, metric in defined.items()}
+    assert axes["search/*"] == axes["search/best"] == axes["cost/*"] == "evaluation"
+    assert axes["agent/*"] == "agent/step"
+    assert axes["recover/*"] == "recover/step"
+    assert defined["search/best"]["summary"] == {"max": True}
+
+
+def test_the_history_has_every_number_with_its_step(read: list[dict[str, Any]]) -> None:
+    rows = [record["item"] for record in of(read, "history")]
+    rows = [{key: value for key, value in row.items() if not key.startswith("_")} for row in rows]
+    assert rows[:3] == [
+        {"evaluation": 1, "search/score": 0.2, "search/best": 0.2, "cost/macs": 1e6},
+        {"evaluation": 2, "search/score": 0.9, "search/best": 0.9, "cost/macs": 2e6},
+        {"evaluation": 3, "search/score": 0.5, "search/best": 0.9, "cost/macs": 3e6},
+    ]
+    assert rows[3] == {"agent/step": 640, "agent/train/actor_loss": -1.5}
+    assert rows[4] == {"recover/step": 10, "recover/loss_searched": 0.4}
+    assert rows[5] == {"evaluation": 4, "search/kl": 0.1}  # NaN and None are left out
+
+
+def test_the_summary_has_the_best_score_and_the_result(read: list[dict[str, Any]]) -> None:
+    summary: dict[str, Any] = {}
+    for record in of(read, "summary"):
+        summary |= record["update"]
+    assert summary["search/best"] == {"max": 0.9}
+    assert summary["result/accuracy_after"] == 0.91
+    assert summary["result/chosen"] == "searched"
+    assert summary["plan._type"] == "table-file"
+    assert (summary["plan.nrows"], summary["plan.ncols"]) == (2, 3)
+    assert summary["report._type"] == "html-file"
+
+
+def test_the_bars_are_a_chart(read: list[dict[str, Any]]) -> None:
+    charts = {key: value for record in of(read, "config") for key, value in record["update"].items()}
+    assert charts["_wandb.visualize.plan_sparsity"]["panel_config"]["panelDefId"] == "wandb/bar/v0"
+
+
+def test_artifacts_point_at_the_run_folders_own_files(read: list[dict[str, Any]]) -> None:
+    artifacts = {artifact["type"]: artifact for artifact in of(read, "artifact")}
+    assert {"policy", "plan"} <= set(artifacts)
+    files = artifacts["policy"]["manifest"]["contents"]
+    assert sorted(file["path"] for file in files) == ["policy.json", "policy.safetensors"]
+    assert all(Path(file["local_path"]).is_absolute() and Path(file["local_path"]).is_file() for file in files)
+    assert artifacts["plan"]["name"].startswith("plan-of-a-1--b-2-")
+
+
+def test_the_home_folder_stays_clean(tmp_path: Path) -> None:
+    tracker = start(tmp_path / "run")
+    tracker.table("plan", ["group"], [["conv1"]])
+    tracker.close()
+    assert not (tmp_path / "home" / ".local").exists()
+    assert "WANDB_DATA_DIR" not in os.environ
+
+
+def test_runs_at_once_and_one_after_another_in_one_process_stay_apart(tmp_path: Path) -> None:
+    first, second = start(tmp_path / "1", name="first"), start(tmp_path / "2", name="second")
+    first.log({"search/score": 1.0}, axis="evaluation", step=1)
+    second.log({"search/score": 2.0}, axis="evaluation", step=1)
+    first.close()
+    second.log({"search/score": 2.5}, axis="evaluation", step=2)
+    second.close(failed=True)
+    third = start(tmp_path / "3", name="third")
+    third.log({"search/score": 3.0}, axis="evaluation", step=1)
+    third.close()
+    for number, name, scores, code in [(1, "first", [1.0], 0), (2, "second", [2.0, 2.5], 1), (3, "third", [3.0], 0)]:
+        run = records(tmp_path / str(number))
+        assert of(run, "run")[0]["display_name"] == name
+        assert [record["item"]["search/score"] for record in of(run, "history")] == scores
+        assert of(run, "exit")[0].get("exit_code", 0) == code
+
+
+def test_what_wandb_does_not_take_is_a_warning_given_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tracker = start(tmp_path / "run")
+    with caplog.at_level(logging.WARNING, logger="autoprune.tracking"):
+        tracker.page("report", tmp_path / "missing.html")
+        tracker.page("report", tmp_path / "missing.html")
+        tracker.artifact("policy", tmp_path / "missing", kind="policy")
+        tracker.log({"search/score": 1.0}, axis="evaluation", step=1)
+        tracker.close()
+        tracker.log({"search/score": 1.0}, axis="evaluation", step=2)  # after the end: W&B refuses
+        tracker.close()
+    messages = [record.getMessage() for record in caplog.records if record.name == "autoprune.tracking"]
+    assert len(messages) == len(set(messages)) == 3
+    assert "the page report" in messages[0]
+    assert str(tmp_path / "run") in messages[0]
+    assert [record["item"]["search/score"] for record in of(records(tmp_path / "run"), "history")] == [1.0]
+
+
+def test_an_unknown_axis_or_mode_is_an_error(tmp_path: Path) -> None:
+    tracker = start(tmp_path / "run")
+    with pytest.raises(ValueError, match="'time'"):
+        tracker.log({"search/score": 1.0}, axis="time", step=1)  # type: ignore[arg-type]
+    tracker.close()
+    with pytest.raises(ValueError, match="'sometimes'"):
+        start(tmp_path / "run", mode="sometimes")
+
+
+def test_online_without_a_login_ends_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"wandb login.*tracking\.mode=offline"):
+        start(tmp_path / "run", mode="online")
+    assert not (tmp_path / "run").exists()
+
+
+def test_auto_is_offline_without_a_login(tmp_path: Path) -> None:
+    start(tmp_path / "run", mode="auto").close()
+    assert len(list((tmp_path / "run" / "wandb").glob("offline-run-*"))) == 1
+
+
+def resolved(mode: str, environment: dict[str, str]) -> str:
+    """What `mode` comes to in a fresh process: a login stays with the process that has found one."""
+    program = (
+        "import sys, wandb; from autoprune import tracking\n"
+        "wandb.setup(settings=wandb.Settings(silent=True))\n"
+        "try: print(tracking._resolve(sys.argv[1]))\n"
+        "except RuntimeError as error: print(error)"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program, mode],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert output.stderr == ""
+    return output.stdout.strip()
+
+
+def test_auto_is_online_with_a_key_in_the_environment() -> None:
+    assert resolved("auto", {"WANDB_API_KEY": KEY}) == "online"
+
+
+def test_auto_is_online_with_a_key_in_netrc(tmp_path: Path) -> None:
+    host = wandb.Settings().base_url.removeprefix("https://")
+    netrc = tmp_path / "home" / ".netrc"
+    netrc.write_text(f"machine {host}\n  login user\n  password {KEY}\n")
+    netrc.chmod(0o600)
+    assert resolved("auto", {}) == "online"
+
+
+def test_wandb_mode_decides_for_auto() -> None:
+    assert resolved("auto", {"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"}) == "offline"
+    assert resolved("offline", {"WANDB_API_KEY": KEY}) == "offline"
+
+
+def test_a_key_that_cannot_be_one_is_named() -> None:
+    assert "tracking.mode=offline" in resolved("auto", {"WANDB_API_KEY": "short"})
+
+
+def test_no_tracker_takes_everything_and_writes_nothing(tmp_path: Path) -> None:
+    tracker = no_tracking(tmp_path / "run", name="run", group="g", job_type="search", config={})
+    assert isinstance(tracker, NoTracker)
+    tracker.log({"search/score": 1.0}, axis="evaluation", step=1)
+    tracker.summary({"result/chosen": "searched"})
+    tracker.table("plan", ["a"], [[1]])
+    tracker.bars("plan", ["a"], [1.0], title="t")
+    tracker.page("report", tmp_path / "missing.html")
+    tracker.artifact("policy", tmp_path / "missing", kind="policy")
+    tracker.close()
+    assert not (tmp_path / "run").exists()
+
+
+def configured(name: str) -> dict[str, Any]:
+    settings = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "tracking" / f"{name}.yaml"))
+    assert isinstance(settings, dict)
+    assert settings.pop("_partial_") is True
+    return {str(key): value for key, value in settings.items()}
+
+
+def test_the_configuration_starts_a_tracker(tmp_path: Path) -> None:
+    wandb_settings, none_settings = configured("wandb"), configured("none")
+    assert wandb_settings.pop("_target_") == "autoprune.tracking.wandb_tracking"
+    assert none_settings == {"_target_": "autoprune.tracking.no_tracking"}
+    wandb_tracking(tmp_path / "run", name="n", group="g", job_type="search", config={}, **wandb_settings).close()
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
