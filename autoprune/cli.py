@@ -26,7 +26,6 @@ def main() -> None:
     """The console script."""
     match sys.argv[1:]:
         case ["search", *overrides]:
-            _reuse_freed_memory()
             sys.path.insert(0, str(Path.cwd()))  # task._target_=my_module.my_task finds the user's own modules
             sys.argv[1:] = overrides
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(search)()
@@ -54,6 +53,7 @@ def conf_dir() -> Path:
 def search(config: DictConfig) -> float:
     """One job. Returns the chosen network's accuracy after recovery, which is what a sweeper maximises."""
     folder = Path(HydraConfig.get().runtime.output_dir)
+    _reuse_freed_memory()
     try:
         return _search(config, folder)
     except KeyboardInterrupt:

@@ -20,7 +20,7 @@ from autoprune.task.task import Task
 def layerwise(*, task: str | Task, budget: str | None = None, proxy_samples: int | None = None) -> LayerwiseEnv:
     """`gym.make("autoprune/Layerwise-v0", task="digits", budget="macs:0.5")`
 
-    task: a shipped task's name or a Task of your own. proxy_samples: of the search role; None: half, at most 1,000.
+    task: a shipped task's name or a Task of your own. proxy_samples: of the search role; None: half, at most 500.
     """
     prepared = _prepared(task, budget, proxy_samples)
     return LayerwiseEnv(
@@ -75,6 +75,6 @@ def _prepared(task: str | Task, budget: str | None, proxy_samples: int | None) -
         min_units=1,
         proxy_samples=proxy_samples,
         batch_size=500,
-        precision="fp32",
+        precision="auto",
         generator=torch_generator(0, "importance"),
     )

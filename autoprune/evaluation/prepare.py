@@ -54,7 +54,7 @@ def prepare(
     """Finds the task's groups, ranks their units, resolves the budget and builds the objective.
 
     budget: `cost:amount`, or None for the one the task suggests. proxy_samples: how many of the search role's samples
-    rewards are made of, the others are held out; None: half of them, at most 1,000.
+    rewards are made of, the others are held out; None: half of them, at most 500.
     Raises ValueError where something does not fit.
     """
     text = budget or task.budget
@@ -90,7 +90,7 @@ def _name(importance: Importance) -> str:
 
 def _split(search: Role, proxy_samples: int | None) -> tuple[Role, Role]:
     if proxy_samples is None:
-        proxy_samples = min(1_000, len(search) // 2)
+        proxy_samples = min(500, len(search) // 2)
     if not 1 <= proxy_samples < len(search):
         raise ValueError(
             f"evaluation.proxy_samples must be in [1, {len(search) - 1}] to leave some of the search role's "

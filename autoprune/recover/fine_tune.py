@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from autoprune.recover.distillation import Lessons, distillation_loss, lessons
 from autoprune.recover.recovery import OnStep
 from autoprune.task.task import Role, Task
-from autoprune.task.training import fit
+from autoprune.task.training import fit, supports_bf16
 
 
 def fine_tune(
@@ -79,14 +79,3 @@ def fine_tune(
     if images:
         trained = trained.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return trained
-
-
-def supports_bf16(device: torch.device) -> bool:
-    """The device computes in bfloat16 itself; elsewhere it is emulated, slower than float32."""
-    match device.type:
-        case "cuda":
-            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-        case "cpu" if hasattr(torch.cpu, "get_capabilities"):  # older torch cannot tell
-            has = torch.cpu.get_capabilities()
-            return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return False

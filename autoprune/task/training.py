@@ -67,6 +67,17 @@ def flip(inputs: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(mirrored[:, None, None, None], inputs.flip(-1), inputs)
 
 
+def supports_bf16(device: torch.device) -> bool:
+    """The device computes in bfloat16 itself; elsewhere it is emulated, slower than float32."""
+    match device.type:
+        case "cuda":
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        case "cpu" if hasattr(torch.cpu, "get_capabilities"):  # older torch cannot tell
+            has = torch.cpu.get_capabilities()
+            return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False
+
+
 def _one_cycle(progress: float, *, warmup: float) -> float:
     if progress < warmup:
         return progress / warmup

@@ -92,7 +92,7 @@ def test_every_score_says_more_is_better() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"precision": "fp8"}, r"must be one of \['fp32', 'bf16'\], got 'fp8'"),
+        ({"precision": "fp8"}, r"must be one of \['auto', 'fp32', 'bf16'\], got 'fp8'"),
         ({"proxy_samples": 60}, r"must be in \[1, 59\].*got 60"),
         ({"proxy_samples": 0}, r"must be in \[1, 59\].*got 0"),
         ({"round_to": 0}, "at least 1, got 0"),

@@ -8,13 +8,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from autoprune.recover.fine_tune import fine_tune, supports_bf16
+from autoprune.recover.fine_tune import fine_tune
 from autoprune.recover.recovery import no_recovery
 from autoprune.structure.edit import shrink
 from autoprune.structure.graph import find_structure
 from autoprune.task.shipped import digits
 from autoprune.task.task import Role, Roles, Task, accuracy
-from autoprune.task.training import flip
+from autoprune.task.training import flip, supports_bf16
 
 SETTINGS: dict[str, Any] = {
     "steps": 7, "learning_rate": 0.02, "weight_decay": 5e-4, "distillation": 0.5, "temperature": 4.0, "bf16": False,
