@@ -61,7 +61,7 @@ def learn(
     back as they were. An on-policy agent learns from the actions it sampled, as its gradient demands, and takes the
     budget's projection for a part of the environment; every other agent learns from the executed ones.
     """
-    _check_length(agent, episodes, episode_steps)
+    check_length(agent, episodes, episode_steps)
     until = _Until(env, stop=stop, most_steps=episodes * episode_steps)
     with _own_randomness(), _own_threads():
         model = build(agent, env=until, episode_steps=episode_steps, episodes=episodes, seed=seed)
@@ -147,7 +147,7 @@ def _set_up_actor(agent: AgentSpec, model: BaseAlgorithm, noise: EpisodeNoise | 
         noise.follow(actor)
 
 
-def _check_length(agent: AgentSpec, episodes: int, episode_steps: int) -> None:
+def check_length(agent: AgentSpec, episodes: int, episode_steps: int) -> None:
     if episodes < 1 or episode_steps < 1:
         raise ValueError(f"learning needs at least one episode of one step, got {episodes} of {episode_steps}")
     match agent.experience:

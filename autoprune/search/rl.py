@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 
 from autoprune.agent.bundle import Training, save_policy
-from autoprune.agent.learn import learn
+from autoprune.agent.learn import check_length, learn
 from autoprune.agent.policy import Policy
 from autoprune.agent.spec import AgentSpec
 from autoprune.cost.model import FloatArray
@@ -42,6 +42,10 @@ def search(
     evaluated as well; None never does. An option that does not apply is an error.
     """
     _check(agent, mode=mode, prior=prior, reach=reach, levels=levels, greedy_every=greedy_every)
+    steps = 1 if mode == "one_shot" else len(problem.structure.groups)
+    # Before anything is paid for: what is left after the prior must be enough to learn from.
+    charged = sensitivity.price(problem) if prior == "sensitivity" else int(prior == "uniform")
+    check_length(agent, problem.objective.left - charged, steps)
     start = _prior_kept(problem, prior, rng)
 
     def environment() -> gymnasium.Env:
@@ -63,7 +67,7 @@ def search(
     learned = learn(
         agent,
         env=environment(),
-        episode_steps=1 if mode == "one_shot" else len(problem.structure.groups),
+        episode_steps=steps,
         episodes=problem.objective.left,
         seed=int(rng.integers(2**31)),
         on_metrics=lambda metrics, step: problem.log_agent(metrics, step),

@@ -22,16 +22,22 @@ ROUNDS = 12  # linearisations
 
 def search(problem: Problem, *, rng: np.random.Generator) -> PruningPlan:
     """The best plan by the single-group curves; costs one evaluation per point of a curve, and one for the plan."""
-    needed = 2 + sum(len(plans) for plans in curve_plans(problem.structure).values())
-    if problem.objective.left < needed:
-        raise ValueError(
-            f"the sensitivity plan needs {needed} evaluations: {needed - 2} for single-group curves, the dense network "
-            f"and the plan itself; got {problem.objective.left}. Give it more with evaluations=N"
-        )
+    price(problem)  # before anything is paid for
     curves = single_group_curves(problem.structure, lambda plans: problem.objective.evaluate(plans, phase="curves"))
     plan = sensitivity_plan(problem.structure, problem.projector, curves)
     problem.objective.evaluate([plan])
     return plan
+
+
+def price(problem: Problem) -> int:
+    """What the search costs in evaluations. Raises ValueError where fewer are left."""
+    points = sum(len(plans) for plans in curve_plans(problem.structure).values())
+    if problem.objective.left < points + 2:
+        raise ValueError(
+            f"the sensitivity plan needs {points + 2} evaluations: {points} for single-group curves, the dense network "
+            f"and the plan itself; got {problem.objective.left}. Give it more with evaluations=N"
+        )
+    return points + 2
 
 
 def sensitivity_plan(structure: Structure, projector: Projector, curves: Mapping[str, Curve]) -> PruningPlan:
