@@ -21,7 +21,7 @@ from autoprune.export.network import load_network, network_bytes, save_network
 from autoprune.export.onnx import export_onnx
 from autoprune.plan import PruningPlan
 from autoprune.recover.recovery import Recovery
-from autoprune.report.progress import SearchProgress
+from autoprune.report.progress import StageProgress, search_note
 from autoprune.runs import RunFolder
 from autoprune.search.problem import Problem, Search
 from autoprune.search.sensitivity import sensitivity_plan
@@ -79,8 +79,8 @@ class Job:
     def search_plan(self) -> tuple[PruningPlan, int]:
         """The search's own best plan, and the evaluations it spent. Every one is on disk before the search sees it."""
         prepared = self.prepared
-        with SearchProgress(limit=self.evaluations) as progress:
-            recorder = _Recorder(self.run, self.tracker, progress)
+        with StageProgress() as progress:
+            recorder = _Recorder(self.run, self.tracker, progress, limit=self.evaluations)
             objective = MeteredObjective(prepared.objective, limit=self.evaluations, record=recorder)
             problem = Problem(
                 task=prepared.task.name,
@@ -129,13 +129,15 @@ class Job:
         """Every pruned network after the same recovery, from the same seed; equal plans share one."""
         done: dict[PruningPlan, nn.Module] = {}
         for name, network in networks.items():
-            if plans[name] not in done:
+            if plans[name] in done:
+                continue
+            with StageProgress() as progress:
                 done[plans[name]] = self.recover(
                     network,
                     self.prepared.task,
                     teacher=self.prepared.task.model,
                     generator=torch_generator(self.seed, "recover"),
-                    on_step=partial(self._recovering, name),
+                    on_step=partial(self._recovering, name, progress),
                 )
         return {name: done[plan] for name, plan in plans.items()}
 
@@ -212,7 +214,8 @@ class Job:
         self.run.append("agent.jsonl", {"step": step, **metrics})
         self.tracker.log({f"agent/{key}": value for key, value in metrics.items()}, axis="agent/step", step=step)
 
-    def _recovering(self, name: str, step: int, steps: int, loss: float) -> None:
+    def _recovering(self, name: str, progress: StageProgress, step: int, steps: int, loss: float) -> None:
+        progress.update(step, of=steps, phase=f"recover {name}", note=f"loss {loss:.4f}")
         if step % 10 == 0 or step == steps:
             self.run.append("recover.jsonl", {"plan": name, "step": step, "steps": steps, "loss": loss})
             self.tracker.log({f"recover/loss_{name}": loss}, axis="recover/step", step=step)
@@ -221,8 +224,8 @@ class Job:
 class _Recorder:
     """Writes an evaluation down, then tells the tracker and the screen."""
 
-    def __init__(self, run: RunFolder, tracker: Tracker, progress: SearchProgress) -> None:
-        self.run, self.tracker, self.progress = run, tracker, progress
+    def __init__(self, run: RunFolder, tracker: Tracker, progress: StageProgress, *, limit: int) -> None:
+        self.run, self.tracker, self.progress, self.limit = run, tracker, progress, limit
         self.best: Outcome | None = None
         self.start = time.perf_counter()
 
@@ -239,7 +242,8 @@ class _Recorder:
         if best is not None:
             metrics["search/best"] = best
         self.tracker.log(metrics, axis="evaluation", step=evaluation)
-        self.progress.update(evaluation, best=best, score=outcome.score, phase=phase)
+        note = search_note(best=best, score=outcome.score)
+        self.progress.update(evaluation, of=self.limit, phase=phase, note=note)
 
 
 class _Clock:

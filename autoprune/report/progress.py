@@ -1,4 +1,4 @@
-"""How far a search is: a bar in a terminal, a line now and then elsewhere."""
+"""How far a stage of a job is: a bar in a terminal, a line now and then elsewhere."""
 
 import time
 from types import TracebackType
@@ -9,18 +9,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from autoprune.report.wording import DASH, duration
 
-LINES = 10  # printed in a whole search where there is no terminal
+LINES = 10  # printed in a whole stage where there is no terminal
 
 
-class SearchProgress:
-    """Shows evaluations done, the best score so far, this score and the time left, while it is open.
+class StageProgress:
+    """Shows how much of a stage is done, a note and the time left, while it is open.
 
-    >>> with SearchProgress(limit=300, console=Console(quiet=True)) as progress:
-    ...     progress.update(1, best=None, score=-0.7, phase="search")
+    >>> with StageProgress(console=Console(quiet=True)) as progress:
+    ...     progress.update(1, of=300, phase="search", note=search_note(best=None, score=-0.7))
     """
 
-    def __init__(self, *, limit: int, console: Console | None = None) -> None:
-        self.limit = limit
+    def __init__(self, *, console: Console | None = None) -> None:
         self._console = console or Console()
         self._start = time.monotonic()
         self._lines = 0
@@ -30,11 +29,11 @@ class SearchProgress:
                 TextColumn("{task.fields[phase]}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("best {task.fields[best]}  last {task.fields[score]}", style="cyan"),
+                TextColumn("{task.fields[note]}", style="cyan"),
                 TimeRemainingColumn(),
                 console=self._console,
             )
-            self._task = self._bar.add_task("search", total=limit, phase="search", best=DASH, score=DASH)
+            self._task = self._bar.add_task("", total=None, phase="", note="")
 
     def __enter__(self) -> Self:
         self._start = time.monotonic()
@@ -48,19 +47,19 @@ class SearchProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, evaluation: int, *, best: float | None, score: float, phase: str) -> None:
-        """`evaluation` of the limit is done, counted from 1."""
-        shown_best, shown = DASH if best is None else f"{best:.4f}", f"{score:.4f}"
+    def update(self, done: int, *, of: int, phase: str, note: str) -> None:
+        """Step `done` `of` so many, counted from 1."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=evaluation, phase=phase, best=shown_best, score=shown)
+            self._bar.update(self._task, completed=done, total=of, phase=phase, note=note)
             return
-        line = evaluation * LINES // self.limit
-        if line == self._lines and evaluation > 1:
+        line = done * LINES // of
+        if line == self._lines and done > 1:
             return
         self._lines = line
         spent = time.monotonic() - self._start
-        left = duration(spent / evaluation * (self.limit - evaluation))
-        self._console.print(
-            f"{phase} {evaluation}/{self.limit}  best {shown_best}  last {shown}  {left} left",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        left = duration(spent / done * (of - done))
+        self._console.print(f"{phase} {done}/{of}  {note}  {left} left", markup=False, highlight=False, soft_wrap=True)
+
+
+def search_note(*, best: float | None, score: float) -> str:
+    return f"best {DASH if best is None else f'{best:.4f}'}  last {score:.4f}"

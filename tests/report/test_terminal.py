@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from autoprune.report.progress import SearchProgress
+from autoprune.report.progress import StageProgress, search_note
 from autoprune.report.terminal import print_result
 from autoprune.report.wording import GAP
 from autoprune.runs import RunFolder
@@ -59,9 +59,10 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
 
 def test_progress_outside_a_terminal_is_a_line_now_and_then() -> None:
     file = io.StringIO()
-    with SearchProgress(limit=300, console=Console(file=file, width=40)) as progress:
+    with StageProgress(console=Console(file=file, width=40)) as progress:
         for i in range(1, 301):
-            progress.update(i, best=None if i < 5 else -0.25, score=-0.5, phase="curves" if i < 40 else "search")
+            note = search_note(best=None if i < 5 else -0.25, score=-0.5)
+            progress.update(i, of=300, phase="curves" if i < 40 else "search", note=note)
     lines = file.getvalue().splitlines()
     assert len(lines) == 11  # the first, and one each tenth
     assert lines[0].startswith("curves 1/300  best –  last -0.5000")
@@ -72,24 +73,24 @@ def test_progress_outside_a_terminal_is_a_line_now_and_then() -> None:
 
 def test_progress_of_a_short_search_is_a_line_each() -> None:
     file = io.StringIO()
-    with SearchProgress(limit=3, console=Console(file=file)) as progress:
+    with StageProgress(console=Console(file=file)) as progress:
         for i in range(1, 4):
-            progress.update(i, best=1.0, score=1.0, phase="search")
+            progress.update(i, of=3, phase="search", note="")
     assert len(file.getvalue().splitlines()) == 3
 
 
 def test_progress_in_a_terminal_is_a_bar() -> None:
     file = io.StringIO()
-    with SearchProgress(limit=20, console=Console(file=file, force_terminal=True, width=100)) as progress:
+    with StageProgress(console=Console(file=file, force_terminal=True, width=100)) as progress:
         for i in range(1, 21):
-            progress.update(i, best=0.5, score=0.25, phase="search")
+            progress.update(i, of=20, phase="search", note=search_note(best=0.5, score=0.25))
     assert "20/20" in file.getvalue()
     assert "best 0.5000  last 0.2500" in file.getvalue()
 
 
 def test_progress_stops_when_the_search_fails() -> None:
     console = Console(file=io.StringIO(), force_terminal=True)
-    with pytest.raises(KeyboardInterrupt), SearchProgress(limit=20, console=console):
+    with pytest.raises(KeyboardInterrupt), StageProgress(console=console):
         raise KeyboardInterrupt
-    with SearchProgress(limit=20, console=console):  # the terminal is free again
+    with StageProgress(console=console):  # the terminal is free again
         pass
