@@ -76,7 +76,8 @@ def _search(config: DictConfig, folder: Path) -> float:
     import torch
 
     from autoprune.evaluation.prepare import prepare
-    from autoprune.pipeline import Job, describe_budget
+    from autoprune.pipeline import Job
+    from autoprune.records import describe_budget
     from autoprune.report.page import write_report
     from autoprune.report.terminal import print_result
     from autoprune.runs import RunFolder, machine, versions

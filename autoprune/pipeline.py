@@ -10,18 +10,18 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.env.features import group_features
-from autoprune.evaluation.curves import Curve, single_group_curves
+from autoprune.env.features import features_of
+from autoprune.evaluation.curves import single_group_curves
 from autoprune.evaluation.judge import Judge
 from autoprune.evaluation.metered import MeteredObjective
-from autoprune.evaluation.outcome import Metrics, Outcome
 from autoprune.evaluation.prepare import Prepared
 from autoprune.export.latency import measure_latency
 from autoprune.export.network import load_network, network_bytes, save_network
 from autoprune.export.onnx import export_onnx
 from autoprune.plan import PruningPlan
+from autoprune.records import Recorder, describe_budget, describe_curves, describe_structure, shown
 from autoprune.recover.recovery import Recovery
-from autoprune.report.progress import StageProgress, search_note
+from autoprune.report.progress import StageProgress
 from autoprune.runs import RunFolder
 from autoprune.search.problem import Problem, Search
 from autoprune.search.sensitivity import sensitivity_plan
@@ -53,6 +53,7 @@ class Job:
         searched, spent = self.search_plan()
         clock.lap("search")
         plans = {SEARCHED: searched, **self.baselines()}
+        self.run.write_json("plans.json", {name: plan.as_json() for name, plan in plans.items()})
         clock.lap("baselines")
         networks = {name: self.pruned(plan) for name, plan in plans.items()}
         chosen = self.choose(networks)
@@ -80,7 +81,7 @@ class Job:
         """The search's own best plan, and the evaluations it spent. Every one is on disk before the search sees it."""
         prepared = self.prepared
         with StageProgress() as progress:
-            recorder = _Recorder(self.run, self.tracker, progress, limit=self.evaluations)
+            recorder = Recorder(self.run, self.tracker, progress, limit=self.evaluations)
             objective = MeteredObjective(prepared.objective, limit=self.evaluations, record=recorder)
             problem = Problem(
                 task=prepared.task.name,
@@ -88,12 +89,7 @@ class Job:
                 structure=prepared.structure,
                 projector=prepared.projector,
                 objective=objective,
-                features=group_features(
-                    prepared.structure,
-                    scores=prepared.scores,
-                    costs=prepared.costs,
-                    budget=prepared.projector.budget,
-                ),
+                features=features_of(prepared),
                 folder=self.run.path,
                 log_agent=self._agent_metrics,
             )
@@ -164,8 +160,8 @@ class Job:
                 "cost": {cost: float(model([plan.kept])[0]) for cost, model in self.prepared.costs.items()},  # type: ignore[arg-type]
                 "proxy": asdict(self.prepared.objective.evaluate([plan])[0].metrics),
                 "held_out": asdict(held_out(before[name])),
-                "before": _shown(test(before[name])),
-                "after": None if name == DENSE else _shown(test(after[name])),
+                "before": shown(test(before[name])),
+                "after": None if name == DENSE else shown(test(after[name])),
                 "latency_ms": {runtime: value.as_json() for runtime, value in latency[name].items()},
                 "file_bytes": {"safetensors": network_bytes(after[name]), "onnx": onnx_bytes[name]},
             }
@@ -221,31 +217,6 @@ class Job:
             self.tracker.log({f"recover/loss_{name}": loss}, axis="recover/step", step=step)
 
 
-class _Recorder:
-    """Writes an evaluation down, then tells the tracker and the screen."""
-
-    def __init__(self, run: RunFolder, tracker: Tracker, progress: StageProgress, *, limit: int) -> None:
-        self.run, self.tracker, self.progress, self.limit = run, tracker, progress, limit
-        self.best: Outcome | None = None
-        self.start = time.perf_counter()
-
-    def __call__(self, outcome: Outcome, evaluation: int, phase: str) -> None:
-        if outcome.feasible and (self.best is None or outcome.reward > self.best.reward):
-            self.best = outcome
-        best = None if self.best is None else self.best.score
-        elapsed = time.perf_counter() - self.start
-        record = {"evaluation": evaluation, "phase": phase, **outcome.as_json(), "elapsed": elapsed, "best": best}
-        self.run.append("history.jsonl", record)
-        metrics = {f"search/{key}": value for key, value in asdict(outcome.metrics).items()}
-        metrics |= {"search/score": outcome.score, "search/reward": outcome.reward, "search/seconds": outcome.seconds}
-        metrics |= {f"cost/{name}": value for name, value in outcome.cost.items()}
-        if best is not None:
-            metrics["search/best"] = best
-        self.tracker.log(metrics, axis="evaluation", step=evaluation)
-        note = search_note(best=best, score=outcome.score)
-        self.progress.update(evaluation, of=self.limit, phase=phase, note=note)
-
-
 class _Clock:
     """Seconds per stage and in total."""
 
@@ -260,47 +231,3 @@ class _Clock:
     @property
     def seconds(self) -> dict[str, float]:
         return {**self.laps, "total": time.perf_counter() - self.start}
-
-
-def describe_structure(prepared: Prepared) -> dict[str, Any]:
-    structure = prepared.structure
-    return {
-        "groups": [
-            {
-                "name": group.name,
-                "granularity": group.granularity,
-                "units": group.units,
-                "levels": list(group.levels),
-                "layers": list(dict.fromkeys(member.layer for member in group.members)),
-            }
-            for group in structure.groups
-        ],
-        "unprunable": structure.unprunable,
-        "dense": {name: float(cost(structure.units)) for name, cost in prepared.costs.items()},
-    }
-
-
-def describe_budget(prepared: Prepared) -> dict[str, Any]:
-    budget = prepared.projector.budget
-    return {
-        "text": budget.text,
-        "cost": budget.cost.name,
-        "unit": budget.cost.unit,
-        "limit": budget.limit,
-        "dense": budget.dense,
-        "relative": budget.relative,
-    }
-
-
-def describe_curves(prepared: Prepared, curves: Mapping[str, Curve]) -> dict[str, Any]:
-    return {
-        name: [
-            {"kept": int(kept), "loss_of_score": lost, "score": outcome.score, **_shown(outcome.metrics)}
-            for kept, lost, outcome in zip(curve.kept, curve.loss, curve.outcomes, strict=True)
-        ]
-        for name, curve in curves.items()
-    }
-
-
-def _shown(metrics: Metrics) -> dict[str, float]:
-    return {key: value for key, value in asdict(metrics).items() if key != "samples"}

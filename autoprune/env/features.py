@@ -7,6 +7,7 @@ from torch import Tensor
 
 from autoprune.cost.budget import Budget
 from autoprune.cost.model import CostModel, FloatArray
+from autoprune.evaluation.prepare import Prepared
 from autoprune.structure.groups import Group, Layer, Structure
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -40,6 +41,13 @@ STATE_FEATURES = (
 
 
 LOWEST, HIGHEST = -1.0, 20.0  # bounds of every feature: shares are within [0, 1], logarithms far below 20
+
+
+def features_of(prepared: Prepared) -> FloatArray:
+    """[groups, features] of a prepared task."""
+    return group_features(
+        prepared.structure, scores=prepared.scores, costs=prepared.costs, budget=prepared.projector.budget
+    )
 
 
 def group_features(

@@ -4,8 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from autoprune.cost.model import FloatArray
-from autoprune.env.features import group_features
+from autoprune.env.features import features_of
 from autoprune.env.layerwise import LayerwiseEnv
 from autoprune.env.one_shot import OneShotEnv
 from autoprune.evaluation import judge, reward
@@ -52,13 +51,6 @@ def one_shot(
         features=features_of(prepared),
         prior=projector.project(np.ones(len(prepared.structure.groups))) if correction else None,
         reach=reach,
-    )
-
-
-def features_of(prepared: Prepared) -> FloatArray:
-    """[groups, features] of a prepared task."""
-    return group_features(
-        prepared.structure, scores=prepared.scores, costs=prepared.costs, budget=prepared.projector.budget
     )
 
 

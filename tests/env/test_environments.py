@@ -9,9 +9,8 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 
 import autoprune  # noqa: F401  registers the environments
 from autoprune.env.discrete import DiscreteLevels
-from autoprune.env.features import GROUP_FEATURES, group_features
+from autoprune.env.features import GROUP_FEATURES, features_of, group_features
 from autoprune.env.layerwise import LayerwiseEnv
-from autoprune.env.make import features_of
 from autoprune.env.one_shot import OneShotEnv
 from tests.tasks import prepared, tiny_task
 

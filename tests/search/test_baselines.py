@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.env.make import features_of
+from autoprune.env.features import features_of
 from autoprune.evaluation.curves import Curve
 from autoprune.evaluation.metered import EvaluationsSpent, MeteredObjective
 from autoprune.evaluation.prepare import Prepared
