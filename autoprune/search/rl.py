@@ -70,7 +70,7 @@ def search(
         episode_steps=steps,
         episodes=problem.objective.left,
         seed=int(rng.integers(2**31)),
-        on_metrics=lambda metrics, step: problem.log_agent(metrics, step),
+        on_metrics=problem.log_agent,
         stop=lambda: problem.objective.left == 0,
         on_update=on_update,
     )
