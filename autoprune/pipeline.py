@@ -1,5 +1,7 @@
 """The whole story on one page: a trained network goes in, a smaller one comes out, and a folder that says how."""
 
+import copy
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -12,14 +14,14 @@ from torch import nn
 
 from autoprune.env.features import features_of
 from autoprune.evaluation.curves import single_group_curves
-from autoprune.evaluation.judge import Judge
+from autoprune.evaluation.judge import Judge, outputs_of
 from autoprune.evaluation.metered import MeteredObjective
 from autoprune.evaluation.prepare import Prepared
 from autoprune.export.latency import measure_latency
 from autoprune.export.network import load_network, network_bytes, save_network
 from autoprune.export.onnx import export_onnx
 from autoprune.plan import PruningPlan
-from autoprune.records import Recorder, describe_budget, describe_curves, describe_structure, shown
+from autoprune.records import Ledgers, Recorder, describe_budget, describe_curves, describe_structure, shown
 from autoprune.recover.recovery import Recovery
 from autoprune.report.progress import StageProgress
 from autoprune.runs import RunFolder
@@ -27,7 +29,7 @@ from autoprune.search.problem import Problem, Search
 from autoprune.search.sensitivity import sensitivity_plan
 from autoprune.search.uniform import uniform_plan
 from autoprune.seeding import numpy_rng, torch_generator
-from autoprune.structure.edit import shrink
+from autoprune.task.shipped import load_weights, save_weights
 from autoprune.tracking import Tracker
 
 SEARCHED, UNIFORM, SENSITIVITY, DENSE = "searched", "uniform", "sensitivity", "dense"
@@ -44,6 +46,7 @@ class Job:
     evaluations: int
     seed: int
     run: RunFolder
+    ledgers: Ledgers
     tracker: Tracker
 
     def execute(self) -> dict[str, Any]:
@@ -55,7 +58,7 @@ class Job:
         plans = {SEARCHED: searched, **self.baselines()}
         self.run.write_json("plans.json", {name: plan.as_json() for name, plan in plans.items()})
         clock.lap("baselines")
-        networks = {name: self.pruned(plan) for name, plan in plans.items()}
+        networks = {name: self.prepared.pruned(plan) for name, plan in plans.items()}
         chosen = self.choose(networks)
         recovered = self.recovered(plans, networks)
         clock.lap("recover")
@@ -74,6 +77,7 @@ class Job:
             "networks": records,
         }
         self.run.write_json("result.json", result)
+        shutil.rmtree(self.run.path / "recovered", ignore_errors=True)  # the chosen one is exported
         self.track(result, plans[chosen])
         return result
 
@@ -81,7 +85,7 @@ class Job:
         """The search's own best plan, and the evaluations it spent. Every one is on disk before the search sees it."""
         prepared = self.prepared
         with StageProgress() as progress:
-            recorder = Recorder(self.run, self.tracker, progress, limit=self.evaluations)
+            recorder = Recorder(self.ledgers.history, self.tracker, progress, limit=self.evaluations)
             objective = MeteredObjective(prepared.objective, limit=self.evaluations, record=recorder)
             problem = Problem(
                 task=prepared.task.name,
@@ -99,21 +103,15 @@ class Job:
     def baselines(self) -> dict[str, PruningPlan]:
         """The plans that every run is compared with. They are not charged to the search."""
         prepared = self.prepared
-        curves = single_group_curves(prepared.structure, prepared.objective.evaluate)
+        curves = single_group_curves(prepared.structure, partial(prepared.objective.evaluate, whole=True))
         self.run.write_json("curves.json", describe_curves(prepared, curves))
         plans = {
             UNIFORM: uniform_plan(prepared.structure, prepared.projector),
             SENSITIVITY: sensitivity_plan(prepared.structure, prepared.projector, curves),
         }
-        for outcome in prepared.objective.evaluate(list(plans.values())):
-            self.run.append("history.jsonl", {"evaluation": None, "phase": "baseline", **outcome.as_json()})
+        for outcome in prepared.objective.evaluate(list(plans.values()), whole=True):
+            self.ledgers.history.add({"evaluation": None, "phase": "baseline", **outcome.as_json()})
         return plans
-
-    def pruned(self, plan: PruningPlan) -> nn.Module:
-        """The smaller network, repaired from the calibration role; no gradient step was made."""
-        network = shrink(self.prepared.task.model, self.prepared.structure, plan, self.prepared.ranking)
-        self.prepared.repair.apply(network, self.prepared.task.data.calibration)
-        return network
 
     def choose(self, networks: Mapping[str, nn.Module]) -> str:
         """The best on search samples that no reward has seen; the search's own plan where there is a tie."""
@@ -122,10 +120,18 @@ class Job:
         return max(scores, key=lambda name: scores[name])
 
     def recovered(self, plans: Mapping[str, PruningPlan], networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-        """Every pruned network after the same recovery, from the same seed; equal plans share one."""
+        """Every pruned network after the same recovery, from the same seed; equal plans share one.
+
+        What a run that was cut off had recovered already is read back.
+        """
         done: dict[PruningPlan, nn.Module] = {}
         for name, network in networks.items():
             if plans[name] in done:
+                continue
+            weights = self.run.path / "recovered" / f"{name}.safetensors"
+            if weights.exists():
+                self.ledgers.recovery.forget("plan", name)
+                done[plans[name]] = load_weights(copy.deepcopy(network), weights)
                 continue
             with StageProgress() as progress:
                 done[plans[name]] = self.recover(
@@ -135,6 +141,7 @@ class Job:
                     generator=torch_generator(self.seed, "recover"),
                     on_step=partial(self._recovering, name, progress),
                 )
+            save_weights(done[plans[name]], weights)
         return {name: done[plan] for name, plan in plans.items()}
 
     def measure(
@@ -173,8 +180,8 @@ class Job:
         task, folder = self.prepared.task, self.run.path / "network"
         save_network(network, folder, architecture=task.architecture)
         samples = task.data.calibration.inputs[:100]
-        expected = Judge.outputs(network, [samples])
-        reloaded = Judge.outputs(load_network(folder, model=task.model), [samples])
+        expected = outputs_of(network, samples)
+        reloaded = outputs_of(load_network(folder, model=task.model), samples)
         onnx = export_onnx(network, task.example_input, self.run.path / "network.onnx")
         return {"reloaded": (reloaded - expected).abs().max().item(), "onnx": onnx}
 
@@ -207,13 +214,13 @@ class Job:
             self.tracker.artifact("policy", self.run.path / "policy", kind="policy")
 
     def _agent_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        self.run.append("agent.jsonl", {"step": step, **metrics})
-        self.tracker.log({f"agent/{key}": value for key, value in metrics.items()}, axis="agent/step", step=step)
+        if self.ledgers.agent.add({"step": step, **metrics}):
+            self.tracker.log({f"agent/{key}": value for key, value in metrics.items()}, axis="agent/step", step=step)
 
     def _recovering(self, name: str, progress: StageProgress, step: int, steps: int, loss: float) -> None:
         progress.update(step, of=steps, phase=f"recover {name}", note=f"loss {loss:.4f}")
-        if step % 10 == 0 or step == steps:
-            self.run.append("recover.jsonl", {"plan": name, "step": step, "steps": steps, "loss": loss})
+        told = step % 10 == 0 or step == steps
+        if told and self.ledgers.recovery.add({"plan": name, "step": step, "steps": steps, "loss": loss}):
             self.tracker.log({f"recover/loss_{name}": loss}, axis="recover/step", step=step)
 
 

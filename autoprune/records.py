@@ -1,9 +1,11 @@
 """What a run writes down: each evaluation as it is made; structure, budget and curves as JSON."""
 
+import logging
 import time
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 from autoprune.evaluation.curves import Curve
 from autoprune.evaluation.outcome import Metrics, Outcome
@@ -12,30 +14,97 @@ from autoprune.report.progress import StageProgress, search_note
 from autoprune.runs import RunFolder
 from autoprune.tracking import Tracker
 
+_log = logging.getLogger(__name__)
+
+
+class Ledger:
+    """A file of lines that a run which was cut off, and is resumed, goes on with where it stands.
+
+    A resumed run does all that it did once more, for nothing where the evaluation store knows the answers, and so comes
+    to the same lines. Those that stand there already are compared, by `keys`, and not written again.
+    """
+
+    def __init__(self, run: RunFolder, name: str, *, keys: tuple[str, ...]) -> None:
+        self._run, self._name, self._keys = run, name, keys
+        self._before = deque(run.read_lines(name))
+        self._told: list[dict[str, Any]] = []
+
+    def add(self, record: Mapping[str, Any]) -> bool:
+        """Whether the line is new; it stands in the file either way."""
+        if self._before:
+            if all(self._before[0].get(key) == record.get(key) for key in self._keys):
+                self._told.append(self._before.popleft())
+                return False
+            self._set_aside(record)
+        self._run.append(self._name, record)
+        return True
+
+    def forget(self, key: str, value: Any) -> None:
+        """The lines with this value will not come again: what they tell of is done."""
+        done = [line for line in self._before if line.get(key) == value]
+        self._told += done
+        self._before = deque(line for line in self._before if line.get(key) != value)
+
+    def _set_aside(self, record: Mapping[str, Any]) -> None:
+        aside = f"{self._name}.before-resuming"
+        for line in self._before:
+            self._run.append(aside, line)
+        self._run.write_lines(self._name, self._told)
+        _log.warning(
+            "the resumed run does not repeat %s: line %d was %s and is %s now (another machine, number of threads or "
+            "version, or a store that is gone?). It goes on from there; the %d old lines stand in %s",
+            self._name,
+            len(self._told) + 1,
+            {key: self._before[0].get(key) for key in self._keys},
+            {key: record.get(key) for key in self._keys},
+            len(self._before),
+            self._run.path / aside,
+        )
+        self._before.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Ledgers:
+    """A run's growing files."""
+
+    history: Ledger
+    agent: Ledger
+    recovery: Ledger
+
+    @classmethod
+    def of(cls, run: RunFolder) -> Self:
+        return cls(
+            history=Ledger(run, "history.jsonl", keys=("evaluation", "phase", "kept", "samples", "reward")),
+            agent=Ledger(run, "agent.jsonl", keys=("step",)),
+            recovery=Ledger(run, "recover.jsonl", keys=("plan", "step")),
+        )
+
 
 class Recorder:
     """Writes an evaluation down, then tells the tracker and the screen."""
 
-    def __init__(self, run: RunFolder, tracker: Tracker, progress: StageProgress, *, limit: int) -> None:
-        self.run, self.tracker, self.progress, self.limit = run, tracker, progress, limit
+    def __init__(self, history: Ledger, tracker: Tracker, progress: StageProgress, *, limit: int) -> None:
+        self.history, self.tracker, self.progress, self.limit = history, tracker, progress, limit
         self.best: Outcome | None = None
         self.start = time.perf_counter()
 
     def __call__(self, outcome: Outcome, evaluation: int, phase: str) -> None:
-        if outcome.feasible and (self.best is None or outcome.reward > self.best.reward):
+        if outcome.feasible and outcome.whole and (self.best is None or outcome.reward > self.best.reward):
             self.best = outcome
         best = None if self.best is None else self.best.score
         elapsed = time.perf_counter() - self.start
         record = {"evaluation": evaluation, "phase": phase, **outcome.as_json(), "elapsed": elapsed, "best": best}
-        self.run.append("history.jsonl", record)
-        metrics = {f"search/{key}": value for key, value in asdict(outcome.metrics).items()}
-        metrics |= {"search/score": outcome.score, "search/reward": outcome.reward, "search/seconds": outcome.seconds}
-        metrics |= {f"cost/{name}": value for name, value in outcome.cost.items()}
-        if best is not None:
-            metrics["search/best"] = best
-        self.tracker.log(metrics, axis="evaluation", step=evaluation)
+        if self.history.add(record):
+            self.tracker.log(_tracked(outcome, best), axis="evaluation", step=evaluation)
         note = search_note(best=best, score=outcome.score)
         self.progress.update(evaluation, of=self.limit, phase=phase, note=note)
+
+
+def _tracked(outcome: Outcome, best: float | None) -> dict[str, float]:
+    metrics = {f"search/{key}": value for key, value in asdict(outcome.metrics).items()}
+    metrics |= {"search/score": outcome.score, "search/reward": outcome.reward, "search/seconds": outcome.seconds}
+    metrics |= {f"cost/{name}": value for name, value in outcome.cost.items()}
+    return metrics if best is None else metrics | {"search/best": best}
 
 
 def describe_structure(prepared: Prepared) -> dict[str, Any]:
@@ -48,6 +117,7 @@ def describe_structure(prepared: Prepared) -> dict[str, Any]:
                 "units": group.units,
                 "levels": list(group.levels),
                 "layers": list(dict.fromkeys(member.layer for member in group.members)),
+                "reconstruction_error": [round(float(error), 6) for error in prepared.errors[group.name]],
             }
             for group in structure.groups
         ],
@@ -66,6 +136,16 @@ def describe_budget(prepared: Prepared) -> dict[str, Any]:
         "dense": budget.dense,
         "relative": budget.relative,
     }
+
+
+def describe_measured(measured: Mapping[str, Any]) -> str:
+    """What was measured on this machine, in a sentence."""
+    ranks = ""
+    if "kendall" in measured:
+        ranks = f" (bf16 ranks plans as fp32 does to a Kendall τ of {measured['kendall']:.2f})"
+    memory = "kept for the next layer" if measured["freed_memory_kept"] else "returned to the system"
+    at_a_time = f"{measured['batch_size']} samples at a time"
+    return f"judging in {measured['precision']}{ranks}, {at_a_time}; freed memory is {memory}"
 
 
 def describe_curves(prepared: Prepared, curves: Mapping[str, Curve]) -> dict[str, Any]:

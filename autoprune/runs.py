@@ -7,7 +7,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,11 @@ class RunFolder:
         with _disk(file, safe=safe), file.open("ab+") as stream:
             _drop_unfinished_line(stream.fileno())
             stream.write(line.encode())
+
+    def write_lines(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
+        """Replaces a file of lines in one step."""
+        lines = [json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n" for record in records]
+        self.write_text(name, "".join(lines))
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
         """The records of a file of JSON lines, none where there is no file; an unfinished last line is left out."""

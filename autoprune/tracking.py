@@ -48,11 +48,26 @@ class Tracker(Protocol):
 
     def close(self, *, failed: bool = False) -> None: ...
 
+    @property
+    def run_id(self) -> str | None:
+        """By which the tracker knows the run when it is resumed; None where there is nothing to go on with."""
+
 
 class Tracking(Protocol):
     """Starts a run's tracker: what conf/tracking configures. Raises before any work is done if it cannot."""
 
-    def __call__(self, folder: Path, *, name: str, group: str, job_type: str, config: Mapping[str, Any]) -> Tracker: ...
+    def __call__(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        group: str,
+        job_type: str,
+        config: Mapping[str, Any],
+        run_id: str | None = None,
+    ) -> Tracker:
+        """run_id: of the run that is resumed."""
+        ...
 
 
 class NoTracker:
@@ -71,6 +86,10 @@ class NoTracker:
     def artifact(self, name: str, path: Path, *, kind: str) -> None: ...
 
     def close(self, *, failed: bool = False) -> None: ...
+
+    @property
+    def run_id(self) -> None:
+        return None
 
 
 class WandbTracker:
@@ -126,6 +145,10 @@ class WandbTracker:
 
         self._go_on(f"the {kind} artifact {name}", keep)
 
+    @property
+    def run_id(self) -> str:
+        return self._run.id
+
     def close(self, *, failed: bool = False) -> None:
         self._go_on("the end of the run", lambda: self._run.finish(exit_code=int(failed)))
 
@@ -142,7 +165,9 @@ class WandbTracker:
                 )  # fmt: skip
 
 
-def no_tracking(folder: Path, *, name: str, group: str, job_type: str, config: Mapping[str, Any]) -> NoTracker:
+def no_tracking(
+    folder: Path, *, name: str, group: str, job_type: str, config: Mapping[str, Any], run_id: str | None = None
+) -> NoTracker:
     return NoTracker()
 
 
@@ -153,12 +178,13 @@ def wandb_tracking(
     group: str,
     job_type: str,
     config: Mapping[str, Any],
+    run_id: str | None = None,
     mode: Mode,
     project: str,
     entity: str | None,
     tags: Sequence[str],
 ) -> WandbTracker:
-    """A W&B run whose files stand in `folder`/wandb.
+    """A W&B run whose files stand in `folder`/wandb. A resumed one keeps its id: `wandb sync` joins its parts.
 
     mode: "online", "offline", or "auto", which is online for a user who is logged in. WANDB_MODE decides for "auto".
     Raises RuntimeError where "online" is asked for and there is no login, or no answer.
@@ -196,6 +222,8 @@ def wandb_tracking(
             job_type=job_type,
             tags=list(tags),
             config=dict(config),
+            id=run_id,
+            resume=None if run_id is None else "allow",
             reinit="create_new",  # several runs at once in one process are several runs
             settings=settings,
         )

@@ -7,7 +7,8 @@ import torch
 
 from autoprune.evaluation import judge, reward
 from autoprune.evaluation.prepare import Prepared, prepare
-from autoprune.evaluation.repair import BatchNormRepair
+from autoprune.evaluation.repair import Repair
+from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.importance.magnitude import magnitude
 from autoprune.task.task import Roles, Task
 from tests.models import PRUNABLE
@@ -29,14 +30,13 @@ def prepared(task: Task, **changes: Any) -> Prepared:
     settings: dict[str, Any] = {
         "budget": None,
         "importance": partial(magnitude, order=1, read=False),
-        "repair": BatchNormRepair(),
+        "repair": Repair(batch_norm=True),
         "score": judge.kl,
         "reward": reward.under_budget,
         "round_to": 1,
         "min_units": 1,
-        "proxy_samples": 40,
-        "batch_size": 40,
-        "precision": "fp32",
         "generator": torch.Generator().manual_seed(0),
     }
-    return prepare(task, **(settings | changes))
+    evaluation = {"proxy_samples": 40, "batch_size": 40, "precision": "fp32"}
+    evaluation |= {name: changes.pop(name) for name in list(changes) if name in EvaluationSettings.__slots__}
+    return prepare(task, evaluation=EvaluationSettings(**evaluation), **(settings | changes))

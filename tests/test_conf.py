@@ -11,7 +11,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
-from autoprune.cli import PARTS, conf_dir
+from autoprune.cli import conf_dir
+from autoprune.cli.search import PARTS
 from autoprune.env import make
 
 CHOICES = sorted(
@@ -23,7 +24,7 @@ RUN_TIME = {  # what each kind of part is called with, beside its configuration
     "reward": {"metrics", "score", "cost", "budget"},
     "agent": {"problem", "rng"},
     "recover": {"network", "task", "teacher", "generator", "on_step"},
-    "tracking": {"folder", "name", "group", "job_type", "config"},
+    "tracking": {"folder", "name", "group", "job_type", "config", "run_id"},
 }
 
 
@@ -57,20 +58,24 @@ def test_conf_holds_yaml_only() -> None:
 
 
 def test_environments_made_by_name_are_the_main_jobs() -> None:
-    """autoprune.env.make cannot read conf/; its settings must be the ones that stand there."""
+    """autoprune.env.make cannot read conf/; its settings must be the ones that stand there.
+
+    Of the evaluation's it takes none that a machine or another run has a part in: batch size, race and store.
+    """
     settings, source = composed(), inspect.getsource(make._prepared)
+    least_squares = settings["repair"]["least_squares"]
     wanted = {
         "importance": "partial(magnitude, order=1, read=False)",
-        "repair": "BatchNormRepair()",
+        "repair": "repair=Repair(batch_norm=True, "
+        f"least_squares=LeastSquares(ridge={least_squares['ridge']}, rows={least_squares['rows']}))",
         "score": "judge.kl",
         "reward": "reward.under_budget",
-        "batch_size": f"batch_size={settings['evaluation']['batch_size']}",
-        "precision": f'precision="{settings["evaluation"]["precision"]}"',
         "round_to": f"round_to={settings['structure']['round_to']}",
         "min_units": f"min_units={settings['structure']['min_units']}",
     }
     for text in wanted.values():
         assert text in source, text
+    assert settings["repair"]["batch_norm"] is True
     for name in ("importance", "repair", "score", "reward"):
         assert settings[name]["_target_"].rpartition(".")[2] in wanted[name]
 
@@ -79,7 +84,7 @@ def _check(settings: dict[str, Any], *, keys_of_its_own: set[str], run_time: set
     target = get_object(settings["_target_"])
     keys = settings.keys() - {"_target_", "_partial_"} - keys_of_its_own
     signature = inspect.signature(target)
-    given = dict.fromkeys(keys | run_time)
+    given = dict.fromkeys(keys | (run_time if settings.get("_partial_") else set()))
     unknown = given.keys() - signature.parameters.keys()
     assert not unknown, f"{settings['_target_']} takes no {unknown}"
     missing = {
@@ -90,7 +95,7 @@ def _check(settings: dict[str, Any], *, keys_of_its_own: set[str], run_time: set
     assert not missing, f"{settings['_target_']} also needs {missing}"
     for value in settings.values():
         if isinstance(value, dict) and "_target_" in value:
-            _check(value, keys_of_its_own=set(), run_time=set())
+            _check(value, keys_of_its_own=set(), run_time=run_time)
 
 
 def test_yaml_defaults_are_written_once() -> None:

@@ -14,6 +14,7 @@ import autoprune
 from autoprune.evaluation.judge import Judge
 from autoprune.pipeline import Job
 from autoprune.plan import PruningPlan
+from autoprune.records import Ledgers
 from autoprune.recover.fine_tune import fine_tune
 from autoprune.runs import RunFolder
 from autoprune.search import random, uniform
@@ -30,11 +31,13 @@ RECOVER = partial(
 
 def job(folder: Path, *, task: Any, search: Any = None, **changes: Any) -> Job:
     settings: dict[str, Any] = {"agent": "random", "evaluations": 15, "seed": 0, "tracker": NoTracker()}
+    run = RunFolder.create(folder)
     return Job(
         prepared(task, proxy_samples=40),
         search=search or partial(random.search, least_density=0.2),
         recover=RECOVER,
-        run=RunFolder.create(folder),
+        run=run,
+        ledgers=Ledgers.of(run),
         **(settings | changes),
     )
 

@@ -7,22 +7,22 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
 
 from autoprune.agent.metrics import OnMetrics, logger
 from autoprune.agent.noise import EpisodeNoise
 from autoprune.agent.policy import Policy, network_arguments, policy_of
 from autoprune.agent.replay import ExecutedActionReplayBuffer, TerminalRewardReplayBuffer
 from autoprune.agent.spec import ALGORITHMS, AgentSpec, Replay, Rollout
+from autoprune.agent.vectorized import Env, Until, VecEnvs, vectorized
 from autoprune.evaluation.metered import EvaluationsSpent
 
-Env = gymnasium.Env[Any, Any]
 OnUpdate = Callable[[Policy], None]
 
 
@@ -42,7 +42,7 @@ class Learned:
 def learn(
     agent: AgentSpec,
     *,
-    env: Env,
+    env: Env | VecEnvs,
     episode_steps: int,
     episodes: int,
     seed: int,
@@ -53,16 +53,21 @@ def learn(
     """Learns in `env` for `episodes` episodes, each of `episode_steps` steps, and returns the policy.
 
     Schedules (noise, DQN's exploration) are laid over `episodes`. It ends earlier, with all it learned so far, when
-    stop() is true before a step, or when the environment raises EvaluationsSpent. on_metrics gets the agent's losses.
-    on_update gets the policy after every update but the last, always between two episodes, so that the plan which it
-    thinks best can be evaluated; it must not step `env`, and it may raise EvaluationsSpent as well.
+    stop() is true before a step, or when the environment raises EvaluationsSpent. A vector environment's last batch is
+    begun where fewer episodes are left: a metered objective evaluates those, and then raises EvaluationsSpent.
+
+    on_metrics gets the agent's losses. on_update gets the policy after every update but the last, always between two
+    episodes, so that the plan which it thinks best can be evaluated; it must not step `env`, and it may raise
+    EvaluationsSpent as well.
 
     The same seed gives the same actions, on one thread; the global generators that Stable-Baselines3 draws from are put
     back as they were. An on-policy agent learns from the actions it sampled, as its gradient demands, and takes the
     budget's projection for a part of the environment; every other agent learns from the executed ones.
     """
     check_length(agent, episodes, episode_steps)
-    until = _Until(env, stop=stop, most_steps=episodes * episode_steps)
+    venv = vectorized(env)
+    batches = math.ceil(episodes / venv.num_envs)
+    until = Until(venv, stop=stop, most_steps=batches * venv.num_envs * episode_steps)
     with _own_randomness(), _own_threads():
         model = build(agent, env=until, episode_steps=episode_steps, episodes=episodes, seed=seed)
         model.set_logger(logger(on_metrics))
@@ -74,8 +79,9 @@ def learn(
     return Learned(policy, episodes=until.episodes, steps=until.steps)
 
 
-def build(agent: AgentSpec, *, env: Env, episode_steps: int, episodes: int, seed: int) -> BaseAlgorithm:
+def build(agent: AgentSpec, *, env: Env | VecEnv, episode_steps: int, episodes: int, seed: int) -> BaseAlgorithm:
     """The Stable-Baselines3 model of an agent, not yet trained. Seeds the global generators."""
+    many = env.num_envs if isinstance(env, VecEnv) else 1
     if agent.initial_std is not None and not isinstance(env.action_space, spaces.Box):
         raise ValueError(f"initial_std needs actions in a box, the environment's are {env.action_space}")
     options: dict[str, float] = {}
@@ -86,12 +92,18 @@ def build(agent: AgentSpec, *, env: Env, episode_steps: int, episodes: int, seed
     noise = None
     match agent.experience:
         case Replay() as replay:
+            if many > 1:
+                raise ValueError(f"{agent.algorithm} learns after each episode, in one environment; got {many}")
             noise = _noise(agent, replay, env=env, episodes=episodes, seed=seed)
             arguments |= _replay_arguments(replay, episode_steps)
             arguments |= {} if noise is None else {"action_noise": noise}
         case Rollout() as rollout:
+            if rollout.episodes % many:
+                raise ValueError(
+                    f"{many} environments cannot play rollouts of {rollout.episodes} episodes in whole batches"
+                )
             steps = rollout.episodes * episode_steps
-            arguments |= {"n_steps": steps}
+            arguments |= {"n_steps": steps // many}
             if agent.algorithm == "PPO":
                 arguments.setdefault("batch_size", steps)
     # Networks of a few thousand weights are fastest on the CPU.
@@ -118,7 +130,7 @@ def _replay_arguments(replay: Replay, episode_steps: int) -> dict[str, Any]:
     }
 
 
-def _noise(agent: AgentSpec, replay: Replay, *, env: Env, episodes: int, seed: int) -> EpisodeNoise | None:
+def _noise(agent: AgentSpec, replay: Replay, *, env: Env | VecEnv, episodes: int, seed: int) -> EpisodeNoise | None:
     if agent.noise is None:
         return None
     shape = env.action_space.shape
@@ -161,27 +173,6 @@ def check_length(agent: AgentSpec, episodes: int, episode_steps: int) -> None:
                 f"{agent.algorithm} learns from {needed} episodes at a time and would learn nothing from {episodes}: "
                 "give the search more evaluations, or lower agent.experience.episodes"
             )
-
-
-class _Until(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Ends learning before a step that must not happen, when all that happened has been stored and learned from.
-
-    A callback of Stable-Baselines3 could only stop after a step, and would lose what that step brought.
-    """
-
-    def __init__(self, env: Env, *, stop: Callable[[], bool], most_steps: int) -> None:
-        super().__init__(env)
-        self.steps = self.episodes = 0
-        self.most_steps = most_steps
-        self._stop = stop
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        if self.steps == self.most_steps or self._stop():
-            raise EvaluationsSpent("the search is over")
-        answer = super().step(action)
-        self.steps += 1
-        self.episodes += bool(answer[2] or answer[3])
-        return answer
 
 
 class _Updates(BaseCallback):

@@ -82,7 +82,10 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """What an on-policy agent learns from: `episodes` episodes of its current policy, one batch by default."""
+    """What an on-policy agent learns from: `episodes` episodes of its current policy, one batch by default.
+
+    In a vector environment they are played at once, as many as it has environments.
+    """
 
     episodes: int
 
@@ -131,6 +134,11 @@ class AgentSpec:
     @property
     def off_policy(self) -> bool:
         return issubclass(ALGORITHMS[self.algorithm], OffPolicyAlgorithm)
+
+    @property
+    def parallel_episodes(self) -> int:
+        """How many episodes it can act in at once: a whole rollout, so that its plans are one batch, or else one."""
+        return self.experience.episodes if isinstance(self.experience, Rollout) else 1
 
     def _check_experience(self) -> None:
         wanted = Replay if self.off_policy else Rollout

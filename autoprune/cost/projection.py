@@ -3,7 +3,8 @@
 import numpy as np
 
 from autoprune.cost.budget import Budget
-from autoprune.cost.model import FloatArray
+from autoprune.cost.model import BilinearCost, FloatArray
+from autoprune.cost.quadratic import quadratic_form
 from autoprune.structure.groups import IntArray, Structure
 
 BISECTIONS = 50
@@ -25,6 +26,9 @@ class Projector:
         # grid[g, u] is the highest level of group g with at most u units; group sizes differ, so rows are padded
         widest = int(self.units.max())
         self._grid = np.stack([_at_most(levels, widest) for levels in self.levels])
+        self._following = np.stack([_above(levels, widest) for levels in self.levels])
+        self._groups = np.arange(len(self.levels))
+        self._form = quadratic_form(budget.cost) if isinstance(budget.cost, BilinearCost) else None
 
     def project(self, density: FloatArray) -> IntArray:
         """The filled plan whose densities are proportional to the wish: density [..., groups] in (0, 1] → kept."""
@@ -36,9 +40,10 @@ class Projector:
         flat = wish.reshape(-1, wish.shape[-1]) * self.units
         low = np.zeros(len(flat))  # scale 0 is the floor plan, which is feasible
         high = (self.units / flat).max(axis=1)  # scale at which everything is kept
+        cost = self.budget.cost if self._form is None else self._form
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            fits = self.budget.cost(self._round_down(flat * middle[:, None])) <= self.budget.limit
+            fits = cost(self._round_down(flat * middle[:, None])) <= self.budget.limit
             low, high = np.where(fits, middle, low), np.where(fits, high, middle)
         target = flat * low[:, None]
         kept = np.stack([self.fill(k, t) for k, t in zip(self._round_down(target), target, strict=True)])
@@ -49,9 +54,7 @@ class Projector:
         kept, target = kept.copy(), np.asarray(target, np.float64)
         while True:
             following = self.next_levels(kept)
-            candidates = np.repeat(kept[None], len(kept), axis=0)
-            np.fill_diagonal(candidates, following)
-            fits = (following > kept) & (self.budget.cost(candidates) <= self.budget.limit)
+            fits = (following > kept) & (self._changed(kept, following) <= self.budget.limit)
             if not fits.any():
                 return kept
             shortfall = (target - kept) / np.maximum(following - kept, 1)
@@ -59,9 +62,8 @@ class Projector:
             kept[chosen] = following[chosen]
 
     def next_levels(self, kept: IntArray) -> IntArray:
-        """One level up for every group, or where it stands if that was the last: kept [groups]."""
-        places = [np.searchsorted(levels, k, "right") for levels, k in zip(self.levels, kept, strict=True)]
-        return np.array([levels[: at + 1][-1] for levels, at in zip(self.levels, places, strict=True)], np.int64)
+        """One level up for every group, or where it stands if that was the last: kept [..., groups]."""
+        return self._following[self._groups, kept]
 
     def interval(self, kept: IntArray, group: int) -> tuple[IntArray, IntArray]:
         """The fewest and the most units that `group` may keep when all earlier groups are decided: kept [..., groups].
@@ -78,16 +80,28 @@ class Projector:
         return levels[lowest], levels[highest]
 
     def snap(self, units: FloatArray, group: int) -> IntArray:
-        """The nearest allowed level of `group` to a wished number of units [...]."""
+        """The nearest allowed level of `group` to a wished number of units [...], the lower one of two."""
         levels = self.levels[group]
-        nearest: IntArray = np.abs(np.asarray(units)[..., None] - levels).argmin(axis=-1)
-        return levels[nearest]
+        return levels[np.searchsorted(levels[:-1] + levels[1:], 2 * np.asarray(units))]
 
     def _round_down(self, units: FloatArray) -> IntArray:
         whole = np.clip(np.floor(units + 1e-9).astype(np.int64), 0, self.units)
-        return self._grid[np.arange(len(self.levels)), whole]
+        return self._grid[self._groups, whole]
+
+    def _changed(self, kept: IntArray, levels: IntArray) -> FloatArray:
+        """[groups]: what the plan costs if one group kept its one of `levels` instead."""
+        if self._form is not None:
+            return self._form.changed(kept, levels)
+        candidates = np.repeat(kept[None], len(kept), axis=0)
+        np.fill_diagonal(candidates, levels)
+        return self.budget.cost(candidates)
 
 
 def _at_most(levels: IntArray, widest: int) -> IntArray:
     """[widest + 1]: the highest level ≤ u for every u, or the lowest level where there is none."""
     return levels[np.maximum(np.searchsorted(levels, np.arange(widest + 1), "right") - 1, 0)]
+
+
+def _above(levels: IntArray, widest: int) -> IntArray:
+    """[widest + 1]: the lowest level > u for every u, or the highest level where there is none."""
+    return levels[np.minimum(np.searchsorted(levels, np.arange(widest + 1), "right"), len(levels) - 1)]

@@ -1,6 +1,6 @@
 """What an agent sees of a group: named features, relative and log-scaled, so that they mean the same on any network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -8,9 +8,10 @@ from torch import Tensor
 from autoprune.cost.budget import Budget
 from autoprune.cost.model import CostModel, FloatArray
 from autoprune.evaluation.prepare import Prepared
-from autoprune.structure.groups import Group, Layer, Structure
+from autoprune.structure.groups import Layer, Structure
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+DENSITIES = (0.25, 0.5, 0.75)
 GRANULARITIES = ("channel", "neuron", "head", "block", "weight", "n_m")
 
 GROUP_FEATURES = (
@@ -27,6 +28,7 @@ GROUP_FEATURES = (
     "depthwise",  # 1 where a depthwise convolution is coupled
     *(f"granularity_{name}" for name in GRANULARITIES),
     *(f"score_quantile_{int(100 * q)}" for q in QUANTILES),  # of the units' scores over their largest
+    *(f"reconstruction_error_{int(100 * d)}" for d in DENSITIES),  # of the readers, at most 1, when so many % are kept
 )
 
 STATE_FEATURES = (
@@ -46,51 +48,60 @@ LOWEST, HIGHEST = -1.0, 20.0  # bounds of every feature: shares are within [0, 1
 def features_of(prepared: Prepared) -> FloatArray:
     """[groups, features] of a prepared task."""
     return group_features(
-        prepared.structure, scores=prepared.scores, costs=prepared.costs, budget=prepared.projector.budget
+        prepared.structure,
+        scores=prepared.scores,
+        errors=prepared.errors,
+        costs=prepared.costs,
+        budget=prepared.projector.budget,
     )
 
 
 def group_features(
-    structure: Structure, *, scores: Mapping[str, Tensor], costs: Mapping[str, CostModel], budget: Budget
+    structure: Structure,
+    *,
+    scores: Mapping[str, Tensor],
+    errors: Mapping[str, FloatArray],
+    costs: Mapping[str, CostModel],
+    budget: Budget,
 ) -> FloatArray:
-    """[groups, len(GROUP_FEATURES)]"""
+    """[groups, len(GROUP_FEATURES)]
+
+    errors: group → [units + 1], the relative error of what reads the group, by how many of its units are kept.
+    """
     layers = {layer.name: layer for layer in structure.layers}
+    bounded = (costs["macs"], costs["params"], budget.cost)
     rows = [
-        _row(group, index, structure, layers, scores[group.name], costs, budget)
+        [
+            index / max(1, len(structure.groups) - 1),
+            np.log10(group.units),
+            *(_share(cost, structure, index) for cost in bounded),
+            *_geometry([layers[member.layer] for member in group.members]),
+            *(float(group.granularity == name) for name in GRANULARITIES),
+            *_score_quantiles(scores[group.name]),
+            *np.interp(np.multiply(DENSITIES, group.units), np.arange(group.units + 1), errors[group.name]),
+        ]
         for index, group in enumerate(structure.groups)
     ]
     return np.array(rows, np.float64)
 
 
-def _row(
-    group: Group,
-    index: int,
-    structure: Structure,
-    layers: Mapping[str, Layer],
-    scores: Tensor,
-    costs: Mapping[str, CostModel],
-    budget: Budget,
-) -> list[float]:
-    coupled = [layers[member.layer] for member in group.members]
+def _geometry(coupled: Sequence[Layer]) -> list[float]:
+    """`macs` to `depthwise`, of the layers that are coupled in a group."""
     weighted = [layer for layer in coupled if layer.kind != "norm"]
     weights = [layer.outputs * layer.inputs * layer.kernel for layer in weighted]
-    positive = (scores - scores.min().clamp(max=0)).double().numpy()  # criteria may be negative; quantiles are relative
-    quantiles = np.quantile(positive / max(float(positive.max()), 1e-12), QUANTILES)
     return [
-        index / max(1, len(structure.groups) - 1),
-        np.log10(group.units),
-        _share(costs["macs"], structure, index),
-        _share(costs["params"], structure, index),
-        _share(budget.cost, structure, index),
         np.log10(1 + sum(w * layer.positions for w, layer in zip(weights, weighted, strict=True))),
         np.log10(1 + sum(weights)),
         np.log2(len(coupled)),
         np.log2(max(layer.kernel for layer in weighted)),
         np.log2(max(layer.stride for layer in weighted)),
         float(any(layer.depthwise for layer in coupled)),
-        *(float(group.granularity == name) for name in GRANULARITIES),
-        *quantiles.tolist(),
     ]
+
+
+def _score_quantiles(scores: Tensor) -> FloatArray:
+    positive = (scores - scores.min().clamp(max=0)).double().numpy()  # criteria may be negative; quantiles are relative
+    return np.quantile(positive / max(float(positive.max()), 1e-12), QUANTILES)
 
 
 def _share(cost: CostModel, structure: Structure, index: int) -> float:

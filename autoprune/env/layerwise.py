@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
+from autoprune.cost.walk import walk_of
 from autoprune.env.features import GROUP_FEATURES, HIGHEST, LOWEST, STATE_FEATURES
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
@@ -19,6 +20,10 @@ Observation = NDArray[np.float32]
 Action = NDArray[np.float32]
 
 LEAST_DENSITY = 0.02  # what an action of −1 asks for
+SPAN = (1 - LEAST_DENSITY) / 2  # density for 1 of action
+
+FEATURE_NAMES = GROUP_FEATURES + STATE_FEATURES
+CHANGING = len(STATE_FEATURES) - 1  # all but the budget, which is the same throughout
 
 
 class LayerwiseEnv(gymnasium.Env[Observation, Action]):
@@ -26,71 +31,87 @@ class LayerwiseEnv(gymnasium.Env[Observation, Action]):
 
     Action [1] in [−1, 1]: the group's density, −1 = almost nothing kept, 1 = all; it is moved into the interval from
     which the budget can still be met and used up, and onto an allowed level. Observation: GROUP_FEATURES and
-    STATE_FEATURES of the group to decide. info: `executed_action`, what became of the action, on the action's scale;
-    `group`; and at the end `plan` and `outcome`.
+    STATE_FEATURES of the group to decide; the last one is still of the last group. info: `executed_action`, what became
+    of the action, on the action's scale; `group`; and at the end `plan` and `outcome`. LayerwiseVectorEnv is the same
+    for many episodes at once.
     """
 
-    feature_names = GROUP_FEATURES + STATE_FEATURES
+    feature_names = FEATURE_NAMES
 
     def __init__(self, structure: Structure, *, projector: Projector, evaluate: Evaluate, features: FloatArray) -> None:
         self.structure, self.projector = structure, projector
-        self._evaluate, self._features = evaluate, features
-        self._cost, self._dense = projector.budget.cost, projector.budget.dense
-        self.observation_space = gymnasium.spaces.Box(LOWEST, HIGHEST, (len(self.feature_names),), np.float32)
+        self._evaluate = evaluate
+        self.observation_space = layerwise_observations()
         self.action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-        self._group, self._last_density = 0, 1.0
-        self._kept = structure.units
-        self._interval = projector.interval(self._kept, 0)
+        self._names, self._units = structure.names, structure.units.tolist()
+        self._budget, self._dense = projector.budget.relative, projector.budget.dense
+        self._rows = list(observation_rows(features, self._budget))
+        self._executed = [actions[:, None] for actions in executable_actions(structure)]
+        self._walk = walk_of(projector)
+        self._last = self._observe(1.0)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
-        self._start()
-        return self._observe(), {}
+        self._walk.restart()
+        return self._observe(1.0), {}
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        group, units = self._group, self.structure.units[self._group]
-        least, most = self._interval
-        wished = density_of(np.asarray(action, np.float64)[0]) * units
-        kept = self.projector.snap(np.clip(wished, least, most), group)
-        self._kept[group] = np.clip(kept, least, most)
-        self._last_density = float(self._kept[group] / units)
-        info: dict[str, Any] = {
-            "group": self.structure.groups[group].name,
-            "executed_action": np.array([action_of(self._last_density)], np.float32),
-        }
-        self._group += 1
-        if self._group < len(self.structure.groups):
-            self._interval = self.projector.interval(self._kept, self._group)
-            return self._observe(), 0.0, False, False, info
-        plan = self.structure.plan(self._kept)
+        group = self._walk.group
+        if group == len(self._names):
+            raise gymnasium.error.ResetNeeded("all groups are decided: reset() begins the next episode")
+        units = self._units[group]
+        kept = self._walk.decide(density_of(float(action[0])) * units)
+        info: dict[str, Any] = {"group": self._names[group], "executed_action": self._executed[group][kept].copy()}
+        if group + 1 < len(self._names):
+            return self._observe(kept / units), 0.0, False, False, info
+        plan = self.structure.plan(np.array(self._walk.kept))
         outcome = self._evaluate([plan])[0]
-        info |= {"plan": plan, "outcome": outcome}
-        self._group -= 1  # the last observation still describes the last group
-        return self._observe(), outcome.reward, True, False, info
+        observation = self._last.copy()
+        observation[-1] = kept / units
+        return observation, outcome.reward, True, False, info | {"plan": plan, "outcome": outcome}
 
-    def _start(self) -> None:
-        self._group, self._last_density = 0, 1.0
-        self._kept = self.structure.units
-        self._interval = self.projector.interval(self._kept, 0)
+    def _observe(self, last_density: float) -> Observation:
+        walk, units, dense = self._walk, self._units[self._walk.group], self._dense
+        (floor, ceiling), (least, most) = walk.costs, walk.interval
+        floor /= dense
+        observation: Observation = self._rows[walk.group].copy()
+        observation[-CHANGING:] = (
+            self._budget - floor, floor, ceiling / dense, least / units, most / units, last_density
+        )  # fmt: skip
+        self._last = observation
+        return observation
 
-    def _observe(self) -> Observation:
-        group, units = self._group, self.structure.units
-        undecided = np.arange(len(units)) >= group
-        extremes = np.where(undecided, np.stack([self.structure.floor, units]), self._kept)
-        floor, ceiling = self._cost(extremes) / self._dense
-        limit = self.projector.budget.relative
-        least, most = self._interval
-        state = (limit, limit - floor, floor, ceiling, least / units[group], most / units[group], self._last_density)
-        return np.concatenate([self._features[group], state]).astype(np.float32)
+
+def layerwise_observations() -> gymnasium.spaces.Box[np.float32]:
+    return gymnasium.spaces.Box(LOWEST, HIGHEST, (len(FEATURE_NAMES),), np.float32)
+
+
+def observation_rows(features: FloatArray, budget: float) -> Observation:
+    """[groups, features and state]: what is the same in every episode, zeros elsewhere. budget: over dense."""
+    state = np.zeros((len(features), 1 + CHANGING))
+    state[:, 0] = budget
+    return np.concatenate([features, state], axis=1).astype(np.float32)
+
+
+def executable_actions(structure: Structure) -> list[Action]:
+    """For each group [units + 1]: the action that asks for so many units. Groups of one size share theirs."""
+    sizes = structure.units.tolist()
+    known = {units: actions_of(np.arange(units + 1) / units).astype(np.float32) for units in set(sizes)}
+    return [known[units] for units in sizes]
 
 
 def density_of(action: float) -> float:
     """[−1, 1] → the density that is asked for, in [LEAST_DENSITY, 1]."""
-    return LEAST_DENSITY + (1 - LEAST_DENSITY) * (float(np.clip(action, -1, 1)) + 1) / 2
+    return LEAST_DENSITY + SPAN * (min(max(action, -1.0), 1.0) + 1.0)
 
 
-def action_of(density: float) -> float:
-    """The action that asks for a density; below LEAST_DENSITY it is −1."""
-    return float(np.clip(2 * (density - LEAST_DENSITY) / (1 - LEAST_DENSITY) - 1, -1, 1))
+def densities_of(actions: FloatArray) -> FloatArray:
+    """density_of for arrays, to the last bit."""
+    return LEAST_DENSITY + SPAN * (np.minimum(np.maximum(actions, -1.0), 1.0) + 1.0)
+
+
+def actions_of(densities: FloatArray) -> FloatArray:
+    """The actions that ask for densities; below LEAST_DENSITY they are −1."""
+    return np.clip((densities - LEAST_DENSITY) / SPAN - 1, -1, 1)

@@ -1,17 +1,28 @@
-"""Environments from a task and a budget, for `gymnasium.make`; the settings not named here are the main job's own."""
+"""Environments from a task and a budget, for `gymnasium.make` and `gymnasium.make_vec`.
+
+The settings not named here are the main job's own, but that nothing is raced: a plan's reward is its own, whichever
+other plans are evaluated together with it.
+"""
 
 from functools import partial
+from typing import TypedDict
 
 import numpy as np
 
+from autoprune.cost.model import FloatArray
+from autoprune.cost.projection import Projector
+from autoprune.env.batched import LayerwiseVectorEnv, OneShotVectorEnv
 from autoprune.env.features import features_of
-from autoprune.env.layerwise import LayerwiseEnv
+from autoprune.env.layerwise import Evaluate, LayerwiseEnv
 from autoprune.env.one_shot import OneShotEnv
 from autoprune.evaluation import judge, reward
+from autoprune.evaluation.least_squares import LeastSquares
 from autoprune.evaluation.prepare import Prepared, prepare
-from autoprune.evaluation.repair import BatchNormRepair
+from autoprune.evaluation.repair import Repair
+from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.importance.magnitude import magnitude
 from autoprune.seeding import torch_generator
+from autoprune.structure.groups import IntArray, Structure
 from autoprune.task.shipped import shipped_task
 from autoprune.task.task import Task
 
@@ -21,13 +32,14 @@ def layerwise(*, task: str | Task, budget: str | None = None, proxy_samples: int
 
     task: a shipped task's name or a Task of your own. proxy_samples: of the search role; None: half, at most 500.
     """
-    prepared = _prepared(task, budget, proxy_samples)
-    return LayerwiseEnv(
-        prepared.structure,
-        projector=prepared.projector,
-        evaluate=prepared.objective.evaluate,
-        features=features_of(prepared),
-    )
+    return LayerwiseEnv(**_parts(_prepared(task, budget, proxy_samples)))
+
+
+def layerwise_vector(
+    *, num_envs: int, task: str | Task, budget: str | None = None, proxy_samples: int | None = None
+) -> LayerwiseVectorEnv:
+    """`gym.make_vec("autoprune/Layerwise-v0", num_envs=64, task="digits", budget="macs:0.5")`"""
+    return LayerwiseVectorEnv(num_envs=num_envs, **_parts(_prepared(task, budget, proxy_samples)))
 
 
 def one_shot(
@@ -43,15 +55,43 @@ def one_shot(
     correction: actions correct the uniform plan, instead of being densities; reach: how far (OneShotEnv).
     """
     prepared = _prepared(task, budget, proxy_samples)
-    projector = prepared.projector
-    return OneShotEnv(
-        prepared.structure,
-        projector=projector,
-        evaluate=prepared.objective.evaluate,
-        features=features_of(prepared),
-        prior=projector.project(np.ones(len(prepared.structure.groups))) if correction else None,
-        reach=reach,
-    )
+    return OneShotEnv(prior=_uniform(prepared) if correction else None, reach=reach, **_parts(prepared))
+
+
+def one_shot_vector(
+    *,
+    num_envs: int,
+    task: str | Task,
+    budget: str | None = None,
+    proxy_samples: int | None = None,
+    correction: bool = False,
+    reach: float = 1.5,
+) -> OneShotVectorEnv:
+    """`gym.make_vec("autoprune/OneShot-v0", num_envs=64, task="digits", budget="macs:0.5")`"""
+    prepared = _prepared(task, budget, proxy_samples)
+    prior = _uniform(prepared) if correction else None
+    return OneShotVectorEnv(num_envs=num_envs, prior=prior, reach=reach, **_parts(prepared))
+
+
+class _Parts(TypedDict):
+    structure: Structure
+    projector: Projector
+    evaluate: Evaluate
+    features: FloatArray
+
+
+def _parts(prepared: Prepared) -> _Parts:
+    """What every environment is made of."""
+    return {
+        "structure": prepared.structure,
+        "projector": prepared.projector,
+        "evaluate": prepared.objective.evaluate,
+        "features": features_of(prepared),
+    }
+
+
+def _uniform(prepared: Prepared) -> IntArray:
+    return prepared.projector.project(np.ones(len(prepared.structure.groups)))
 
 
 def _prepared(task: str | Task, budget: str | None, proxy_samples: int | None) -> Prepared:
@@ -60,13 +100,11 @@ def _prepared(task: str | Task, budget: str | None, proxy_samples: int | None) -
         task,
         budget=budget,
         importance=partial(magnitude, order=1, read=False),
-        repair=BatchNormRepair(),
+        repair=Repair(batch_norm=True, least_squares=LeastSquares(ridge=0.001, rows=8192)),
         score=judge.kl,
         reward=reward.under_budget,
         round_to=1,
         min_units=1,
-        proxy_samples=proxy_samples,
-        batch_size=500,
-        precision="auto",
+        evaluation=EvaluationSettings(proxy_samples=proxy_samples),
         generator=torch_generator(0, "importance"),
     )

@@ -1,23 +1,16 @@
 """The whole plan as one action: either the groups' densities, or a correction to a prior plan."""
 
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
 import numpy as np
-from numpy.typing import NDArray
 
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.env.features import HIGHEST, LOWEST
-from autoprune.env.layerwise import LEAST_DENSITY
-from autoprune.evaluation.outcome import Outcome
-from autoprune.plan import PruningPlan
+from autoprune.env.layerwise import Action, Evaluate, Observation, actions_of, densities_of
 from autoprune.structure.groups import IntArray, Structure
-
-Evaluate = Callable[[Sequence[PruningPlan]], list[Outcome]]
-Observation = NDArray[np.float32]
-Action = NDArray[np.float32]
 
 
 class OneShotEnv(gymnasium.Env[Observation, Action]):
@@ -26,7 +19,7 @@ class OneShotEnv(gymnasium.Env[Observation, Action]):
     Without a prior, an action is the groups' densities, −1 = almost nothing kept, 1 = all. With a prior plan it is a
     correction: the density wished for is the prior's times exp(reach · action), so that 0 is the prior. Either way the
     wish is scaled until it fills the budget. Observation: GROUP_FEATURES of every group and the budget over dense.
-    info: `executed_action`, `plan`, `outcome`.
+    info: `executed_action`, `plan`, `outcome`. OneShotVectorEnv is the same for many episodes at once.
     """
 
     def __init__(
@@ -36,15 +29,13 @@ class OneShotEnv(gymnasium.Env[Observation, Action]):
         projector: Projector,
         evaluate: Evaluate,
         features: FloatArray,
-        prior: IntArray | None = None,
+        prior: IntArray | FloatArray | None = None,
         reach: float = 1.5,
     ) -> None:
-        if reach <= 0:
-            raise ValueError(f"reach must be positive, got {reach}")
         self.structure, self.projector = structure, projector
-        self._evaluate, self._reach = evaluate, reach
-        self._prior = None if prior is None else np.asarray(prior, np.float64) / structure.units
-        self._observation = np.append(features.ravel(), projector.budget.relative).astype(np.float32)
+        self._evaluate = evaluate
+        self._scale = PlanScale(None if prior is None else prior / structure.units, reach)
+        self._observation = one_shot_observation(features, projector)
         self.observation_space = gymnasium.spaces.Box(LOWEST, HIGHEST, self._observation.shape, np.float32)
         self.action_space = gymnasium.spaces.Box(-1, 1, (len(structure.groups),), np.float32)
 
@@ -55,22 +46,36 @@ class OneShotEnv(gymnasium.Env[Observation, Action]):
         return self._observation.copy(), {}
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        kept = self.projector.project(self._density(np.asarray(action, np.float64)))
+        kept = self.projector.project(self._scale.density(np.asarray(action, np.float64)))
         plan = self.structure.plan(kept)
         outcome = self._evaluate([plan])[0]
-        info = {"plan": plan, "outcome": outcome, "executed_action": self._action(kept / self.structure.units)}
+        info = {"plan": plan, "outcome": outcome, "executed_action": self._scale.action(kept / self.structure.units)}
         return self._observation.copy(), outcome.reward, True, False, info
 
-    def _density(self, action: FloatArray) -> FloatArray:
-        action = np.clip(action, -1, 1)
-        if self._prior is None:
-            return LEAST_DENSITY + (1 - LEAST_DENSITY) * (action + 1) / 2
-        return np.minimum(1.0, self._prior * np.exp(self._reach * action))
 
-    def _action(self, density: FloatArray) -> Action:
-        """What of a density can be said as an action: the inverse of `_density` within [−1, 1]."""
-        if self._prior is None:
-            action = 2 * (density - LEAST_DENSITY) / (1 - LEAST_DENSITY) - 1
-        else:
-            action = np.log(density / self._prior) / self._reach
-        return np.clip(action, -1, 1).astype(np.float32)
+@dataclass(frozen=True, slots=True, eq=False)
+class PlanScale:
+    """What actions [..., groups] mean: densities, or corrections to `prior`, the densities of a plan [groups]."""
+
+    prior: FloatArray | None
+    reach: float
+
+    def __post_init__(self) -> None:
+        if self.reach <= 0:
+            raise ValueError(f"reach must be positive, got {self.reach}")
+
+    def density(self, action: FloatArray) -> FloatArray:
+        if self.prior is None:
+            return densities_of(action)
+        return np.minimum(1.0, self.prior * np.exp(self.reach * np.clip(action, -1, 1)))
+
+    def action(self, density: FloatArray) -> Action:
+        """What of a density can be said as an action: the inverse of `density` within [−1, 1]."""
+        if self.prior is None:
+            return actions_of(density).astype(np.float32)
+        return np.clip(np.log(density / self.prior) / self.reach, -1, 1).astype(np.float32)
+
+
+def one_shot_observation(features: FloatArray, projector: Projector) -> Observation:
+    """All groups' features one after the other, and the budget over dense."""
+    return np.append(features.ravel(), projector.budget.relative).astype(np.float32)

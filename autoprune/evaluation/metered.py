@@ -6,6 +6,7 @@ from autoprune.evaluation.objective import Objective
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 
+SEARCH = "search"  # the phase in which plans may be raced
 Record = Callable[[Outcome, int, str], None]  # (outcome, evaluation number from 1, phase)
 
 
@@ -27,16 +28,19 @@ class MeteredObjective:
     def left(self) -> int:
         return self.limit - self.spent
 
-    def evaluate(self, plans: Sequence[PruningPlan], *, phase: str = "search") -> list[Outcome]:
-        """The outcomes of the plans. Raises EvaluationsSpent once those that were still paid for are recorded."""
-        outcomes = []
-        for plan in plans[: self.left]:
-            outcome = self._objective.evaluate([plan])[0]
+    def evaluate(self, plans: Sequence[PruningPlan], *, phase: str = SEARCH) -> list[Outcome]:
+        """The outcomes of the plans; those of the search itself are raced against each other and the best so far.
+
+        Raises EvaluationsSpent once those that were still paid for are recorded.
+        """
+        racing = phase == SEARCH
+        against = self.best.plan if racing and self.best is not None else None
+        outcomes = self._objective.evaluate(plans[: self.left], against=against, whole=not racing)
+        for outcome in outcomes:
             self.spent += 1
-            if outcome.feasible and (self.best is None or outcome.reward > self.best.reward):
+            if outcome.feasible and outcome.whole and (self.best is None or outcome.reward > self.best.reward):
                 self.best = outcome
             self._record(outcome, self.spent, phase)
-            outcomes.append(outcome)
         if len(outcomes) < len(plans):
             raise EvaluationsSpent(f"all {self.limit} evaluations are spent")
         return outcomes

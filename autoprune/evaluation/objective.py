@@ -1,89 +1,174 @@
 """The objective: plan → outcome. Everything that searches calls this and nothing else."""
 
-import time
+import itertools
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-import torch
+import numpy as np
 
 from autoprune.cost.budget import Budget
 from autoprune.cost.model import CostModel
-from autoprune.evaluation.judge import Judge, Score
-from autoprune.evaluation.ordered import OrderedNetwork
-from autoprune.evaluation.outcome import Outcome
-from autoprune.evaluation.repair import Repair
+from autoprune.evaluation.axes import Kept
+from autoprune.evaluation.judge import Score
+from autoprune.evaluation.outcome import Judged, Metrics, Outcome, joined
+from autoprune.evaluation.race import Race, Rewards
 from autoprune.evaluation.reward import Reward
+from autoprune.evaluation.store import Context
+from autoprune.evaluation.workers import Failure, Job, Pool
 from autoprune.plan import PruningPlan
-from autoprune.structure.edit import Ranking
-from autoprune.structure.groups import Structure
-from autoprune.task.task import Role, Task
-from autoprune.task.training import supports_bf16
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+UNKNOWN = Metrics(math.nan, math.nan, math.nan, math.nan, 0)
 
 
+@dataclass(slots=True, eq=False)
 class Objective:
     """Says how good and how cheap the pruned network is, for any plan, from the search role's proxy samples.
 
-    The units were ranked once; a plan is a set of leading slices of the ordered network, repaired in its own forward
-    pass and judged against cached dense outputs. A plan is never computed twice.
+    A plan is judged batch by batch in the pool, and every judged batch is in the store before anybody hears of it; a
+    batch that the store knows, from whatever run, is not judged again. Several plans at once are raced.
+
+    batches: into which the proxy is cut. divisible: the pool may share out a plan's batches.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        *,
-        structure: Structure,
-        ranking: Ranking,
-        costs: Mapping[str, CostModel],
-        budget: Budget,
-        repair: Repair,
-        score: Score,
-        reward: Reward,
-        proxy: Role,
-        batch_size: int,
-        precision: str,
-    ) -> None:
-        dtype = _dtype(precision, task.device)
-        self.structure, self.costs, self.budget = structure, costs, budget
-        self._score, self._reward = score, reward
-        self._judge = Judge(task, proxy, batch_size=batch_size, dtype=dtype)
-        self._ordered = OrderedNetwork(task.model, structure, ranking, dtype=dtype, prepare=repair.prepare)
-        self._known: dict[PruningPlan, Outcome] = {}
+    costs: Mapping[str, CostModel]
+    budget: Budget
+    score: Score
+    reward: Reward
+    batches: int
+    divisible: bool
+    pool: Pool
+    store: Context | None = None
+    race: Race | None = None
+    _judged: dict[Kept, list[Judged]] = field(default_factory=dict)
+    _failed: dict[Kept, tuple[int, str]] = field(default_factory=dict)  # on so many batches, and why
+    _worst: tuple[float, float] | None = None  # score and reward
 
-    def evaluate(self, plans: Sequence[PruningPlan]) -> list[Outcome]:
-        """The outcomes of the plans, in their order; equal plans are computed once."""
-        for plan in dict.fromkeys(plans):
-            if plan not in self._known:
-                self._known[plan] = self._compute(plan)
-        return [self._known[plan] for plan in plans]
+    def evaluate(
+        self, plans: Sequence[PruningPlan], *, against: PruningPlan | None = None, whole: bool = False
+    ) -> list[Outcome]:
+        """The outcomes of the plans, in their order; equal plans are judged once.
 
-    def _compute(self, plan: PruningPlan) -> Outcome:
-        start = time.perf_counter()
-        try:
-            metrics = self._judge(self._ordered.at(plan))
-        except FloatingPointError as error:
-            raise FloatingPointError(
-                f"the network pruned by {plan.as_json()} cannot be judged: {error}; try evaluation.precision=fp32"
-            ) from error
-        kept = [plan.kept]
-        cost = {name: float(model(kept)[0]) for name, model in self.costs.items()}  # type: ignore[arg-type]
-        spent = float(self.budget.cost(kept)[0])  # type: ignore[arg-type]
-        score = self._score(metrics)
-        return Outcome(
-            plan=plan,
-            metrics=metrics,
-            cost=cost,
-            score=score,
-            reward=self._reward(metrics, score, spent / self.budget.dense, self.budget.relative),
-            feasible=spent <= self.budget.limit,
-            seconds=time.perf_counter() - start,
-        )
+        Plans are raced against each other and against the plan `against`: all are judged on the first samples, and only
+        those that may still win on more of them. Where one left the race early, its score and reward are those of the
+        plan it was compared with, less what it was behind on the samples that both have seen. whole: no race.
+        A plan that cannot be judged has `failed` set, and the worst score and reward so far.
+        Raises RuntimeError where that happens before any plan could be judged.
+        """
+        different = {plan.kept: plan for plan in plans}
+        rival = None if against is None else against.kept
+        if whole or self.race is None or not self.divisible or len({*different, rival} - {None}) < 2:
+            self._judge(list(different), self.batches)
+            seen, reference = dict.fromkeys(different, self.batches), None
+        else:
+            seen, reference = self._raced(self.race, list(different), rival)
+        failed_last = sorted(different, key=lambda kept: self._fails(kept, seen[kept]))  # they get the others' worst
+        outcomes = {kept: self._outcome(different[kept], seen[kept], reference) for kept in failed_last}
+        return [outcomes[plan.kept] for plan in plans]
 
+    def close(self) -> None:
+        """Ends the pool's workers and closes the store."""
+        self.pool.close()
+        if self.store is not None:
+            self.store.store.close()
 
-def _dtype(precision: str, device: torch.device) -> torch.dtype:
-    """auto: bfloat16 where the device computes in it; it ranks plans as float32 does, in half the time."""
-    if precision == "auto":
-        return torch.bfloat16 if supports_bf16(device) else torch.float32
-    if precision not in PRECISIONS:
-        raise ValueError(f"evaluation.precision must be one of {['auto', *PRECISIONS]}, got {precision!r}")
-    return PRECISIONS[precision]
+    def _raced(self, race: Race, plans: list[Kept], rival: Kept | None) -> tuple[dict[Kept, int], Kept | None]:
+        """How many batches each plan was seen on, and the plan that those that left early are compared with.
+
+        Which it is follows from the plans and the rival alone, whatever is known already.
+        """
+        if rival is not None:
+            self._judge([rival], self.batches)
+            rival = None if self._fails(rival, self.batches) else rival
+        seen, alive = dict.fromkeys(plans, 0), plans
+        for stop in race.stages(self.batches):
+            self._judge(alive, stop)
+            seen |= dict.fromkeys(alive, stop)
+            alive = [kept for kept in alive if not self._fails(kept, stop)]
+            if alive and stop < self.batches:
+                rewards = {kept: self._block_rewards(kept, stop) for kept in alive}
+                samples = joined(self._judged[alive[0]][:stop]).samples
+                to_beat = None if rival is None else self._block_rewards(rival, stop)
+                alive = race.survivors(rewards, samples, to_beat)
+        whole = [*alive, *([] if rival is None else [rival])]
+        return seen, max(whole, key=lambda kept: self._scored(kept, self.batches)[1], default=None)
+
+    def _judge(self, plans: Sequence[Kept], batches: int) -> None:
+        """The plans have been judged on the first batches afterwards, or have failed."""
+        jobs: list[Job] = []
+        for kept in plans:
+            known = self._judged.setdefault(kept, [])
+            if not self._fails(kept, batches) and len(known) < batches:
+                if self.store is not None:
+                    for judged in self.store.get(kept, len(known), batches):
+                        if judged is None:
+                            break
+                        known.append(judged)
+                if len(known) < batches:
+                    jobs.append(Job(kept, len(known), batches))
+        if not jobs:
+            return
+        found: dict[Kept, dict[int, list[Judged]]] = {}
+        for job, answer in self.pool.judge(self._shared_out(jobs)):
+            if isinstance(answer, Failure):
+                fails_on, reason = job.stop, answer.reason
+                self._failed[job.kept] = min(self._failed.get(job.kept, (fails_on, reason)), (fails_on, reason))
+                continue
+            if self.store is not None:
+                self.store.put(job.kept, job.start, answer)
+            found.setdefault(job.kept, {})[job.start] = answer
+        for kept, parts in found.items():
+            if not self._fails(kept, batches):
+                self._judged[kept] += [judged for start in sorted(parts) for judged in parts[start]]
+
+    def _fails(self, kept: Kept, batches: int) -> bool:
+        """The plan is known not to be judged on so many; on fewer it may be."""
+        return kept in self._failed and batches >= self._failed[kept][0]
+
+    def _shared_out(self, jobs: Sequence[Job]) -> list[Job]:
+        """Fewer plans than workers: each plan's batches are shared out among several."""
+        parts = self.pool.size // len(jobs) if self.divisible else 1
+        if parts < 2:
+            return list(jobs)
+        shares = []
+        for job in jobs:
+            cuts = np.linspace(job.start, job.stop, min(parts, job.stop - job.start) + 1).round().astype(int).tolist()
+            shares += [Job(job.kept, start, stop) for start, stop in itertools.pairwise(cuts)]
+        return shares
+
+    def _outcome(self, plan: PruningPlan, seen: int, reference: Kept | None) -> Outcome:
+        """Of a plan that was seen on so many batches, compared with the reference where that is not all."""
+        kept, amounts = plan.kept, np.array(plan.kept)
+        cost = {name: float(model(amounts)) for name, model in self.costs.items()}
+        if self._fails(kept, seen):
+            failed = self._failed[kept][1]
+            if self._worst is None:
+                raise RuntimeError(f"the first plan that was evaluated could not be judged: {failed}")
+            score, reward = self._worst
+            return Outcome(plan, UNKNOWN, cost, score, reward, False, 0.0, whole=False, failed=failed)
+        judged = joined(self._judged[kept][:seen])
+        score, reward = self._scored(kept, seen)
+        if reference is not None and seen < self.batches:
+            all_of, part_of = self._scored(reference, self.batches), self._scored(reference, seen)
+            score = min(score + all_of[0] - part_of[0], all_of[0])  # who has left has not won
+            reward = min(reward + all_of[1] - part_of[1], all_of[1])
+        if self._worst is None or reward < self._worst[1]:
+            self._worst = score, reward
+        feasible = float(self.budget.cost(amounts)) <= self.budget.limit
+        whole = seen == self.batches
+        return Outcome(plan, judged.metrics, cost, score, reward, feasible, judged.seconds, whole)
+
+    def _scored(self, kept: Kept, batches: int) -> tuple[float, float]:
+        """Score and reward on the first batches."""
+        return self._worth(joined(self._judged[kept][:batches]).metrics, self._share(kept))
+
+    def _block_rewards(self, kept: Kept, batches: int) -> Rewards:
+        share = self._share(kept)
+        return np.array([self._worth(block, share)[1] for block in joined(self._judged[kept][:batches]).blocks])
+
+    def _worth(self, metrics: Metrics, share: float) -> tuple[float, float]:
+        score = self.score(metrics)
+        return score, self.reward(metrics, score, share, self.budget.relative)
+
+    def _share(self, kept: Kept) -> float:
+        return float(self.budget.cost(np.array(kept))) / self.budget.dense

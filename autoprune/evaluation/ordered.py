@@ -1,22 +1,28 @@
 """Rank once, slice for ever: a candidate network is a set of views of one ordered network."""
 
 import copy
-from collections.abc import Callable
+from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
 
-from autoprune.plan import PruningPlan
+from autoprune.evaluation.axes import AxisSlices, Kept, touched_axes
+from autoprune.evaluation.folding import fold_batch_norms
+from autoprune.evaluation.least_squares import Reconstruction
 from autoprune.structure.edit import Ranking, is_depthwise, tensor_axes
-from autoprune.structure.groups import Axis, IntArray, Structure
+from autoprune.structure.groups import Structure
+
+REPAIRED_BYTES = 256 * 2**20  # of repaired weights that are kept for the next plan with the same width
 
 
 class OrderedNetwork:
     """The dense network with every group's units permuted, most important first.
 
-    Keeping k units of a group is then a leading slice of every coupled tensor, so `at(plan)` binds views: nothing is
+    Keeping k units of a group is then a leading slice of every coupled tensor, so `at(kept)` binds views: nothing is
     copied, traced or masked. There is one network, so the one that `at` returns is valid until the next call.
-    prepare: what a repair does to the network's layers, once, before they are sliced.
+
+    batch_statistics: candidates normalise by the batch they see; otherwise BatchNorm is folded into the layer before it
+    where that changes nothing. reconstruction: layers read what is left of their inputs by its weights.
     """
 
     def __init__(
@@ -26,115 +32,128 @@ class OrderedNetwork:
         ranking: Ranking,
         *,
         dtype: torch.dtype = torch.float32,
-        prepare: Callable[[nn.Module], None] | None = None,
+        batch_statistics: bool = False,
+        reconstruction: Reconstruction | None = None,
+        example_input: Tensor | None = None,
     ) -> None:
-        self.network = _detached(model, dtype)
-        if prepare is not None:
-            prepare(self.network)
+        self.network = _detached(model)
+        if batch_statistics:
+            judged_by_batch_statistics(self.network)
+        elif reconstruction is None and example_input is not None:
+            fold_batch_norms(self.network, example_input)
+        _cast(self.network, dtype)
         layers = dict(self.network.named_modules())
-        axes = {key: _AxisSlices(structure, *key) for key in _touched_axes(structure)}
+        axes = {key: AxisSlices(structure, *key) for key in touched_axes(structure)}
         for axis_slices in axes.values():
             order = axis_slices.order(ranking)
             layer = layers[axis_slices.layer]
             for key, dim in tensor_axes(layer, axis_slices.axis):
-                setattr(layer, key, _channels_last(getattr(layer, key).index_select(dim, order)))
-        self._layers = [
-            _LayerSlices(layers[name], axes.get((name, "out")), axes.get((name, "in")))
+                layer.__dict__[key] = _channels_last(getattr(layer, key).index_select(dim, order))
+        self.touched = {
+            name: frozenset(index for key, axis in axes.items() if key[0] == name for index, _ in axis.members)
             for name in dict.fromkeys(name for name, _ in axes)
-        ]
+        }
+        self._layers = []
+        for name in self.touched:
+            out, into = axes.get((name, "out")), axes.get((name, "in"))
+            repaired = None
+            if reconstruction is not None and into is not None and name in reconstruction.layers:
+                repaired = _Repaired(reconstruction, name, into, None if out is None else out.order(ranking), dtype)
+            self._layers.append(_LayerSlices(layers[name], out, into, repaired))
 
-    def at(self, plan: PruningPlan) -> nn.Module:
-        """The network that keeps each group's first plan.kept units, on views of the ordered weights."""
+    def at(self, kept: Kept) -> nn.Module:
+        """The network that keeps each group's first kept[g] units, on views of the ordered weights."""
         for layer in self._layers:
-            layer.bind(plan.kept)
+            layer.bind(kept)
         return self.network
 
 
-class _AxisSlices:
-    """Which entries of one axis stay, for any numbers of kept units."""
+def judged_by_batch_statistics(network: nn.Module) -> None:
+    """Every BatchNorm of the detached network normalises by the batch it sees from now on."""
+    for layer in network.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.__dict__["running_mean"] = layer.__dict__["running_var"] = None
 
-    def __init__(self, structure: Structure, layer: str, axis: Axis) -> None:
-        self.layer, self.axis = layer, axis
-        geometry = next(found for found in structure.layers if found.name == layer)
-        self.size = geometry.outputs if axis == "out" else geometry.inputs
-        self.members: list[tuple[int, IntArray]] = [
-            (index, member.positions)
-            for index, group in enumerate(structure.groups)
-            for member in group.members
-            if (member.layer, member.axis) == (layer, axis)
-        ]
-        self._names = structure.names
-        (self.group, positions), *others = self.members
-        self.per_unit = positions.shape[1]
-        # the common case: one group fills the whole axis in unit order, so that keeping is a leading slice
-        self.leading = not others and bool(
-            (positions.ravel() == range(self.size)).all() if positions.size == self.size else False
-        )
-        self._positions = [(index, torch.from_numpy(positions)) for index, positions in self.members]
-        self._cache: dict[tuple[int, ...], Tensor] = {}
 
-    def order(self, ranking: Ranking) -> Tensor:
-        """[size]: the dense entry that comes to stand at each place."""
-        order = torch.arange(self.size)
-        for index, positions in self._positions:
-            order[positions.flatten()] = positions[ranking[self._names[index]].cpu()].flatten()
-        return order
+class _Repaired:
+    """One layer's weights and bias as the reconstruction has them, its outputs in order of importance."""
 
-    def entries(self, kept: tuple[int, ...]) -> Tensor:
-        """The places that stay where they are not a leading slice (concatenations, grouped convolutions)."""
-        key = tuple(kept[index] for index, _ in self.members)
-        if key not in self._cache:
-            stays = torch.ones(self.size, dtype=torch.bool)
-            for index, positions in self._positions:
-                stays[positions[kept[index] :].flatten()] = False
-            self._cache[key] = stays.nonzero().flatten()
-        return self._cache[key]
+    def __init__(
+        self, reconstruction: Reconstruction, layer: str, into: AxisSlices, order: Tensor | None, dtype: torch.dtype
+    ) -> None:
+        self._reconstruction, self._layer, self._order, self._dtype = reconstruction, layer, order, dtype
+        self._groups = [index for index, _ in into.members]
+        self._known: OrderedDict[Kept, dict[str, Tensor]] = OrderedDict()
+        self._bytes = 0
+
+    def tensors(self, kept: Kept) -> dict[str, Tensor]:
+        """weight [all outputs, kept inputs, ...] and, where the layer has one, bias [all outputs]."""
+        key = tuple(kept[index] for index in self._groups)
+        if key not in self._known:
+            found = {"weight": self._reconstruction.weight(self._layer, kept)}
+            bias = self._reconstruction.bias(self._layer, kept)
+            if bias is not None:
+                found["bias"] = bias
+            if self._order is not None:
+                found = {name: tensor.index_select(0, self._order) for name, tensor in found.items()}
+            self._known[key] = {name: _channels_last(tensor.to(self._dtype)) for name, tensor in found.items()}
+            self._bytes += sum(tensor.nbytes for tensor in self._known[key].values())
+            while self._bytes > REPAIRED_BYTES and len(self._known) > 1:
+                _, oldest = self._known.popitem(last=False)
+                self._bytes -= sum(tensor.nbytes for tensor in oldest.values())
+        self._known.move_to_end(key)
+        return self._known[key]
 
 
 class _LayerSlices:
     """Binds one layer's tensors and widths to a plan."""
 
-    def __init__(self, layer: nn.Module, out: _AxisSlices | None, into: _AxisSlices | None) -> None:
-        self.layer, self.out, self.into = layer, out, into
+    def __init__(
+        self, layer: nn.Module, out: AxisSlices | None, into: AxisSlices | None, repaired: _Repaired | None
+    ) -> None:
+        self.layer, self.out, self.into, self.repaired = layer, out, into, repaired
         self.full: dict[str, Tensor] = {key: getattr(layer, key) for key, _ in tensor_axes(layer, "out")}
         self.depthwise = is_depthwise(layer)
 
-    def bind(self, kept: tuple[int, ...]) -> None:
+    def bind(self, kept: Kept) -> None:
         values = self.layer.__dict__  # tensors are plain attributes here, and Module.__setattr__ is slow
-        for key, tensor in self.full.items():
+        tensors = self.full if self.repaired is None else self.full | self.repaired.tensors(kept)
+        for key, tensor in tensors.items():
             if self.out is not None:
                 tensor = _cut(tensor, 0, self.out, kept)
-            if key == "weight" and self.into is not None:
+            if key == "weight" and self.into is not None and self.repaired is None:
                 tensor = _cut(tensor, 1, self.into, kept)
             values[key] = tensor
         if self.depthwise:
             values["groups"] = len(values["weight"])
 
 
-def _cut(tensor: Tensor, dim: int, axis: _AxisSlices, kept: tuple[int, ...]) -> Tensor:
+def _cut(tensor: Tensor, dim: int, axis: AxisSlices, kept: Kept) -> Tensor:
     if axis.leading:
         return tensor.narrow(dim, 0, kept[axis.group] * axis.per_unit)
     return tensor.index_select(dim, axis.entries(kept))
 
 
-def _touched_axes(structure: Structure) -> list[tuple[str, Axis]]:
-    return list(dict.fromkeys((m.layer, m.axis) for group in structure.groups for m in group.members))
-
-
-def _detached(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+def _detached(model: nn.Module) -> nn.Module:
     """A copy whose parameters and buffers are plain attributes, so that they can be rebound to views."""
     network = copy.deepcopy(model).eval().requires_grad_(False)
     for layer in network.modules():
         for store in (layer._parameters, layer._buffers):
             for key in list(store):
                 tensor = store.pop(key)
-                if tensor is not None:
-                    tensor = tensor.detach()
-                    # BatchNorm keeps its few numbers in fp32: torch's kernels mix them with low-precision activations
-                    low = tensor.is_floating_point() and not isinstance(layer, nn.modules.batchnorm._BatchNorm)
-                    tensor = _channels_last(tensor.to(dtype) if low else tensor)
-                layer.__dict__[key] = tensor
+                layer.__dict__[key] = None if tensor is None else _channels_last(tensor.detach())
+        if getattr(layer, "inplace", False):
+            layer.__dict__["inplace"] = False  # what a layer has returned stays as it was (evaluation/prefix.py)
     return network
+
+
+def _cast(network: nn.Module, dtype: torch.dtype) -> None:
+    """Tensors of a detached network; BatchNorm keeps its few numbers in fp32, which torch's kernels mix with any."""
+    for layer in network.modules():
+        if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            for key, value in layer.__dict__.items():
+                if isinstance(value, Tensor) and value.is_floating_point():
+                    layer.__dict__[key] = value.to(dtype)
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

@@ -2,27 +2,39 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoprune.cost.budget import parse_budget
-from autoprune.cost.model import CostModel, macs, parameter_bytes, params
+from autoprune.cost.model import CostModel, FloatArray, macs, parameter_bytes, params
 from autoprune.cost.projection import Projector
+from autoprune.evaluation.build import Candidates, build_objective
+from autoprune.evaluation.folding import followers
 from autoprune.evaluation.judge import Score
+from autoprune.evaluation.least_squares import LeastSquares, Reconstruction, reconstruct
 from autoprune.evaluation.objective import Objective
 from autoprune.evaluation.repair import Repair
 from autoprune.evaluation.reward import Reward
+from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.importance.criterion import Importance, rank
-from autoprune.structure.edit import Ranking
+from autoprune.plan import PruningPlan
+from autoprune.structure.edit import Ranking, shrink
 from autoprune.structure.graph import find_structure
-from autoprune.structure.groups import Structure
+from autoprune.structure.groups import Group, Structure
 from autoprune.task.task import Role, Task
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A task made ready for searching. held_out: the search samples that rewards never see, to choose a plan by."""
+    """A task made ready for searching.
+
+    errors: group → how much of its readers' outputs is lost with its first k units only [units + 1], in closed form.
+    held_out: the search samples that rewards never see, to choose a plan by. measured: what was found out about this
+    machine: precision, batch size, and how well the precision ranks.
+    """
 
     task: Task
     structure: Structure
@@ -32,8 +44,24 @@ class Prepared:
     projector: Projector
     objective: Objective
     repair: Repair
+    reconstruction: Reconstruction
+    errors: Mapping[str, FloatArray]
     score: Score
     held_out: Role
+    measured: Mapping[str, Any]
+
+    def pruned(self, plan: PruningPlan) -> nn.Module:
+        """The smaller network, repaired from the calibration role; no gradient step was made."""
+        network = shrink(self.task.model, self.structure, plan, self.ranking)
+        self.repair.apply(
+            network,
+            plan,
+            structure=self.structure,
+            ranking=self.ranking,
+            reconstruction=self.reconstruction,
+            calibration=self.task.data.calibration,
+        )
+        return network
 
 
 def prepare(
@@ -46,41 +74,52 @@ def prepare(
     reward: Reward,
     round_to: int,
     min_units: int,
-    proxy_samples: int | None,
-    batch_size: int,
-    precision: str,
+    evaluation: EvaluationSettings,
     generator: torch.Generator,
 ) -> Prepared:
     """Finds the task's groups, ranks their units, resolves the budget and builds the objective.
 
-    budget: `cost:amount`, or None for the one the task suggests. proxy_samples: how many of the search role's samples
-    rewards are made of, the others are held out; None: half of them, at most 500.
-    Raises ValueError where something does not fit.
+    budget: `cost:amount`, or None for the one the task suggests. Raises ValueError where something does not fit.
     """
     text = budget or task.budget
     if text is None:
         raise ValueError(f"task {task.name!r} suggests no budget; give one, such as budget=macs:0.5")
-    proxy, held_out = _split(task.data.search, proxy_samples)
+    proxy, held_out = _split(task.data.search, evaluation.proxy_samples)
     structure = find_structure(task.model, task.example_input, keep=task.keep, round_to=round_to, min_units=min_units)
     counted = (macs(structure), params(structure), parameter_bytes(structure))
     costs: dict[str, CostModel] = {cost.name: cost for cost in counted}
     projector = Projector(structure, parse_budget(text, costs, structure))
     scores = importance(task.model, structure, task.data.calibration, loss=task.loss, generator=generator)
     ranking = rank(scores, structure, criterion=_name(importance))
-    objective = Objective(
-        task,
-        structure=structure,
-        ranking=ranking,
-        costs=costs,
-        budget=projector.budget,
-        repair=repair,
-        score=score,
-        reward=reward,
-        proxy=proxy,
-        batch_size=batch_size,
-        precision=precision,
+    reconstruction = reconstruct(
+        task.model,
+        structure,
+        ranking,
+        task.data.calibration,
+        settings=repair.least_squares or CURVES,
+        centred=frozenset(followers(task.model, task.example_input)) if repair.batch_norm else frozenset(),
+        generator=torch.Generator().manual_seed(0),  # the same rows for all seeds, which can share what they judge
     )
-    return Prepared(task, structure, scores, ranking, costs, projector, objective, repair, score, held_out)
+    candidates = Candidates(task, structure, ranking, repair, reconstruction, proxy)
+    objective, measured = build_objective(
+        candidates, costs=costs, projector=projector, score=score, reward=reward, settings=evaluation
+    )
+    errors = {group.name: _error(reconstruction, group) for group in structure.groups}
+    return Prepared(
+        task, structure, scores, ranking, costs, projector, objective, repair, reconstruction, errors, score, held_out,
+        measured,
+    )  # fmt: skip
+
+
+CURVES = LeastSquares(ridge=1e-3, rows=4096)  # where nothing is repaired by them: only their errors are looked at
+
+
+def _error(reconstruction: Reconstruction, group: Group) -> FloatArray:
+    """Of a group none of whose readers could be solved for, the share of its units that is gone."""
+    try:
+        return reconstruction.group_error(group.name)
+    except KeyError:
+        return 1 - np.arange(group.units + 1) / group.units
 
 
 def _name(importance: Importance) -> str:

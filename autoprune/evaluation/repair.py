@@ -1,66 +1,90 @@
 """Cheap repairs of a pruned network before it is judged; without one the reward is noise (docs/design.md)."""
 
-from typing import Protocol
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from autoprune.evaluation.axes import AxisSlices
+from autoprune.evaluation.least_squares import LeastSquares, Reconstruction
+from autoprune.plan import PruningPlan
+from autoprune.structure.edit import Ranking, kept_entries
+from autoprune.structure.groups import Structure
 from autoprune.task.task import Role
 
 BATCH = 500
 
 
-class Repair(Protocol):
-    """Two ways to the same end: while candidates are judged, and for good on the network that is handed out."""
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What is done for a pruned network without a gradient step; the parts can be combined.
 
-    def prepare(self, network: nn.Module) -> None:
-        """Makes every candidate that shares this network's layers repair itself in its own forward pass."""
-        ...
+    batch_norm: BatchNorm's statistics are measured on the pruned network (EagleEye, arXiv 2007.02491). A candidate
+    normalises by the batch it is judged on, which costs no extra pass; the network that is handed out gets the
+    statistics of the calibration role.
+    least_squares: layers that read pruned units get the weights that best restore their dense outputs (as in He et al.,
+    arXiv 1707.06168, for every width by one factorisation).
 
-    def apply(self, network: nn.Module, calibration: Role) -> None:
-        """Repairs the network in place, from the calibration role."""
-        ...
-
-
-class NoRepair:
-    """Judges the pruned weights as they are."""
-
-    def prepare(self, network: nn.Module) -> None:
-        pass
-
-    def apply(self, network: nn.Module, calibration: Role) -> None:
-        pass
-
-
-class BatchNormRepair:
-    """BatchNorm's statistics measured on the pruned network (EagleEye, arXiv 2007.02491).
-
-    A candidate normalises by the statistics of the batch it is judged on, which costs no extra pass; the network that
-    is handed out gets the statistics of the calibration role.
+    >>> Repair(batch_norm=True)
+    Repair(batch_norm=True, least_squares=None)
     """
 
-    def prepare(self, network: nn.Module) -> None:
-        for layer in _batch_norms(network):
-            layer.__dict__["running_mean"] = layer.__dict__["running_var"] = None
+    batch_norm: bool
+    least_squares: LeastSquares | None = None
 
-    @torch.no_grad()
-    def apply(self, network: nn.Module, calibration: Role) -> None:
-        layers = _batch_norms(network)
-        momenta = [layer.momentum for layer in layers]
-        for layer in layers:
-            layer.reset_running_stats()
-            layer.momentum = None  # a cumulative average over the batches
-            layer.train()
-        for batch in calibration.inputs.split(BATCH):
-            network(batch)
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
-            layer.eval()
+    def apply(
+        self,
+        network: nn.Module,
+        plan: PruningPlan,
+        *,
+        structure: Structure,
+        ranking: Ranking,
+        reconstruction: Reconstruction,
+        calibration: Role,
+    ) -> None:
+        """Repairs a network, shrunk by the plan, for good and in place."""
+        if self.least_squares is not None:
+            write_reconstruction(network, plan, structure, ranking, reconstruction)
+        if self.batch_norm:
+            measure_batch_norms(network, calibration)
 
 
-def _batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    return [
+@torch.no_grad()
+def write_reconstruction(
+    network: nn.Module, plan: PruningPlan, structure: Structure, ranking: Ranking, reconstruction: Reconstruction
+) -> None:
+    """The shrunk network's layers read their inputs by the reconstruction's weights."""
+    entries = kept_entries(structure, plan, ranking)
+    for name in reconstruction.layers:
+        if (name, "in") not in entries:
+            continue  # all of its inputs are there
+        layer = network.get_submodule(name)
+        weight, bias = reconstruction.weight(name, plan.kept), reconstruction.bias(name, plan.kept)
+        axis = AxisSlices(structure, name, "in")
+        weight = weight.index_select(1, axis.order(ranking)[axis.entries(plan.kept)].argsort())  # as shrink orders them
+        rows = entries.get((name, "out"))
+        if rows is not None:
+            weight, bias = weight.index_select(0, rows), None if bias is None else bias.index_select(0, rows)
+        layer.get_parameter("weight").copy_(weight)
+        if bias is not None:
+            layer.get_parameter("bias").copy_(bias)
+
+
+@torch.no_grad()
+def measure_batch_norms(network: nn.Module, calibration: Role) -> None:
+    """Every BatchNorm's running statistics are those of the calibration samples in this network."""
+    layers = [
         layer
         for layer in network.modules()
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats
     ]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a cumulative average over the batches
+        layer.train()
+    for batch in calibration.inputs.split(BATCH):
+        network(batch)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+        layer.eval()

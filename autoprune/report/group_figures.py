@@ -6,10 +6,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
 
 from autoprune.report.contents import Contents, Json, column
 from autoprune.report.drawing import COLOURS, MARKERS, Picture, picture, shortened
 
+FloatArray = NDArray[np.float64]
 PRUNED = ("uniform", "sensitivity", "searched")
 DASHED = (0, (4, 2))
 
@@ -60,7 +62,7 @@ def curves(contents: Contents) -> Picture | None:
     """How accuracy falls when one group alone loses units."""
     if not contents.curves:
         return None
-    names, units = list(contents.curves), _units(contents)
+    names, units, restored = list(contents.curves), _units(contents), _restored(contents)
     marks = {name: density for name, density in _densities(contents).items() if name != "sensitivity"}
 
     def rows(columns: int) -> int:
@@ -73,15 +75,19 @@ def curves(contents: Contents) -> Picture | None:
             for name, density in marks.items():
                 style = "-" if name == "searched" else DASHED
                 axes.axvline(density[group], color=COLOURS[name], lw=1.4, ls=style)
+            if group in restored:
+                left = restored[group]
+                axes.plot(np.linspace(0, 1, len(left)), left, color=COLOURS["muted"], lw=1.2, alpha=0.6)
             _draw_curve(axes, contents.curves[group], units=units.get(group))
             title = shortened(group, longest=14 if narrow else 19)
             axes.set_title(title, fontsize=11, color=COLOURS["ink"], pad=3, loc="left")
         for axes in grid.flat[len(names) :]:
             axes.set_axis_off()
         figure.supxlabel("% of the group's units kept", fontsize=12.5, color=COLOURS["muted"])
-        figure.supylabel("accuracy, %", fontsize=12.5, color=COLOURS["muted"])
+        figure.supylabel("%" if restored else "accuracy, %", fontsize=12.5, color=COLOURS["muted"])
 
     key = [("ink", "line", "accuracy with only this group pruned")]
+    key += [("muted", "line", "energy of its readers' outputs that is left")] if restored else []
     key += [(name, "line" if name == "searched" else "dash", f"what the {name} plan keeps") for name in marks]
     caption = "On search data, without recovery. What groups can lose alone is not what they can lose together."
     height = {narrow: 44 + 96 * rows(3 if narrow else 6) for narrow in (False, True)}
@@ -104,6 +110,12 @@ def _densities(contents: Contents) -> dict[str, dict[str, float]]:
     """Of each plan that the run compares: group → fraction of its units kept."""
     found = {name: contents.network(name) for name in PRUNED}
     return {name: network.density for name, network in found.items() if network is not None}
+
+
+def _restored(contents: Contents) -> dict[str, FloatArray]:
+    """Group → how much of its readers' outputs the best weights restore from its first units, [units + 1]."""
+    groups = contents.structure.get("groups") or []
+    return {g["name"]: 1 - np.array(g["reconstruction_error"]) for g in groups if "reconstruction_error" in g}
 
 
 def _units(contents: Contents) -> dict[str, int]:

@@ -1,15 +1,18 @@
 """Reinforcement learning as a search: an agent proposes plans, and its policy is kept."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import VectorEnv
 
 from autoprune.agent.bundle import Training, save_policy
 from autoprune.agent.learn import check_length, learn
 from autoprune.agent.policy import Policy
 from autoprune.agent.spec import AgentSpec
 from autoprune.cost.model import FloatArray
+from autoprune.env.batched import LayerwiseVectorEnv, OneShotVectorEnv
 from autoprune.env.discrete import DiscreteLevels
 from autoprune.env.features import GROUP_FEATURES
 from autoprune.env.layerwise import LayerwiseEnv
@@ -48,15 +51,8 @@ def search(
     check_length(agent, problem.objective.left - charged, steps)
     start = _prior_kept(problem, prior, rng)
 
-    def environment() -> gymnasium.Env:
-        env: gymnasium.Env
-        parts = {"projector": problem.projector, "evaluate": problem.objective.evaluate, "features": problem.features}
-        if mode == "one_shot":
-            return OneShotEnv(problem.structure, prior=start, reach=reach or 1.0, **parts)  # type: ignore[arg-type]
-        env = LayerwiseEnv(problem.structure, **parts)  # type: ignore[arg-type]
-        return env if levels is None else DiscreteLevels(env, levels=levels)
-
-    apart, updates = environment(), 0
+    parts = _parts(problem, mode=mode, prior=start, reach=reach)
+    apart, updates = _one(mode, parts, levels=levels), 0
 
     def on_update(policy: Policy) -> None:
         nonlocal updates
@@ -66,7 +62,7 @@ def search(
 
     learned = learn(
         agent,
-        env=environment(),
+        env=_one(mode, parts, levels=levels) if agent.off_policy else _batch(mode, parts, agent.parallel_episodes),
         episode_steps=steps,
         episodes=problem.objective.left,
         seed=int(rng.integers(2**31)),
@@ -97,6 +93,29 @@ def play(env: gymnasium.Env, policy: Policy) -> None:
     while not over:
         observation, _, terminated, truncated, _ = env.step(policy.act(observation))
         over = terminated or truncated
+
+
+def _parts(problem: Problem, *, mode: Mode, prior: FloatArray | None, reach: float | None) -> dict[str, Any]:
+    """What every environment of this search is made of."""
+    parts = {
+        "structure": problem.structure,
+        "projector": problem.projector,
+        "evaluate": problem.objective.evaluate,
+        "features": problem.features,
+    }
+    return parts if mode == "layerwise" else parts | {"prior": prior, "reach": reach or 1.0}
+
+
+def _one(mode: Mode, parts: Mapping[str, Any], *, levels: int | None) -> gymnasium.Env:
+    if mode == "one_shot":
+        return OneShotEnv(**parts)
+    env = LayerwiseEnv(**parts)
+    return env if levels is None else DiscreteLevels(env, levels=levels)
+
+
+def _batch(mode: Mode, parts: Mapping[str, Any], episodes: int) -> VectorEnv:
+    """All episodes of a rollout at once: their plans are one batch for the objective."""
+    return (OneShotVectorEnv if mode == "one_shot" else LayerwiseVectorEnv)(num_envs=episodes, **parts)
 
 
 def _prior_kept(problem: Problem, prior: Prior, rng: np.random.Generator) -> FloatArray | None:

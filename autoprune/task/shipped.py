@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoprune.measured import cache_dir
 from autoprune.task import networks
 from autoprune.task.fashion_mnist import fashion_subset
 from autoprune.task.task import Architecture, Role, Roles, Task
@@ -27,10 +28,7 @@ def digits() -> Task:
     weights = cache_dir() / "digits_net.safetensors"
     if not weights.exists():
         _train_digits(model, data.train)
-        weights.parent.mkdir(parents=True, exist_ok=True)
-        partial = weights.with_suffix(f".{os.getpid()}")
-        safetensors.torch.save_file(model.state_dict(), partial)
-        partial.replace(weights)
+        save_weights(model, weights)
     return Task(
         load_weights(model, weights),
         data.train.inputs[:1],
@@ -68,10 +66,13 @@ def shipped_task(name: str) -> Task:
     return SHIPPED[name]()
 
 
-def cache_dir() -> Path:
-    """Where what can be made again is kept: $AUTOPRUNE_CACHE, else the user's cache directory."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "autoprune"
-    return Path(os.environ.get("AUTOPRUNE_CACHE", default))
+def save_weights(model: nn.Module, path: Path) -> None:
+    """The model's weights as a safetensors file, which appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}")
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    safetensors.torch.save_file(tensors, partial)
+    partial.replace(path)
 
 
 def load_weights(model: nn.Module, path: Path) -> nn.Module:

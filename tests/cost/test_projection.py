@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -7,9 +7,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from autoprune.cost.budget import Budget
-from autoprune.cost.model import FloatArray, macs, parameter_bytes, params
+from autoprune.cost.model import CostModel, FloatArray, macs, parameter_bytes, params
 from autoprune.cost.projection import Projector
-from autoprune.structure.groups import IntArray, Structure
+from autoprune.structure.groups import Group, IntArray, Structure
 from autoprune.task import networks
 from tests.models import PRUNABLE, Network
 
@@ -196,6 +196,8 @@ def test_the_next_level_of_a_whole_group_is_its_last() -> None:
     projector = Projector(structure, budget_of(structure, fraction=0.5))
     assert projector.next_levels(structure.floor).tolist() == [6] * len(structure.units)
     assert projector.next_levels(structure.units).tolist() == structure.units.tolist()
+    between = np.stack([structure.floor + 1, structure.units - 1])
+    assert projector.next_levels(between).tolist() == [[6] * len(structure.units), structure.units.tolist()]
 
 
 @pytest.mark.parametrize("value", [0.0, -0.5, np.nan, np.inf])
@@ -203,6 +205,32 @@ def test_wishes_that_are_no_density_are_refused(value: float) -> None:
     structure = structure_of("residual")
     with pytest.raises(ValueError, match=rf"densities must be finite and positive, got \[{value}\]"):
         Projector(structure, budget_of(structure, fraction=0.5)).project(np.array([0.5, value]))
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """A cost that does not show that it is bilinear."""
+
+    within: CostModel
+    name: str = "hidden"
+    unit: str = "units"
+
+    def __call__(self, kept: IntArray) -> FloatArray:
+        return self.within(kept)
+
+    def along(self, kept: IntArray, group: int, levels: IntArray) -> FloatArray:
+        return self.within.along(kept, group, levels)
+
+
+@given(st.data())
+def test_a_cost_that_is_not_bilinear_is_projected_onto_in_the_same_way(data: st.DataObject) -> None:
+    projector = data.draw(projectors())
+    wish = data.draw(wishes(projector))
+    groups = [
+        Group(str(at), "channel", int(levels[-1]), (), tuple(levels)) for at, levels in enumerate(projector.levels)
+    ]
+    hidden = replace(projector.budget, cost=Hidden(projector.budget.cost))
+    assert Projector(Structure(tuple(groups), ()), hidden).project(wish).tolist() == projector.project(wish).tolist()
 
 
 def test_a_wish_beyond_all_scales_is_still_met() -> None:

@@ -10,7 +10,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 import autoprune  # noqa: F401  registers the environments
 from autoprune.env.discrete import DiscreteLevels
 from autoprune.env.features import GROUP_FEATURES, features_of, group_features
-from autoprune.env.layerwise import LayerwiseEnv
+from autoprune.env.layerwise import LEAST_DENSITY, LayerwiseEnv, actions_of, densities_of, density_of
 from autoprune.env.one_shot import OneShotEnv
 from tests.tasks import prepared, tiny_task
 
@@ -160,13 +160,44 @@ def test_observations_name_what_they_hold() -> None:
 def test_features_do_not_depend_on_the_other_groups() -> None:
     """Relative and log-scaled, never min-max over this network: scaling a group's scores changes nothing."""
     ready = prepared(tiny_task("digits_net"))
-    arguments = {"costs": ready.costs, "budget": ready.projector.budget}
+    arguments = {"errors": ready.errors, "costs": ready.costs, "budget": ready.projector.budget}
     before = group_features(ready.structure, scores=ready.scores, **arguments)
     scaled = {name: 1000 * scores for name, scores in ready.scores.items()}
     assert np.allclose(group_features(ready.structure, scores=scaled, **arguments), before)
     assert before.shape == (len(ready.structure.groups), len(GROUP_FEATURES))
     assert np.isfinite(before).all()
     assert np.abs(before).max() < 12
+
+
+def test_features_hold_the_readers_errors_by_density() -> None:
+    ready = prepared(tiny_task("digits_net"))
+    errors = {group.name: np.linspace(1, 0, group.units + 1) for group in ready.structure.groups}
+    features = group_features(
+        ready.structure, scores=ready.scores, errors=errors, costs=ready.costs, budget=ready.projector.budget
+    )
+    at = [GROUP_FEATURES.index(f"reconstruction_error_{percent}") for percent in (25, 50, 75)]
+    assert features[:, at].tolist() == pytest.approx(np.tile([0.75, 0.5, 0.25], (len(errors), 1)))
+
+
+def test_an_episode_that_is_over_takes_no_step() -> None:
+    env = layerwise()
+    actions = [np.array([0.0], np.float32) for _ in env.structure.groups]
+    episode(env, actions)
+    with pytest.raises(gymnasium.error.ResetNeeded, match="all groups are decided"):
+        env.step(actions[0])
+    episode(env, actions)
+
+
+def test_an_action_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="a wish must be a number of units, got nan"):
+        layerwise().step(np.array([np.nan], np.float32))
+
+
+def test_actions_and_densities_are_inverse() -> None:
+    actions = np.linspace(-1, 1, 101)
+    assert actions_of(densities_of(actions)) == pytest.approx(actions)
+    assert densities_of(actions).tolist() == [density_of(float(action)) for action in actions]
+    assert (density_of(-7.0), density_of(7.0)) == (LEAST_DENSITY, 1.0)
 
 
 def test_bad_options_are_refused() -> None:

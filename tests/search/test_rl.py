@@ -52,7 +52,7 @@ def test_the_same_seed_gives_the_same_search(name: str, tmp_path: Path) -> None:
     histories = []
     for attempt, seed in enumerate([0, 0, 1]):
         seen: list[Any] = []
-        given = problem(prepared(tiny_task()), tmp_path / str(attempt), limit=50, seen=seen)
+        given = problem(prepared(tiny_task("digits_net")), tmp_path / str(attempt), limit=80, seen=seen)
         search(name)(given, rng=np.random.default_rng(seed))
         histories.append([outcome.plan.kept for _, outcome in seen])
     assert histories[0] == histories[1] != histories[2]
@@ -66,6 +66,33 @@ def test_a_prior_is_where_one_shot_actions_start(prior: str, tmp_path: Path) -> 
     )
     assert any(phase == "curves" for phase, _ in seen) == (prior == "sensitivity")
     assert all(filled(ready, outcome.plan.kept) for phase, outcome in seen if phase == "search")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "batch"),
+    [
+        ("ppo", {"prior": "uniform"}, 10),
+        ("ppo", {"mode": "layerwise", "prior": "none", "reach": None}, 10),
+        ("a2c", {"prior": "uniform"}, 5),
+        ("ddpg", {"prior": "uniform"}, 1),
+        ("dqn", {}, 1),
+    ],
+)
+def test_a_rollouts_plans_are_evaluated_as_one_batch(
+    name: str, changes: Any, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = problem(prepared(tiny_task()), tmp_path, limit=53)
+    evaluate, sizes = given.objective.evaluate, list[int]()
+
+    def counted(plans: Any, **options: Any) -> Any:
+        sizes.append(len(plans))
+        return evaluate(plans, **options)
+
+    monkeypatch.setattr(given.objective, "evaluate", counted)
+    search(name, **changes)(given, rng=np.random.default_rng(0))
+    assert given.objective.left == 0
+    assert set(sizes) - {1} == {batch} - {1}
+    assert sizes.count(batch) >= 3
 
 
 def test_an_agent_beats_random_where_it_has_evaluations_enough(tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""The command line: `autoprune search [OVERRIDES]`, `autoprune show RUN`, … The only room that knows Hydra."""
+
+import sys
+from pathlib import Path
+
+import hydra
+
+from autoprune.cli.fidelity import fidelity
+from autoprune.cli.search import resume, search
+
+USAGE = """usage: autoprune search [-m] [OVERRIDE ...]   learn a plan, prune, recover, export, report
+       autoprune search resume=RUN           go on with a run that was cut off
+       autoprune fidelity [OVERRIDE ...]     does the score that a search sees rank plans as recovery will?
+       autoprune show RUN                    a finished run's table again
+
+The overrides are Hydra's: autoprune search task=fashion_mobilenet agent=sac budget=macs:0.3 seed=3
+What can be chosen: autoprune search --help"""
+
+
+def main() -> None:
+    """The console script."""
+    match sys.argv[1:]:
+        case ["search", *overrides] if any(override.startswith("resume=") for override in overrides):
+            resume(overrides)
+        case ["search" | "fidelity" as command, *overrides]:
+            sys.path.insert(0, str(Path.cwd()))  # task._target_=my_module.my_task finds the user's own modules
+            sys.argv[1:] = overrides
+            job, name = (search, "config") if command == "search" else (fidelity, "fidelity")
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
+        case ["show", run]:
+            _show(run)
+        case ["--version"]:
+            from autoprune import __version__
+
+            print(f"autoprune {__version__}")
+        case [] | ["-h" | "--help"]:
+            print(USAGE)
+        case arguments:
+            sys.exit(f"autoprune does not know {' '.join(arguments)!r}\n{USAGE}")
+
+
+def conf_dir() -> Path:
+    """The configuration's folder: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").exists():
+            return folder
+    raise FileNotFoundError(f"no conf/config.yaml in {package} or beside it; autoprune is not fully installed")
+
+
+def _show(run: str) -> None:
+    from autoprune.report.terminal import print_result
+    from autoprune.runs import RunFolder
+
+    try:
+        print_result(RunFolder.open(Path(run)))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

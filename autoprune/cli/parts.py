@@ -1,0 +1,51 @@
+"""What commands have in common: a configuration's parts as objects, and errors as sentences."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+
+def answering(job: Callable[[], float], *, interrupted: Callable[[], str]) -> float:
+    """The job's result; what goes wrong is said in a sentence. interrupted: what to say after Ctrl-C."""
+    try:
+        return job()
+    except KeyboardInterrupt:
+        sys.exit(f"\nInterrupted. {interrupted()}")
+    except InstantiationException as error:
+        sys.exit(f"error: {error.__cause__ or error}")
+    except (ValueError, FloatingPointError, OSError, ImportError, RuntimeError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        sys.exit(f"error: {error}\n(HYDRA_FULL_ERROR=1 shows where)")
+
+
+def task_of(settings: dict[str, Any], data: Mapping[str, Any] | None) -> Any:
+    """The task that conf/task names. `keep` is autoprune's own key; everything else goes to the task's function."""
+    from autoprune.task.task import Task
+
+    keep = frozenset(settings.pop("keep", None) or ())
+    task = instantiate(settings, _convert_="all")
+    if not isinstance(task, Task):
+        raise ValueError(
+            f"task._target_={settings['_target_']} must return an autoprune.Task, got {type(task).__name__}"
+        )
+    if data is not None:
+        task = task.with_data(instantiate(data, _convert_="all"))
+    return task.keeping(keep)
+
+
+def store_folder(store: object, run: Path) -> Path | None:
+    """Where `evaluation.store` says that judged plans are kept."""
+    from autoprune.measured import cache_dir
+
+    folders = {"shared": cache_dir(), "run": run, None: None}
+    if store not in folders:
+        raise ValueError(
+            f"evaluation.store must be shared, run or null, got {store!r}; AUTOPRUNE_CACHE moves the shared one"
+        )
+    return folders[store]

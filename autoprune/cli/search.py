@@ -1,0 +1,181 @@
+"""`autoprune search`: one job, or one that was cut off."""
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from autoprune.cli.parts import answering, store_folder, task_of
+
+PARTS = ("importance", "repair", "score", "reward", "evaluation", "agent", "recover", "tracking")
+
+log = logging.getLogger(__name__)
+
+
+def search(config: DictConfig) -> float:
+    """One job. Returns the chosen network's accuracy after recovery, which is what a sweeper maximises."""
+    launch = Launch.by_hydra()
+    return answering(lambda: _search(config, launch, resumed=False), interrupted=lambda: _so_far(launch.folder))
+
+
+def resume(overrides: list[str]) -> None:
+    """Goes on with a run: it does again what it did, as the evaluation store answers, and then what it had not done."""
+    sys.path.insert(0, str(Path.cwd()))
+    resumed, others = [o.partition("=")[2] for o in overrides if o.startswith("resume=")], len(overrides) - 1
+    if len(resumed) != 1 or others:
+        sys.exit("error: a run is resumed as it was started: autoprune search resume=RUN takes no other override")
+    folder = Path(resumed[0])
+    logging.basicConfig(format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s", level=logging.INFO)
+
+    def go_on() -> float:
+        launch = Launch.of_run(folder)
+        return _search(OmegaConf.load(folder / "config.yaml"), launch, resumed=True)  # type: ignore[arg-type]
+
+    answering(go_on, interrupted=lambda: _so_far(folder))
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What Hydra knows of a job beside its configuration."""
+
+    folder: Path
+    agent: str
+    group: str | None
+    overrides: list[str]
+
+    @classmethod
+    def by_hydra(cls) -> Self:
+        known = HydraConfig.get()
+        group = Path(known.sweep.dir).name if known.mode == RunMode.MULTIRUN else None
+        return cls(Path(known.runtime.output_dir), known.runtime.choices["agent"], group, list(known.overrides.task))
+
+    @classmethod
+    def of_run(cls, folder: Path) -> Self:
+        """The launch of a run that was cut off. Raises FileNotFoundError or ValueError where there is none."""
+        from autoprune.runs import RunFolder
+
+        run = RunFolder.open(folder)
+        record = run.read_json("run.json")
+        if run.has("result.json"):
+            raise ValueError(f"{folder} is complete; `autoprune show {folder}` shows it")
+        if not run.has("config.yaml"):
+            raise ValueError(f"{folder} has no config.yaml, so it cannot be resumed; start it again")
+        return cls(folder, record["agent"], record["group"], record["overrides"])
+
+
+def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
+    import torch
+
+    from autoprune.evaluation.prepare import prepare
+    from autoprune.measured import Notebook, cache_dir, choose_allocator
+    from autoprune.pipeline import Job
+    from autoprune.records import Ledgers, describe_budget, describe_measured
+    from autoprune.report.page import write_report
+    from autoprune.report.terminal import print_result
+    from autoprune.runs import RunFolder, machine, versions
+    from autoprune.seeding import torch_generator
+
+    folder = launch.folder
+    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    settings["evaluation"]["store"] = store_folder(settings["evaluation"]["store"], folder)
+    torch.set_num_threads(settings["threads"] or os.cpu_count() or 1)
+    allocator = choose_allocator(Notebook(cache_dir()))
+    torch.manual_seed(settings["seed"])  # autoprune passes its generators around; third parties may draw from this one
+    parts = {name: instantiate(settings[name], _convert_="all") for name in PARTS}
+    task = task_of(settings["task"], settings.get("data"))
+    prepared = prepare(
+        task,
+        budget=settings["budget"],
+        generator=torch_generator(settings["seed"], "importance"),
+        **{name: parts[name] for name in ("importance", "repair", "score", "reward", "evaluation")},
+        **settings["structure"],
+    )
+    measured = {**prepared.measured, "freed_memory_kept": allocator}
+    print(describe_measured(measured))
+    run = RunFolder.open(folder) if resumed else RunFolder.create(folder)
+    record = {
+        "name": folder.name,
+        "task": task.name,
+        "agent": launch.agent,
+        "group": launch.group,
+        "seed": settings["seed"],
+        "budget": describe_budget(prepared),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "machine": machine(),
+        "measured": measured,
+        "data": task.data.digests,
+        "overrides": launch.overrides,
+    }
+    before = run.read_json("run.json") if resumed else {}
+    if resumed:
+        record |= {"started": before["started"], "resumed": [*before.get("resumed", []), record["started"]]}
+        _check_same(before, record)
+    else:
+        run.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    tracker = parts["tracking"](
+        folder,
+        name=folder.name,
+        group=launch.group or task.name,
+        job_type="search",
+        config={**OmegaConf.to_container(config, resolve=True), "run": record},  # type: ignore[dict-item]
+        run_id=before.get("tracker"),
+    )
+    run.write_json("run.json", {**record, "tracker": tracker.run_id})
+    failed = True
+    try:
+        job = Job(
+            prepared,
+            search=parts["agent"],
+            recover=parts["recover"],
+            agent=launch.agent,
+            evaluations=settings["evaluations"],
+            seed=settings["seed"],
+            run=run,
+            ledgers=Ledgers.of(run),
+            tracker=tracker,
+        )
+        result = job.execute()
+        tracker.page("report", write_report(run))
+        failed = False
+    finally:
+        prepared.objective.close()
+        tracker.close(failed=failed)
+    print_result(run)
+    print(f"report: {folder / 'report.html'}")
+    return float(result["networks"][result["chosen"]]["after"]["accuracy"])
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """A resumed run is the same run. Raises ValueError where its data are not; other versions are a warning."""
+    if before["data"] != now["data"]:
+        raise ValueError(f"the task's data are not those that the run began with: {before['data']}, now {now['data']}")
+    for what in ("versions", "machine", "measured"):
+        if before[what] != now[what]:
+            changed = {k: (before[what].get(k), v) for k, v in now[what].items() if before[what].get(k) != v}
+            log.warning("resumed with other %s than before, so it may take another way: %s", what, changed)
+
+
+def _so_far(folder: Path) -> str:
+    """Writes a report of a run that was interrupted, and says what there is."""
+    from autoprune.report.page import write_report
+    from autoprune.runs import RunFolder
+
+    if not (folder / "run.json").exists():
+        return "Nothing was evaluated yet."
+    run = RunFolder.open(folder)
+    write_report(run)
+    return (
+        f"{folder} holds everything so far: {len(run.read_lines('history.jsonl'))} evaluations in history.jsonl, the "
+        f"configuration in config.yaml, a report so far in report.html. `autoprune show {folder}` shows it, and "
+        f"`autoprune search resume={folder}` goes on."
+    )

@@ -1,0 +1,181 @@
+"""How an objective is put together: the evaluator in its precision, the pool that runs it, the store it shares."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from autoprune.cost.model import CostModel
+from autoprune.cost.projection import Projector
+from autoprune.evaluation.axes import Kept
+from autoprune.evaluation.evaluator import Evaluator, SlicedEvaluator, TrainedEvaluator
+from autoprune.evaluation.fine_tuned import FineTuned
+from autoprune.evaluation.identity import identity_of
+from autoprune.evaluation.judge import BLOCK, Judge, Score
+from autoprune.evaluation.least_squares import Reconstruction
+from autoprune.evaluation.objective import Objective
+from autoprune.evaluation.ordered import OrderedNetwork
+from autoprune.evaluation.repair import Repair
+from autoprune.evaluation.reward import Reward
+from autoprune.evaluation.settings import EvaluationSettings
+from autoprune.evaluation.store import EvaluationStore
+from autoprune.evaluation.tuning import AGREES, PLANS, SAMPLES, agreement_of, fastest_batch
+from autoprune.evaluation.workers import InProcess, Pool, Processes, RayActors
+from autoprune.measured import Notebook, keep_freed_memory
+from autoprune.structure.edit import Ranking
+from autoprune.structure.groups import Structure
+from autoprune.task.task import Role, Task
+from autoprune.task.training import supports_bf16
+
+REVISION = 1  # raised when the same plan of the same task would be judged to other numbers
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Everything that decides what a plan's network computes and on what it is judged."""
+
+    task: Task
+    structure: Structure
+    ranking: Ranking
+    repair: Repair
+    reconstruction: Reconstruction
+    proxy: Role
+
+    def evaluator(self, *, precision: str, batch_size: int, samples: int | None = None) -> SlicedEvaluator:
+        """Judges plans on the first `samples` of the proxy, None: on all."""
+        dtype = DTYPES[precision]
+        ordered = OrderedNetwork(
+            self.task.model,
+            self.structure,
+            self.ranking,
+            dtype=dtype,
+            batch_statistics=self.repair.batch_norm,
+            reconstruction=None if self.repair.least_squares is None else self.reconstruction,
+            example_input=self.task.example_input,
+        )
+        judge = Judge(self.task, self.proxy[:samples], batch_size=batch_size, dtype=dtype)
+        return SlicedEvaluator(ordered, judge, dense=self.structure.dense.kept)
+
+    def identity(self) -> dict[str, Any]:
+        """What judged numbers depend on, apart from the plan and the forward pass's settings: JSON values."""
+        restored = {}
+        if self.repair.least_squares is not None:  # whose calibration rows may have been drawn at random
+            floor = tuple(group.levels[0] for group in self.structure.groups)
+            restored = {name: self.reconstruction.weight(name, floor) for name in self.reconstruction.layers}
+        return {
+            "task": self.task.name,
+            "weights": identity_of(self.task.model),
+            "groups": identity_of(self.structure),
+            "ranking": identity_of(dict(self.ranking)),
+            "repair": repr(self.repair),
+            "restored": identity_of(restored),
+            "calibration": self.task.data.calibration.digest,
+            "proxy": self.proxy.digest,
+            "metric": identity_of(self.task.metric),
+            "loss": identity_of(self.task.loss),
+            "block": BLOCK,
+            "revision": REVISION,
+        }
+
+
+def build_objective(
+    candidates: Candidates,
+    *,
+    costs: Mapping[str, CostModel],
+    projector: Projector,
+    score: Score,
+    reward: Reward,
+    settings: EvaluationSettings,
+) -> tuple[Objective, dict[str, Any]]:
+    """The objective, and what was measured to choose its settings."""
+    notebook = Notebook(settings.store)
+    measured = _measured(candidates, settings, notebook)
+    evaluator, trained = _evaluator(candidates, score, measured)
+    batches = -(-len(candidates.proxy) // measured["batch_size"])
+    threads = 1 if settings.workers else torch.get_num_threads()
+    store = None
+    if settings.store is not None:
+        context = candidates.identity() | {"trained": trained, "torch": torch.__version__, "threads": threads}
+        context |= {name: measured[name] for name in ("precision", "batch_size")}
+        store = EvaluationStore(settings.store / "evaluations.sqlite").within(context)
+    objective = Objective(
+        costs=costs,
+        budget=projector.budget,
+        score=score,
+        reward=reward,
+        batches=batches,
+        divisible=evaluator.divisible,
+        pool=_pool(evaluator, settings),
+        store=store,
+        race=settings.race,
+    )
+    return objective, measured
+
+
+def _evaluator(
+    candidates: Candidates, score: Score, measured: Mapping[str, Any]
+) -> tuple[Evaluator, dict[str, Any] | None]:
+    """What judges plans, and what the training that comes first depends on, if any does."""
+    if not isinstance(score, FineTuned):
+        return candidates.evaluator(precision=measured["precision"], batch_size=measured["batch_size"]), None
+    judge = Judge(candidates.task, candidates.proxy, batch_size=measured["batch_size"])
+    return TrainedEvaluator(score.trained(candidates), judge), score.identity(candidates.task)
+
+
+def _pool(evaluator: Evaluator, settings: EvaluationSettings) -> Pool:
+    if settings.workers == 0:
+        return InProcess(evaluator)
+    common: dict[str, Any] = {
+        "workers": settings.workers,
+        "time_limit_s": settings.time_limit_s,
+        "initialize": partial(keep_freed_memory, True),
+    }
+    if settings.pool == "ray":
+        return RayActors(evaluator, address=settings.address, **common)
+    return Processes(evaluator, **common)
+
+
+def _measured(candidates: Candidates, settings: EvaluationSettings, notebook: Notebook) -> dict[str, Any]:
+    """precision, batch_size and, where bf16 was in question, `kendall`: how well it ranks as fp32 does."""
+    asked: dict[str, Any] = {"weights": identity_of(candidates.task.model), "repair": repr(candidates.repair)}
+    asked |= {"proxy": candidates.proxy.digest, "workers": settings.workers > 0}
+    precision: str = settings.precision
+    found: dict[str, Any] = {}
+    if precision == "auto" and supports_bf16(candidates.task.device):
+        found["kendall"] = notebook.recall({"question": "rank bf16", **asked}, partial(_bf16_agreement, candidates))
+    if precision == "auto":
+        precision = "bf16" if found.get("kendall", -1.0) >= AGREES else "fp32"
+    size = settings.batch_size
+    if size == "auto":
+        size = notebook.recall(
+            {"question": "batch size", "precision": precision, "most": _largest_batch(candidates, settings), **asked},
+            lambda: fastest_batch(
+                lambda n: candidates.evaluator(precision=precision, batch_size=n, samples=n),
+                candidates.structure.dense.kept,
+                most=_largest_batch(candidates, settings),
+            ),
+        )
+    return {"precision": precision, "batch_size": min(int(size), len(candidates.proxy)), **found}
+
+
+def _largest_batch(candidates: Candidates, settings: EvaluationSettings) -> int:
+    """A race begins with one batch at least, which must not be more than its first part."""
+    part = 1.0 if settings.race is None else settings.race.first
+    return max(2, round(part * len(candidates.proxy)))
+
+
+def _bf16_agreement(candidates: Candidates) -> float:
+    """Kendall's τ between bf16 and fp32 over plans from all but dense to all but empty."""
+    structure, rng = candidates.structure, np.random.default_rng(0)
+    plans: list[Kept] = []
+    for density in np.linspace(0.3, 0.95, PLANS):
+        wished = structure.units * np.clip(rng.normal(density, 0.1, len(structure.groups)), 0.1, 1)
+        levels = [np.array(group.levels) for group in structure.groups]
+        plans.append(tuple(int(level[np.abs(level - w).argmin()]) for level, w in zip(levels, wished, strict=True)))
+    size = min(SAMPLES, len(candidates.proxy))
+    rough, exact = (candidates.evaluator(precision=p, batch_size=size, samples=size) for p in ("bf16", "fp32"))
+    return agreement_of(rough, exact, plans)

@@ -1,0 +1,53 @@
+"""Plan → how its network judges: what a worker does, with everything it needs and nothing else."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import nn
+
+from autoprune.evaluation.axes import Kept
+from autoprune.evaluation.judge import Judge
+from autoprune.evaluation.ordered import OrderedNetwork
+from autoprune.evaluation.outcome import Judged
+from autoprune.evaluation.prefix import Prefix
+
+
+class Evaluator(Protocol):
+    """Judges a plan on the proxy batches start … stop - 1, one Judged for each. It can be sent to another process.
+
+    divisible: batches can be judged apart from each other at no extra cost.
+    """
+
+    divisible: bool
+
+    def judge(self, kept: Kept, start: int, stop: int) -> list[Judged]: ...
+
+
+class SlicedEvaluator:
+    """Judges views of an ordered network."""
+
+    divisible = True
+
+    def __init__(self, ordered: OrderedNetwork, judge: Judge, *, dense: Kept) -> None:
+        self._ordered, self._judge = ordered, judge
+        self._prefix = Prefix(ordered, dense, judge.batches)
+
+    def judge(self, kept: Kept, start: int, stop: int) -> list[Judged]:
+        network = self._ordered.at(kept)
+        judged = []
+        for batch in range(start, stop):
+            with self._prefix.recalled(kept, batch):
+                judged += self._judge.judge(network, batch, batch + 1)
+        return judged
+
+
+class TrainedEvaluator:
+    """Judges the pruned network after a short training: the expensive truth that cheap scores stand for."""
+
+    divisible = False
+
+    def __init__(self, trained: Callable[[Kept], nn.Module], judge: Judge) -> None:
+        self._trained, self._judge = trained, judge
+
+    def judge(self, kept: Kept, start: int, stop: int) -> list[Judged]:
+        return self._judge.judge(self._trained(kept), start, stop)

@@ -1,0 +1,123 @@
+"""Prefix activations: what the dense network computes before the first pruned layer is computed once and recalled."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from autoprune.evaluation.axes import Kept
+from autoprune.evaluation.judge import outputs_of
+from autoprune.evaluation.ordered import OrderedNetwork
+
+MEMORY_BYTES = 512 * 2**20  # of activations that are kept
+
+
+class Prefix:
+    """Lets the layers that run before the first pruned one return what they returned in the dense network.
+
+    It needs no trace of the network: its layers are known to run in the order in which they ran before, and what stands
+    between them runs as ever. Layers that run several times, or behind one that does, are not recalled. A network that
+    writes into its layers' outputs is noticed, and nothing is recalled.
+    """
+
+    def __init__(self, ordered: OrderedNetwork, dense: Kept, batches: list[Tensor]) -> None:
+        self._ordered, self._dense, self._batches = ordered, dense, batches
+        self._layers = dict(ordered.network.named_modules())
+        self._known: dict[int, dict[str, Tensor]] = {}
+        self._bytes, self._bytes_per_sample = 0, 0
+        self._order = self._usable_order()
+
+    def length(self, kept: Kept) -> int:
+        """How many layers run before the first one that the plan changes."""
+        pruned = {index for index, (k, units) in enumerate(zip(kept, self._dense, strict=True)) if k < units}
+        for place, name in enumerate(self._order):
+            if self._ordered.touched.get(name, frozenset()) & pruned:
+                return place
+        return len(self._order)
+
+    @contextmanager
+    def recalled(self, kept: Kept, batch: int) -> Iterator[None]:
+        """The first layers return what they returned for this batch in the dense network, while the context is open."""
+        length = self.length(kept)
+        known = self._outputs(batch, kept) if length else None
+        if known is None:
+            yield
+            return
+        recalled = self._order[:length]
+        try:
+            for name in recalled:
+                self._layers[name].__dict__["forward"] = _Recall(known[name])
+            yield
+        finally:
+            for name in recalled:
+                self._layers[name].__dict__.pop("forward", None)
+
+    def _outputs(self, batch: int, kept: Kept) -> dict[str, Tensor] | None:
+        """None where they would not fit into memory."""
+        if batch not in self._known:
+            if self._bytes + self._bytes_per_sample * len(self._batches[batch]) > MEMORY_BYTES:
+                return None
+            self._known[batch] = self._ran(self._batches[batch])
+            self._ordered.at(kept)
+            self._bytes += _nbytes(self._known[batch])
+        return self._known[batch]
+
+    def _ran(self, inputs: Tensor, *, copied: bool = False) -> dict[str, Tensor]:
+        """What every layer of the dense network returns, in the order in which they run.
+
+        copied: as it is when the layer returns it, whatever is written into it later.
+        """
+        network = self._ordered.at(self._dense)
+        outputs: dict[str, object] = {}
+        runs: dict[str, int] = {}
+
+        def hook(name: str, output: object) -> None:
+            runs[name] = runs.get(name, 0) + 1
+            outputs[name] = output.clone() if copied and isinstance(output, Tensor) else output
+
+        handles = [
+            layer.register_forward_hook(lambda _, __, output, name=name: hook(name, output))
+            for name, layer in self._layers.items()
+            if name in self._ordered.touched or (layer.__dict__.get("weight") is not None)
+        ]
+        try:
+            outputs_of(network, inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        single: dict[str, Tensor] = {}
+        for name, output in outputs.items():
+            if runs[name] > 1 or not isinstance(output, Tensor):
+                break
+            single[name] = output
+        return single
+
+    def _usable_order(self) -> list[str]:
+        """The layers that can be recalled, in order; none where a recalled output does not survive a forward pass."""
+        few = self._batches[0][:2]
+        outputs, copies = self._ran(few), self._ran(few, copied=True)
+        self._bytes_per_sample = -(-_nbytes(outputs) // len(few))
+        try:
+            for name, output in outputs.items():
+                self._layers[name].__dict__["forward"] = _Recall(output)
+            outputs_of(self._ordered.network, few)
+        finally:
+            for name in outputs:
+                self._layers[name].__dict__.pop("forward", None)
+        intact = all(torch.equal(outputs[name], copies[name]) for name in outputs)
+        return list(outputs) if intact else []
+
+
+def _nbytes(outputs: dict[str, Tensor]) -> int:
+    return sum({id(output): output.nbytes for output in outputs.values()}.values())  # a folded layer hands on its input
+
+
+class _Recall:
+    """A layer's forward that returns what is known."""
+
+    def __init__(self, output: Tensor) -> None:
+        self.output = output
+
+    def __call__(self, *_: object, **__: object) -> Tensor:
+        return self.output

@@ -1,0 +1,67 @@
+"""Racing: what is clearly losing on a few samples is not judged on all (compare Maron and Moore, NIPS 1993; irace)."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Key = TypeVar("Key")
+Rewards = NDArray[np.float64]  # of blocks of samples, the same blocks for every plan
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """How a batch of plans is raced on growing, common parts of the proxy samples.
+
+    first: the part that every plan is judged on, in (0, 1]. growth: by how much the part grows from stage to stage.
+    A plan leaves when it is behind the leader by more than `errors` standard errors of their paired difference, or when
+    `1/growth` of those that began the stage are ahead of it (at least one stays).
+    """
+
+    first: float
+    growth: float
+    errors: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.first <= 1:
+            raise ValueError(f"evaluation.race.first is a part of the proxy samples, in (0, 1]; got {self.first}")
+        if not self.growth > 1:
+            raise ValueError(f"evaluation.race.growth must be above 1, got {self.growth}")
+        if not self.errors > 0:
+            raise ValueError(f"evaluation.race.errors must be positive, got {self.errors}")
+
+    def stages(self, batches: int) -> Iterator[int]:
+        """On how many of the proxy's batches those who are left are judged, stage by stage; the last one: on all."""
+        seen, part = 0, self.first
+        while seen < batches:
+            seen = min(batches, max(seen + 1, round(part * batches)))
+            part *= self.growth
+            yield seen
+
+    def survivors(
+        self, rewards: Mapping[Key, Rewards], samples: NDArray[np.int32], against: Rewards | None = None
+    ) -> list[Key]:
+        """Who goes on, in their order. rewards [blocks] of each, samples [blocks]; against: the one to beat."""
+        weights = np.asarray(samples, np.float64)
+        mean = {key: float(np.average(values, weights=weights)) for key, values in rewards.items()}
+        ranked = sorted(mean, key=lambda key: -mean[key])  # stable: earlier plans first among equals
+        leader = rewards[ranked[0]]
+        if against is not None and np.average(against, weights=weights) > mean[ranked[0]]:
+            leader = against
+        most = math.ceil(len(ranked) / self.growth)
+        ahead = {key for key in ranked[:most] if not self.is_behind(rewards[key], leader, weights)}
+        return [key for key in rewards if key in ahead]
+
+    def is_behind(self, rewards: Rewards, leader: Rewards, weights: Rewards) -> bool:
+        """By more than `errors` standard errors of the paired difference."""
+        difference = leader - rewards
+        mean = float(np.average(difference, weights=weights))
+        if mean <= 0:
+            return False
+        if len(difference) < 2:
+            return False  # one block says nothing of its own error
+        variance = float(np.average((difference - mean) ** 2, weights=weights))
+        return mean > self.errors * math.sqrt(variance / (len(difference) - 1))

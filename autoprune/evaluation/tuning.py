@@ -1,0 +1,47 @@
+"""Settings of the forward pass that follow from measurements: the precision and the batch size of the proxy."""
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from autoprune.evaluation.axes import Kept
+from autoprune.evaluation.evaluator import Evaluator
+
+PLANS = 8  # that are ranked in both precisions
+SAMPLES = 200  # that they are ranked on, at most
+AGREES = 0.9  # Kendall's τ from which on bf16 is said to rank as fp32 does
+BATCH_SIZES = (50, 100, 250, 500)
+NEARLY = 1.1  # times the fastest one's time for a sample
+
+
+def agreement_of(rough: Evaluator, exact: Evaluator, plans: Sequence[Kept]) -> float:
+    """Kendall's τ between the KL of plans by two evaluators, on the first batch; −1 where one cannot judge a plan."""
+    try:
+        return kendall(*([evaluator.judge(plan, 0, 1)[0].metrics.kl for plan in plans] for evaluator in (rough, exact)))
+    except FloatingPointError:
+        return -1.0
+
+
+def kendall(a: Sequence[float], b: Sequence[float]) -> float:
+    """Kendall's τ-a of two rankings, in [−1, 1]: pairs in the same order less pairs in opposite order, over all."""
+    pairs = itertools.combinations(range(len(a)), 2)
+    return float(np.mean([np.sign(a[i] - a[j]) * np.sign(b[i] - b[j]) for i, j in pairs]))
+
+
+def fastest_batch(evaluator: Callable[[int], Evaluator], plan: Kept, *, most: int) -> int:
+    """The smallest batch size up to `most` that is nearly as fast as any, per sample.
+
+    evaluator: for one batch of that size.
+    """
+    seconds = {}
+    for size in sorted({min(size, most) for size in BATCH_SIZES}):
+        judged = evaluator(size)
+        best = float("inf")
+        for _ in range(3):
+            start = time.perf_counter()
+            judged.judge(plan, 0, 1)
+            best = min(best, time.perf_counter() - start)
+        seconds[size] = best / size
+    return next(size for size, spent in seconds.items() if spent <= NEARLY * min(seconds.values()))

@@ -1,0 +1,1 @@
+"""Does the score that a search sees rank plans as recovery will? Measured, task by task."""

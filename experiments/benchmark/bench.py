@@ -1,0 +1,150 @@
+"""What the figures measure with: tasks made ready as `autoprune search` makes them by default."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from autoprune.cli import conf_dir
+from autoprune.cli.parts import task_of
+from autoprune.cost.budget import parse_budget
+from autoprune.cost.model import FloatArray
+from autoprune.cost.projection import Projector
+from autoprune.env.one_shot import PlanScale
+from autoprune.evaluation.build import Candidates
+from autoprune.evaluation.curves import single_group_curves
+from autoprune.evaluation.evaluator import SlicedEvaluator
+from autoprune.evaluation.objective import Objective
+from autoprune.evaluation.prepare import Prepared, prepare
+from autoprune.plan import PruningPlan
+from autoprune.search.sensitivity import sensitivity_plan
+from autoprune.seeding import torch_generator
+
+LEAST_DENSITY = 0.1  # of random plans, as in conf/agent/random.yaml
+REACH, STD = 1.5, 0.15  # of plans around another one, as in conf/agent/ppo.yaml
+TOY = ("evaluation.proxy_samples=100", "evaluation.batch_size=20", "evaluation.precision=fp32")
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """quick: toy sizes that only show that everything runs. repeats: None is each figure's own number.
+
+    freed_memory_kept: what the allocator does. scratch: an empty folder. No judged plan is taken from a store, and none
+    is left in one.
+    """
+
+    scratch: Path
+    quick: bool = False
+    repeats: int | None = None
+    freed_memory_kept: bool = False
+    seed: int = 0
+    _ready: dict[str, "Ready"] = field(default_factory=dict)
+
+    def times(self, usual: int) -> int:
+        return self.repeats or (2 if self.quick else usual)
+
+    def size(self, full: int, toy: int) -> int:
+        return toy if self.quick else full
+
+    def rng(self, figure: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, figure])
+
+    def ready(self, task: str) -> "Ready":
+        """The shipped task, made ready once; digits in its place where sizes are toy."""
+        name = "digits" if self.quick else task
+        if name not in self._ready:
+            self._ready[name] = _made_ready(name, self.seed, self.quick)
+        return self._ready[name]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ready:
+    """A task that is made ready, and what stands in its configuration."""
+
+    prepared: Prepared
+    candidates: Candidates
+
+    def evaluator(self) -> SlicedEvaluator:
+        known = self.prepared.measured
+        return self.candidates.evaluator(precision=known["precision"], batch_size=known["batch_size"])
+
+    @property
+    def batches(self) -> int:
+        return self.prepared.objective.batches
+
+    def projector(self, budget: str) -> Projector:
+        structure = self.prepared.structure
+        return Projector(structure, parse_budget(budget, self.prepared.costs, structure))
+
+    def objective(self, **changes: Any) -> Objective:
+        """An objective that has not judged anything yet."""
+        return replace(self.prepared.objective, _judged={}, _failed={}, _worst=None, **changes)
+
+    def afresh(self, **changes: Any) -> Prepared:
+        return replace(self.prepared, objective=self.objective(**changes))
+
+    def says(self) -> dict[str, Any]:
+        return {"task": self.prepared.task.name, "samples": len(self.candidates.proxy), **self.prepared.measured}
+
+
+def random_plans(ready: Ready, projector: Projector, count: int, rng: np.random.Generator) -> list[PruningPlan]:
+    """Different plans that fill the budget, densities drawn as random search draws them."""
+    groups = len(ready.prepared.structure.groups)
+    return _different(ready, projector, count, lambda: rng.uniform(LEAST_DENSITY, 1, groups))
+
+
+def plans_around(
+    ready: Ready, projector: Projector, centre: PruningPlan, count: int, rng: np.random.Generator
+) -> list[PruningPlan]:
+    """Different plans that fill the budget, drawn as PPO draws its first ones around the plan it corrects."""
+    scale = PlanScale(np.array(centre.kept) / ready.prepared.structure.units, REACH)
+    return _different(ready, projector, count, lambda: scale.density(rng.normal(0, STD, len(centre.kept))))
+
+
+def sensitivity(ready: Ready, projector: Projector) -> PruningPlan:
+    structure, objective = ready.prepared.structure, ready.objective(race=None)
+    curves = single_group_curves(structure, partial(objective.evaluate, whole=True))
+    return sensitivity_plan(structure, projector, curves)
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """The main job's configuration, as the command line composes it."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)  # type: ignore[return-value]
+
+
+def part(settings: Mapping[str, Any], name: str) -> Any:
+    return instantiate(settings[name], _convert_="all")
+
+
+def _made_ready(task: str, seed: int, quick: bool) -> Ready:
+    settings = composed(f"task={task}", f"seed={seed}", "evaluation.store=null", *(TOY if quick else ()))
+    parts = {name: part(settings, name) for name in ("importance", "repair", "score", "reward", "evaluation")}
+    prepared = prepare(
+        task_of(settings["task"], settings.get("data")),
+        budget=settings["budget"],
+        generator=torch_generator(seed, "importance"),
+        **parts,
+        **settings["structure"],
+    )
+    search = prepared.task.data.search
+    proxy = search[: len(search) - len(prepared.held_out)]
+    candidates = Candidates(
+        prepared.task, prepared.structure, prepared.ranking, prepared.repair, prepared.reconstruction, proxy
+    )
+    return Ready(prepared, candidates)
+
+
+def _different(ready: Ready, projector: Projector, count: int, density: Callable[[], FloatArray]) -> list[PruningPlan]:
+    found: dict[PruningPlan, None] = {}
+    for _ in range(100 * count):
+        found.setdefault(ready.prepared.structure.plan(projector.project(density())))
+        if len(found) == count:
+            return list(found)
+    raise RuntimeError(f"only {len(found)} different plans of {count} were found within {projector.budget.text}")

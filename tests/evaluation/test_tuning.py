@@ -1,0 +1,94 @@
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoprune.evaluation import tuning
+from autoprune.evaluation.outcome import Judged
+from autoprune.evaluation.tuning import agreement_of, fastest_batch, kendall
+from tests.evaluation.tables import Kept, Table
+
+PLANS = [(k,) for k in (5, 1, 4, 2, 3)]
+distinct = st.lists(st.integers(-100, 100), min_size=2, max_size=8, unique=True)
+
+
+def test_kendall_counts_pairs() -> None:
+    assert kendall([1, 2, 3, 4], [10, 20, 30, 40]) == 1
+    assert kendall([1, 2, 3, 4], [4, 3, 2, 1]) == -1
+    assert kendall([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(4 / 6)  # 5 pairs in order, 1 not
+    assert kendall([1, 2, 3], [1, 1, 1]) == 0
+
+
+@given(a=distinct, data=st.data())
+def test_kendall_is_about_order_alone(a: list[float], data: st.DataObject) -> None:
+    b = data.draw(st.permutations(a))
+    tau = kendall(a, b)
+    assert -1 <= tau <= 1
+    assert kendall(b, a) == tau
+    assert kendall([x**3 for x in a], b) == tau
+    assert kendall([-x for x in a], b) == pytest.approx(-tau)
+    assert (tau == 1) == (a == b or np.array_equal(np.argsort(a), np.argsort(b)))
+
+
+def test_evaluators_agree_where_they_rank_alike() -> None:
+    def value(kept: Kept, batch: int, block: int) -> float:
+        return float(kept[0])
+
+    exact = Table(value)
+    assert agreement_of(Table(lambda *a: 10 * value(*a)), exact, PLANS) == 1
+    assert agreement_of(Table(lambda *a: -value(*a)), exact, PLANS) == -1
+    assert agreement_of(Table(lambda *a: 0.0), exact, PLANS) == 0
+    assert {(job.start, job.stop) for job in exact.asked} == {(0, 1)}
+
+
+def test_an_evaluator_that_cannot_judge_a_plan_does_not_agree() -> None:
+    exact = Table(lambda kept, batch, block: float(kept[0]))
+    broken = Table(exact.value, failing=frozenset({(4,)}))
+    assert agreement_of(broken, exact, PLANS) == -1
+
+
+@dataclass
+class Clock:
+    """Stands still, unless an evaluator lets it go on: so many seconds for a batch and for each sample."""
+
+    per_batch: float
+    per_sample: float
+    now: float = 0.0
+    warm: int = 0  # batches that have been judged; the first is slower
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def evaluator(self, size: int) -> Table:
+        clock = self
+
+        class Takes(Table):
+            def judge(self, kept: Kept, start: int, stop: int) -> list[Judged]:
+                clock.now += (clock.per_batch + size * clock.per_sample) * (1 if clock.warm else 5)
+                clock.warm += 1
+                return super().judge(kept, start, stop)
+
+        return Takes(lambda kept, batch, block: 0.0)
+
+
+@pytest.mark.parametrize(
+    ("per_batch", "per_sample", "samples", "expected"),
+    [
+        (0.0, 1e-3, 1000, 50),  # a larger batch gains nothing
+        (1e-3, 1e-3, 1000, 50),  # and here 2 %
+        (10e-3, 1e-3, 1000, 100),  # 1.2, 1.1, 1.04 and 1.02 ms for a sample
+        (100e-3, 1e-3, 1000, 500),
+        (100e-3, 1e-3, 200, 200),  # there are no more samples
+        (100e-3, 1e-3, 30, 30),
+    ],
+)
+def test_the_smallest_batch_that_is_nearly_the_fastest(
+    per_batch: float, per_sample: float, samples: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(per_batch, per_sample)
+    monkeypatch.setattr(tuning, "time", clock)
+    assert fastest_batch(clock.evaluator, (1,), most=samples) == expected
+    assert math.isfinite(clock.now)

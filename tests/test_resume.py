@@ -1,0 +1,145 @@
+"""A run that is killed and resumed ends as one that was left alone, and judges nothing twice."""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoprune.measured import cache_dir
+
+AUTOPRUNE = Path(sys.executable).with_name("autoprune")
+SETTINGS = ["task=digits", "threads=1", "evaluations=75", "recover.steps=40", "hydra.run.dir=run"]
+ALIKE = ("evaluation", "phase", "kept", "samples", "accuracy", "kl", "score", "reward", "feasible", "best")
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """With a cache of its own, which has the trained digits network already."""
+    cache = folder / "cache"
+    if not cache.exists():
+        from autoprune.task.shipped import digits
+
+        digits()  # makes sure that there is something to copy
+        cache.mkdir(parents=True)
+        (cache / "digits_net.safetensors").write_bytes((cache_dir() / "digits_net.safetensors").read_bytes())
+    return os.environ | {"AUTOPRUNE_CACHE": str(cache), "PYTHONUNBUFFERED": "1", "WANDB_MODE": "offline"}
+
+
+def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    folder.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [AUTOPRUNE, "search", *arguments], cwd=folder, text=True, env=environment(folder),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def finish(folder: Path, *arguments: str) -> str:
+    process = start(folder, *arguments)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def kill_once(folder: Path, *arguments: str, file: str, lines: int) -> int:
+    """SIGKILL as soon as the run's file has so many lines; how many it then has."""
+    process, path, deadline = start(folder, *arguments), folder / "run" / file, time.monotonic() + 200
+    while process.poll() is None and time.monotonic() < deadline:
+        if path.exists() and path.read_bytes().count(b"\n") >= lines:
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, output
+    return path.read_bytes().count(b"\n")
+
+
+def lines_of(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "run" / name).read_text().splitlines()]
+
+
+def judged(folder: Path) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+    """Everything in the store but the time it took."""
+    with sqlite3.connect(folder / "cache" / "evaluations.sqlite") as connection:
+        rows = connection.execute("SELECT context, kept, batch, samples, numbers FROM judged").fetchall()
+    return {row[:3]: row[3:] for row in rows}
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """What must not depend on whether the run was cut off."""
+    found = json.loads((folder / "run" / "result.json").read_text())
+    return {
+        "chosen": found["chosen"],
+        "evaluations": found["evaluations"],
+        "networks": {
+            name: {key: network[key] for key in ("plan", "cost", "proxy", "held_out", "before", "after")}
+            for name, network in found["networks"].items()
+        },
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "agent", [["agent=ppo"], ["agent=amc", "agent.agent.experience.warm_up_episodes=20"]], ids=["ppo", "amc"]
+)
+def test_a_run_killed_at_random_moments_ends_as_one_left_alone(agent: list[str], tmp_path: Path) -> None:
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    finish(alone, *SETTINGS, *agent, "tracking=none")
+    rng = random.Random(0)
+    moments = [("history.jsonl", n) for n in sorted(rng.sample(range(1, 75), 4))] + [
+        ("recover.jsonl", rng.randint(1, 9))
+    ]
+    survived: dict[str, int] = {}
+    for number, (file, lines) in enumerate(moments):
+        arguments = ["resume=run"] if number else [*SETTINGS, *agent, "tracking=wandb"]
+        now = kill_once(killed, *arguments, file=file, lines=lines)
+        assert now >= survived.get(file, 0)  # nothing that was there is gone
+        survived[file] = now
+    finish(killed, "resume=run")
+    for name in ("history.jsonl", "plans.json", "plan.json"):
+        assert not (killed / "run" / f"{name}.before-resuming").exists()
+    one, other = (
+        [{key: line.get(key) for key in ALIKE} for line in lines_of(folder, "history.jsonl")]
+        for folder in (alone, killed)
+    )
+    assert one == other
+    for name in ("agent.jsonl", "recover.jsonl"):
+        assert lines_of(alone, name) == lines_of(killed, name)
+    assert result(alone) == result(killed)
+    assert judged(alone) == judged(killed)
+    record = json.loads((killed / "run" / "run.json").read_text())
+    assert len(record["resumed"]) == 5
+    offline = list((killed / "run" / "wandb").glob("offline-run-*"))
+    assert {path.name.rpartition("-")[2] for path in offline} == {record["tracker"]}  # one id for all parts
+    assert "is complete" in start(killed, "resume=run").communicate(timeout=60)[0]
+
+
+@pytest.mark.slow
+def test_what_cannot_be_resumed_is_refused_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for arguments, message in (
+        (["resume=empty"], "not a run folder"),
+        (["resume=nowhere"], "not a run folder"),
+        (["resume=empty", "seed=3"], "takes no other override"),
+    ):
+        output, _ = start(tmp_path, *arguments).communicate(timeout=60)
+        assert message in output
+        assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_second_search_pays_nothing_for_what_a_first_has_paid_for(tmp_path: Path) -> None:
+    finish(tmp_path, *SETTINGS, "agent=ppo", "tracking=none", "recover=none")
+    before = judged(tmp_path)
+    arguments = [setting for setting in SETTINGS if "dir" not in setting and "recover" not in setting]
+    finish(tmp_path, *arguments, "agent=ppo", "tracking=none", "recover=none", "hydra.run.dir=again")
+    assert judged(tmp_path) == before
+    first, second = (json.loads((tmp_path / run / "result.json").read_text()) for run in ("run", "again"))
+    assert first["evaluations"] == second["evaluations"] == {"limit": 75, "spent": 75}
+    assert first["networks"]["searched"]["plan"] == second["networks"]["searched"]["plan"]
