@@ -135,10 +135,10 @@ def test_what_cannot_be_resumed_is_refused_with_a_reason(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_second_search_pays_nothing_for_what_a_first_has_paid_for(tmp_path: Path) -> None:
-    finish(tmp_path, *SETTINGS, "agent=ppo", "tracking=none", "recover=none")
+    arguments = ["task=digits", "threads=1", "evaluations=75", "agent=ppo", "tracking=none", "recover=none"]
+    finish(tmp_path, *arguments, "hydra.run.dir=run")
     before = judged(tmp_path)
-    arguments = [setting for setting in SETTINGS if "dir" not in setting and "recover" not in setting]
-    finish(tmp_path, *arguments, "agent=ppo", "tracking=none", "recover=none", "hydra.run.dir=again")
+    finish(tmp_path, *arguments, "hydra.run.dir=again")
     assert judged(tmp_path) == before
     first, second = (json.loads((tmp_path / run / "result.json").read_text()) for run in ("run", "again"))
     assert first["evaluations"] == second["evaluations"] == {"limit": 75, "spent": 75}

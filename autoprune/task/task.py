@@ -113,7 +113,8 @@ class Architecture:
 class Task:
     """A trained `model` (kept in eval mode), one `example_input` [1, ...], the data roles and a metric.
 
-    metric: (outputs, targets) → float, higher is better. loss: what training minimises.
+    metric: (outputs, targets) → float, higher is better; a search sees its mean over blocks of a few samples, so it
+    should be a mean over samples itself, as accuracy is. loss: what training minimises, a mean as well.
     keep: qualified names of layers whose outputs are never pruned. budget: what is asked for when nobody says.
     augment: (inputs, generator) → inputs of the same shape, for training only.
 
