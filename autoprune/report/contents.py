@@ -68,9 +68,15 @@ class Contents:
         return budget
 
     @property
+    def whole(self) -> list[Json]:
+        """The evaluations on all samples: whoever left a race before has seen too few to be compared with others."""
+        most = max((r["samples"] for r in self.history if r.get("samples") is not None), default=0)
+        return [record for record in self.history if record.get("samples") == most]
+
+    @property
     def best(self) -> Json | None:
         """The record of the best plan inside the budget that the search has evaluated."""
-        found = [r for r in self.history if r.get("feasible") and r.get("score") is not None and r["phase"] == "search"]
+        found = [r for r in self.whole if r.get("feasible") and r.get("score") is not None and r["phase"] == "search"]
         return max(found, key=lambda record: float(record["score"]), default=None)
 
     @property
@@ -80,7 +86,7 @@ class Contents:
         for name in ("uniform", "sensitivity"):
             network = self.network(name)
             kept = [entry["kept"] for entry in network.plan.values()] if network else []
-            for record in self.history:
+            for record in self.whole:
                 if record["kept"] == kept and record.get("score") is not None:
                     scores[name] = float(record["score"])
         return scores

@@ -67,7 +67,7 @@ def search_curve(contents: Contents) -> Picture | None:
 
 def plane(contents: Contents) -> Picture | None:
     """Every evaluated plan by its cost and its accuracy, with the Pareto front, for the budget's cost and another."""
-    records = [r for r in contents.history if r.get("accuracy") is not None and r.get("cost")]
+    records = [r for r in contents.whole if r.get("accuracy") is not None and r.get("cost")]
     if not records:
         return None
     first = contents.budget.get("cost", "macs")
@@ -88,6 +88,8 @@ def plane(contents: Contents) -> Picture | None:
         key.append(("muted", "dash", "budget"))
     key += [(network.name, MARKERS[network.name], network.title) for network in contents.networks]
     caption = "Accuracy is measured on search data, in the post-training regime: no gradient step after pruning."
+    if left := len(contents.history) - len(contents.whole):
+        caption += f" Not shown: {left} plans that left a race before they had seen all samples."
     height = 230 * len(costs)
     return picture("Accuracy and cost", caption, key=key, draw=draw, height=lambda narrow: height if narrow else 340)
 
