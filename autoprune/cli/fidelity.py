@@ -54,8 +54,8 @@ def _fidelity(config: DictConfig, folder: Path) -> float:
         )
 
     run = RunFolder(folder)
-    run.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
     if not run.has("run.json"):
+        run.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
         run.write_json(
             "run.json",
             {

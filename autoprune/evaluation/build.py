@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from autoprune.cost.model import CostModel
 from autoprune.cost.projection import Projector
@@ -25,7 +26,8 @@ from autoprune.evaluation.store import EvaluationStore
 from autoprune.evaluation.tuning import AGREES, PLANS, SAMPLES, agreement_of, fastest_batch
 from autoprune.evaluation.workers import InProcess, Pool, Processes, RayActors
 from autoprune.measured import Notebook, keep_freed_memory
-from autoprune.structure.edit import Ranking
+from autoprune.plan import PruningPlan
+from autoprune.structure.edit import Ranking, shrink
 from autoprune.structure.groups import Structure
 from autoprune.task.task import Role, Task
 from autoprune.task.training import supports_bf16
@@ -59,6 +61,19 @@ class Candidates:
         )
         judge = Judge(self.task, self.proxy[:samples], batch_size=batch_size, dtype=dtype)
         return SlicedEvaluator(ordered, judge, dense=self.structure.dense.kept)
+
+    def pruned(self, plan: PruningPlan) -> nn.Module:
+        """The smaller network, repaired from the calibration role; no gradient step was made."""
+        network = shrink(self.task.model, self.structure, plan, self.ranking)
+        self.repair.apply(
+            network,
+            plan,
+            structure=self.structure,
+            ranking=self.ranking,
+            reconstruction=self.reconstruction,
+            calibration=self.task.data.calibration,
+        )
+        return network
 
     def identity(self) -> dict[str, Any]:
         """What judged numbers depend on, apart from the plan and the forward pass's settings: JSON values."""

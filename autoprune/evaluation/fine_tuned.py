@@ -11,7 +11,6 @@ from autoprune.evaluation.axes import Kept
 from autoprune.evaluation.identity import identity_of
 from autoprune.evaluation.judge import Score
 from autoprune.evaluation.outcome import Metrics
-from autoprune.structure.edit import shrink
 from autoprune.task.task import Task
 from autoprune.task.training import fit, supports_bf16
 
@@ -58,16 +57,7 @@ class Trained:
 
     def __call__(self, kept: Kept) -> nn.Module:
         known, task = self.candidates, self.candidates.task
-        plan = known.structure.plan(np.array(kept))
-        network = shrink(task.model, known.structure, plan, known.ranking)
-        known.repair.apply(
-            network,
-            plan,
-            structure=known.structure,
-            ranking=known.ranking,
-            reconstruction=known.reconstruction,
-            calibration=task.data.calibration,
-        )
+        network = known.pruned(known.structure.plan(np.array(kept)))
         with torch.random.fork_rng(devices=[task.device] if task.device.type == "cuda" else []):
             torch.manual_seed(0)  # Dropout draws from torch's own generator
             fit(

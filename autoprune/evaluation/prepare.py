@@ -21,7 +21,7 @@ from autoprune.evaluation.reward import Reward
 from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.importance.criterion import Importance, rank
 from autoprune.plan import PruningPlan
-from autoprune.structure.edit import Ranking, shrink
+from autoprune.structure.edit import Ranking
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Group, Structure
 from autoprune.task.task import Role, Task
@@ -43,8 +43,7 @@ class Prepared:
     costs: Mapping[str, CostModel]
     projector: Projector
     objective: Objective
-    repair: Repair
-    reconstruction: Reconstruction
+    candidates: Candidates
     errors: Mapping[str, FloatArray]
     score: Score
     held_out: Role
@@ -52,16 +51,7 @@ class Prepared:
 
     def pruned(self, plan: PruningPlan) -> nn.Module:
         """The smaller network, repaired from the calibration role; no gradient step was made."""
-        network = shrink(self.task.model, self.structure, plan, self.ranking)
-        self.repair.apply(
-            network,
-            plan,
-            structure=self.structure,
-            ranking=self.ranking,
-            reconstruction=self.reconstruction,
-            calibration=self.task.data.calibration,
-        )
-        return network
+        return self.candidates.pruned(plan)
 
 
 def prepare(
@@ -106,8 +96,7 @@ def prepare(
     )
     errors = {group.name: _error(reconstruction, group) for group in structure.groups}
     return Prepared(
-        task, structure, scores, ranking, costs, projector, objective, repair, reconstruction, errors, score, held_out,
-        measured,
+        task, structure, scores, ranking, costs, projector, objective, candidates, errors, score, held_out, measured,
     )  # fmt: skip
 
 

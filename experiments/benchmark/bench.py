@@ -17,7 +17,6 @@ from autoprune.cost.budget import parse_budget
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.env.one_shot import PlanScale
-from autoprune.evaluation.build import Candidates
 from autoprune.evaluation.curves import single_group_curves
 from autoprune.evaluation.evaluator import SlicedEvaluator
 from autoprune.evaluation.objective import Objective
@@ -68,11 +67,10 @@ class Ready:
     """A task that is made ready, and what stands in its configuration."""
 
     prepared: Prepared
-    candidates: Candidates
 
     def evaluator(self) -> SlicedEvaluator:
         known = self.prepared.measured
-        return self.candidates.evaluator(precision=known["precision"], batch_size=known["batch_size"])
+        return self.prepared.candidates.evaluator(precision=known["precision"], batch_size=known["batch_size"])
 
     @property
     def batches(self) -> int:
@@ -90,7 +88,11 @@ class Ready:
         return replace(self.prepared, objective=self.objective(**changes))
 
     def says(self) -> dict[str, Any]:
-        return {"task": self.prepared.task.name, "samples": len(self.candidates.proxy), **self.prepared.measured}
+        return {
+            "task": self.prepared.task.name,
+            "samples": len(self.prepared.candidates.proxy),
+            **self.prepared.measured,
+        }
 
 
 def random_plans(ready: Ready, projector: Projector, count: int, rng: np.random.Generator) -> list[PruningPlan]:
@@ -133,12 +135,7 @@ def _made_ready(task: str, seed: int, quick: bool) -> Ready:
         **parts,
         **settings["structure"],
     )
-    search = prepared.task.data.search
-    proxy = search[: len(search) - len(prepared.held_out)]
-    candidates = Candidates(
-        prepared.task, prepared.structure, prepared.ranking, prepared.repair, prepared.reconstruction, proxy
-    )
-    return Ready(prepared, candidates)
+    return Ready(prepared)
 
 
 def _different(ready: Ready, projector: Projector, count: int, density: Callable[[], FloatArray]) -> list[PruningPlan]:

@@ -24,8 +24,8 @@ def networks(bench: Bench) -> list[Row]:
         known.structure,
         known.ranking,
         dtype=DTYPES[known.measured["precision"]],
-        batch_statistics=known.repair.batch_norm,
-        reconstruction=None if known.repair.least_squares is None else known.reconstruction,
+        batch_statistics=known.candidates.repair.batch_norm,
+        reconstruction=None if known.candidates.repair.least_squares is None else known.candidates.reconstruction,
         example_input=known.task.example_input,
     )
     plans = random_plans(ready, ready.projector("macs:0.5"), (repeats + 1) * many, bench.rng(3))

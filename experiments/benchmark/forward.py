@@ -105,7 +105,7 @@ def _plain(ready: Ready, plan: PruningPlan) -> nn.Module:
     for layer in network.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.float()  # as autoprune keeps it
-            if known.repair.batch_norm:
+            if known.candidates.repair.batch_norm:
                 layer.train()
                 layer.track_running_stats, layer.running_mean, layer.running_var = (
                     False,
@@ -117,7 +117,7 @@ def _plain(ready: Ready, plan: PruningPlan) -> nn.Module:
 
 def _batches(ready: Ready) -> list[Tensor]:
     known = ready.prepared.measured
-    inputs = ready.candidates.proxy.inputs.to(DTYPES[known["precision"]])
+    inputs = ready.prepared.candidates.proxy.inputs.to(DTYPES[known["precision"]])
     return [batch.contiguous(memory_format=torch.channels_last) for batch in inputs.split(known["batch_size"])]
 
 
@@ -128,7 +128,7 @@ def _passes(network: nn.Module, batches: list[Tensor]) -> Forward:
 @contextmanager
 def _dense_forward(ready: Ready, *, keep: bool) -> Iterator[Callable[[int], float]]:
     """batch size → seconds, in a process of its own, whose allocator is glibc's own unless `keep`."""
-    known, role = ready.prepared, ready.candidates.proxy
+    known, role = ready.prepared, ready.prepared.candidates.proxy
     plan = known.structure.plan(known.projector.project(np.ones(len(known.structure.groups))))
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()

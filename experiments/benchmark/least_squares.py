@@ -98,7 +98,7 @@ def _widest(ready: Ready) -> tuple[str, AxisSlices]:
     """The last of the convolutions with the most input columns whose inputs one group fills."""
     known = ready.prepared
     found = list[tuple[int, int, str, AxisSlices]]()
-    for name in known.reconstruction.layers:
+    for name in known.candidates.reconstruction.layers:
         axis, layer = AxisSlices(known.structure, name, "in"), known.task.model.get_submodule(name)
         if axis.leading and isinstance(layer, nn.Conv2d) and layer.groups == 1:
             found.append((layer.weight[0].numel(), len(found), name, axis))

@@ -69,7 +69,7 @@ def test_least_squares_bring_the_outputs_nearer_to_the_dense_ones(name: str) -> 
 def test_the_dense_plan_needs_no_reconstruction() -> None:
     ready = prepared(tiny_task(), repair=Repair(batch_norm=False, least_squares=SOLVED))
     model, plan = ready.pruned(ready.structure.dense), ready.structure.dense
-    write_reconstruction(model, plan, ready.structure, ready.ranking, ready.reconstruction)
+    write_reconstruction(model, plan, ready.structure, ready.ranking, ready.candidates.reconstruction)
     dense = ready.task.model.state_dict()
     assert all(torch.equal(value, dense[key]) for key, value in model.state_dict().items())
 
