@@ -29,9 +29,11 @@ from autoprune.search.problem import Problem, Search
 from autoprune.search.sensitivity import sensitivity_plan
 from autoprune.search.uniform import uniform_plan
 from autoprune.seeding import numpy_rng, torch_generator
-from autoprune.task.shipped import load_weights, save_weights
+from autoprune.task.weights import load_weights, save_weights
 from autoprune.tracking import Tracker
 
+SAMPLES = 20  # that a network is compared on with its copy from the disk
+TOKENIZER = "tokenizer"  # where in a saved network's folder the tokenizer lies
 SEARCHED, UNIFORM, SENSITIVITY, DENSE = "searched", "uniform", "sensitivity", "dense"
 
 
@@ -94,6 +96,7 @@ class Job:
                 projector=prepared.projector,
                 objective=objective,
                 features=features_of(prepared),
+                scores=prepared.scores,
                 folder=self.run.path,
                 log_agent=self._agent_metrics,
             )
@@ -103,7 +106,10 @@ class Job:
     def baselines(self) -> dict[str, PruningPlan]:
         """The plans that every run is compared with. They are not charged to the search."""
         prepared = self.prepared
-        curves = single_group_curves(prepared.structure, partial(prepared.objective.evaluate, whole=True))
+        evaluate = partial(prepared.objective.evaluate, whole=True)
+        with StageProgress() as progress:
+            told = partial(progress.update, of=len(prepared.structure.groups), phase="one group at a time", note="")
+            curves = single_group_curves(prepared.structure, evaluate, on_group=told)
         self.run.write_json("curves.json", describe_curves(prepared, curves))
         plans = {
             UNIFORM: uniform_plan(prepared.structure, prepared.projector),
@@ -156,11 +162,14 @@ class Job:
         every_plan = {DENSE: structure.dense, **plans}
         before, after = {DENSE: task.model, **pruned}, {DENSE: task.model, **recovered}
         with tempfile.TemporaryDirectory() as folder:
-            onnx_files = {name: Path(folder) / f"{name}.onnx" for name in after}
-            for name, network in after.items():
-                export_onnx(network, task.example_input, onnx_files[name])
-            latency = measure_latency(after, task.example_input, onnx_files=onnx_files)
-            onnx_bytes = {name: path.stat().st_size for name, path in onnx_files.items()}
+            onnx_files = {name: Path(folder) / f"{name}.onnx" for name in after} if task.onnx else {}
+            for name, path in onnx_files.items():
+                export_onnx(after[name], task.example_input, path, forward=task.forward)
+            latency = measure_latency(after, task.example_input, onnx_files=onnx_files, forward=task.forward)
+            file_bytes = {name: {"safetensors": network_bytes(network)} for name, network in after.items()}
+            for name, path in onnx_files.items():
+                file_bytes[name]["onnx"] = path.stat().st_size
+        measures = {name: {} if task.measure is None else dict(task.measure(after[name])) for name in after}
         return {
             name: {
                 "plan": plan.as_json(),
@@ -170,7 +179,8 @@ class Job:
                 "before": shown(test(before[name])),
                 "after": None if name == DENSE else shown(test(after[name])),
                 "latency_ms": {runtime: value.as_json() for runtime, value in latency[name].items()},
-                "file_bytes": {"safetensors": network_bytes(after[name]), "onnx": onnx_bytes[name]},
+                "file_bytes": file_bytes[name],
+                **({"measures": measures[name]} if measures[name] else {}),
             }
             for name, plan in every_plan.items()
         }
@@ -179,11 +189,17 @@ class Job:
         """Writes the chosen network as safetensors and JSON and as ONNX; how far each, read back, is from it."""
         task, folder = self.prepared.task, self.run.path / "network"
         save_network(network, folder, architecture=task.architecture)
-        samples = task.data.calibration.inputs[:100]
-        expected = outputs_of(network, samples)
-        reloaded = outputs_of(load_network(folder, model=task.model), samples)
-        onnx = export_onnx(network, task.example_input, self.run.path / "network.onnx")
-        return {"reloaded": (reloaded - expected).abs().max().item(), "onnx": onnx}
+        if task.tokenizer is not None:
+            weights = shutil.ignore_patterns("*.safetensors", "*.gguf", "*.bin")
+            shutil.copytree(task.tokenizer, folder / TOKENIZER, ignore=weights, dirs_exist_ok=True)
+        samples = task.data.calibration.inputs[:SAMPLES]
+        expected = outputs_of(network, samples, task.forward)
+        reloaded = outputs_of(load_network(folder, model=task.model), samples, task.forward)
+        differences = {"reloaded": (reloaded - expected).abs().max().item()}
+        if task.onnx:
+            path = self.run.path / "network.onnx"
+            differences["onnx"] = export_onnx(network, task.example_input, path, forward=task.forward)
+        return differences
 
     def track(self, result: Mapping[str, Any], plan: PruningPlan) -> None:
         """The tracker's summary, the plan as a table and a picture, and the artifacts."""

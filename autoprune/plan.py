@@ -22,12 +22,12 @@ class PruningPlan:
                 f"{len(self.groups)} groups, {len(self.units)} units and {len(self.kept)} kept differ in length"
             )
         for name, units, kept in zip(self.groups, self.units, self.kept, strict=True):
-            if not 1 <= kept <= units:
-                raise ValueError(f"group {name!r} must keep 1 to {units} units, got {kept}")
+            if not 0 <= kept <= units:
+                raise ValueError(f"group {name!r} must keep 0 to {units} units, got {kept}")
 
     @property
     def sparsity(self) -> dict[str, float]:
-        """Fraction of units removed from each group, in [0, 1)."""
+        """Fraction of units removed from each group, in [0, 1]; 1 where a whole module is passed over."""
         return {g: 1 - k / n for g, n, k in zip(self.groups, self.units, self.kept, strict=True)}
 
     @classmethod

@@ -116,7 +116,7 @@ def describe_structure(prepared: Prepared) -> dict[str, Any]:
                 "granularity": group.granularity,
                 "units": group.units,
                 "levels": list(group.levels),
-                "layers": list(dict.fromkeys(member.layer for member in group.members)),
+                "layers": [layer.name for layer in structure.layers_of(group)],
                 "reconstruction_error": [round(float(error), 6) for error in prepared.errors[group.name]],
             }
             for group in structure.groups

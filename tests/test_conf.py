@@ -19,7 +19,7 @@ CHOICES = sorted(
     f"{path.parent.name}={path.stem}" for path in conf_dir().glob("*/*.yaml") if path.parent.name != "experiment"
 )
 RUN_TIME = {  # what each kind of part is called with, beside its configuration
-    "importance": {"model", "structure", "role", "loss", "generator"},
+    "importance": {"model", "structure", "role", "loss", "forward", "generator"},
     "score": {"metrics"},
     "reward": {"metrics", "score", "cost", "budget"},
     "agent": {"problem", "rng"},
@@ -77,7 +77,8 @@ def test_environments_made_by_name_are_the_main_jobs() -> None:
         assert text in source, text
     assert settings["repair"]["batch_norm"] is True
     for name in ("importance", "repair", "score", "reward"):
-        assert settings[name]["_target_"].rpartition(".")[2] in wanted[name]
+        part = settings[name].get("others", settings[name])  # of what suits the kind of network, that for others
+        assert part["_target_"].rpartition(".")[2] in wanted[name]
 
 
 def _check(settings: dict[str, Any], *, keys_of_its_own: set[str], run_time: set[str]) -> None:

@@ -32,6 +32,7 @@ def test_the_new_criterion_ranks_every_group() -> None:
         structure,
         task.data.calibration,
         loss=task.loss,
+        forward=task.forward,
         generator=torch.Generator(),
         power=target.pop("power"),
     )

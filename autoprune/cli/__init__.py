@@ -6,12 +6,14 @@ from pathlib import Path
 import hydra
 
 from autoprune.cli.fidelity import fidelity
+from autoprune.cli.generate import generate
 from autoprune.cli.search import resume, search
 
 USAGE = """usage: autoprune search [-m] [OVERRIDE ...]   learn a plan, prune, recover, export, report
        autoprune search resume=RUN           go on with a run that was cut off
        autoprune fidelity [OVERRIDE ...]     does the score that a search sees rank plans as recovery will?
        autoprune show RUN                    a finished run's table again
+       autoprune generate RUN "PROMPT"       what a pruned language model goes on to say
 
 The overrides are Hydra's: autoprune search task=fashion_mobilenet agent=sac budget=macs:0.3 seed=3
 What can be chosen: autoprune search --help"""
@@ -29,6 +31,8 @@ def main() -> None:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
         case ["show", run]:
             _show(run)
+        case ["generate", *arguments]:
+            generate(arguments)
         case ["--version"]:
             from autoprune import __version__
 

@@ -1,12 +1,13 @@
 """Costs that follow from a network's shapes: exact, and vectorised over plans."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.structure.groups import IntArray, Structure
+from autoprune.structure.groups import IntArray, Layer, Structure
 
 FloatArray = NDArray[np.float64]
 
@@ -33,10 +34,11 @@ class CostModel(Protocol):
 class BilinearCost:
     """Σ over layers of per_weight · outputs · inputs + per_output · outputs + constant.
 
-    A layer's outputs and inputs are affine in the numbers of units that its groups keep, so MACs, params and bytes are
-    all of this form, counted exactly in integers.
+    A layer's outputs and inputs are affine in the numbers of units that its groups keep, and it is there or not, so
+    MACs, params and bytes are all of this form, counted exactly in integers.
 
-    outputs, inputs: [layers, groups + 1], the last column is constant. per_weight, per_output: [layers].
+    outputs, inputs: [rows, groups + 1], the last column is constant. per_weight, per_output: [rows]. A row is a layer,
+    or a part of one that has a form of its own.
     """
 
     name: str
@@ -73,44 +75,119 @@ class BilinearCost:
 
 
 def macs(structure: Structure) -> BilinearCost:
-    """Multiply–accumulates of convolutions and linear layers for one sample; 1 MAC = 2 FLOPs."""
+    """Multiply–accumulates of convolutions, linear layers and attentions for one sample; 1 MAC = 2 FLOPs.
+
+    Of matrices that lose single weights, those that are left: what it would take on hardware that skips zeros.
+    """
     weights = [0 if layer.kind == "norm" else layer.kernel * layer.positions for layer in structure.layers]
-    return _bilinear("macs", "MACs", structure, weights, [0] * len(weights), 0)
+    return _summed("macs", "MACs", structure, weights, [0] * len(weights), 0)
 
 
 def params(structure: Structure) -> BilinearCost:
-    """Trainable parameters: weights, biases, normalisation's scales and shifts."""
-    weights = [0 if layer.kind == "norm" else layer.kernel for layer in structure.layers]
-    outputs = [int(layer.bias) + (layer.inputs if layer.kind == "norm" else 0) for layer in structure.layers]
-    return _bilinear("params", "parameters", structure, weights, outputs, structure.other_params)
+    """Trainable parameters that are not zero: weights, biases, normalisation's scales and shifts."""
+    return _summed("params", "parameters", structure, *_parameters(structure), structure.other_params)
+
+
+def weights(structure: Structure) -> BilinearCost:
+    """Weights of the layers that some group takes from, biases left out: what papers on sparsity count."""
+    touched = {layer.name for group in structure.groups for layer in structure.layers_of(group)}
+    per_weight, _ = _parameters(structure)
+    counted = [w if layer.name in touched else 0 for w, layer in zip(per_weight, structure.layers, strict=True)]
+    return _summed("weights", "weights", structure, counted, [0] * len(counted), 0)
 
 
 def parameter_bytes(structure: Structure, *, bytes_per_parameter: int = 4) -> BilinearCost:
     """Bytes of the parameters and of BatchNorm's running statistics, at fp32 unless said otherwise."""
-    count = params(structure)
+    per_weight, per_output = _parameters(structure)
     statistics = [layer.statistics for layer in structure.layers]
-    return BilinearCost(
-        "bytes", "bytes", count.outputs, count.inputs,
-        count.per_weight * bytes_per_parameter,
-        (count.per_output + np.array(statistics, np.int64)) * bytes_per_parameter,
-        count.constant * bytes_per_parameter,
+    return _summed(
+        "bytes", "bytes", structure,
+        [bytes_per_parameter * count for count in per_weight],
+        [bytes_per_parameter * (count + own) for count, own in zip(per_output, statistics, strict=True)],
+        structure.other_params * bytes_per_parameter,
     )  # fmt: skip
 
 
-def _bilinear(
+def _parameters(structure: Structure) -> tuple[list[int], list[int]]:
+    """Per layer: what an output and an input together, and what an output alone, account for."""
+    per_weight = [layer.kernel if layer.kind in ("conv", "linear") else 0 for layer in structure.layers]
+    per_output = [int(layer.bias) + (layer.inputs if layer.kind == "norm" else 0) for layer in structure.layers]
+    return per_weight, per_output
+
+
+def _summed(
     name: str, unit: str, structure: Structure, per_weight: list[int], per_output: list[int], constant: int
 ) -> BilinearCost:
-    index = {layer.name: i for i, layer in enumerate(structure.layers)}
-    shape = (len(index), len(structure.groups) + 1)
-    outputs, inputs = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    outputs[:, -1] = [layer.outputs for layer in structure.layers]
-    inputs[:, -1] = [layer.inputs for layer in structure.layers]
-    for g, group in enumerate(structure.groups):
-        for member in group.members:
-            row, (units, per_unit) = index[member.layer], member.positions.shape
-            table = outputs if member.axis == "out" else inputs
-            table[row, g] += per_unit
-            table[row, -1] -= units * per_unit
-    return BilinearCost(
-        name, unit, outputs, inputs, np.array(per_weight, np.int64), np.array(per_output, np.int64), constant
-    )
+    """A row for every layer, and one more for its outputs where they do not multiply with its inputs alone."""
+    ones = np.append(np.zeros(len(structure.groups), np.int64), 1)
+    rows: list[tuple[IntArray, IntArray, int, int]] = []
+    for layer, weight, output in zip(structure.layers, per_weight, per_output, strict=True):
+        outs, ins, whole = _factors(structure, layer)
+        if len(outs) <= 1 and len(ins) <= 1 and not whole:
+            rows.append(
+                (outs[0] if outs else ones * layer.outputs, ins[0] if ins else ones * layer.inputs, weight, output)
+            )
+            continue
+        factors = outs + ins + whole
+        # every factor of an axis is a count of its own; what is not counted by one is constant
+        constants = (1 if outs else layer.outputs) * (1 if ins else layer.inputs)
+        rows.append((*_product(factors, layer, ones), weight * constants, 0))
+        if output:
+            rows.append((*_product(outs + whole, layer, ones), output * (1 if outs else layer.outputs), 0))
+    outputs, inputs, weights, alone = (np.array(column, np.int64) for column in zip(*rows, strict=True))
+    return BilinearCost(name, unit, outputs, inputs, weights, alone, constant)
+
+
+def _product(factors: list[IntArray], layer: Layer, ones: IntArray) -> tuple[IntArray, IntArray]:
+    if len(factors) > 2:
+        raise ValueError(
+            f"three groups decide about layer {layer.name!r}, but costs count at most two; prune fewer kinds"
+        )
+    first, second = [*factors, ones, ones][:2]
+    return first, second
+
+
+def _factors(structure: Structure, layer: Layer) -> tuple[list[IntArray], list[IntArray], list[IntArray]]:
+    """What the layer's outputs and inputs are products of, and whether it is there at all; each [groups + 1], affine.
+
+    Groups that own different entries of an axis add up to one factor. Groups that own all of it (heads, and query heads
+    of every key head) multiply.
+    """
+    outs: list[IntArray] = []
+    ins: list[IntArray] = []
+    whole: list[IntArray] = []
+    for axis, size, found in (("out", layer.outputs, outs), ("in", layer.inputs, ins)):
+        shares = [
+            (index, *member.positions.shape)
+            for index, group in enumerate(structure.groups)
+            for member in group.members
+            if (member.layer, member.axis) == (layer.name, axis)
+        ]
+        if sum(units * each for _, units, each in shares) > size:
+            found += _shared(structure, layer, shares, size)
+        elif shares:
+            table = np.zeros(len(structure.groups) + 1, np.int64)
+            table[-1] = size - sum(units * each for _, units, each in shares)
+            for index, _, each in shares:
+                table[index] += each
+            found.append(table)
+    for index, group in enumerate(structure.groups):
+        for matrix in group.compared:
+            if matrix.layer == layer.name:
+                ins.append(_alone(structure, index, layer.inputs // matrix.size))
+        if any(layer.name == skip.module or layer.name.startswith(f"{skip.module}.") for skip in group.skips):
+            whole.append(_alone(structure, index, 1))
+    return outs, ins, whole
+
+
+def _shared(structure: Structure, layer: Layer, shares: list[tuple[int, int, int]], size: int) -> list[IntArray]:
+    rest, remainder = divmod(size, math.prod(units for _, units, _ in shares))
+    if remainder or any(units * each != size for _, units, each in shares):
+        raise ValueError(f"groups share some entries of {layer.name!r} and not others, which costs cannot count")
+    return [_alone(structure, index, rest if place == 0 else 1) for place, (index, _, _) in enumerate(shares)]
+
+
+def _alone(structure: Structure, group: int, each: int) -> IntArray:
+    table = np.zeros(len(structure.groups) + 1, np.int64)
+    table[group] = each
+    return table

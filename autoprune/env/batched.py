@@ -127,7 +127,7 @@ class OneShotVectorEnv(VectorEnv[Observation, Action, Array]):
     ) -> None:
         self.structure, self.projector, self.num_envs = structure, projector, num_envs
         self._evaluate = evaluate
-        self._scale = PlanScale(None if prior is None else prior / structure.units, reach)
+        self._scale = PlanScale.around(prior, structure, reach)
         self._observation = one_shot_observation(features, projector)
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.single_observation_space = gymnasium.spaces.Box(LOWEST, HIGHEST, self._observation.shape, np.float32)

@@ -12,7 +12,7 @@ from autoprune.structure.groups import Layer, Structure
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 DENSITIES = (0.25, 0.5, 0.75)
-GRANULARITIES = ("channel", "neuron", "head", "block", "weight", "n_m")
+GRANULARITIES = ("channel", "neuron", "head", "query", "block", "weight", "n_m")
 
 GROUP_FEATURES = (
     "depth",  # place in the network, 0 first to 1 last
@@ -42,6 +42,7 @@ STATE_FEATURES = (
 )
 
 
+MOST_SCORES = 10_000  # that quantiles are taken of
 LOWEST, HIGHEST = -1.0, 20.0  # bounds of every feature: shares are within [0, 1], logarithms far below 20
 
 
@@ -75,7 +76,7 @@ def group_features(
             index / max(1, len(structure.groups) - 1),
             np.log10(group.units),
             *(_share(cost, structure, index) for cost in bounded),
-            *_geometry([layers[member.layer] for member in group.members]),
+            *_geometry([layers[member.layer] for member in group.members] or structure.layers_of(group)),
             *(float(group.granularity == name) for name in GRANULARITIES),
             *_score_quantiles(scores[group.name]),
             *np.interp(np.multiply(DENSITIES, group.units), np.arange(group.units + 1), errors[group.name]),
@@ -87,7 +88,7 @@ def group_features(
 
 def _geometry(coupled: Sequence[Layer]) -> list[float]:
     """`macs` to `depthwise`, of the layers that are coupled in a group."""
-    weighted = [layer for layer in coupled if layer.kind != "norm"]
+    weighted = [layer for layer in coupled if layer.kind in ("conv", "linear")]
     weights = [layer.outputs * layer.inputs * layer.kernel for layer in weighted]
     return [
         np.log10(1 + sum(w * layer.positions for w, layer in zip(weights, weighted, strict=True))),
@@ -100,7 +101,8 @@ def _geometry(coupled: Sequence[Layer]) -> list[float]:
 
 
 def _score_quantiles(scores: Tensor) -> FloatArray:
-    positive = (scores - scores.min().clamp(max=0)).double().numpy()  # criteria may be negative; quantiles are relative
+    few = scores.flatten()[:: max(1, scores.numel() // MOST_SCORES)]  # of a matrix with a score for every weight
+    positive = (few - few.min().clamp(max=0)).double().numpy()  # criteria may be negative; quantiles are relative
     return np.quantile(positive / max(float(positive.max()), 1e-12), QUANTILES)
 
 

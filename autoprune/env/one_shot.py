@@ -1,7 +1,7 @@
 """The whole plan as one action: either the groups' densities, or a correction to a prior plan."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import gymnasium
 import numpy as np
@@ -11,6 +11,8 @@ from autoprune.cost.projection import Projector
 from autoprune.env.features import HIGHEST, LOWEST
 from autoprune.env.layerwise import Action, Evaluate, Observation, actions_of, densities_of
 from autoprune.structure.groups import IntArray, Structure
+
+SMALLEST = 1e-6  # density that an action can still say
 
 
 class OneShotEnv(gymnasium.Env[Observation, Action]):
@@ -34,7 +36,7 @@ class OneShotEnv(gymnasium.Env[Observation, Action]):
     ) -> None:
         self.structure, self.projector = structure, projector
         self._evaluate = evaluate
-        self._scale = PlanScale(None if prior is None else prior / structure.units, reach)
+        self._scale = PlanScale.around(prior, structure, reach)
         self._observation = one_shot_observation(features, projector)
         self.observation_space = gymnasium.spaces.Box(LOWEST, HIGHEST, self._observation.shape, np.float32)
         self.action_space = gymnasium.spaces.Box(-1, 1, (len(structure.groups),), np.float32)
@@ -60,6 +62,13 @@ class PlanScale:
     prior: FloatArray | None
     reach: float
 
+    @classmethod
+    def around(cls, prior: IntArray | FloatArray | None, structure: Structure, reach: float) -> Self:
+        """Of a prior's kept units [groups]. A module that it passes over counts as half there, so it may come back."""
+        if prior is None:
+            return cls(None, reach)
+        return cls(np.where(np.asarray(prior) > 0, prior, 0.5) / structure.units, reach)
+
     def __post_init__(self) -> None:
         if self.reach <= 0:
             raise ValueError(f"reach must be positive, got {self.reach}")
@@ -73,7 +82,8 @@ class PlanScale:
         """What of a density can be said as an action: the inverse of `density` within [−1, 1]."""
         if self.prior is None:
             return actions_of(density).astype(np.float32)
-        return np.clip(np.log(density / self.prior) / self.reach, -1, 1).astype(np.float32)
+        ratio = np.maximum(density, SMALLEST) / self.prior  # a module that is passed over has no density
+        return np.clip(np.log(ratio) / self.reach, -1, 1).astype(np.float32)
 
 
 def one_shot_observation(features: FloatArray, projector: Projector) -> Observation:

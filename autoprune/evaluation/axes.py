@@ -35,8 +35,8 @@ class AxisSlices:
     def order(self, ranking: Ranking) -> Tensor:
         """[size]: the dense entry that comes to stand at each place."""
         order = torch.arange(self.size)
-        for index, positions in self._positions:
-            order[positions.flatten()] = positions[ranking[self._names[index]].cpu()].flatten()
+        for index, positions in self._positions:  # groups that share entries permute different coordinates of them
+            order[positions.flatten()] = order[positions[ranking[self._names[index]].cpu()].flatten()]
         return order
 
     def entries(self, kept: Kept) -> Tensor:
@@ -51,4 +51,7 @@ class AxisSlices:
 
 
 def touched_axes(structure: Structure) -> list[tuple[str, Axis]]:
-    return list(dict.fromkeys((m.layer, m.axis) for group in structure.groups for m in group.members))
+    """The axes that some group cuts. An attention has no tensors of its own to cut."""
+    mixing = {layer.name for layer in structure.layers if layer.kind == "attention"}
+    axes = dict.fromkeys((m.layer, m.axis) for group in structure.groups for m in group.members)
+    return [(layer, axis) for layer, axis in axes if layer not in mixing]

@@ -15,8 +15,9 @@ from autoprune.evaluation.axes import Kept
 from autoprune.evaluation.evaluator import Evaluator, SlicedEvaluator, TrainedEvaluator
 from autoprune.evaluation.fine_tuned import FineTuned
 from autoprune.evaluation.identity import identity_of
-from autoprune.evaluation.judge import BLOCK, Judge, Score
+from autoprune.evaluation.judge import Judge, Score
 from autoprune.evaluation.least_squares import Reconstruction
+from autoprune.evaluation.levels import Levels
 from autoprune.evaluation.objective import Objective
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.evaluation.repair import Repair
@@ -32,7 +33,7 @@ from autoprune.structure.groups import Structure
 from autoprune.task.task import Role, Task
 from autoprune.task.training import supports_bf16
 
-REVISION = 1  # raised when the same plan of the same task would be judged to other numbers
+REVISION = 2  # raised when the same plan of the same task would be judged to other numbers
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -45,6 +46,7 @@ class Candidates:
     ranking: Ranking
     repair: Repair
     reconstruction: Reconstruction
+    levels: Levels | None
     proxy: Role
 
     def evaluator(self, *, precision: str, batch_size: int, samples: int | None = None) -> SlicedEvaluator:
@@ -57,6 +59,7 @@ class Candidates:
             dtype=dtype,
             batch_statistics=self.repair.batch_norm,
             reconstruction=None if self.repair.least_squares is None else self.reconstruction,
+            levels=self.levels,
             example_input=self.task.example_input,
         )
         judge = Judge(self.task, self.proxy[:samples], batch_size=batch_size, dtype=dtype)
@@ -71,7 +74,9 @@ class Candidates:
             structure=self.structure,
             ranking=self.ranking,
             reconstruction=self.reconstruction,
+            levels=self.levels,
             calibration=self.task.data.calibration,
+            forward=self.task.forward,
         )
         return network
 
@@ -92,7 +97,8 @@ class Candidates:
             "proxy": self.proxy.digest,
             "metric": identity_of(self.task.metric),
             "loss": identity_of(self.task.loss),
-            "block": BLOCK,
+            "forward": identity_of(self.task.forward),
+            "block": self.task.block,
             "revision": REVISION,
         }
 

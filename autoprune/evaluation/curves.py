@@ -9,7 +9,9 @@ from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 from autoprune.structure.groups import IntArray, Structure
 
-DENSITIES = (0.1, 0.25, 0.4, 0.6, 0.8)  # where each group is measured, as fractions of its units
+# where each group is measured, as fractions of its units: at fewer places where there are many groups
+DENSITIES = ((40, (0.1, 0.25, 0.4, 0.6, 0.8)), (80, (0.25, 0.5, 0.75)), (120, (0.3, 0.6)))
+ELSE = (0.5,)
 
 Evaluate = Callable[[Sequence[PruningPlan]], list[Outcome]]
 
@@ -30,9 +32,10 @@ class Curve:
 def curve_plans(structure: Structure) -> dict[str, list[PruningPlan]]:
     """The plans that prune one group alone, per group, fewest units first."""
     plans: dict[str, list[PruningPlan]] = {}
+    densities = next((where for most, where in DENSITIES if len(structure.groups) <= most), ELSE)
     for index, group in enumerate(structure.groups):
         levels = np.array(group.levels[:-1])
-        chosen = sorted({int(levels[np.abs(levels - d * group.units).argmin()]) for d in DENSITIES})
+        chosen = sorted({int(levels[np.abs(levels - d * group.units).argmin()]) for d in densities})
         plans[group.name] = []
         for kept in chosen:
             whole = structure.units
@@ -41,8 +44,13 @@ def curve_plans(structure: Structure) -> dict[str, list[PruningPlan]]:
     return plans
 
 
-def single_group_curves(structure: Structure, evaluate: Evaluate) -> Mapping[str, Curve]:
-    """Evaluates every group alone at a few levels, and the dense network once, as the level where nothing is lost."""
+def single_group_curves(
+    structure: Structure, evaluate: Evaluate, *, on_group: Callable[[int], None] | None = None
+) -> Mapping[str, Curve]:
+    """Evaluates every group alone at a few levels, and the dense network once, as the level where nothing is lost.
+
+    on_group: told how many groups are done.
+    """
     dense = evaluate([structure.dense])[0]
     curves = {}
     for index, (name, plans) in enumerate(curve_plans(structure).items()):
@@ -51,4 +59,6 @@ def single_group_curves(structure: Structure, evaluate: Evaluate) -> Mapping[str
         lost = np.maximum.accumulate(lost[::-1])[::-1].tolist()  # keeping more never loses more: noise is levelled
         kept = np.array([*(plan.kept[index] for plan in plans), structure.units[index]], np.int64)
         curves[name] = Curve(kept, (*lost, 0.0), (*outcomes, dense))
+        if on_group is not None:
+            on_group(len(curves))
     return curves

@@ -30,7 +30,7 @@ class SlicedEvaluator:
 
     def __init__(self, ordered: OrderedNetwork, judge: Judge, *, dense: Kept) -> None:
         self._ordered, self._judge = ordered, judge
-        self._prefix = Prefix(ordered, dense, judge.batches)
+        self._prefix = Prefix(ordered, dense, judge.batches, judge.forward)
 
     def judge(self, kept: Kept, start: int, stop: int) -> list[Judged]:
         network = self._ordered.at(kept)

@@ -69,6 +69,7 @@ class Trained:
                 batch_size=self.score.batch_size,
                 generator=torch.Generator().manual_seed(0),
                 augment=task.augment,
+                forward=task.forward,
                 bf16=supports_bf16(task.device),
             )
         return network

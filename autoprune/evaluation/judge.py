@@ -10,29 +10,35 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.evaluation.outcome import Judged, Metrics
-from autoprune.task.task import Loss, Metric, Role, Task, first_outputs
+from autoprune.task.task import Forward, Loss, Metric, Role, Task, plain_forward
 
 Score = Callable[[Metrics], float]
 FloatArray = NDArray[np.float64]
 
-BLOCK = 10  # samples that are judged together: enough blocks to compare two networks in pairs on a single batch
+KEPT_WHOLE_BYTES = 128 * 2**20  # of the dense network's outputs; more of them are kept at half precision
 
 
 class Judge:
     """Judges networks on one data role; the dense network's outputs are computed once.
 
+    Networks are judged in blocks of `task.block` samples: enough of them to compare two in pairs on a single batch.
     batch_size: samples per forward pass. Where the repair uses batch statistics, it is part of what is measured.
     """
 
     def __init__(self, task: Task, role: Role, *, batch_size: int = 500, dtype: torch.dtype = torch.float32) -> None:
         self.metric: Metric = task.metric
         self.loss: Loss = task.loss
+        self.forward: Forward = task.forward
+        self.block = task.block
         self.batches = [_proxy_batch(batch, dtype) for batch in role.inputs.split(batch_size)]
         self.targets = list(role.targets.split(batch_size))
-        dense = [outputs_of(task.model, _proxy_batch(batch, torch.float32)) for batch in role.inputs.split(batch_size)]
-        if not all(torch.isfinite(outputs).all() for outputs in dense):
-            raise ValueError("the dense network's outputs hold NaN or infinity; its weights or its data may be broken")
-        self.log_dense = [F.log_softmax(outputs, dim=-1) for outputs in dense]
+        self.log_dense: list[Tensor] = []
+        for batch in role.inputs.split(batch_size):
+            outputs = outputs_of(task.model, _proxy_batch(batch, torch.float32), self.forward)
+            if not torch.isfinite(outputs).all():
+                raise ValueError("the dense network's outputs hold NaN or infinity; its weights or data may be broken")
+            large = outputs.nbytes / len(batch) * len(role) > KEPT_WHOLE_BYTES
+            self.log_dense.append(F.log_softmax(outputs, dim=-1).to(torch.float16 if large else torch.float32))
 
     @property
     def samples(self) -> int:
@@ -40,13 +46,18 @@ class Judge:
 
     def __call__(self, network: nn.Module) -> Metrics:
         """The network's metrics on the whole role. Raises FloatingPointError where its outputs are not finite."""
-        outputs = torch.cat([_finite(outputs_of(network, batch)) for batch in self.batches])
-        targets, (kl, agreement) = torch.cat(self.targets), _compared(outputs, torch.cat(self.log_dense))
-        accuracy, loss = float(self.metric(outputs, targets)), float(self.loss(outputs, targets))
-        return Metrics(accuracy, loss, float(kl.mean()), float(agreement.mean()), samples=len(targets))
+        rows = []
+        for batch, targets, log_dense in zip(self.batches, self.targets, self.log_dense, strict=True):
+            outputs = _finite(outputs_of(network, batch, self.forward))
+            divergence, same = _compared(outputs, log_dense)
+            values = (self.metric(outputs, targets), self.loss(outputs, targets), divergence.mean(), same.mean())
+            rows.append([float(value) for value in values])
+        share = np.array([len(targets) for targets in self.targets]) / self.samples
+        accuracy, loss, kl, agreement = (share @ np.array(rows)).tolist()
+        return Metrics(accuracy, loss, kl, agreement, samples=self.samples)
 
     def judge(self, network: nn.Module, start: int, stop: int) -> list[Judged]:
-        """The network judged on batches start … stop - 1, one by one, in blocks of BLOCK samples.
+        """The network judged on batches start … stop - 1, one by one, in blocks of a few samples.
 
         Raises FloatingPointError where its outputs are not finite.
         """
@@ -54,10 +65,10 @@ class Judge:
 
     def _judged(self, network: nn.Module, batch: int) -> Judged:
         clock = time.perf_counter()
-        outputs, targets = _finite(outputs_of(network, self.batches[batch])), self.targets[batch]
-        firsts = np.arange(0, len(targets), BLOCK)
+        outputs, targets = _finite(outputs_of(network, self.batches[batch], self.forward)), self.targets[batch]
+        firsts = np.arange(0, len(targets), self.block)
         samples = np.diff(np.append(firsts, len(targets))).astype(np.int32)
-        pairs = list(zip(outputs.split(BLOCK), targets.split(BLOCK), strict=True))
+        pairs = list(zip(outputs.split(self.block), targets.split(self.block), strict=True))
         rows = [np.array([float(of(*pair)) for pair in pairs]) for of in (self.metric, self.loss)]
         rows += [np.add.reduceat(values, firsts) / samples for values in _compared(outputs, self.log_dense[batch])]
         return Judged(np.array(rows, np.float32), samples, time.perf_counter() - clock)
@@ -65,6 +76,7 @@ class Judge:
 
 def _compared(outputs: Tensor, log_dense: Tensor) -> tuple[FloatArray, FloatArray]:
     """Per sample: KL(dense ‖ network) and whether the top-1 output is the dense network's, averaged over positions."""
+    log_dense = log_dense.float()
     divergence = F.kl_div(F.log_softmax(outputs, dim=-1), log_dense, log_target=True, reduction="none").sum(dim=-1)
     same = (outputs.argmax(dim=-1) == log_dense.argmax(dim=-1)).double()
     kl, agreement = (v.double().view(len(v), -1).mean(dim=1).cpu().numpy() for v in (divergence, same))
@@ -72,8 +84,8 @@ def _compared(outputs: Tensor, log_dense: Tensor) -> tuple[FloatArray, FloatArra
 
 
 @torch.inference_mode()
-def outputs_of(network: nn.Module, inputs: Tensor) -> Tensor:
-    return first_outputs(network(inputs)).float()
+def outputs_of(network: nn.Module, inputs: Tensor, forward: Forward = plain_forward) -> Tensor:
+    return forward(network, inputs).float()
 
 
 def accuracy(metrics: Metrics) -> float:

@@ -13,7 +13,7 @@ from autoprune.evaluation.axes import AxisSlices, Kept
 from autoprune.evaluation.moments import input_moments
 from autoprune.structure.edit import Ranking
 from autoprune.structure.groups import IntArray, Structure
-from autoprune.task.task import Role
+from autoprune.task.task import Forward, Role, plain_forward
 
 MOST_COLUMNS = 8192  # a Gram matrix of so many is half a gigabyte, and its factor as much again
 
@@ -114,6 +114,7 @@ def reconstruct(
     settings: LeastSquares,
     centred: frozenset[str],
     generator: torch.Generator,
+    forward: Forward = plain_forward,
 ) -> Reconstruction:
     """Solves for all readers' weights at all widths, from the dense network's activations on the calibration role.
 
@@ -131,7 +132,10 @@ def reconstruct(
             axes[name] = axis
         else:
             untouched[name] = f"its {columns} input columns are more than the {MOST_COLUMNS} that are solved for"
-    moments = input_moments(model, structure, role, names=tuple(axes), rows=settings.rows, generator=generator)
+    names = tuple(axes)
+    moments = input_moments(
+        model, structure, role, names=names, rows=settings.rows, forward=forward, generator=generator
+    )
     readers = {}
     for name, axis in axes.items():
         layer = model.get_submodule(name)

@@ -2,6 +2,7 @@
 
 import copy
 from collections import OrderedDict
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +10,10 @@ from torch import Tensor, nn
 from autoprune.evaluation.axes import AxisSlices, Kept, touched_axes
 from autoprune.evaluation.folding import fold_batch_norms
 from autoprune.evaluation.least_squares import Reconstruction
+from autoprune.evaluation.levels import Levels, RankedLevels
 from autoprune.structure.edit import Ranking, is_depthwise, tensor_axes
-from autoprune.structure.groups import Structure
+from autoprune.structure.groups import Group, Structure
+from autoprune.structure.skipped import Skipped
 
 REPAIRED_BYTES = 256 * 2**20  # of repaired weights that are kept for the next plan with the same width
 
@@ -23,6 +26,9 @@ class OrderedNetwork:
 
     batch_statistics: candidates normalise by the batch they see; otherwise BatchNorm is folded into the layer before it
     where that changes nothing. reconstruction: layers read what is left of their inputs by its weights.
+    levels: the weights of matrices that lose single ones; None: the best by rank, as they are.
+
+    What costs nothing to share, the dense model's own tensors among it, is shared and never written to.
     """
 
     def __init__(
@@ -34,14 +40,15 @@ class OrderedNetwork:
         dtype: torch.dtype = torch.float32,
         batch_statistics: bool = False,
         reconstruction: Reconstruction | None = None,
+        levels: Levels | None = None,
         example_input: Tensor | None = None,
     ) -> None:
-        self.network = _detached(model)
+        self.network, buffers = _detached(model)
         if batch_statistics:
             judged_by_batch_statistics(self.network)
         elif reconstruction is None and example_input is not None:
             fold_batch_norms(self.network, example_input)
-        _cast(self.network, dtype)
+        _cast(self.network, dtype, except_for=buffers)
         layers = dict(self.network.named_modules())
         axes = {key: AxisSlices(structure, *key) for key in touched_axes(structure)}
         for axis_slices in axes.values():
@@ -49,22 +56,39 @@ class OrderedNetwork:
             layer = layers[axis_slices.layer]
             for key, dim in tensor_axes(layer, axis_slices.axis):
                 layer.__dict__[key] = _channels_last(getattr(layer, key).index_select(dim, order))
+        self.stages = structure.stages
         self.touched = {
-            name: frozenset(index for key, axis in axes.items() if key[0] == name for index, _ in axis.members)
-            for name in dict.fromkeys(name for name, _ in axes)
+            name: frozenset(index for index, group in enumerate(structure.groups) if group.touches(name))
+            for name in dict.fromkeys([layer.name for layer in structure.layers])
         }
+        self.touched |= {
+            stage: frozenset().union(*(g for name, g in self.touched.items() if name.startswith(f"{stage}.")))
+            for stage in structure.stages
+        }
+        self.touched = {name: groups for name, groups in self.touched.items() if groups}
         self._layers = []
-        for name in self.touched:
+        for name in dict.fromkeys(name for name, _ in axes):
             out, into = axes.get((name, "out")), axes.get((name, "in"))
             repaired = None
             if reconstruction is not None and into is not None and name in reconstruction.layers:
                 repaired = _Repaired(reconstruction, name, into, None if out is None else out.order(ranking), dtype)
             self._layers.append(_LayerSlices(layers[name], out, into, repaired))
+        known = RankedLevels(model, structure, ranking) if levels is None else levels
+        self._matrices = [
+            _Matrix(layers[matrix.layer], matrix.layer, index, known, dtype)
+            for index, group in enumerate(structure.groups)
+            for matrix in group.compared
+        ]
+        self._modules = [_Modules(layers, group, index) for index, group in enumerate(structure.groups)]
 
     def at(self, kept: Kept) -> nn.Module:
         """The network that keeps each group's first kept[g] units, on views of the ordered weights."""
         for layer in self._layers:
             layer.bind(kept)
+        for matrix in self._matrices:
+            matrix.bind(kept)
+        for modules in self._modules:
+            modules.bind(kept)
         return self.network
 
 
@@ -128,15 +152,57 @@ class _LayerSlices:
             values["groups"] = len(values["weight"])
 
 
+class _Matrix:
+    """Binds a matrix that loses single weights to its level, where that is another one than before."""
+
+    def __init__(self, layer: nn.Module, name: str, group: int, levels: Levels, dtype: torch.dtype) -> None:
+        self.layer, self.name, self.group, self.levels, self.dtype = layer, name, group, levels, dtype
+        self.bound: int | None = None
+
+    def bind(self, kept: Kept) -> None:
+        level = kept[self.group]
+        if level != self.bound:
+            self.layer.__dict__["weight"] = self.levels(self.name, level).to(self.dtype)
+            self.bound = level
+
+
+class _Modules:
+    """What modules know of a group's kept units, and those that are passed over when it keeps none."""
+
+    def __init__(self, layers: Mapping[str, nn.Module], group: Group, index: int) -> None:
+        self.group = index
+        self.attributes = [(layers[known.module], known) for known in group.attributes]
+        self.skips = [
+            # a forward of the module's own is that of hooks which move tensors between devices
+            (layers[skip.module], Skipped(skip.returns), layers[skip.module].__dict__.get("forward"))
+            for skip in group.skips
+        ]
+
+    def bind(self, kept: Kept) -> None:
+        for module, known in self.attributes:
+            module.__dict__[known.name] = known.per_unit * kept[self.group]
+        for module, stand_in, own in self.skips:
+            wanted = stand_in if kept[self.group] == 0 else own
+            if wanted is not None:
+                module.__dict__["forward"] = wanted
+            else:
+                module.__dict__.pop("forward", None)
+
+
 def _cut(tensor: Tensor, dim: int, axis: AxisSlices, kept: Kept) -> Tensor:
     if axis.leading:
         return tensor.narrow(dim, 0, kept[axis.group] * axis.per_unit)
     return tensor.index_select(dim, axis.entries(kept))
 
 
-def _detached(model: nn.Module) -> nn.Module:
-    """A copy whose parameters and buffers are plain attributes, so that they can be rebound to views."""
-    network = copy.deepcopy(model).eval().requires_grad_(False)
+def _detached(model: nn.Module) -> tuple[nn.Module, set[tuple[nn.Module, str]]]:
+    """A copy whose parameters and buffers are plain attributes, so that they can be rebound to views.
+
+    And which of them were buffers. Its tensors are the model's own.
+    """
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    network = copy.deepcopy(model, memo=dict(shared)).eval()
+    buffers = {(layer, key) for layer in network.modules() for key in layer._buffers}
     for layer in network.modules():
         for store in (layer._parameters, layer._buffers):
             for key in list(store):
@@ -144,16 +210,21 @@ def _detached(model: nn.Module) -> nn.Module:
                 layer.__dict__[key] = None if tensor is None else _channels_last(tensor.detach())
         if getattr(layer, "inplace", False):
             layer.__dict__["inplace"] = False  # what a layer has returned stays as it was (evaluation/prefix.py)
-    return network
+    return network, buffers
 
 
-def _cast(network: nn.Module, dtype: torch.dtype) -> None:
-    """Tensors of a detached network; BatchNorm keeps its few numbers in fp32, which torch's kernels mix with any."""
+def _cast(network: nn.Module, dtype: torch.dtype, *, except_for: set[tuple[nn.Module, str]]) -> None:
+    """Parameters of a detached network, tied ones once.
+
+    Buffers keep their precision (rotary frequencies need it), and so do BatchNorm's few numbers, which torch's kernels
+    mix with any.
+    """
+    known: dict[int, Tensor] = {}
     for layer in network.modules():
         if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
             for key, value in layer.__dict__.items():
-                if isinstance(value, Tensor) and value.is_floating_point():
-                    layer.__dict__[key] = value.to(dtype)
+                if isinstance(value, Tensor) and value.is_floating_point() and (layer, key) not in except_for:
+                    layer.__dict__[key] = known.setdefault(value.data_ptr(), value.to(dtype))
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from torch import Tensor
 from autoprune.evaluation.axes import Kept
 from autoprune.evaluation.judge import outputs_of
 from autoprune.evaluation.ordered import OrderedNetwork
+from autoprune.structure.skipped import standing_in
+from autoprune.task.task import Forward, plain_forward
 
 MEMORY_BYTES = 512 * 2**20  # of activations that are kept
 
@@ -18,12 +20,20 @@ class Prefix:
 
     It needs no trace of the network: its layers are known to run in the order in which they ran before, and what stands
     between them runs as ever. Layers that run several times, or behind one that does, are not recalled. A network that
-    writes into its layers' outputs is noticed, and nothing is recalled.
+    writes into its layers' outputs is noticed, and nothing is recalled. Of a network with `stages` (a transformer's
+    blocks) those are recalled whole.
     """
 
-    def __init__(self, ordered: OrderedNetwork, dense: Kept, batches: list[Tensor]) -> None:
-        self._ordered, self._dense, self._batches = ordered, dense, batches
+    def __init__(
+        self, ordered: OrderedNetwork, dense: Kept, batches: list[Tensor], forward: Forward = plain_forward
+    ) -> None:
+        self._ordered, self._dense, self._batches, self._forward = ordered, dense, batches, forward
         self._layers = dict(ordered.network.named_modules())
+        if ordered.stages:
+            self._watched = set(ordered.stages)
+        else:
+            holding = {name for name, layer in self._layers.items() if layer.__dict__.get("weight") is not None}
+            self._watched = holding | ordered.touched.keys()
         self._known: dict[int, dict[str, Tensor]] = {}
         self._bytes, self._bytes_per_sample = 0, 0
         self._order = self._usable_order()
@@ -44,14 +54,8 @@ class Prefix:
         if known is None:
             yield
             return
-        recalled = self._order[:length]
-        try:
-            for name in recalled:
-                self._layers[name].__dict__["forward"] = _Recall(known[name])
+        with standing_in({self._layers[name]: _Recall(known[name]) for name in self._order[:length]}):
             yield
-        finally:
-            for name in recalled:
-                self._layers[name].__dict__.pop("forward", None)
 
     def _outputs(self, batch: int, kept: Kept) -> dict[str, Tensor] | None:
         """None where they would not fit into memory."""
@@ -79,10 +83,10 @@ class Prefix:
         handles = [
             layer.register_forward_hook(lambda _, __, output, name=name: hook(name, output))
             for name, layer in self._layers.items()
-            if name in self._ordered.touched or (layer.__dict__.get("weight") is not None)
+            if name in self._watched
         ]
         try:
-            outputs_of(network, inputs)
+            outputs_of(network, inputs, self._forward)
         finally:
             for handle in handles:
                 handle.remove()
@@ -98,13 +102,8 @@ class Prefix:
         few = self._batches[0][:2]
         outputs, copies = self._ran(few), self._ran(few, copied=True)
         self._bytes_per_sample = -(-_nbytes(outputs) // len(few))
-        try:
-            for name, output in outputs.items():
-                self._layers[name].__dict__["forward"] = _Recall(output)
-            outputs_of(self._ordered.network, few)
-        finally:
-            for name in outputs:
-                self._layers[name].__dict__.pop("forward", None)
+        with standing_in({self._layers[name]: _Recall(output) for name, output in outputs.items()}):
+            outputs_of(self._ordered.network, few, self._forward)
         intact = all(torch.equal(outputs[name], copies[name]) for name in outputs)
         return list(outputs) if intact else []
 

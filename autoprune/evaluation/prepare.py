@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.cost.budget import parse_budget
-from autoprune.cost.model import CostModel, FloatArray, macs, parameter_bytes, params
+from autoprune.cost.model import CostModel, FloatArray, macs, parameter_bytes, params, weights
 from autoprune.cost.projection import Projector
 from autoprune.evaluation.build import Candidates, build_objective
 from autoprune.evaluation.folding import followers
 from autoprune.evaluation.judge import Score
 from autoprune.evaluation.least_squares import LeastSquares, Reconstruction, reconstruct
+from autoprune.evaluation.levels import Levels
 from autoprune.evaluation.objective import Objective
 from autoprune.evaluation.repair import Repair
 from autoprune.evaluation.reward import Reward
 from autoprune.evaluation.settings import EvaluationSettings
+from autoprune.evaluation.sparse_gpt import sparse_gpt_levels
 from autoprune.importance.criterion import Importance, rank
 from autoprune.plan import PruningPlan
 from autoprune.structure.edit import Ranking
@@ -66,31 +69,44 @@ def prepare(
     min_units: int,
     evaluation: EvaluationSettings,
     generator: torch.Generator,
+    prune: tuple[str, ...] | None = None,
 ) -> Prepared:
     """Finds the task's groups, ranks their units, resolves the budget and builds the objective.
 
-    budget: `cost:amount`, or None for the one the task suggests. Raises ValueError where something does not fit.
+    budget: `cost:amount`, or None for the one the task suggests. prune: kinds of groups, or None for the task's.
+    Raises ValueError where something does not fit.
     """
     text = budget or task.budget
     if text is None:
         raise ValueError(f"task {task.name!r} suggests no budget; give one, such as budget=macs:0.5")
     proxy, held_out = _split(task.data.search, evaluation.proxy_samples)
-    structure = find_structure(task.model, task.example_input, keep=task.keep, round_to=round_to, min_units=min_units)
-    counted = (macs(structure), params(structure), parameter_bytes(structure))
+    structure = find_structure(
+        task.model,
+        task.example_input,
+        keep=task.keep,
+        prune=task.prune if prune is None else tuple(prune),
+        round_to=round_to,
+        min_units=min_units,
+    )
+    counted = (macs(structure), params(structure), weights(structure), parameter_bytes(structure))
     costs: dict[str, CostModel] = {cost.name: cost for cost in counted}
     projector = Projector(structure, parse_budget(text, costs, structure))
-    scores = importance(task.model, structure, task.data.calibration, loss=task.loss, generator=generator)
+    scores = importance(
+        task.model, structure, task.data.calibration, loss=task.loss, forward=task.forward, generator=generator
+    )
     ranking = rank(scores, structure, criterion=_name(importance))
     reconstruction = reconstruct(
         task.model,
         structure,
         ranking,
         task.data.calibration,
+        forward=task.forward,
         settings=repair.least_squares or CURVES,
         centred=frozenset(followers(task.model, task.example_input)) if repair.batch_norm else frozenset(),
         generator=torch.Generator().manual_seed(0),  # the same rows for all seeds, which can share what they judge
     )
-    candidates = Candidates(task, structure, ranking, repair, reconstruction, proxy)
+    levels = _levels(task, structure, repair, evaluation.store)
+    candidates = Candidates(task, structure, ranking, repair, reconstruction, levels, proxy)
     objective, measured = build_objective(
         candidates, costs=costs, projector=projector, score=score, reward=reward, settings=evaluation
     )
@@ -103,8 +119,28 @@ def prepare(
 CURVES = LeastSquares(ridge=1e-3, rows=4096)  # where nothing is repaired by them: only their errors are looked at
 
 
+def _levels(task: Task, structure: Structure, repair: Repair, store: Path | None) -> Levels | None:
+    """The weights of matrices that lose single ones, where those that stay are changed as well."""
+    if repair.sparse_gpt is None:
+        return None
+    if not any(group.compared for group in structure.groups):
+        raise ValueError(
+            "repair=sparse_gpt changes matrices that lose single weights; set structure.prune=[weights] or 2:4"
+        )
+    if store is None:
+        raise ValueError("repair=sparse_gpt keeps what it has solved in files; set evaluation.store=shared or run")
+    return sparse_gpt_levels(
+        task.model,
+        structure,
+        task.data.calibration,
+        forward=task.forward,
+        settings=repair.sparse_gpt,
+        folder=store / "levels",
+    )
+
+
 def _error(reconstruction: Reconstruction, group: Group) -> FloatArray:
-    """Of a group none of whose readers could be solved for, the share of its units that is gone."""
+    """Of a group none of whose readers is solved for, the share of its units that is gone."""
     try:
         return reconstruction.group_error(group.name)
     except KeyError:

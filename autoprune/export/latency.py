@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.export.onnx import onnx_runner
+from autoprune.task.task import Forward, plain_forward
+
+FEWEST = 10  # repeats, however long they take
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +34,16 @@ def measure_latency(
     example_input: Tensor,
     *,
     onnx_files: Mapping[str, Path],
+    forward: Forward = plain_forward,
     repeats: int = 100,
     warmup: int = 10,
     threads: int = 1,
+    limit_s: float = 60,
 ) -> dict[str, dict[str, Latency]]:
     """name → "torch" or "onnxruntime" → latency at batch 1 on the CPU, with so many threads.
 
-    All networks take turns in every one of the `repeats`, so that what else the machine does hits all alike.
+    All networks take turns in every one of the `repeats`, so that what else the machine does hits all alike. There are
+    fewer, but ten at least, where they would take longer than `limit_s` seconds.
     warmup: runs of each before the first that counts. Networks without an ONNX file are measured in torch only.
     """
     if repeats < 1 or warmup < 0 or threads < 1:
@@ -50,14 +56,14 @@ def measure_latency(
     sample = example_input[:1].cpu()
     runs: dict[tuple[str, str], Callable[[], object]] = {}
     for name, network in networks.items():
-        runs[name, "torch"] = partial(_ready(network, sample), sample)
+        runs[name, "torch"] = partial(forward, _ready(network, sample), sample)
         if name in onnx_files:
             runs[name, "onnxruntime"] = partial(onnx_runner(onnx_files[name], threads=threads), sample.numpy())
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with torch.inference_mode():
-            seconds = _take_turns(runs, repeats=repeats, warmup=warmup)
+            seconds = _take_turns(runs, repeats=repeats, warmup=warmup, limit_s=limit_s)
     finally:
         torch.set_num_threads(before)
     found: dict[str, dict[str, Latency]] = {name: {} for name in networks}
@@ -68,16 +74,23 @@ def measure_latency(
 
 
 def _take_turns(
-    runs: Mapping[tuple[str, str], Callable[[], object]], *, repeats: int, warmup: int
+    runs: Mapping[tuple[str, str], Callable[[], object]], *, repeats: int, warmup: int, limit_s: float
 ) -> dict[tuple[str, str], list[float]]:
-    """Seconds of each run, [repeats]."""
+    """Seconds of each run, [repeats or fewer]."""
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
-    for repeat in range(warmup + repeats):
-        for key, run in runs.items():
-            start = time.perf_counter()
+    start = time.perf_counter()
+    for _ in range(warmup):
+        for run in runs.values():
             run()
-            if repeat >= warmup:
-                seconds[key].append(time.perf_counter() - start)
+        if time.perf_counter() > start + limit_s / 4:
+            break
+    for repeat in range(repeats):
+        if repeat >= FEWEST and time.perf_counter() > start + limit_s:
+            break
+        for key, run in runs.items():
+            began = time.perf_counter()
+            run()
+            seconds[key].append(time.perf_counter() - began)
     return seconds
 
 

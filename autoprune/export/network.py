@@ -11,12 +11,16 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from autoprune.export.builder import build_dense
-from autoprune.structure.edit import CONVOLUTIONS, SLICEABLE, tensor_axes
+from autoprune.structure.edit import CONVOLUTIONS, SLICEABLE, number_caches, tensor_axes
 from autoprune.structure.groups import Axis
+from autoprune.structure.skipped import Skipped
+from autoprune.structure.transformer import FAMILIES, SIZES, model_type
 from autoprune.task.task import Architecture
+from autoprune.task.weights import untied
 
 SCHEMA = 1  # raised when older readers would misread what is written
 WEIGHTS_FILE, SHAPE_FILE = "network.safetensors", "network.json"
@@ -38,6 +42,7 @@ def save_network(network: nn.Module, folder: Path | str, *, architecture: Archit
         "schema": SCHEMA,
         "architecture": None if architecture is None else asdict(architecture),
         "layers": layer_widths(network),
+        "skipped": {name: layer.returns for name, layer in network.named_modules() if isinstance(layer, Skipped)},
         "weights": {"bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()},
     }
     shape = json.dumps(record, indent=1).encode()
@@ -82,6 +87,7 @@ def load_network(folder: Path | str, *, model: nn.Module | None = None) -> nn.Mo
     source = folder / SHAPE_FILE
     network = build_dense(record["architecture"], source=source) if model is None else copy.deepcopy(model)
     try:
+        pass_over(network, record.get("skipped", {}))
         resize(network, record["layers"])
     except ValueError as error:
         raise ValueError(f"{source} does not fit a {type(network).__name__}: {error}") from error
@@ -90,12 +96,23 @@ def load_network(folder: Path | str, *, model: nn.Module | None = None) -> nn.Mo
 
 
 def layer_widths(network: nn.Module) -> Shapes:
-    """The width attributes of every layer that pruning can make smaller."""
-    return {
-        name: {attribute: getattr(layer, attribute) for attribute in WIDTHS if hasattr(layer, attribute)}
-        for name, layer in network.named_modules()
-        if isinstance(layer, SLICEABLE)
-    }
+    """The width attributes of every layer that pruning can make smaller, and what a transformer's attentions know."""
+    found = {}
+    for name, layer in network.named_modules():
+        known = WIDTHS if isinstance(layer, SLICEABLE) else SIZES if model_type(network) in FAMILIES else ()
+        sizes = {attribute: layer.__dict__[attribute] for attribute in known if attribute in layer.__dict__}
+        if sizes:
+            found[name] = sizes
+    return found
+
+
+def pass_over(network: nn.Module, skipped: Mapping[str, Any]) -> None:
+    """Puts what hands on its inputs in the place of the modules that a plan left out. Raises ValueError for others."""
+    for name, returns in skipped.items():
+        if not name or name not in dict(network.named_modules()):
+            raise ValueError(f"it passes over {name!r}, which is not there")
+        network.set_submodule(name, Skipped(returns))
+    number_caches(network)
 
 
 def resize(network: nn.Module, layers: Mapping[str, Mapping[str, int]]) -> None:
@@ -117,7 +134,7 @@ def resize(network: nn.Module, layers: Mapping[str, Mapping[str, int]]) -> None:
         layer = network.get_submodule(name)
         for attribute, size in sizes.items():
             setattr(layer, attribute, size)
-        for axis, size in _axis_sizes(layer).items():
+        for axis, size in (_axis_sizes(layer) if isinstance(layer, SLICEABLE) else {}).items():
             for key, dim in tensor_axes(layer, axis):
                 tensor = getattr(layer, key)
                 # Through .data, so that tied weights stay tied.
@@ -139,6 +156,7 @@ def _axis_sizes(layer: nn.Module) -> dict[Axis, int]:
 def _fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Loads the weights strictly: same names, same shapes; a lower or higher floating-point precision is taken over."""
     own = network.state_dict(keep_vars=True)
+    own = untied(own, first=state)
     if state.keys() != own.keys():
         lacks, foreign = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         raise ValueError(f"{path} is of another network: it lacks {lacks} and holds {foreign} besides")
@@ -151,7 +169,9 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
             if not (stored.is_floating_point() and own[name].is_floating_point()):
                 raise ValueError(f"{path}: {name!r} is {stored.dtype}, but its layer needs {own[name].dtype}")
             own[name].data = own[name].data.to(stored.dtype)
-    network.load_state_dict(dict(state), strict=True)
+    with torch.no_grad():
+        for name, stored in state.items():
+            own[name].copy_(stored)
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -202,12 +222,13 @@ def _read_weights(path: Path, expected: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _serialized(network: nn.Module) -> bytes:
-    state = network.state_dict()
+    state = dict(network.state_dict())
     strange = sorted(name for name, value in state.items() if not isinstance(value, Tensor))
     if strange:
         raise TypeError(f"the network's state holds {strange}, which are not tensors; safetensors stores tensors only")
-    # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
-    return safetensors.torch.save({name: value.detach().cpu().clone().contiguous() for name, value in state.items()})
+    # Tied weights once. Cloned, because safetensors refuses tensors that are views of others.
+    kept = {name: value.detach().cpu().clone().contiguous() for name, value in untied(state).items()}
+    return safetensors.torch.save(kept)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoprune.task.task import first_outputs
+from autoprune.task.task import Forward, plain_forward
 
 TOLERANCE = 1e-4  # largest difference between torch's and ONNX Runtime's outputs, relative to the outputs' own size
 BATCHES = (1, 3)  # the file must serve any batch size; two of them tell
@@ -20,22 +20,36 @@ BATCHES = (1, 3)  # the file must serve any batch size; two of them tell
 Runner = Callable[[NDArray[np.generic]], NDArray[np.generic]]
 
 
-def export_onnx(network: nn.Module, example_input: Tensor, path: Path | str) -> float:
+def export_onnx(
+    network: nn.Module, example_input: Tensor, path: Path | str, *, forward: Forward = plain_forward
+) -> float:
     """Writes the network with a dynamic batch axis; the largest absolute difference between torch and ONNX Runtime.
 
-    Both run on random inputs at batch 1 and 3. example_input [1, ...].
+    Both run on random inputs at batch 1 and 3. example_input [1, ...]. forward: how the network is called, and what of
+    its answer becomes the file's output.
     Raises ValueError, and writes nothing, where they differ by more than 1e-4 of the outputs' size (at least 1).
     """
     path = Path(path)
     network = copy.deepcopy(network).cpu().eval()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        _write(network, example_input.cpu(), temporary)
-        difference = onnx_difference(network, example_input, temporary)
+        _write(_Called(network, forward).eval(), example_input.cpu(), temporary)
+        difference = onnx_difference(network, example_input, temporary, forward=forward)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return difference
+
+
+class _Called(nn.Module):
+    """A network of one input and one output."""
+
+    def __init__(self, network: nn.Module, forward: Forward) -> None:
+        super().__init__()
+        self.network, self.answer = network, forward
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.answer(self.network, inputs)
 
 
 def onnx_runner(path: Path | str, *, threads: int = 1) -> Runner:
@@ -68,7 +82,9 @@ def _write(network: nn.Module, example_input: Tensor, path: Path) -> None:
         )
 
 
-def onnx_difference(network: nn.Module, example_input: Tensor, path: Path | str) -> float:
+def onnx_difference(
+    network: nn.Module, example_input: Tensor, path: Path | str, *, forward: Forward = plain_forward
+) -> float:
     """The largest absolute difference between a network on the CPU and its ONNX file, on random inputs.
 
     Raises ValueError where it is more than 1e-4 of the outputs' size (at least 1).
@@ -77,7 +93,7 @@ def onnx_difference(network: nn.Module, example_input: Tensor, path: Path | str)
     for batch in BATCHES:
         inputs = _random_like(example_input.cpu(), batch, generator)
         with torch.inference_mode():
-            expected = first_outputs(network(inputs)).numpy()
+            expected = forward(network, inputs).numpy()
         outputs = run(inputs.numpy())
         if outputs.shape != expected.shape:
             raise ValueError(

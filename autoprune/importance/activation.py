@@ -1,13 +1,16 @@
 """How large a unit's activations are on the calibration samples (compare Hu et al., arXiv 1607.03250)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from autoprune.importance.criterion import Scores
-from autoprune.importance.units import readers
-from autoprune.structure.edit import evaluating
+from autoprune.importance.depth import with_block_influence
+from autoprune.importance.inputs import first_readers, read_inputs
+from autoprune.importance.units import readers, refuse_single_weights
 from autoprune.structure.groups import Member, Structure
-from autoprune.task.task import Loss, Role
+from autoprune.task.task import Forward, Loss, Role
 
 
 @torch.no_grad()
@@ -17,6 +20,7 @@ def activation(
     role: Role,
     *,
     loss: Loss,
+    forward: Forward,
     generator: torch.Generator,
     order: float,
     batch_size: int,
@@ -24,42 +28,36 @@ def activation(
     """Scores a unit by its mean absolute activation where it is read, added up over its readers.
 
     Where it is read is behind BatchNorm and the activation function, so a unit that a ReLU silences scores nothing.
-    order: 1 for the mean absolute value, 2 for the root mean square.
+    order: 1 for the mean absolute value, 2 for the root mean square. Modules that can be passed over are scored by
+    block influence. Raises ValueError for single weights.
     """
     if order <= 0:
         raise ValueError(f"the order of a mean must be positive, got {order}; 1 and 2 are usual")
-    means = _mean_powers(model, structure, role, order=order, batch_size=batch_size)
+    refuse_single_weights(structure, criterion="activation", reason="all that read an input would score the same")
+    names = tuple(dict.fromkeys(m.layer for group in structure.groups for _, m in readers(model, group)))
+    means = mean_powers(model, names, role, forward=forward, order=order, batch_size=batch_size)
     scores = {}
     for group in structure.groups:
-        sizes = [_of_units(means[m.layer], layer, m).pow(1 / order) for layer, m in readers(model, group)]
-        scores[group.name] = torch.stack(sizes).sum(dim=0).cpu()
-    return scores
+        if group.members:
+            sizes = [_of_units(means[m.layer], layer, m).pow(1 / order) for layer, m in readers(model, group)]
+            scores[group.name] = torch.stack(sizes).sum(dim=0).cpu()
+    return with_block_influence(scores, model, structure, role, forward=forward)
 
 
-def _mean_powers(
-    model: nn.Module, structure: Structure, role: Role, *, order: float, batch_size: int
+def mean_powers(
+    model: nn.Module, names: Sequence[str], role: Role, *, forward: Forward, order: float, batch_size: int
 ) -> dict[str, Tensor]:
-    """Reader → the mean of |activation|^order of each of its inputs [inputs], over samples and positions."""
+    """Layer → the mean of |activation|^order of each of its inputs [inputs], over samples and positions."""
+    first = first_readers(model, names, role, forward=forward)
     means: dict[str, Tensor] = {}
 
-    def record(name: str, layer: nn.Module, activations: Tensor) -> None:
+    def add(name: str, layer: nn.Module, activations: Tensor) -> None:
         powers = activations.float().abs().pow(order).movedim(-1 if isinstance(layer, nn.Linear) else 1, 0).flatten(1)
         share = powers.mean(dim=1) * (len(activations) / len(role))
         means[name] = means[name] + share if name in means else share
 
-    layers = {member.layer: layer for group in structure.groups for layer, member in readers(model, group)}
-    hooks = [
-        layer.register_forward_pre_hook(lambda layer, arguments, name=name: record(name, layer, arguments[0]))
-        for name, layer in layers.items()
-    ]
-    try:
-        with evaluating(model):
-            for batch in role.inputs.split(batch_size):
-                model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return means
+    read_inputs(model, tuple(dict.fromkeys(first.values())), role, forward=forward, batch_size=batch_size, hear=add)
+    return {name: means[first[name]] for name in names}
 
 
 def _of_units(values: Tensor, layer: nn.Module, member: Member) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from autoprune.importance.criterion import Importance, Scores
 from autoprune.importance.units import per_unit
 from autoprune.structure.groups import Group, Structure
-from autoprune.task.task import Loss, Role
+from autoprune.task.task import Forward, Loss, Role
 
 
 @torch.no_grad()
@@ -16,6 +16,7 @@ def bn_scale(
     role: Role,
     *,
     loss: Loss,
+    forward: Forward,
     generator: torch.Generator,
     otherwise: Importance | None,
 ) -> Scores:
@@ -30,10 +31,10 @@ def bn_scale(
             f"bn_scale needs a BatchNorm with scales in every group, and {lacking} have none; name another criterion "
             "for these (importance.otherwise), leave them whole (task.keep), or use another criterion"
         )
-    others = otherwise(model, structure, role, loss=loss, generator=generator) if lacking and otherwise else {}
-    return {
-        name: torch.stack(found).sum(dim=0).cpu() if found else others[name] for name, found in scales.items()
-    }  # fmt: skip
+    others: Scores = {}
+    if lacking and otherwise is not None:
+        others = otherwise(model, structure, role, loss=loss, forward=forward, generator=generator)
+    return {name: torch.stack(found).sum(dim=0).cpu() if found else others[name] for name, found in scales.items()}
 
 
 def _scales(model: nn.Module, group: Group) -> list[Tensor]:

@@ -7,45 +7,92 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.structure.edit import Ranking
-from autoprune.structure.groups import Structure
-from autoprune.task.task import Loss, Role
+from autoprune.structure.groups import Group, Structure
+from autoprune.task.task import Forward, Loss, Role
 
-Scores = Mapping[str, Tensor]  # group → the score of each of its units [units], float32, higher = keep
+# group → the score of each of its units [units], or of each weight of the matrix it compares [outputs, inputs];
+# float32, higher = keep
+Scores = Mapping[str, Tensor]
+
+MOST_COMPARED = torch.iinfo(torch.int16).max
+ROWS = 1024  # of a matrix that are sorted at once, which takes several times their memory
 
 
 class Importance(Protocol):
     """A criterion: what every unit of every group is worth. Any function with this signature is one.
 
-    role: the calibration samples; loss: the task's; generator: the only source of chance. A criterion uses those
-    that it needs and leaves the network as it was. Scores are compared within a group only, whatever their scale.
+    role: the calibration samples; loss, forward: the task's, how its answer is judged and how its network is called;
+    generator: the only source of chance. A criterion uses those that it needs and leaves the network as it was. Scores
+    are compared within a group only, whatever their scale; of single weights, within each comparison.
     """
 
     def __call__(
-        self, model: nn.Module, structure: Structure, role: Role, *, loss: Loss, generator: torch.Generator
+        self,
+        model: nn.Module,
+        structure: Structure,
+        role: Role,
+        *,
+        loss: Loss,
+        forward: Forward,
+        generator: torch.Generator,
     ) -> Scores: ...
 
 
 def rank(scores: Scores, structure: Structure, *, criterion: str) -> Ranking:
     """Each group's units [units], most important first; of units that score the same, the earlier one comes first.
 
+    Of a group that compares single weights: the place of each weight [outputs, inputs] within its comparison, int16,
+    0 for the most important one, so that k kept units are the weights whose place is below k.
     Raises ValueError, naming the criterion and the group, where scores are missing, misshapen, NaN or infinite.
     """
     if set(scores) != set(structure.names):
         missing, unknown = sorted(set(structure.names) - set(scores)), sorted(set(scores) - set(structure.names))
         raise ValueError(f"{criterion} must score every group and nothing else; missing: {missing}, unknown: {unknown}")
+    sizes = {layer.name: (layer.outputs, layer.inputs) for layer in structure.layers}
     ranking = {}
     for group in structure.groups:
         values = scores[group.name]
-        if values.shape != (group.units,):
-            raise ValueError(
-                f"{criterion} must give group {group.name!r} one score for each of its {group.units} units, "
-                f"got shape {tuple(values.shape)}"
-            )
-        broken = (~torch.isfinite(values)).nonzero().flatten().tolist()
-        if broken:
-            raise ValueError(
-                f"{criterion} scores {len(broken)} of the {group.units} units of group {group.name!r} NaN or infinite "
-                f"(the first is unit {broken[0]}); look for broken weights or samples, or try another criterion"
-            )
-        ranking[group.name] = torch.argsort(values, descending=True, stable=True).cpu()
+        if group.compared:
+            matrix = group.compared[0]
+            _check(values, group, sizes[matrix.layer], f"weight of {matrix.layer}", criterion)
+            ranking[group.name] = _places(values, matrix.size)
+        else:
+            _check(values, group, (group.units,), "unit", criterion)
+            ranking[group.name] = torch.argsort(values, descending=True, stable=True).cpu()
     return ranking
+
+
+def _check(values: Tensor, group: Group, shape: tuple[int, ...], thing: str, criterion: str) -> None:
+    count = " × ".join(map(str, shape))
+    if values.shape != shape:
+        things = f"{count} units" if thing == "unit" else f"{count} weights"
+        raise ValueError(
+            f"{criterion} must give group {group.name!r} one score for each of its {things}, "
+            f"got shape {tuple(values.shape)}"
+        )
+    if group.units > MOST_COMPARED and group.compared:
+        raise ValueError(
+            f"group {group.name!r} compares {group.units} weights with each other, more than the {MOST_COMPARED} that "
+            "a 16-bit place can tell apart; name the layer in task.keep"
+        )
+    if bool(torch.isfinite(values).all()):
+        return
+    broken = (~torch.isfinite(values)).nonzero().tolist()
+    first = broken[0][0] if len(shape) == 1 else tuple(broken[0])
+    raise ValueError(
+        f"{criterion} scores {len(broken)} of the {count} {'units' if thing == 'unit' else 'weights'} of group "
+        f"{group.name!r} NaN or infinite (the first is {thing} {first}); look for broken weights or samples, or try "
+        "another criterion"
+    )
+
+
+def _places(values: Tensor, size: int) -> Tensor:
+    """The place of each score [outputs, inputs] among each `size` consecutive ones of its row, int16, 0 = highest."""
+    compared = values.reshape(-1, size)
+    places = torch.empty(compared.shape, dtype=torch.int16)
+    count = torch.arange(size, dtype=torch.int16)
+    rows = max(1, ROWS * values.shape[1] // size)
+    for scores, part in zip(compared.split(rows), places.split(rows), strict=True):
+        order = torch.argsort(scores, dim=1, descending=True, stable=True).cpu()
+        part.scatter_(1, order, count.expand(len(part), -1))
+    return places.view(values.shape)

@@ -4,9 +4,10 @@ import torch
 from torch import nn
 
 from autoprune.importance.criterion import Scores
-from autoprune.importance.units import unit_weights
+from autoprune.importance.depth import with_block_influence
+from autoprune.importance.units import compared_weight, unit_weights
 from autoprune.structure.groups import Structure
-from autoprune.task.task import Loss, Role
+from autoprune.task.task import Forward, Loss, Role
 
 
 @torch.no_grad()
@@ -16,19 +17,24 @@ def magnitude(
     role: Role,
     *,
     loss: Loss,
+    forward: Forward,
     generator: torch.Generator,
     order: float,
     read: bool,
 ) -> Scores:
-    """Scores a unit by the norm of the weights that write it, added up over its group's layers.
+    """Scores a unit by the norm of the weights that write it, added up over its group's layers; a weight by its size.
 
-    order: of the norm, 1 or 2. read: also the weights that read the unit.
+    order: of the norm, 1 or 2. read: also the weights that read the unit. Modules that can be passed over are scored
+    by block influence.
     """
     if order <= 0:
         raise ValueError(f"the order of a norm must be positive, got {order}; 1 and 2 are usual")
     scores = {}
     for group in structure.groups:
-        weights = unit_weights(model, group, "out") + (unit_weights(model, group, "in") if read else [])
-        norms = [torch.linalg.vector_norm(weight.float(), ord=order, dim=1) for weight in weights]
-        scores[group.name] = torch.stack(norms).sum(dim=0).cpu()
-    return scores
+        if group.compared:
+            scores[group.name] = compared_weight(model, group).float().abs().cpu()
+        elif group.members:
+            weights = unit_weights(model, group, "out") + (unit_weights(model, group, "in") if read else [])
+            norms = [torch.linalg.vector_norm(weight.float(), ord=order, dim=1) for weight in weights]
+            scores[group.name] = torch.stack(norms).sum(dim=0).cpu()
+    return with_block_influence(scores, model, structure, role, forward=forward)

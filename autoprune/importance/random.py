@@ -1,13 +1,26 @@
 """Chance, the control that every criterion has to beat."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autoprune.importance.criterion import Scores
-from autoprune.structure.groups import Structure
-from autoprune.task.task import Loss, Role
+from autoprune.structure.groups import Group, Structure
+from autoprune.task.task import Forward, Loss, Role
 
 
-def random(model: nn.Module, structure: Structure, role: Role, *, loss: Loss, generator: torch.Generator) -> Scores:
-    """Scores units uniformly at random in [0, 1), in the network's order of groups."""
-    return {group.name: torch.rand(group.units, generator=generator) for group in structure.groups}
+def random(
+    model: nn.Module,
+    structure: Structure,
+    role: Role,
+    *,
+    loss: Loss,
+    forward: Forward,
+    generator: torch.Generator,
+) -> Scores:
+    """Scores units, and single weights, uniformly at random in [0, 1), in the network's order of groups."""
+
+    def drawn(group: Group) -> Tensor:
+        shapes = [tuple(model.get_submodule(matrix.layer).get_parameter("weight").shape) for matrix in group.compared]
+        return torch.rand(shapes[0] if shapes else (group.units,), generator=generator)
+
+    return {group.name: drawn(group) for group in structure.groups}

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.importance.criterion import Scores
-from autoprune.importance.units import per_unit, readers
+from autoprune.importance.depth import with_block_influence
+from autoprune.importance.inputs import batches
+from autoprune.importance.units import compared_weight, per_unit, readers
 from autoprune.structure.edit import evaluating
 from autoprune.structure.groups import Structure
-from autoprune.task.task import Loss, Role, first_outputs
+from autoprune.task.task import Forward, Loss, Role
 
 
 def taylor(
@@ -19,30 +21,44 @@ def taylor(
     role: Role,
     *,
     loss: Loss,
+    forward: Forward,
     generator: torch.Generator,
     batch_size: int,
 ) -> Scores:
     """Scores a unit by (Σ gradient · weight)² over the weights that read it, averaged over batches of samples.
 
     To zero the weights that read a unit is to remove it, whether a BatchNorm or an activation stands before them or
-    not, so their sum is the first-order change of the loss. Small batches keep opposite changes from cancelling.
+    not, so their sum is the first-order change of the loss. Small batches keep opposite changes from cancelling. A
+    single weight scores |gradient · weight|, averaged as well. Modules that can be passed over are scored by block
+    influence. batch_size: samples; of windows of tokens, no more than `batches` lets pass.
     """
-    weights = {
-        member.layer: layer.get_parameter("weight")
+    named = [(matrix.layer, compared_weight(model, group)) for group in structure.groups for matrix in group.compared]
+    named += [
+        (member.layer, layer.get_parameter("weight"))
         for group in structure.groups
         for layer, member in readers(model, group)
+    ]
+    weights = dict(named)
+    scores = {
+        group.name: torch.zeros(weights[group.compared[0].layer].shape if group.compared else group.units)
+        for group in structure.groups
+        if group.compared or group.members
     }
-    scores = {group.name: torch.zeros(group.units) for group in structure.groups}
-    with evaluating(model), _differentiable(list(weights.values())):
-        for inputs, targets in zip(role.inputs.split(batch_size), role.targets.split(batch_size), strict=True):
-            value = loss(first_outputs(model(inputs)), targets)
-            gradients = dict(zip(weights, torch.autograd.grad(value, list(weights.values())), strict=True))
-            changes = {name: (gradients[name] * weight).detach().float() for name, weight in weights.items()}
-            for group in structure.groups:
+    for inputs, targets in batches(role, batch_size) if weights else ():
+        with evaluating(model), _differentiable(list(weights.values())):
+            gradients = torch.autograd.grad(loss(forward(model, inputs), targets), list(weights.values()))
+        changes = {
+            name: gradient.mul_(weight.detach()).float()
+            for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
+        }
+        for group in structure.groups:
+            share = len(inputs) / len(role)
+            if group.compared:
+                scores[group.name].add_(changes[group.compared[0].layer].abs_().cpu(), alpha=share)
+            elif group.members:
                 shares = [per_unit(changes[m.layer], m, dim=1).sum(dim=1) for _, m in readers(model, group)]
-                change = torch.stack(shares).sum(dim=0)
-                scores[group.name] += change.square().cpu() * (len(inputs) / len(role))
-    return scores
+                scores[group.name] += torch.stack(shares).sum(dim=0).square().cpu() * share
+    return with_block_influence(scores, model, structure, role, forward=forward)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from autoprune.structure.groups import Axis, Group, Member
+from autoprune.structure.groups import Axis, Group, Member, Structure
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -35,3 +35,18 @@ def per_unit(tensor: Tensor, member: Member, *, dim: int) -> Tensor:
     """Each unit's share of a tensor that `member` cuts along `dim`, [units, entries]."""
     positions = torch.from_numpy(member.positions).to(tensor.device)
     return tensor.movedim(dim, 0)[positions].flatten(1)
+
+
+def compared_weight(model: nn.Module, group: Group) -> Tensor:
+    """The matrix [outputs, inputs] of which the group's single weights go."""
+    return model.get_submodule(group.compared[0].layer).get_parameter("weight")
+
+
+def refuse_single_weights(structure: Structure, *, criterion: str, reason: str) -> None:
+    """Raises ValueError where a group compares single weights, which the criterion cannot score."""
+    groups = [group.name for group in structure.groups if group.compared]
+    if groups:
+        raise ValueError(
+            f"{criterion} cannot score single weights, as {reason}, and {len(groups)} groups compare some (the first "
+            f"is {groups[0]!r}); use wanda, sparse_gpt, taylor or magnitude"
+        )

@@ -19,7 +19,7 @@ class Network:
     """One row of the comparison. Metrics are empty where none were measured.
 
     plan: group → units, kept. proxy: on the search data; held_out: on its part that no reward saw.
-    latency: runtime → median, low and high in ms. files: format → bytes.
+    latency: runtime → median, low and high in ms. files: format → bytes. measures: what else the task had measured.
     same_as: the network listed before it whose plan is the same, so that all numbers are.
     """
 
@@ -35,6 +35,7 @@ class Network:
     recovered: Json
     latency: Json
     files: Json
+    measures: Json
 
     @property
     def density(self) -> dict[str, float]:
@@ -136,6 +137,7 @@ def _networks(result: Json) -> tuple[Network, ...]:
                 recovered=record.get("after") or {},
                 latency=record.get("latency_ms") or {},
                 files=record.get("file_bytes") or {},
+                measures=record.get("measures") or {},
             )
         )
     return tuple(networks)

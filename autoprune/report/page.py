@@ -12,6 +12,7 @@ from autoprune.report import wording
 from autoprune.report.contents import Contents, Network, read_contents
 from autoprune.report.drawing import COLOURS, NARROW
 from autoprune.report.figures import figures
+from autoprune.report.measures import measured, rows, samples
 from autoprune.report.wording import DASH, RUNTIMES, difference, percent
 from autoprune.runs import RunFolder
 
@@ -36,7 +37,7 @@ def render(contents: Contents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pictures = figures(contents)
+    pictures, found = figures(contents), measured(contents.networks)
     return environment.get_template(TEMPLATE).render(
         contents=contents,
         name=contents.run.get("name") or contents.run.get("task") or "run",
@@ -45,6 +46,9 @@ def render(contents: Contents) -> str:
         quality=[_quality(network, contents.network("dense")) for network in contents.networks],
         expense=[_expense(network, contents.network("dense")) for network in contents.networks],
         runtimes=list(RUNTIMES.values()),
+        measured=found,
+        measures=rows(found),
+        samples=samples(found),
         pictures=[(picture, Markup(picture.wide), Markup(picture.narrow)) for picture in pictures],
         facts=_facts(contents),
         unprunable=contents.structure.get("unprunable") or {},

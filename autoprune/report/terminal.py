@@ -1,11 +1,15 @@
 """A run's comparison as a table in the terminal."""
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from autoprune.report.contents import Contents, Network, read_contents
+from autoprune.report.measures import Sample, measured, rows, samples
 from autoprune.report.wording import (
     RUNTIMES,
     choice,
@@ -31,6 +35,10 @@ def print_result(folder: RunFolder, console: Console | None = None) -> None:
     contents = read_contents(folder)
     if contents.networks:
         console.print(_table(contents, wide=console.width >= WIDE))
+        if found := measured(contents.networks):
+            console.print(_measures(found))
+            for sample in samples(found):
+                _print_sample(sample, console)
         console.print(choice(contents), style="dim", markup=False, highlight=False)
     console.print(f"{headline(contents)}.", style="bold", markup=False, highlight=False)
 
@@ -63,3 +71,21 @@ def _cells(network: Network, dense: Network | None, *, wide: bool) -> list[str]:
         factor = times(speedup(network, dense, runtime))
         cells.append(f"{milliseconds(median(network, runtime))}  {factor:>6}" if wide else factor)
     return cells
+
+
+def _measures(networks: Sequence[Network]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    table.add_column("", no_wrap=True)
+    for network in networks:
+        name = f"{network.name} ←" if network.chosen else network.name
+        table.add_column(name, justify="right", no_wrap=True, style=STYLES[network.name])
+    for row in rows(networks):
+        table.add_row(escape(row.title), *map(escape, row.cells))
+    return table
+
+
+def _print_sample(sample: Sample, console: Console) -> None:
+    console.print(sample.title, style="bold", markup=False, highlight=False)
+    for network, text in sample.texts:
+        console.print(Text.assemble((f"{network.name}: ", STYLES[network.name]), " ".join(text.split())))
+    console.print()

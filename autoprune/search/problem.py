@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
@@ -18,6 +19,7 @@ from autoprune.structure.groups import Structure
 class Problem:
     """Find the best plan inside the projector's budget with the objective's evaluations.
 
+    scores: group → what the criterion says of its units [units], or of its matrix's weights [outputs, inputs].
     features [groups, len(GROUP_FEATURES)]: what an agent may see. folder: where a policy is left. log_agent: takes an
     agent's own numbers and its step.
     """
@@ -27,6 +29,7 @@ class Problem:
     structure: Structure
     projector: Projector
     objective: MeteredObjective
+    scores: Mapping[str, Tensor]
     features: FloatArray
     folder: Path
     log_agent: Callable[[Mapping[str, float], int], None]

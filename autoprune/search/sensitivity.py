@@ -9,15 +9,21 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from autoprune.cost.model import FloatArray
+from autoprune.cost.model import BilinearCost, FloatArray
 from autoprune.cost.projection import Projector
+from autoprune.cost.quadratic import QuadraticForm, quadratic_form
 from autoprune.evaluation.curves import Curve, curve_plans, single_group_curves
 from autoprune.plan import PruningPlan
 from autoprune.search.problem import Problem
+from autoprune.search.uniform import uniform_wish
 from autoprune.structure.groups import IntArray, Structure
 
 BINS = 2_000  # resolution of the budget in the dynamic program
+BINS_PER_GROUP = 16  # at least
 ROUNDS = 12  # linearisations
+EFFORT = 1_000_000  # groups times levels of all groups, above which moves between groups become coarser
+NEAR = 16  # levels above the present one that are looked at first
+GONE = 1e-6  # units that are wished for where none are: a wish is a positive density
 
 
 def search(problem: Problem, *, rng: np.random.Generator) -> PruningPlan:
@@ -43,8 +49,9 @@ def price(problem: Problem) -> int:
 def sensitivity_plan(structure: Structure, projector: Projector, curves: Mapping[str, Curve]) -> PruningPlan:
     """The filled plan inside the budget that loses least if single-group losses add up."""
     losses = [curves[group.name].at(group.levels) for group in structure.groups]
-    current = projector.project(np.ones(len(structure.groups)))
-    best, best_loss = current, _total(current, projector, losses)
+    exchange = _Exchange(projector, losses)
+    current = projector.project(uniform_wish(structure))
+    best, best_loss = current, exchange.loss(current)
     for _ in range(ROUNDS):
         costs = [_linearised(projector, current, g) for g in range(len(losses))]
         limit = (
@@ -54,36 +61,38 @@ def sensitivity_plan(structure: Structure, projector: Projector, curves: Mapping
         )
         choice = allocate(losses, costs, limit)
         wished = np.array([projector.levels[g][i] for g, i in enumerate(choice)])
-        candidate = projector.project(wished / structure.units)
-        candidate_loss = _total(candidate, projector, losses)
+        candidate = projector.project(np.maximum(wished, GONE) / structure.units)
+        candidate_loss = exchange.loss(candidate)
         if candidate_loss < best_loss:
             best, best_loss = candidate, candidate_loss
         if (candidate == current).all():
             break
         current = candidate
-    return structure.plan(_improved(best, projector, losses))
+    return structure.plan(exchange.improved(best))
 
 
 def allocate(losses: list[FloatArray], costs: list[FloatArray], limit: float) -> list[int]:
     """The level of every group that minimises Σ loss with Σ cost ≤ limit: exact up to 1/BINS of the limit.
 
+    Every group rounds its cost up to a whole bin; more than BINS / BINS_PER_GROUP of them get more bins.
     losses, costs: per group [levels]. Where nothing fits, every group is at its cheapest level.
     """
     cheapest = [float(c.min()) for c in costs]
     spare = limit - sum(cheapest)
     if spare <= 0:
         return [int(c.argmin()) for c in costs]
-    steps = [np.ceil((c - low) / spare * BINS - 1e-9).astype(np.int64) for c, low in zip(costs, cheapest, strict=True)]
-    value = np.zeros(BINS + 1)  # value[b]: least loss of the groups so far with at most b bins
+    bins = max(BINS, BINS_PER_GROUP * len(costs))
+    steps = [np.ceil((c - low) / spare * bins - 1e-9).astype(np.int64) for c, low in zip(costs, cheapest, strict=True)]
+    value = np.zeros(bins + 1)  # value[b]: least loss of the groups so far with at most b bins
     choices = []
     for loss, step in zip(losses, steps, strict=True):
-        options = np.full((len(loss), BINS + 1), np.inf)
-        for level, (lost, bins) in enumerate(zip(loss, step, strict=True)):
-            if bins <= BINS:
-                options[level, bins:] = value[: BINS + 1 - bins] + lost
-        choices.append(options.argmin(axis=0))
+        worthwhile = _best_of_each_step(loss, step, bins)
+        options = np.full((len(worthwhile), bins + 1), np.inf)
+        for row, level in enumerate(worthwhile):
+            options[row, step[level] :] = value[: bins + 1 - step[level]] + loss[level]
+        choices.append(worthwhile[options.argmin(axis=0)])
         value = options.min(axis=0)
-    left, chosen = BINS, []
+    left, chosen = bins, []
     for choice, step in zip(reversed(choices), reversed(steps), strict=True):
         level = int(choice[left])
         chosen.append(level)
@@ -91,41 +100,136 @@ def allocate(losses: list[FloatArray], costs: list[FloatArray], limit: float) ->
     return chosen[::-1]
 
 
+def _best_of_each_step(loss: FloatArray, step: IntArray, bins: int) -> IntArray:
+    """The levels that no other one of the same whole step beats, ascending: of many levels, few steps remain."""
+    by_step = np.lexsort((loss, step))  # stable: of equal ones, the lower level first
+    first = np.diff(step[by_step], prepend=-1) > 0
+    best = by_step[first]
+    return np.sort(best[step[best] <= bins])
+
+
 def _linearised(projector: Projector, current: IntArray, group: int) -> FloatArray:
     """What each level of the group costs when the others stay as they are, [levels]."""
     return projector.budget.cost.along(current, group, projector.levels[group])
 
 
-def _total(kept: IntArray, projector: Projector, losses: list[FloatArray]) -> float:
-    return float(
-        sum(loss[np.searchsorted(levels, k)] for loss, levels, k in zip(losses, projector.levels, kept, strict=True))
-    )
-
-
-def _improved(kept: IntArray, projector: Projector, losses: list[FloatArray]) -> IntArray:
+class _Exchange:
     """Moves units from one group to another while the predicted loss falls: what linearised costs left undone."""
-    best, best_loss = kept, _total(kept, projector, losses)
-    improved = True
-    while improved:
-        improved = False
-        for giver in range(len(kept)):
-            for taker in range(len(kept)):
-                candidate = _moved(best, giver, taker, projector)
-                if candidate is None:
-                    continue
-                loss = _total(candidate, projector, losses)
-                if loss < best_loss - 1e-12:
+
+    def __init__(self, projector: Projector, losses: list[FloatArray]) -> None:
+        self._projector = projector
+        cost = projector.budget.cost
+        form = quadratic_form(cost) if isinstance(cost, BilinearCost) else None
+        self._form = form if form is not None and form.never_falls else None
+        widest = max(len(levels) for levels in projector.levels)
+        # [places, groups]: some groups have fewer levels, so their last one is repeated
+        self._levels = np.stack([np.pad(x, (0, widest - len(x)), "edge") for x in projector.levels], axis=1)
+        self._losses = np.stack([np.pad(x, (0, widest - len(x)), "edge") for x in losses], axis=1)
+        units = np.arange(projector.units.max() + 1)
+        self._places = np.stack([levels.searchsorted(units) for levels in projector.levels])  # [groups, units + 1]
+        self._all = np.arange(len(losses))
+        sizes = np.array([len(levels) for levels in projector.levels])
+        coarseness = max(1.0, len(sizes) * float(sizes.sum()) / EFFORT)
+        self._gives = np.maximum(1, (coarseness * sizes / sizes.max()).astype(np.int64))  # levels at once, [groups]
+
+    def loss(self, kept: IntArray) -> float:
+        return float(self._lost(kept).sum())
+
+    def improved(self, kept: IntArray) -> IntArray:
+        """The plan after every move that pays: a level of one group for as many of another as then fit.
+
+        In large problems (EFFORT), groups of many levels give several at once.
+        """
+        best, best_loss, improved = kept, self.loss(kept), True
+        while improved:
+            improved = False
+            for giver in range(len(kept)):
+                takers = self._promising(best, giver)
+                while takers:
+                    taker = takers.pop(0)
+                    candidate = self._moved(best, giver, taker)
+                    if candidate is None or (loss := self.loss(candidate)) >= best_loss - 1e-12:
+                        continue
                     best, best_loss, improved = candidate, loss, True
-    return best
+                    takers = [later for later in self._promising(best, giver) if later > taker]
+        return best
+
+    def _promising(self, kept: IntArray, giver: int) -> list[int]:
+        """The groups that may gain more than the giver loses; all others do not.
+
+        What a group leaves over is filled with levels of others. That gains no more than the best ratio of gain to cost
+        allows that fits, because several groups together cost no less than each alone.
+        """
+        given = self._given(kept, giver)
+        if given is None:
+            return []
+        if self._form is None:
+            return [int(group) for group in self._all if group != giver]
+        places, left = self._reach(self._form, given)
+        takes = (left >= 0) & (self._levels[places, self._all] > given)
+        gain = np.where(takes, self._lost(given) - self._losses[places, self._all], 0.0)
+        cost = self._projector.budget.limit - float(self._form(given)) - left
+        rates = np.divide(gain, cost, out=np.zeros_like(gain), where=(gain > 0) & (cost > 0)).max(axis=0)
+        highest = len(takes) - 1 - takes[::-1].argmax(axis=0)
+        over = left[highest, self._all]
+        most = gain[highest, self._all] + over * _best_within(over, np.where(takes[0], cost[0], np.inf), rates)
+        worth = takes.any(axis=0) & (most > self._lost(given)[giver] - self._lost(kept)[giver])
+        worth[giver] = False
+        return np.flatnonzero(worth).tolist()
+
+    def _reach(self, form: QuadraticForm, kept: IntArray) -> tuple[IntArray, FloatArray]:
+        """The next places of every group until none fits, and what each alone would leave: both [places, groups]."""
+        last, more = len(self._levels) - 1, NEAR
+        while True:
+            places = np.minimum(self._place(kept) + np.arange(1, more + 1)[:, None], last)
+            levels = self._levels[places, self._all]
+            left = self._projector.budget.limit - form.changed(kept, levels)
+            if not ((left[-1] >= 0) & (levels[-1] < self._levels[-1])).any():
+                return places, left
+            more *= 2
+
+    def _lost(self, kept: IntArray) -> FloatArray:
+        """[groups]"""
+        lost: FloatArray = self._losses[self._place(kept), self._all]
+        return lost
+
+    def _place(self, kept: IntArray) -> IntArray:
+        """[groups]"""
+        place: IntArray = self._places[self._all, kept]
+        return place
+
+    def _given(self, kept: IntArray, giver: int) -> IntArray | None:
+        """The plan once the giver has given; None where it keeps its fewest units already."""
+        levels = self._projector.levels[giver]
+        place = int(np.searchsorted(levels, kept[giver]))
+        if place == 0:
+            return None
+        given = kept.copy()
+        given[giver] = levels[max(0, place - self._gives[giver])]
+        return given
+
+    def _moved(self, kept: IntArray, giver: int, taker: int) -> IntArray | None:
+        """What the giver has given, and as many units of `taker` as then fit; None where none do."""
+        moved = self._given(kept, giver)
+        if moved is None:
+            return None
+        moved[taker] = self._highest(moved, taker)
+        if moved[taker] == kept[taker]:
+            return None
+        if self._gives[giver] > 1:  # of several levels, those that the taker had no use for go back
+            moved[giver] = min(kept[giver], self._highest(moved, giver))
+        return self._projector.fill(moved, moved.astype(np.float64))
+
+    def _highest(self, kept: IntArray, group: int) -> int:
+        """The highest level of the group that fits."""
+        levels = self._projector.levels[group]
+        costs = self._projector.budget.cost.along(kept, group, levels)
+        return int(levels[(costs <= self._projector.budget.limit).sum() - 1])
 
 
-def _moved(kept: IntArray, giver: int, taker: int, projector: Projector) -> IntArray | None:
-    """One level less of `giver`, and as many units of `taker` as then fit."""
-    levels, place = projector.levels[giver], np.searchsorted(projector.levels[giver], kept[giver])
-    if giver == taker or place == 0:
-        return None
-    moved = kept.copy()
-    moved[giver] = levels[place - 1]
-    costs = projector.budget.cost.along(moved, taker, projector.levels[taker])
-    moved[taker] = projector.levels[taker][(costs <= projector.budget.limit).sum() - 1]
-    return projector.fill(moved, moved.astype(np.float64)) if moved[taker] > kept[taker] else None
+def _best_within(amounts: FloatArray, costs: FloatArray, values: FloatArray) -> FloatArray:
+    """For each amount, the largest of the values whose cost is no more than it; 0 where there is none."""
+    cheapest = costs.argsort()
+    best = np.maximum.accumulate(np.append(0.0, values[cheapest]))
+    found: FloatArray = best[costs[cheapest].searchsorted(amounts, "right")]
+    return found

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.plan import PruningPlan
-from autoprune.structure.groups import Axis, Structure
+from autoprune.structure.groups import Axis, Group, Structure
+from autoprune.structure.skipped import Skipped, standing_in
 
-Ranking = Mapping[str, Tensor]  # group → its units [units], most important first
+# group → its units [units], most important first; of a group whose units are places of a comparison, the place of every
+# weight of its matrix within its comparison [outputs, inputs], 0 first, int16
+Ranking = Mapping[str, Tensor]
 Kept = Mapping[tuple[str, Axis], Tensor]  # (layer, axis) → the entries that stay [entries], ascending
 
 
@@ -28,7 +31,43 @@ def shrink(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
             setattr(layer, key, new)
         for attribute, size in widths(layer, axis, len(entries)).items():
             setattr(layer, attribute, size)
+    for group, kept in partly(structure, plan):
+        for matrix in group.compared:
+            weight = layers[matrix.layer].get_parameter("weight")
+            weight.data = weight.data * (ranking[group.name].to(weight.device) < kept)
+        for known in group.attributes:
+            setattr(layers[known.module], known.name, known.per_unit * kept)
+        for skip in group.skips if kept == 0 else ():
+            small.set_submodule(skip.module, Skipped(skip.returns))
+    number_caches(small)
     return small
+
+
+def partly(structure: Structure, plan: PruningPlan) -> Iterator[tuple[Group, int]]:
+    """The groups that the plan takes units from, each with the number that stays."""
+    for group, kept in zip(structure.groups, plan.kept, strict=True):
+        if kept < group.units:
+            yield group, kept
+
+
+def number_caches(network: nn.Module) -> None:
+    """Attentions count the entries of a key–value cache that they own; those that are left count from 0 again.
+
+    Where attentions are of several kinds, sliding ones among them, each is given the next entry of its own kind.
+    """
+    if not any(isinstance(module, Skipped) for module in network.modules()):
+        return
+    owners = [module for module in network.modules() if isinstance(getattr(module, "layer_idx", None), int)]
+    kinds = getattr(getattr(network, "config", None), "layer_types", None) or [None] * (
+        1 + max((_entry(o) for o in owners), default=0)
+    )
+    free = {kind: [index for index, other in enumerate(kinds) if other == kind] for kind in dict.fromkeys(kinds)}
+    for module, kind in [(owner, kinds[_entry(owner)]) for owner in owners]:
+        module.layer_idx = free[kind].pop(0)  # type: ignore[assignment]
+
+
+def _entry(owner: nn.Module) -> int:
+    return int(owner.layer_idx)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -45,7 +84,14 @@ def masked(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
                     keep = torch.zeros(tensor.shape[dim], dtype=torch.bool, device=tensor.device)
                     keep[entries.to(tensor.device)] = True
                     tensor.mul_(keep.view([-1 if d == dim else 1 for d in range(tensor.ndim)]))
-        yield model
+            for group, kept in partly(structure, plan):
+                for matrix in group.compared:
+                    tensor = layers[matrix.layer].get_parameter("weight")
+                    saved.append((tensor, tensor.clone()))
+                    tensor.mul_(ranking[group.name].to(tensor.device) < kept)
+        gone = [skip for group, kept in partly(structure, plan) if kept == 0 for skip in group.skips]
+        with standing_in({layers[skip.module]: Skipped(skip.returns) for skip in gone}):
+            yield model
     finally:
         with torch.no_grad():
             for tensor, values in reversed(saved):
@@ -68,16 +114,16 @@ def kept_entries(structure: Structure, plan: PruningPlan, ranking: Ranking) -> K
     """Which entries stay, for every axis that the plan takes some from."""
     if plan.groups != structure.names:
         raise ValueError(f"the plan is for groups {list(plan.groups)}, but the network's are {list(structure.names)}")
-    gone: dict[tuple[str, Axis], list[Tensor]] = {}
-    for group, kept in zip(structure.groups, plan.kept, strict=True):
-        removed = ranking[group.name][kept:].cpu()
-        for member in group.members if len(removed) else ():
-            gone.setdefault((member.layer, member.axis), []).append(
-                torch.from_numpy(member.positions)[removed].flatten()
-            )
     sizes: dict[tuple[str, Axis], int] = {}
     for layer in structure.layers:
-        sizes[layer.name, "out"], sizes[layer.name, "in"] = layer.outputs, layer.inputs
+        if layer.kind != "attention":  # which has no tensors of its own
+            sizes[layer.name, "out"], sizes[layer.name, "in"] = layer.outputs, layer.inputs
+    gone: dict[tuple[str, Axis], list[Tensor]] = {}
+    for group, kept in partly(structure, plan):
+        for member in group.members:
+            if (member.layer, member.axis) in sizes:
+                removed = torch.from_numpy(member.positions)[ranking[group.name][kept:].cpu()].flatten()
+                gone.setdefault((member.layer, member.axis), []).append(removed)
     kept_by_axis = {}
     for axis_key, removed_entries in gone.items():
         stays = torch.ones(sizes[axis_key], dtype=torch.bool)

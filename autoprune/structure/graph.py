@@ -12,11 +12,13 @@ import torch_pruning
 from torch import Tensor, nn
 
 from autoprune.structure.edit import CONVOLUTIONS, SLICEABLE, Ranking, evaluating, is_depthwise, masked, shrink
-from autoprune.structure.groups import Axis, Group, IntArray, Layer, Member, Structure
+from autoprune.structure.groups import Axis, Granularity, Group, IntArray, Layer, Member, Structure
+from autoprune.structure.transformer import DEFAULT_KINDS, FAMILIES, model_type, transformer_structure
 from autoprune.task.task import first_outputs
 
 OUTPUT = "the network's output"
 PRUNE = {"conv": torch_pruning.prune_conv_out_channels, "linear": torch_pruning.prune_linear_out_channels}
+PROBED = 16  # tokens that removing is compared with masking on
 TOLERANCE = 1e-4  # largest difference between masked and shrunk outputs, relative to the outputs' own size
 
 
@@ -25,10 +27,15 @@ def find_structure(
     example_input: Tensor,
     *,
     keep: frozenset[str] = frozenset(),
+    prune: tuple[str, ...] | None = None,
     round_to: int = 1,
     min_units: int = 1,
 ) -> Structure:
-    """The groups of coupled layers of `model`, each verified: removing its units equals masking them.
+    """The groups of coupled layers of `model`, verified: removing units equals masking them.
+
+    Every group of a traced network is verified; of a transformer, whose parts are known by its type, one of each kind
+    and all together.
+    prune: the kinds of groups of a transformer (structure/transformer.py); None: heads and neurons.
 
     keep: layers whose outputs stay whole, or modules that hold such layers. round_to: kept units are multiples of it
     (or all of the group's). min_units: the fewest units that a group keeps.
@@ -37,6 +44,17 @@ def find_structure(
     """
     if round_to < 1 or min_units < 1:
         raise ValueError(f"round_to and min_units must be at least 1, got {round_to} and {min_units}")
+    if model_type(model) in FAMILIES:
+        structure = transformer_structure(
+            model, example_input, prune=prune or DEFAULT_KINDS, keep=keep, round_to=round_to, min_units=min_units
+        )
+        with evaluating(model):
+            return _sampled(structure, model, example_input[:, :PROBED])
+    if prune is not None:
+        raise ValueError(
+            f"structure.prune={list(prune)} is for transformers of the types {sorted(FAMILIES)}; this "
+            f"{type(model).__name__} is {model_type(model) or 'none'}. Leave it out to prune channels and neurons"
+        )
     with evaluating(model):
         return _find_structure(model, example_input, keep=keep, round_to=round_to, min_units=min_units)
 
@@ -66,7 +84,7 @@ def _find_structure(
         if reason:
             unprunable[name] = reason
         else:
-            granularity = "neuron" if isinstance(model.get_submodule(name), nn.Linear) else "channel"
+            granularity: Granularity = "neuron" if isinstance(model.get_submodule(name), nn.Linear) else "channel"
             groups.append(Group(name, granularity, len(members[0].positions), members, levels))
     counted = {layer.name for layer in layers}
     other = sum(
@@ -251,11 +269,44 @@ def _verified(structure: Structure, model: nn.Module, example_input: Tensor) -> 
     return replace(structure, groups=tuple(good), unprunable=unprunable)
 
 
+def _sampled(structure: Structure, model: nn.Module, example_input: Tensor) -> Structure:
+    """The structure, if one group of each kind, and all together, are removed as they are masked."""
+    if example_input.is_meta:
+        return structure  # a dry run: there are no outputs to compare
+    ranking: dict[str, Tensor] = {}
+    generator = torch.Generator().manual_seed(0)
+    for group in structure.groups:
+        ranking[group.name] = torch.randperm(group.units, generator=generator)
+        for matrix in group.compared:
+            shape = model.get_submodule(matrix.layer).get_parameter("weight").shape
+            places = (
+                torch.rand(shape, generator=generator).unflatten(1, (-1, matrix.size)).argsort(dim=2).argsort(dim=2)
+            )
+            ranking[group.name] = places.flatten(1).to(torch.int16)
+    halves = np.array([group.levels[(len(group.levels) - 1) // 2] for group in structure.groups])
+    first = {group.granularity: index for index, group in reversed(list(enumerate(structure.groups)))}
+    trials = [halves]
+    for index in first.values():
+        trials.append(structure.units)
+        trials[-1][index] = halves[index]
+    for kept in trials:
+        error = _differs(structure, kept, ranking, model, example_input)
+        if error:
+            changed = [g.name for g, k in zip(structure.groups, kept, strict=True) if k < g.units][:3]
+            raise ValueError(
+                f"a {type(model).__name__} of type {model_type(model)!r} is not built as autoprune knows it: {error}, "
+                f"pruning {changed}"
+            )
+    return structure
+
+
 def _differs(
     structure: Structure, kept: IntArray, ranking: Ranking, model: nn.Module, example_input: Tensor
 ) -> str | None:
     plan = structure.plan(kept)
-    probe = torch.rand(example_input.shape, generator=torch.Generator().manual_seed(1)).to(example_input)
+    probe = example_input
+    if probe.is_floating_point():
+        probe = torch.rand(probe.shape, generator=torch.Generator().manual_seed(1)).to(probe)
     with torch.inference_mode():
         with masked(model, structure, plan, ranking):
             expected = first_outputs(model(probe))

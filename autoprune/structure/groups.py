@@ -10,6 +10,8 @@ from autoprune.plan import PruningPlan
 
 IntArray = NDArray[np.int64]
 Axis = Literal["out", "in"]
+Granularity = Literal["channel", "neuron", "head", "query", "block", "weight", "n_m"]
+Returns = Literal["input", "input, None", "second", "zeros", "zeros, None"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,32 +28,76 @@ class Member:
     positions: IntArray
 
 
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """A number that a module must know: attribute = per_unit · kept units (a query-to-key ratio, a split size)."""
+
+    module: str
+    name: str
+    per_unit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A module that is passed over when a group keeps nothing; `returns` is what stands in its place.
+
+    "input": its first argument. "second": its second one. "zeros": zeros like the first. ", None": a pair with None.
+    """
+
+    module: str
+    returns: Returns
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One weight matrix [outputs, inputs] of which single weights go, without making it smaller.
+
+    In every row, `size` consecutive inputs are compared with each other: all of them for single weights, M for N:M
+    sparsity. A group's unit is a place in that comparison, so k kept units are the k best weights of each comparison.
+    """
+
+    layer: str
+    size: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
     """Layers that must lose the same units together: one decision.
 
-    levels: the numbers of units that may be kept, ascending; the last one keeps all.
+    levels: the numbers of units that may be kept, ascending; the last one keeps all. 0 is among them only for modules
+    that can be passed over whole (`skips`).
+    members: axes that become smaller. attributes: what modules must know of it. compared: matrices of which single
+    weights go.
     """
 
     name: str
-    granularity: str
+    granularity: Granularity
     units: int
     members: tuple[Member, ...]
     levels: tuple[int, ...]
+    attributes: tuple[Attribute, ...] = ()
+    skips: tuple[Skip, ...] = ()
+    compared: tuple[Comparison, ...] = ()
+
+    def touches(self, layer: str) -> bool:
+        """Whether anything of the layer goes with the group's units."""
+        named = {member.layer for member in self.members} | {matrix.layer for matrix in self.compared}
+        return layer in named or any(layer == s.module or layer.startswith(f"{s.module}.") for s in self.skips)
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
     """The dense geometry of one layer.
 
-    kind: "conv", "linear" or "norm". outputs: channels or features. inputs: per convolution group.
+    kind: "conv", "linear", "norm" or "attention" (scores and mixing: outputs are all heads' features, inputs 2 · keys).
+    outputs: channels or features. inputs: per convolution group.
     kernel: elements, e.g. 9 for 3×3 (1 for linear). positions: output positions for one sample, H·W (1 for a vector),
     over all the times that the layer runs.
     statistics: running statistics per output (BatchNorm has two).
     """
 
     name: str
-    kind: Literal["conv", "linear", "norm"]
+    kind: Literal["conv", "linear", "norm", "attention"]
     outputs: int
     inputs: int
     kernel: int
@@ -68,12 +114,19 @@ class Structure:
 
     unprunable: layer → the reason why its outputs stay whole.
     other_params: parameters that belong to none of `layers`.
+    stages: modules that run one after the other, each on the last one's output alone (a transformer's blocks); may be
+    empty.
     """
 
     groups: tuple[Group, ...]
     layers: tuple[Layer, ...]
     unprunable: dict[str, str] = field(default_factory=dict)
     other_params: int = 0
+    stages: tuple[str, ...] = ()
+
+    def layers_of(self, group: Group) -> list[Layer]:
+        """The layers that the group's units are taken from, in order of execution."""
+        return [layer for layer in self.layers if group.touches(layer.name)]
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,12 +1,9 @@
 """The tasks that come with autoprune. Each is a function without required arguments; conf/task names them."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +12,7 @@ from autoprune.task import networks
 from autoprune.task.fashion_mnist import fashion_subset
 from autoprune.task.task import Architecture, Role, Roles, Task
 from autoprune.task.training import fit, flip
+from autoprune.task.weights import load_weights, save_weights
 
 ZOO = Path(__file__).parent.parent / "zoo"
 
@@ -64,28 +62,6 @@ def shipped_task(name: str) -> Task:
     if name not in SHIPPED:
         raise ValueError(f"there is no shipped task {name!r}; there are {list(SHIPPED)}, or pass an autoprune.Task")
     return SHIPPED[name]()
-
-
-def save_weights(model: nn.Module, path: Path) -> None:
-    """The model's weights as a safetensors file, which appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(tensors, partial)
-    partial.replace(path)
-
-
-def load_weights(model: nn.Module, path: Path) -> nn.Module:
-    """The model with the weights of a safetensors file, floating-point ones converted to the model's own precision.
-
-    Raises ValueError where the file is damaged or belongs to another architecture.
-    """
-    try:
-        weights = safetensors.torch.load_file(path)
-        model.load_state_dict(weights)
-    except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{path} is damaged or not this network's: {error}; delete it or restore it") from error
-    return model
 
 
 def _fashion(name: str, build: Callable[[], nn.Module], *, budget: str) -> Task:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,11 +14,30 @@ from torch.utils.data import Dataset
 
 Metric = Callable[[Tensor, Tensor], float]
 Loss = Callable[[Tensor, Tensor], Tensor]
+Forward = Callable[[nn.Module, Tensor], Tensor]
+Measure = Callable[[nn.Module], Mapping[str, float | str]]
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
     """Top-1 accuracy in [0, 1] of logits [N, classes] against class indices [N]."""
     return (outputs.argmax(dim=1) == targets).float().mean().item()
+
+
+def first_outputs(outputs: object) -> Tensor:
+    """The tensor that is judged: the outputs themselves, or the first of a tuple, list or mapping's values."""
+    while not isinstance(outputs, Tensor):
+        if isinstance(outputs, Mapping):
+            outputs = next(iter(outputs.values()))
+        elif isinstance(outputs, tuple | list):
+            outputs = outputs[0]
+        else:
+            raise TypeError(f"the model returns {type(outputs).__name__}; a tensor, or a container of one, is needed")
+    return outputs
+
+
+def plain_forward(network: nn.Module, inputs: Tensor) -> Tensor:
+    """What a network returns that takes one tensor: its outputs, or the first of several."""
+    return first_outputs(network(inputs))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +136,13 @@ class Task:
     metric: (outputs, targets) → float, higher is better; a search sees its mean over blocks of a few samples, so it
     should be a mean over samples itself, as accuracy is. loss: what training minimises, a mean as well.
     keep: qualified names of layers whose outputs are never pruned. budget: what is asked for when nobody says.
+    recovery_steps: of recovery, where nobody says; 0 for models whose training takes hours.
     augment: (inputs, generator) → inputs of the same shape, for training only.
+    forward: (network, inputs) → the outputs that are judged: how a network is called, and what of its answer counts.
+    block: samples that are judged together; two networks are compared in pairs of blocks.
+    prune: kinds of groups that are looked for (structure.prune says which there are); None: what a trace finds.
+    measure: network → more of what a final report says of it, by name. tokenizer: the folder of the files that turn
+    text into the model's tokens, which go wherever the network goes. onnx: final networks are exported to ONNX as well.
 
     >>> task = Task(model, torch.zeros(1, 3, 32, 32), Roles(train, calibration, search, test))
     """
@@ -131,6 +157,13 @@ class Task:
     budget: str | None = None
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
     architecture: Architecture | None = None
+    forward: Forward = plain_forward
+    block: int = 10
+    prune: tuple[str, ...] | None = None
+    measure: Measure | None = None
+    tokenizer: Path | None = None
+    onnx: bool = True
+    recovery_steps: int = 150
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", frozenset(self.keep))
@@ -167,15 +200,3 @@ def _content_ids(inputs: Tensor) -> Iterator[str]:
 def _rows(tensor: Tensor) -> NDArray[np.uint8]:
     """The bytes of every sample, [N, bytes]; NumPy lacks some of PyTorch's types, such as bfloat16."""
     return tensor.detach().cpu().contiguous().unsqueeze(-1).flatten(1).view(torch.uint8).numpy()
-
-
-def first_outputs(outputs: object) -> Tensor:
-    """The tensor that is judged: the outputs themselves, or the first of a tuple, list or mapping's values."""
-    while not isinstance(outputs, Tensor):
-        if isinstance(outputs, Mapping):
-            outputs = next(iter(outputs.values()))
-        elif isinstance(outputs, tuple | list):
-            outputs = outputs[0]
-        else:
-            raise TypeError(f"the model returns {type(outputs).__name__}; a tensor, or a container of one, is needed")
-    return outputs

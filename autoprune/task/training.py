@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from autoprune.task.task import Role, first_outputs
+from autoprune.task.task import Forward, Role, plain_forward
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
+Optimizer = Literal["sgd", "adamw"]
 
 
 def fit(
@@ -23,41 +25,50 @@ def fit(
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     warmup: float = 0.1,
+    optimizer: Optimizer = "sgd",
+    clip_norm: float | None = None,
     augment: Augment | None = None,
     bf16: bool = False,
+    forward: Forward = plain_forward,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> None:
-    """Trains `model` in place by SGD with Nesterov momentum and leaves it in eval mode.
+    """Trains those of `model`'s parameters that require gradients, in place, and leaves it in eval mode.
 
     The learning rate rises linearly over the first `warmup` fraction of steps and falls to zero along a cosine.
     loss: (outputs, inputs, targets) → scalar tensor; inputs are what the network saw, after augmentation.
-    on_step: called with (step, steps, loss). Raises FloatingPointError where the loss is not finite.
+    optimizer: "sgd" with Nesterov momentum, or "adamw" (arXiv 1711.05101), where `momentum` is β₁.
+    clip_norm: the longest gradient. forward: how the network is called. on_step: called with (step, steps, loss).
+    Dropout draws from numbers of its own, seeded as `generator` was. Raises FloatingPointError where the loss is not
+    finite.
     """
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _one_cycle(step / steps, warmup=warmup))
-    device_type = role.inputs.device.type
-    model.train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = _optimiser(trained, optimizer, learning_rate, momentum=momentum, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _one_cycle(step / steps, warmup=warmup))
+    device = role.inputs.device
     batches = _shuffled_batches(role, batch_size=batch_size, generator=generator)
-    for step in range(steps):
-        inputs, targets = next(batches)
-        if augment is not None:
-            inputs = augment(inputs, generator)
-        if inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device_type, dtype=torch.bfloat16) if bf16 else nullcontext():
-            value = loss(first_outputs(model(inputs)).float(), inputs, targets)
-        if not torch.isfinite(value):
-            raise FloatingPointError(
-                f"the training loss is {value.item()} at step {step} of {steps}; lower the learning rate"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        optimizer.step()
-        schedule.step()
-        if on_step is not None:
-            on_step(step + 1, steps, value.item())
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(generator.initial_seed())
+        model.train()
+        for step in range(steps):
+            inputs, targets = next(batches)
+            if augment is not None:
+                inputs = augment(inputs, generator)
+            if inputs.ndim == 4:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext():
+                value = loss(forward(model, inputs).float(), inputs, targets)
+            if not torch.isfinite(value):
+                raise FloatingPointError(
+                    f"the training loss is {value.item()} at step {step} of {steps}; lower the learning rate"
+                )
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()
+            if clip_norm is not None:
+                nn.utils.clip_grad_norm_(trained, clip_norm)
+            optimiser.step()
+            schedule.step()
+            if on_step is not None:
+                on_step(step + 1, steps, value.item())
     model.eval()
 
 
@@ -76,6 +87,19 @@ def supports_bf16(device: torch.device) -> bool:
             has = torch.cpu.get_capabilities()
             return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return False
+
+
+def _optimiser(
+    parameters: list[nn.Parameter], name: Optimizer, learning_rate: float, *, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    match name:
+        case "sgd":
+            return torch.optim.SGD(
+                parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
+            )
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=learning_rate, betas=(momentum, 0.999), weight_decay=weight_decay)
+    raise ValueError(f"optimizer must be 'sgd' or 'adamw', got {name!r}")
 
 
 def _one_cycle(progress: float, *, warmup: float) -> float:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoprune.evaluation.judge import BLOCK, Judge, outputs_of
+from autoprune.evaluation.judge import Judge, outputs_of
 from autoprune.evaluation.outcome import joined
 from autoprune.task.task import Role, Roles, Task
 from tests.models import CLASSES, PRUNABLE
@@ -47,7 +47,7 @@ def test_blocks_add_up_to_the_whole(name: str, samples: int, size: int) -> None:
         assert getattr(judged, metric) == pytest.approx(getattr(whole, metric), rel=1e-5, abs=1e-6)
     assert judged.samples == whole.samples == judge.samples == samples
     sizes = [min(size, samples - start) for start in range(0, samples, size)]
-    expected = [[min(BLOCK, n - start) for start in range(0, n, BLOCK)] for n in sizes]
+    expected = [[min(task.block, n - start) for start in range(0, n, task.block)] for n in sizes]
     assert [part.samples.tolist() for part in parts] == expected
     assert all(part.values.dtype == np.float32 and part.samples.dtype == np.int32 for part in parts)
     assert [(b.samples, b.kl) for b in joined(parts).blocks] == [

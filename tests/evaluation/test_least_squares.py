@@ -13,6 +13,7 @@ from autoprune.evaluation.axes import AxisSlices, Kept
 from autoprune.evaluation.least_squares import LeastSquares, Reconstruction, reconstruct
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.structure.edit import Ranking
+from autoprune.task.task import plain_forward
 from tests.models import CLASSES, PRUNABLE, Network, random_plan, random_ranking
 
 ALL_ROWS = 1 << 40
@@ -41,6 +42,7 @@ class Case:
             self.structure,
             self.ranking,
             self.role,
+            forward=plain_forward,
             settings=LeastSquares(ridge=self.ridge, rows=self.rows),
             centred=self.centred,
             generator=torch.Generator().manual_seed(self.seed),

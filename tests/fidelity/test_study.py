@@ -237,7 +237,8 @@ def test_the_configuration_composes_and_its_default_is_the_searches() -> None:
     assert set(parts["repairs"]) == {"none", "batch_norm", "least_squares", "least_squares_batch_norm"}
     assert set(parts["scores"]) == set(SCORES)
     assert parts["evaluation"].race is None  # every plan is judged on all samples
-    assert settings["recover"]["steps"] == max(settings["lengths"])
+    assert settings["recover"]["steps"] is None  # the task's own, which the study's longest recovery is
+    assert Task.__dataclass_fields__["recovery_steps"].default == max(settings["lengths"])
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.importance.activation import activation
+from autoprune.importance.activation_norm import activation_norm
 from autoprune.importance.bn_scale import bn_scale
 from autoprune.importance.criterion import Importance, Scores
 from autoprune.importance.fpgm import fpgm
@@ -23,7 +24,7 @@ from autoprune.importance.taylor import taylor
 from autoprune.structure.edit import masked, tensor_axes
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Structure
-from autoprune.task.task import Role
+from autoprune.task.task import Role, plain_forward
 from tests.models import PRUNABLE, Network
 
 l1 = partial(magnitude, order=1, read=False)
@@ -35,6 +36,8 @@ CRITERIA: dict[str, Importance] = {
     "bn_scale": partial(bn_scale, otherwise=l1),
     "activation": partial(activation, order=1, batch_size=16),
     "rms_activation": partial(activation, order=2, batch_size=16),
+    "activation_norm": partial(activation_norm, batch_size=16),
+    "wanda": partial(activation_norm, batch_size=16),
     "fpgm": fpgm,
     "random": random,
 }
@@ -46,7 +49,8 @@ def criterion(request: pytest.FixtureRequest) -> Importance:
 
 
 def scores_of(criterion: Importance, model: nn.Module, structure: Structure, role: Role, *, seed: int = 0) -> Scores:
-    return criterion(model, structure, role, loss=F.cross_entropy, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return criterion(model, structure, role, loss=F.cross_entropy, forward=plain_forward, generator=generator)
 
 
 def test_every_unit_of_every_group_gets_a_finite_score(criterion: Importance, network: Network) -> None:
@@ -130,7 +134,9 @@ def test_a_unit_that_is_not_there_scores_nothing(name: str, network: Network) ->
         assert scores[group.name][0] == 0, group.name
 
 
-@pytest.mark.parametrize("name", ["l1", "l2", "taylor", "activation", "fpgm", "bn_scale", "random"])
+@pytest.mark.parametrize(
+    "name", ["l1", "l2", "taylor", "activation", "activation_norm", "wanda", "fpgm", "bn_scale", "random"]
+)
 def test_yaml_criteria_are_the_criteria(name: str) -> None:
     """What conf/importance says composes into something that scores."""
     folder = Path(__file__).parents[2] / "conf" / "importance"
@@ -147,7 +153,8 @@ def test_yaml_criteria_are_the_criteria(name: str) -> None:
 
 def test_every_yaml_file_is_tested() -> None:
     folder = Path(__file__).parents[2] / "conf" / "importance"
-    assert {path.stem for path in folder.iterdir()} <= set(CRITERIA)
+    elsewhere = {"sparse_gpt", "suited"}  # test_single_weights.py, as it scores no units; test_suited.py
+    assert {path.stem for path in folder.iterdir()} <= set(CRITERIA) | elsewhere
 
 
 # What each one measures, on networks whose answer is known ----------------------------------------------------------
@@ -234,6 +241,30 @@ def test_activation_is_the_mean_behind_the_relu(residual: tuple[nn.Module, Struc
     torch.testing.assert_close(scores["conv2"], expected)
     squares = scores_of(partial(activation, order=2, batch_size=batch_size), model, structure, role)
     torch.testing.assert_close(squares["conv2"], inner.square().mean((0, 2, 3)).sqrt())
+
+
+def test_activation_norm_is_what_an_input_makes_of_the_outputs(residual: tuple[nn.Module, Structure, Role]) -> None:
+    """rms of the channel × norm of all weights that read it, one reader after the other."""
+    model, structure, role = residual
+    with torch.no_grad():
+        stream = F.relu(model.bn1(model.conv1(role.inputs)))
+        inner = F.relu(model.bn2(model.conv2(stream)))
+    expected = inner.square().mean((0, 2, 3)).sqrt() * model.conv3.weight.square().sum((0, 2, 3)).sqrt()
+    scores = scores_of(partial(activation_norm, batch_size=7), model, structure, role)
+    torch.testing.assert_close(scores["conv2"], expected.detach())
+
+
+def test_activation_norm_of_grouped_convolutions_adds_up_energies() -> None:
+    network = PRUNABLE["grouped"]
+    model, role = network.model(), network.role()
+    heard: list[Tensor] = []
+    hook = model.conv2.register_forward_pre_hook(lambda _, arguments: heard.append(arguments[0].detach()))
+    model(role.inputs)
+    hook.remove()
+    squares = heard[0].square().mean((0, 2, 3)).view(4, 3)  # four convolution groups of three channels
+    weights = model.conv2.weight.detach().square().sum((2, 3)).view(4, 4, 3).sum(1)
+    scores = scores_of(partial(activation_norm, batch_size=8), model, network.structure(), role)
+    torch.testing.assert_close(scores["conv1"], (squares * weights).sum(0).sqrt())
 
 
 def test_activation_reads_grouped_convolutions_by_unit() -> None:

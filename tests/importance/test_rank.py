@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from autoprune.importance.criterion import rank
 from autoprune.importance.magnitude import magnitude
 from autoprune.structure.groups import Structure
+from autoprune.task.task import plain_forward
 from tests.models import PRUNABLE
 
 
@@ -54,6 +55,8 @@ def test_a_broken_weight_is_found_by_its_score(structure: Structure) -> None:
     model = network.model()
     model.conv2.weight.data[4, 0, 0, 0] = torch.nan
     criterion = partial(magnitude, order=1, read=False)
-    found = criterion(model, structure, network.role(), loss=F.cross_entropy, generator=torch.Generator())
+    found = criterion(
+        model, structure, network.role(), loss=F.cross_entropy, forward=plain_forward, generator=torch.Generator()
+    )
     with pytest.raises(ValueError, match=r"group 'conv2' NaN or infinite .the first is unit 4"):
         rank(found, structure, criterion="l1")

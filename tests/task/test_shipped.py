@@ -6,8 +6,9 @@ from torch import nn
 
 from autoprune.task import networks
 from autoprune.task.fashion_mnist import CALIBRATION, SEARCH, SUBSET, TRAIN_IMAGES, fashion_full, role_ids
-from autoprune.task.shipped import SHIPPED, digits, load_weights, shipped_task
+from autoprune.task.shipped import SHIPPED, digits, shipped_task
 from autoprune.task.task import accuracy, first_outputs
+from autoprune.task.weights import load_weights
 
 
 @pytest.mark.parametrize("name", SHIPPED)

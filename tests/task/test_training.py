@@ -1,10 +1,10 @@
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.task.task import Role, accuracy
-from autoprune.task.training import fit, flip
+from autoprune.task.training import Optimizer, fit, flip
 from tests.models import PRUNABLE
 
 NETWORK = PRUNABLE["flattened"]
@@ -39,16 +39,69 @@ def test_a_network_learns_and_ends_in_eval_mode() -> None:
     assert not any(module.training for module in model.modules())
 
 
-def test_the_same_seed_trains_the_same_weights() -> None:
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_same_seed_trains_the_same_weights(optimizer: Optimizer) -> None:
     weights = []
-    for seed in (0, 0, 1):
-        model = PRUNABLE["plain"].model()  # without dropout, whose draws are not the generator's
+    for seed, elsewhere in ((0, 0), (0, 1), (1, 0)):
+        model = NETWORK.model()  # with dropout
+        assert any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+        torch.manual_seed(elsewhere)
+        before = torch.get_rng_state()
         fit(
-            model, learnable(), loss=cross_entropy, steps=5, learning_rate=0.1, batch_size=32, generator=generator(seed)
-        )
-        weights.append(model[0].weight.detach())
+            model, learnable(), loss=cross_entropy, steps=5, learning_rate=0.01, batch_size=32, optimizer=optimizer,
+            generator=generator(seed),
+        )  # fmt: skip
+        assert torch.equal(before, torch.get_rng_state())
+        weights.append(next(p.detach() for p in model.parameters() if p.ndim > 1))
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def test_parameters_that_need_no_gradient_stay() -> None:
+    model = PRUNABLE["plain"].model()
+    model[0].weight.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    fit(model, learnable(), loss=cross_entropy, steps=3, learning_rate=0.1, generator=generator(), optimizer="adamw")
+    changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert changed == before.keys() - {"0.weight"}
+
+
+def test_a_clipped_gradient_is_a_short_step() -> None:
+    """Without momentum and decay the first step is learning rate × gradient, which is as long as it may be."""
+    role, moved = learnable()[:16], []
+    for clip_norm in (None, 1e-3):
+        model = PRUNABLE["plain"].model()
+        before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+        fit(
+            model, role, loss=cross_entropy, steps=1, learning_rate=1.0, momentum=0.0, weight_decay=0.0, warmup=0.0,
+            clip_norm=clip_norm, generator=generator(),
+        )  # fmt: skip
+        moved.append((nn.utils.parameters_to_vector(model.parameters()).detach() - before).norm().item())
+    assert moved[0] > 0.01
+    assert moved[1] == pytest.approx(1e-3, rel=0.02)
+
+
+def test_the_network_is_called_as_it_is_said() -> None:
+    seen = []
+
+    def forward(network: nn.Module, inputs: Tensor) -> Tensor:
+        seen.append(len(inputs))
+        outputs: Tensor = network(inputs)
+        return outputs
+
+    fit(
+        NETWORK.model(), learnable(), loss=cross_entropy, steps=2, learning_rate=0.01, batch_size=20,
+        generator=generator(), forward=forward,
+    )  # fmt: skip
+    assert seen == [20, 20]
+
+
+def test_an_unknown_optimizer_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be 'sgd' or 'adamw', got 'lion'"):
+        fit(
+            NETWORK.model(), learnable(), loss=cross_entropy, steps=2, learning_rate=0.01, generator=generator(),
+            optimizer="lion",  # type: ignore[arg-type]
+        )  # fmt: skip
 
 
 def test_a_role_smaller_than_a_batch_is_one_batch() -> None:

@@ -1,0 +1,52 @@
+"""Activations times the weights that read them: of single weights this is Wanda (Sun et al., arXiv 2306.11695)."""
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.importance.activation import mean_powers
+from autoprune.importance.criterion import Scores
+from autoprune.importance.depth import with_block_influence
+from autoprune.importance.units import compared_weight, readers
+from autoprune.structure.groups import Structure
+from autoprune.task.task import Forward, Loss, Role
+
+
+@torch.no_grad()
+def activation_norm(
+    model: nn.Module,
+    structure: Structure,
+    role: Role,
+    *,
+    loss: Loss,
+    forward: Forward,
+    generator: torch.Generator,
+    batch_size: int,
+) -> Scores:
+    """Scores an input by rms(xᵢ)·‖W[:, i]‖: how much of a layer's outputs it makes, were inputs uncorrelated.
+
+    A unit of several inputs (a head) scores the root of the sum of their squares, and the sum over its readers; a
+    single weight |W[o, i]|·rms(xᵢ). Modules that can be passed over are scored by block influence.
+    """
+    named = [matrix.layer for group in structure.groups for matrix in group.compared]
+    named += [member.layer for group in structure.groups for _, member in readers(model, group)]
+    names = tuple(dict.fromkeys(named))
+    squares = mean_powers(model, names, role, forward=forward, order=2, batch_size=batch_size)
+    scores = {}
+    for group in structure.groups:
+        if group.compared:
+            rms = squares[group.compared[0].layer].sqrt()
+            scores[group.name] = compared_weight(model, group).float().abs().mul_(rms).cpu()
+        elif group.members:
+            energies = [(_energies(squares[m.layer], layer), m) for layer, m in readers(model, group)]
+            norms = [e[torch.from_numpy(m.positions).to(e.device)].sum(dim=1).sqrt() for e, m in energies]
+            scores[group.name] = torch.stack(norms).sum(dim=0).cpu()
+    return with_block_influence(scores, model, structure, role, forward=forward)
+
+
+def _energies(squares: Tensor, layer: nn.Module) -> Tensor:
+    """Mean square × squared norm of its weights, for each input, of a convolution's groups added up [inputs]."""
+    weight = layer.get_parameter("weight").float()
+    norms = weight.square().reshape(*weight.shape[:2], -1).sum(dim=2)
+    groups = getattr(layer, "groups", 1)
+    energies: Tensor = squares.unflatten(0, (groups, -1)) * norms.unflatten(0, (groups, -1)).sum(dim=1)
+    return energies.sum(dim=0)

@@ -1,0 +1,64 @@
+"""What layers read: their input tensors, batch by batch. Layers that read the very same tensors need one ear."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.structure.edit import evaluating
+from autoprune.task.task import Forward, Role
+
+TOKENS = 1024  # in one pass: their activations and the logits of a large vocabulary fit in memory beside the network
+
+Hear = Callable[[str, nn.Module, Tensor], None]  # of a layer's name, the layer and the tensor that it is given
+
+
+@torch.no_grad()
+def read_inputs(
+    model: nn.Module, names: Sequence[str], role: Role, *, forward: Forward, batch_size: int, hear: Hear
+) -> None:
+    """Calls `hear` with every tensor that the named layers read, over all samples of the role, in eval mode."""
+    with evaluating(model), _listening({name: model.get_submodule(name) for name in names}, hear):
+        for inputs, _ in batches(role, batch_size):
+            forward(model, inputs)
+
+
+@torch.no_grad()
+def first_readers(model: nn.Module, names: Sequence[str], role: Role, *, forward: Forward) -> dict[str, str]:
+    """Layer → the first of the layers that read the very same tensors as it, which most often is the layer itself.
+
+    Only linear layers are said to share (a query, key and value projection do). One sample is run to find out.
+    """
+    heard: dict[str, list[tuple[Tensor, int]]] = {}  # holds the tensors, so that no two can have one address
+
+    def note(name: str, layer: nn.Module, inputs: Tensor) -> None:
+        if isinstance(layer, nn.Linear):
+            heard.setdefault(name, []).append((inputs, inputs._version))  # which an edit in place raises
+
+    read_inputs(model, names, role[:1], forward=forward, batch_size=1, hear=note)
+    first: dict[object, str] = {}
+    return {
+        name: first.setdefault(tuple((id(x), version) for x, version in heard[name]), name) if name in heard else name
+        for name in names
+    }
+
+
+def batches(role: Role, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(inputs, targets) of at most `batch_size` samples; of windows of tokens [N, T], of at most TOKENS tokens too."""
+    if role.inputs.ndim == 2 and not role.inputs.is_floating_point():
+        batch_size = min(batch_size, max(1, TOKENS // role.inputs.shape[1]))
+    return zip(role.inputs.split(batch_size), role.targets.split(batch_size), strict=True)
+
+
+@contextmanager
+def _listening(layers: Mapping[str, nn.Module], hear: Hear) -> Iterator[None]:
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, arguments, name=name: hear(name, layer, arguments[0]))
+        for name, layer in layers.items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

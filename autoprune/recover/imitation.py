@@ -1,0 +1,49 @@
+"""Imitation: a pruned transformer's weights all learn to do what the dense one does, between its blocks as well."""
+
+import copy
+from typing import Literal
+
+import torch
+from torch import nn
+
+from autoprune.recover.learning import Learning, learn
+from autoprune.recover.recovery import OnStep
+from autoprune.task.task import Task
+
+
+def imitate(
+    network: nn.Module,
+    task: Task,
+    *,
+    teacher: nn.Module | None,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    distillation: float,
+    temperature: float,
+    hidden_states: float,
+    bf16: bool | Literal["auto"],
+    generator: torch.Generator,
+    on_step: OnStep | None = None,
+) -> nn.Module:
+    """A copy of `network` in eval mode, trained by AdamW; it has seen the task's train role and nothing else.
+
+    This is how DistilBERT is made of every other block of BERT (arXiv 1910.01108): from the teacher's outputs and, by
+    the cosine between them, its hidden states. The weights in the loss are those of `recover.learning.Learning`.
+    """
+    how = Learning(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        distillation=distillation,
+        temperature=temperature,
+        hidden_states=hidden_states,
+        bf16=bf16,
+        optimizer="adamw",
+        clip_norm=1.0,
+    )
+    trained = copy.deepcopy(network)
+    learn(trained, task, how=how, teacher=teacher, generator=generator, on_step=on_step)
+    return trained

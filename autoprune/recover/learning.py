@@ -1,0 +1,130 @@
+"""What a pruned network minimises when it learns from its task, the dense network's outputs and its hidden states."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.recover.distillation import asking, distillation_loss, lessons
+from autoprune.recover.hidden_states import blocks_of, hearing, hidden_loss, kept_blocks
+from autoprune.recover.recovery import OnStep
+from autoprune.task.task import Role, Task
+from autoprune.task.training import Optimizer, fit, supports_bf16
+
+Hint = Callable[[Tensor, Tensor, Tensor], Tensor]  # (outputs, inputs as the student sees them, their rows) → a loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learning:
+    """How long and from what: (1 − w) · task loss + w · distillation loss + h · hidden-state loss.
+
+    distillation: w in [0, 1]. temperature: softens both sides of the distillation loss. hidden_states: h ≥ 0.
+    bf16: autocast to bfloat16; "auto" does so where the device has instructions for it.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    distillation: float
+    temperature: float
+    hidden_states: float
+    bf16: bool | Literal["auto"]
+    optimizer: Optimizer
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.distillation <= 1:
+            raise ValueError(
+                f"distillation is the weight of the teacher's part of the loss, in [0, 1]; got {self.distillation}"
+            )
+        if not self.hidden_states >= 0:
+            raise ValueError(f"hidden_states is the weight of a part of the loss, at least 0; got {self.hidden_states}")
+        if not (self.temperature > 0 and self.steps > 0 and self.batch_size > 0):
+            got = f"{self.temperature}, {self.steps} and {self.batch_size}"
+            raise ValueError(f"temperature, steps and batch_size must be positive, got {got}")
+        if self.bf16 not in (True, False, "auto"):
+            raise ValueError(f"bf16 must be true, false or 'auto', got {self.bf16!r}")
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is anything to learn from a teacher."""
+        return bool(self.distillation or self.hidden_states)
+
+
+def learn(
+    network: nn.Module,
+    task: Task,
+    *,
+    how: Learning,
+    teacher: nn.Module | None,
+    generator: torch.Generator,
+    on_step: OnStep | None = None,
+) -> None:
+    """Trains the network in place, on the task's train role and nothing else, and leaves it in eval mode."""
+    if how.asks and teacher is None:
+        weights = f"distillation={how.distillation} and hidden_states={how.hidden_states}"
+        raise ValueError(f"{weights} needs a teacher, the dense network; pass one or set both to 0")
+    role, half = task.data.train, supports_bf16(task.device) if how.bf16 == "auto" else how.bf16
+    # Rows take the targets' place, so that the loss finds the targets and what the teacher said of these samples.
+    numbered = Role(role.inputs, torch.arange(len(role), device=role.inputs.device), role.ids)
+    with _hints(network, task, how=how, teacher=teacher if how.asks else None, bf16=half) as hint:
+
+        def loss(outputs: Tensor, inputs: Tensor, rows: Tensor) -> Tensor:
+            own = task.loss(outputs, role.targets[rows])
+            return own if hint is None else (1 - how.distillation) * own + hint(outputs, inputs, rows)
+
+        fit(
+            network,
+            numbered,
+            loss=loss,
+            steps=how.steps,
+            learning_rate=how.learning_rate,
+            weight_decay=how.weight_decay,
+            batch_size=how.batch_size,
+            optimizer=how.optimizer,
+            clip_norm=how.clip_norm,
+            augment=task.augment,
+            bf16=half,
+            forward=task.forward,
+            generator=generator,
+            on_step=on_step,
+        )
+
+
+@contextmanager
+def _hints(
+    network: nn.Module, task: Task, *, how: Learning, teacher: nn.Module | None, bf16: bool
+) -> Iterator[Hint | None]:
+    """The teacher's part of the loss, weighted; None without a teacher."""
+    if teacher is None:
+        yield None
+        return
+    if not how.hidden_states:
+        inputs, epochs = task.data.train.inputs, how.steps * how.batch_size / len(task.data.train)
+        taught = lessons(teacher, inputs, forward=task.forward, augment=task.augment, epochs=epochs, bf16=bf16)
+
+        def from_outputs(outputs: Tensor, seen: Tensor, rows: Tensor) -> Tensor:
+            return how.distillation * distillation_loss(outputs, taught(seen, rows), temperature=how.temperature)
+
+        yield from_outputs
+        return
+    teacher = copy.deepcopy(teacher).eval() if teacher.training else teacher
+    kept, ask = kept_blocks(network), asking(teacher, forward=task.forward, images=False, bf16=bf16)
+    with (
+        hearing(network, before=kept[1:], after=kept[-1]) as student,
+        hearing(teacher, before=kept[1:], after=blocks_of(teacher)[-1]) as dense,
+    ):
+
+        def from_both(outputs: Tensor, seen: Tensor, rows: Tensor) -> Tensor:
+            known = ask(seen, rows)  # this is when the teacher is heard
+            hint = how.hidden_states * hidden_loss(student, dense)
+            if how.distillation:
+                hint = hint + how.distillation * distillation_loss(outputs, known, temperature=how.temperature)
+            return hint
+
+        yield from_both

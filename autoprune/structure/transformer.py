@@ -1,0 +1,379 @@
+"""Finds the groups of a transformer, from a table of where each model type keeps its parts. Nothing is traced."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autoprune.structure.groups import (
+    Attribute,
+    Comparison,
+    Granularity,
+    Group,
+    IntArray,
+    Layer,
+    Member,
+    Returns,
+    Skip,
+    Structure,
+)
+
+KINDS = ("heads", "queries", "neurons", "attention", "ffn", "blocks", "weights")  # and N:M, such as 2:4
+DEFAULT_KINDS = ("heads", "neurons")
+N_M = re.compile(r"([1-9][0-9]*):([1-9][0-9]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Where the parts of a model type are; names are within a block.
+
+    blocks: how the name of the list of blocks ends. attention: the module whose `head_dim` attribute (named by
+    head_dim) says how wide a head is. projections: query, key and value, or one that holds all three.
+    skip_attention, skip_ffn: what stands in for the modules of a sublayer that is passed over, norms included.
+    ratio: attribute of the attention that says how many query heads share a key head. sizes: its other attributes that
+    follow the number of heads; per_unit "head" counts heads, "width" their features.
+    """
+
+    blocks: str
+    attention: str
+    head_dim: str
+    projections: tuple[str, ...]
+    attention_output: str
+    ffn: str
+    ffn_inputs: tuple[str, ...]
+    ffn_output: str
+    skip_attention: tuple[tuple[str, Returns], ...]
+    skip_ffn: tuple[tuple[str, Returns], ...]
+    ratio: str | None = None
+    sizes: tuple[tuple[str, str], ...] = ()
+
+
+LLAMA = Family(
+    blocks="layers",
+    attention="self_attn",
+    head_dim="head_dim",
+    projections=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    attention_output="self_attn.o_proj",
+    ffn="mlp",
+    ffn_inputs=("mlp.gate_proj", "mlp.up_proj"),
+    ffn_output="mlp.down_proj",
+    skip_attention=(("input_layernorm", "input"), ("self_attn", "zeros, None")),
+    skip_ffn=(("post_attention_layernorm", "input"), ("mlp", "zeros")),
+    ratio="num_key_value_groups",
+)
+GPT2 = Family(
+    blocks="h",
+    attention="attn",
+    head_dim="head_dim",
+    projections=("attn.c_attn",),
+    attention_output="attn.c_proj",
+    ffn="mlp",
+    ffn_inputs=("mlp.c_fc",),
+    ffn_output="mlp.c_proj",
+    skip_attention=(("ln_1", "input"), ("attn", "zeros, None")),
+    skip_ffn=(("ln_2", "input"), ("mlp", "zeros")),
+    sizes=(("num_heads", "head"), ("split_size", "width")),
+)
+BERT = Family(
+    blocks="encoder.layer",
+    attention="attention.self",
+    head_dim="attention_head_size",
+    projections=("attention.self.query", "attention.self.key", "attention.self.value"),
+    attention_output="attention.output.dense",
+    ffn="intermediate",
+    ffn_inputs=("intermediate.dense",),
+    ffn_output="output.dense",
+    skip_attention=(("attention", "input, None"),),
+    skip_ffn=(("intermediate", "input"), ("output", "second")),
+    sizes=(("num_attention_heads", "head"), ("all_head_size", "width")),
+)
+DISTILBERT = Family(
+    blocks="transformer.layer",
+    attention="attention",
+    head_dim="attention_head_size",
+    projections=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+    attention_output="attention.out_lin",
+    ffn="ffn",
+    ffn_inputs=("ffn.lin1",),
+    ffn_output="ffn.lin2",
+    skip_attention=(("attention", "zeros, None"), ("sa_layer_norm", "input")),
+    skip_ffn=(("ffn", "zeros"), ("output_layer_norm", "input")),
+    sizes=(("n_heads", "head"),),
+)
+FAMILIES: Mapping[str, Family] = {
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3"), LLAMA),
+    "gpt2": GPT2,
+    **dict.fromkeys(("bert", "roberta"), BERT),
+    "distilbert": DISTILBERT,
+}
+
+
+SIZES = tuple(
+    dict.fromkeys(
+        name for family in FAMILIES.values() for name in (family.ratio, *(size for size, _ in family.sizes)) if name
+    )
+)  # attributes of attentions that follow the number of their heads
+
+
+def model_type(model: nn.Module) -> str | None:
+    """The type that a Hugging Face model says it is; None for any other network."""
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    return kind if isinstance(kind, str) else None
+
+
+def transformer_structure(
+    model: nn.Module,
+    example_input: Tensor,
+    *,
+    prune: tuple[str, ...] = DEFAULT_KINDS,
+    keep: frozenset[str] = frozenset(),
+    round_to: int = 1,
+    min_units: int = 1,
+) -> Structure:
+    """The groups of the kinds in `prune`, block by block, and the geometry of all layers.
+
+    example_input [1, T]: token ids; costs are counted for one window of T tokens. It may be on the meta device.
+    round_to, min_units: of neurons and single weights; heads go one by one.
+    Raises ValueError for a model type that FAMILIES lacks, unknown kinds, or kinds that exclude each other.
+    """
+    kind = model_type(model)
+    if kind is None or kind not in FAMILIES:
+        raise ValueError(f"models of type {kind!r} are not supported; the types that are: {sorted(FAMILIES)}")
+    _check_kinds(prune)
+    family = FAMILIES[kind]
+    listed = _blocks(model, family)
+    blocks = [_Block(f"{listed}.{index}", block, family) for index, block in _children(model.get_submodule(listed))]
+    layers = _layers(model, blocks, example_input)
+    groups = [
+        group
+        for block in blocks
+        for kind in prune
+        for group in _groups(block, kind, tokens=example_input.shape[1], round_to=round_to, min_units=min_units)
+    ]
+    unprunable: dict[str, str] = {}
+    for name in keep:
+        touched = [g for g in groups if any(g.touches(x.name) for x in layers if _holds(name, x.name))]
+        unprunable |= {group.name: f"task.keep names {name}" for group in touched}
+    groups = [group for group in groups if group.name not in unprunable]
+    if not groups:
+        raise ValueError(f"nothing in this {kind} model can be pruned by structure.prune={list(prune)}: {unprunable}")
+    counted = sum(
+        layer.outputs * (layer.inputs * layer.kernel + layer.bias) for layer in layers if layer.kind != "attention"
+    )
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return Structure(tuple(groups), layers, unprunable, total - counted, stages=tuple(block.name for block in blocks))
+
+
+class _Block:
+    """One transformer block and the names of its parts."""
+
+    def __init__(self, name: str, module: nn.Module, family: Family) -> None:
+        self.name, self.module, self.family = name, module, family
+        self.attention = module.get_submodule(family.attention)
+        self.head_dim = int(getattr(self.attention, family.head_dim))
+        query = self.linear(family.projections[0])
+        fused = len(family.projections) == 1
+        self.heads = query.out_features // self.head_dim // (3 if fused else 1)
+        self.key_heads = self.heads if fused else self.linear(family.projections[1]).out_features // self.head_dim
+
+    def linear(self, part: str) -> nn.Linear:
+        layer = self.module.get_submodule(part)
+        if not isinstance(layer, nn.Linear):
+            raise ValueError(
+                f"{self.of(part)} is a {type(layer).__name__}, not an nn.Linear; load the model by "
+                "autoprune.task.huggingface, which turns it into one"
+            )
+        return layer
+
+    def of(self, part: str) -> str:
+        return f"{self.name}.{part}"
+
+
+def _groups(block: _Block, kind: str, *, tokens: int, round_to: int, min_units: int) -> Iterator[Group]:
+    family = block.family
+    match kind:
+        case "heads":
+            yield _heads(block)
+        case "queries":
+            if block.heads > block.key_heads:
+                yield _queries(block)
+        case "neurons":
+            members = [_plain(block.of(part), "out", block.linear(part).out_features) for part in family.ffn_inputs]
+            units = block.linear(family.ffn_output).in_features
+            members.append(_plain(block.of(family.ffn_output), "in", units))
+            levels = _levels(units, round_to=round_to, min_units=min_units)
+            yield Group(block.of(family.ffn), "neuron", units, tuple(members), levels)
+        case "attention" | "ffn":
+            parts = family.skip_attention if kind == "attention" else family.skip_ffn
+            name = block.of(family.attention if kind == "attention" else family.ffn)
+            yield _depth(f"{name}.skip", tuple(Skip(block.of(part), returns) for part, returns in parts))
+        case "blocks":
+            yield _depth(f"{block.name}.skip", (Skip(block.name, "input"),))
+        case _:
+            for part in (*family.projections, family.attention_output, *family.ffn_inputs, family.ffn_output):
+                yield _matrix(block.of(part), block.linear(part).in_features, kind, round_to, min_units)
+
+
+def _heads(block: _Block) -> Group:
+    """Key heads with the query heads that read them; where each has its own, simply heads."""
+    family, width = block.family, block.head_dim
+    keys = np.arange(block.key_heads * width).reshape(block.key_heads, width)
+    queries = np.arange(block.heads * width).reshape(block.key_heads, -1)
+    if len(family.projections) == 1:  # queries, keys and values one after the other
+        outs = [(family.projections[0], np.concatenate([keys + part * keys.size for part in range(3)], axis=1))]
+    else:
+        outs = list(zip(family.projections, (queries, keys, keys), strict=True))
+    members = (
+        *(Member(block.of(part), "out", positions) for part, positions in outs),
+        Member(block.of(family.attention), "out", queries),
+        Member(block.of(family.attention_output), "in", queries),
+    )
+    sizes = [(name, 1 if counted == "head" else width) for name, counted in family.sizes]
+    attributes = tuple(Attribute(block.of(family.attention), name, per_unit) for name, per_unit in sizes)
+    levels = tuple(range(1, block.key_heads + 1))
+    return Group(block.of(family.attention), "head", block.key_heads, members, levels, attributes)
+
+
+def _queries(block: _Block) -> Group:
+    """One query head of every key head: what is left has equally many of them for each."""
+    family, each = block.family, block.heads // block.key_heads
+    by_key_head = np.arange(block.heads * block.head_dim).reshape(block.key_heads, each, block.head_dim)
+    positions = by_key_head.transpose(1, 0, 2).reshape(each, -1)
+    members = (
+        Member(block.of(family.projections[0]), "out", positions),
+        Member(block.of(family.attention), "out", positions),
+        Member(block.of(family.attention_output), "in", positions),
+    )
+    if family.ratio is None:
+        raise ValueError(f"{block.name} has {block.heads} query and {block.key_heads} key heads, but no name for that")
+    attributes = (Attribute(block.of(family.attention), family.ratio, 1),)
+    name = f"{block.of(family.attention)}.queries"
+    return Group(name, "query", each, members, tuple(range(1, each + 1)), attributes)
+
+
+def _depth(name: str, skips: tuple[Skip, ...]) -> Group:
+    return Group(name, "block", 1, (), (0, 1), skips=skips)
+
+
+def _matrix(name: str, inputs: int, kind: str, round_to: int, min_units: int) -> Group:
+    granularity: Granularity
+    if kind == "weights":
+        granularity, size = "weight", inputs
+        levels = _levels(inputs, round_to=round_to, min_units=min_units)
+    else:
+        kept, size = _n_m(kind)
+        granularity, levels = "n_m", (kept, size)
+        if inputs % size:
+            raise ValueError(f"structure.prune={kind} needs inputs in multiples of {size}, but {name} has {inputs}")
+    return Group(name, granularity, size, (), levels, compared=(Comparison(name, size),))
+
+
+def _check_kinds(prune: tuple[str, ...]) -> None:
+    unknown = [kind for kind in prune if kind not in KINDS and not N_M.fullmatch(kind)]
+    if unknown or not prune:
+        raise ValueError(f"structure.prune names {unknown}; the kinds are {list(KINDS)} and N:M, such as 2:4")
+    single = [kind for kind in prune if kind == "weights" or N_M.fullmatch(kind)]
+    for kind in single:
+        if N_M.fullmatch(kind):
+            _n_m(kind)
+    if len(set(prune)) < len(prune) or len(single) > 1:
+        raise ValueError(f"structure.prune={list(prune)} decides twice about the same weights; name one of them")
+    if single and {"heads", "queries", "neurons"} & set(prune):
+        raise ValueError(
+            f"structure.prune={list(prune)}: single weights of a matrix that gets narrower as well would be compared "
+            "with some that are gone; combine them with attention, ffn or blocks, or prune in two runs"
+        )
+    if "blocks" in prune and {"attention", "ffn"} & set(prune):
+        raise ValueError(f"structure.prune={list(prune)}: a block is its attention and its ffn; name blocks or those")
+    if {"heads", "queries", "attention"} <= set(prune) or {"heads", "queries", "blocks"} <= set(prune):
+        raise ValueError(
+            f"structure.prune={list(prune)}: three decisions about one layer; leave out heads, queries or the third"
+        )
+
+
+def _n_m(kind: str) -> tuple[int, int]:
+    kept, size = (int(part) for part in kind.split(":"))
+    if not kept < size:
+        raise ValueError(f"structure.prune={kind} must keep fewer weights than it compares, as 2:4 does")
+    return kept, size
+
+
+def _layers(model: nn.Module, blocks: list[_Block], example_input: Tensor) -> tuple[Layer, ...]:
+    """Linear layers in order of execution, the attentions among them, and what else in the blocks has parameters."""
+    rows = _rows(model, example_input)
+    tokens = example_input.shape[1]
+    layers = [
+        Layer(name, "linear", layer.out_features, layer.in_features, 1, count, 1, layer.bias is not None, False)
+        for name, (layer, count) in rows.items()
+    ]
+    for block in blocks:
+        output = block.of(block.family.attention_output)
+        place = next(index for index, layer in enumerate(layers) if layer.name == output)
+        features = block.heads * block.head_dim
+        layers.insert(
+            place,
+            Layer(block.of(block.family.attention), "attention", features, 2 * tokens, 1, tokens, 1, False, False),
+        )
+        for name, module in block.module.named_modules():
+            own = dict(module.named_parameters(recurse=False))
+            if own and not isinstance(module, nn.Linear):
+                if not own.keys() <= {"weight", "bias"} or any(p.ndim != 1 for p in own.values()):
+                    raise ValueError(
+                        f"{block.of(name)}, a {type(module).__name__}, has parameters that cannot be counted"
+                    )
+                size = next(iter(own.values())).numel()
+                layers.append(Layer(block.of(name), "norm", size, int("weight" in own), 1, 0, 1, "bias" in own, False))
+    return tuple(layers)
+
+
+def _rows(model: nn.Module, example_input: Tensor) -> dict[str, tuple[nn.Linear, int]]:
+    """Every linear layer that runs, in order, with the rows that it computes for the example."""
+    rows: dict[str, tuple[nn.Linear, int]] = {}
+
+    def record(name: str, layer: nn.Linear, output: Tensor) -> None:
+        count = output.numel() // layer.out_features
+        rows[name] = (layer, count + (rows[name][1] if name in rows else 0))
+
+    def hook(name: str) -> Callable[..., None]:
+        return lambda layer, _, output: record(name, layer, output)
+
+    handles = [
+        layer.register_forward_hook(hook(name)) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)
+    ]
+    try:
+        with torch.no_grad():
+            model(example_input)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return rows
+
+
+def _blocks(model: nn.Module, family: Family) -> str:
+    name: str
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and (name == family.blocks or name.endswith(f".{family.blocks}")):
+            return name
+    raise ValueError(f"this {type(model).__name__} has no list of blocks named {family.blocks!r}")
+
+
+def _children(blocks: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return blocks.named_children()
+
+
+def _plain(layer: str, axis: str, units: int) -> Member:
+    positions: IntArray = np.arange(units)[:, None]
+    return Member(layer, "out" if axis == "out" else "in", positions)
+
+
+def _levels(units: int, *, round_to: int, min_units: int) -> tuple[int, ...]:
+    first = max(round_to, math.ceil(min_units / round_to) * round_to)
+    return tuple(sorted({*range(first, units, round_to), units}))
+
+
+def _holds(module: str, layer: str) -> bool:
+    return layer == module or layer.startswith(f"{module}.")

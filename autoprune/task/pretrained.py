@@ -1,0 +1,220 @@
+"""Trained Hugging Face models in folders: checked before anything long, then loaded."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from autoprune.task.text import Tokenizer
+
+CAUSAL = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gpt2")
+ENCODERS = ("bert", "roberta", "distilbert")
+WITH_POOLER = ("bert", "roberta")  # a layer behind the first token, which mean-pooled embeddings don't use
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+BYTES_PER_PARAMETER = 4
+COPIES = 4  # of the weights that a search may need: dense, ordered, candidate, and what is computed with them
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrained:
+    """A folder with a supported model and its tokenizer, checked and not loaded. config: JSON text.
+
+    >>> found = Pretrained.check(Path("SmolLM2-135M"), CAUSAL)
+    >>> model, tokenizer = found.model(), found.tokenizer()
+    """
+
+    folder: Path
+    family: str
+    config: str
+
+    @classmethod
+    def check(cls, folder: Path, families: Sequence[str], *, memory: int | None = None) -> "Pretrained":
+        """What lies in the folder. memory: bytes; None: what this machine has.
+
+        Raises ValueError where it has no configuration, no tokenizer or another architecture, and MemoryError where a
+        search on its model needs more than `memory`.
+        """
+        transformers = library()
+        path = folder / "config.json"
+        if not path.is_file():
+            raise ValueError(f"{folder} has no config.json, so it is no folder of a Hugging Face model")
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        family = str(settings.get("model_type"))
+        _refuse_unsupported(family, families, folder)
+        if settings.get("quantization_config"):
+            raise ValueError(f"{folder} is a quantised model, whose weights can't be pruned; take the original one")
+        if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+            raise ValueError(
+                f"{folder} has no tokenizer (one of {', '.join(TOKENIZER_FILES)}), without which no text can be read; "
+                "save the model's own there with tokenizer.save_pretrained"
+            )
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        found = cls(folder, family, config.to_json_string())
+        _refuse_too_big(found, memory)
+        return found
+
+    def model(self) -> nn.Module:
+        """The trained model, float32 and in eval mode. No code from the folder runs, and no pickle is read.
+
+        Raises ValueError where weights are missing or damaged.
+        """
+        if not list(self.folder.glob("*.safetensors")):
+            raise ValueError(f"{self.folder} has no weights as safetensors, and no others are read; save them as that")
+        with quiet(), _said_of(self.folder):
+            model, found = _auto(self.family).from_pretrained(
+                self.folder,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                **_options(self.family),
+            )
+        missing = [str(key) for key in (*sorted(found["missing_keys"]), *found["mismatched_keys"])]
+        if missing:
+            raise ValueError(
+                f"the weights in {self.folder} lack {len(missing)} of its {self.family} model's, e.g. {missing[0]}"
+            )
+        for part in model.modules():
+            if hasattr(part, "name_or_path"):
+                part.name_or_path = ""  # where it lay on this machine is no part of what it is
+        return linearised(model).eval()
+
+    def tokenizer(self) -> Tokenizer:
+        """The model's own tokenizer."""
+        transformers = library()
+        with quiet():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                self.folder, trust_remote_code=False, local_files_only=True
+            )
+        return cast(Tokenizer, tokenizer)
+
+    def check_tokens(self, largest: int) -> None:
+        """Raises ValueError where the tokenizer's largest token is none of the model's."""
+        if largest >= self._number("vocab_size"):
+            raise ValueError(
+                f"the tokenizer in {self.folder} gives the token {largest}, but its model knows "
+                f"{self._number('vocab_size')} tokens: they don't belong together"
+            )
+
+    def check_length(self, tokens: int) -> None:
+        """Raises ValueError where samples of so many tokens are longer than the model can read."""
+        longest = self._number("max_position_embeddings", "n_positions")
+        if self.family == "roberta":  # its positions start behind the padding token's
+            longest -= self._number("pad_token_id") + 1
+        if tokens > longest:
+            raise ValueError(
+                f"samples of {tokens} tokens are longer than the {longest} that the model in {self.folder} can read; "
+                f"give e.g. task.sizes={{tokens: {longest}}}"
+            )
+
+    def _number(self, *names: str) -> int:
+        settings = json.loads(self.config)
+        return next(int(settings[name]) for name in names if name in settings)
+
+
+def built(config: str) -> nn.Module:
+    """A supported model with random weights from its configuration as JSON text: no download, no remote code."""
+    transformers = library()
+    settings: dict[str, Any] = json.loads(config)
+    family = settings.pop("model_type", None)
+    _refuse_unsupported(family, CAUSAL + ENCODERS, "the configuration")
+    with torch.random.fork_rng(devices=[]):  # initial weights come from torch's global generator
+        model = _auto(family).from_config(
+            transformers.AutoConfig.for_model(family, **settings),
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            trust_remote_code=False,
+            **_options(family),
+        )
+    return linearised(model).eval()
+
+
+def linearised(model: nn.Module) -> nn.Module:
+    """The model with GPT-2's `Conv1D` layers as the `nn.Linear` they are, weights transposed; outputs stay equal."""
+    from transformers.pytorch_utils import Conv1D
+
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, Conv1D):
+            inputs, outputs = layer.weight.shape
+            linear = nn.Linear(inputs, outputs, device="meta")
+            linear.weight, linear.bias = nn.Parameter(layer.weight.detach().T.contiguous()), layer.bias
+            model.set_submodule(name, linear)
+    return model
+
+
+def library() -> ModuleType:
+    """Hugging Face's `transformers`, imported when it is needed: it is optional, and slow to import."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            "Hugging Face models need the extra `llm`: scripts/install llm, or pip install 'autoprune[llm]'"
+        ) from error
+    return transformers
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars and reports that transformers prints; what matters of them is checked."""
+    from transformers.utils import logging as reports
+
+    bars, verbosity = reports.is_progress_bar_enabled(), reports.get_verbosity()
+    reports.disable_progress_bar()
+    reports.set_verbosity_error()
+    try:
+        yield
+    finally:
+        reports.set_verbosity(verbosity)
+        if bars:
+            reports.enable_progress_bar()
+
+
+@contextmanager
+def _said_of(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"the weights in {folder} are damaged or another model's: {error}") from error
+
+
+def _auto(family: str) -> Any:
+    return library().AutoModel if family in ENCODERS else library().AutoModelForCausalLM
+
+
+def _options(family: str) -> dict[str, bool]:
+    return {"add_pooling_layer": False} if family in WITH_POOLER else {}
+
+
+def _refuse_unsupported(family: object, families: Sequence[str], where: object) -> None:
+    if family in families:
+        return
+    tasks = {"hf_causal_lm": CAUSAL, "hf_encoder": ENCODERS}
+    fitting = [f"; task={task} takes it" for task, known in tasks.items() if family in known]
+    raise ValueError(
+        f"{where} is of the architecture {family!r}, which isn't supported here; "
+        f"these are: {', '.join(families)}{''.join(fitting)}"
+    )
+
+
+def _refuse_too_big(found: Pretrained, memory: int | None) -> None:
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in built(found.config).parameters())
+    needed = parameters * BYTES_PER_PARAMETER * COPIES
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if memory is None else memory
+    if needed > memory:
+        raise MemoryError(
+            f"the model in {found.folder} has {parameters / 1e6:,.0f} million parameters: a search on it needs about "
+            f"{needed / 1e9:,.1f} GB ({COPIES} times its weights), and this machine has {memory / 1e9:,.1f} GB. Take "
+            "a smaller model or a larger machine"
+        )

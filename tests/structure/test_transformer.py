@@ -1,0 +1,235 @@
+"""Every kind of group on every supported family: all forms of a pruned model compute the same, and costs are exact."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from autoprune.cost.model import macs, params, weights
+from autoprune.evaluation.ordered import OrderedNetwork
+from autoprune.export.network import load_network, save_network
+from autoprune.export.onnx import export_onnx, onnx_runner
+from autoprune.structure.edit import Ranking, masked, shrink
+from autoprune.structure.graph import find_structure
+from autoprune.structure.groups import Structure
+from autoprune.structure.transformer import FAMILIES, transformer_structure
+from autoprune.task import huggingface
+from autoprune.task.task import Task
+from tests.language_models import TINY, causal_task
+
+GROUPED = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # several query heads for one key head
+KINDS = (
+    ("heads", "neurons"),
+    ("queries", "neurons"),
+    ("heads", "queries", "neurons"),
+    ("attention", "ffn"),
+    ("heads", "neurons", "attention", "ffn"),
+    ("blocks",),
+    ("blocks", "heads", "neurons"),
+    ("weights",),
+    ("weights", "blocks"),
+    ("2:4", "attention"),
+    ("4:8",),
+)
+CASES = [(family, kinds) for family in TINY for kinds in KINDS if "queries" not in kinds or family in GROUPED]
+case = pytest.mark.parametrize(
+    ("family", "kinds"), CASES, ids=lambda value: value if isinstance(value, str) else "+".join(value)
+)
+
+
+def structure_of(task: Task, kinds: tuple[str, ...]) -> Structure:
+    return find_structure(task.model, task.example_input, prune=kinds)
+
+
+def random_ranking(task: Task, structure: Structure, seed: int = 0) -> Ranking:
+    generator = torch.Generator().manual_seed(seed)
+    ranking: dict[str, Tensor] = {}
+    for group in structure.groups:
+        ranking[group.name] = torch.randperm(group.units, generator=generator)
+        for matrix in group.compared:
+            scores = torch.rand(
+                task.model.get_submodule(matrix.layer).get_parameter("weight").shape, generator=generator
+            )
+            places = scores.unflatten(1, (-1, matrix.size)).argsort(dim=2).argsort(dim=2)
+            ranking[group.name] = places.flatten(1).to(torch.int16)
+    return ranking
+
+
+def plans_of(structure: Structure, count: int) -> list[np.ndarray]:
+    """The floor, the dense plan and random ones."""
+    rng = np.random.default_rng(0)
+    plans = [np.array([rng.choice(group.levels) for group in structure.groups]) for _ in range(count)]
+    return [structure.floor, structure.units, *plans]
+
+
+@case
+def test_masked_is_shrunk_is_sliced_is_reloaded(family: str, kinds: tuple[str, ...], tmp_path: Path) -> None:
+    task = TINY[family]()
+    structure = structure_of(task, kinds)
+    ranking, inputs = random_ranking(task, structure), task.data.search.inputs[:3]
+    ordered = OrderedNetwork(task.model, structure, ranking)
+    before = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
+    for kept in plans_of(structure, 3):
+        plan = structure.plan(kept)
+        small = shrink(task.model, structure, plan, ranking)
+        save_network(small, tmp_path, architecture=task.architecture)
+        with torch.inference_mode():
+            with masked(task.model, structure, plan, ranking):
+                expected = task.forward(task.model, inputs)
+            forms = {
+                "shrunk": task.forward(small, inputs),
+                "sliced": task.forward(ordered.at(plan.kept), inputs),
+                "reloaded": task.forward(load_network(tmp_path), inputs),
+                "reloaded into the dense one": task.forward(load_network(tmp_path, model=task.model), inputs),
+            }
+        for form, outputs in forms.items():
+            assert torch.allclose(outputs, expected, rtol=1e-4, atol=1e-4), (form, plan.kept)
+    assert all(torch.equal(before[name], tensor) for name, tensor in task.model.state_dict().items())
+
+
+@case
+def test_costs_are_those_of_the_shrunk_model(family: str, kinds: tuple[str, ...]) -> None:
+    task = TINY[family]()
+    structure = structure_of(task, kinds)
+    ranking, single = random_ranking(task, structure), any(group.compared for group in structure.groups)
+    for kept in plans_of(structure, 3):
+        small = shrink(task.model, structure, structure.plan(kept), ranking)
+        counted = [int((p != 0).sum()) if single else p.numel() for p in small.parameters()]
+        assert int(params(structure)(kept)) == sum(counted)
+        if not single:
+            assert int(macs(structure)(kept)) == counted_macs(small, task.example_input)
+    assert int(macs(structure)(structure.units)) == counted_macs(task.model, task.example_input)
+
+
+def counted_macs(network: nn.Module, inputs: Tensor) -> int:
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        network(inputs)
+    return int(counter.get_total_flops()) // 2
+
+
+@pytest.mark.slow
+@case
+def test_onnx_computes_the_same(family: str, kinds: tuple[str, ...], tmp_path: Path) -> None:
+    task = TINY[family]()
+    structure = structure_of(task, kinds)
+    ranking, inputs = random_ranking(task, structure), task.data.search.inputs[:3]
+    kept = plans_of(structure, 1)[-1]
+    small = shrink(task.model, structure, structure.plan(kept), ranking)
+    export_onnx(small, task.example_input, tmp_path / "network.onnx", forward=task.forward)
+    with torch.inference_mode():
+        expected = task.forward(small, inputs)
+    outputs = torch.from_numpy(np.asarray(onnx_runner(tmp_path / "network.onnx")(inputs.numpy())))
+    assert torch.allclose(outputs, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "kinds", [("heads", "queries", "neurons"), ("attention", "neurons"), ("blocks",), ("weights", "ffn")]
+)
+def test_pruned_decoders_generate_with_a_cache_as_without(kinds: tuple[str, ...]) -> None:
+    task = causal_task("llama")
+    structure = structure_of(task, kinds)
+    for kept in plans_of(structure, 4)[2:]:
+        small = shrink(task.model, structure, structure.plan(kept), random_ranking(task, structure))
+        prompt = task.data.search.inputs[:1, :5]
+        options = {
+            "max_new_tokens": 8,
+            "do_sample": False,
+            "attention_mask": torch.ones_like(prompt),
+            "pad_token_id": 0,
+        }
+        cached, plain = (small.generate(prompt, use_cache=cache, **options) for cache in (True, False))
+        assert torch.equal(cached, plain)
+
+
+def test_queries_go_equally_from_every_key_head() -> None:
+    task = causal_task("llama")
+    structure = structure_of(task, ("queries",))
+    group = structure.groups[0]
+    assert (group.units, group.granularity) == (2, "query")
+    small = shrink(task.model, structure, structure.plan(structure.floor), random_ranking(task, structure))
+    attention = small.get_submodule("model.layers.0.self_attn")
+    assert attention.num_key_value_groups == 1
+    assert attention.q_proj.out_features == attention.k_proj.out_features == 16
+
+
+def test_two_of_four_is_the_pattern() -> None:
+    task = causal_task("llama")
+    structure = structure_of(task, ("2:4",))
+    small = shrink(task.model, structure, structure.plan(structure.floor), random_ranking(task, structure))
+    for group in structure.groups:
+        weight = small.get_submodule(group.compared[0].layer).get_parameter("weight")
+        assert ((weight != 0).unflatten(1, (-1, 4)).sum(dim=2) == 2).all()
+
+
+def test_weights_are_those_that_groups_take_from() -> None:
+    task = causal_task("llama")
+    structure = structure_of(task, ("weights",))
+    linear = sum(m.weight.numel() for n, m in task.model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head")
+    assert int(weights(structure)(structure.units)) == linear
+    half = np.array([group.units // 2 for group in structure.groups])
+    assert int(weights(structure)(half)) == linear // 2
+
+
+def test_the_blocks_are_the_stages() -> None:
+    structure = structure_of(causal_task("llama"), ("neurons",))
+    assert structure.stages == ("model.layers.0", "model.layers.1", "model.layers.2")
+    assert [group.units for group in structure.groups] == [48, 48, 48]
+
+
+def test_structures_need_no_weights() -> None:
+    task = causal_task("llama")
+    assert task.architecture is not None
+    with torch.device("meta"):
+        dry_model = huggingface.causal_lm(str(task.architecture.arguments["config"]))
+    kinds = ("heads", "neurons", "ffn")
+    real, dry = structure_of(task, kinds), transformer_structure(dry_model, task.example_input.to("meta"), prune=kinds)
+    assert (dry.names, dry.layers, dry.other_params) == (real.names, real.layers, real.other_params)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        (("channels",), r"names \['channels'\]; the kinds are .*2:4"),
+        ((), "the kinds are"),
+        (("weights", "2:4"), "decides twice"),
+        (("heads", "heads"), "decides twice"),
+        (("weights", "neurons"), "single weights of a matrix that gets narrower"),
+        (("blocks", "ffn"), "a block is its attention and its ffn"),
+        (("heads", "queries", "attention"), "three decisions about one layer"),
+        (("4:2",), "fewer weights than it compares"),
+        (("1:7",), "multiples of 7"),
+    ],
+)
+def test_kinds_that_do_not_go_together_are_refused(kinds: tuple[str, ...], message: str) -> None:
+    task = causal_task("llama")
+    with pytest.raises(ValueError, match=message):
+        transformer_structure(task.model, task.example_input, prune=kinds)
+
+
+def test_other_networks_take_no_kinds() -> None:
+    with pytest.raises(ValueError, match="for transformers of the types"):
+        find_structure(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)), torch.zeros(1, 4), prune=("heads",))
+
+
+def test_unknown_model_types_are_refused() -> None:
+    with pytest.raises(ValueError, match=f"of type None are not supported; the types that are: .*{min(FAMILIES)}"):
+        transformer_structure(nn.Linear(2, 2), torch.zeros(1, 2))
+
+
+def test_a_model_that_is_not_built_as_its_type_says_is_noticed() -> None:
+    task = causal_task("llama")
+    mlp = task.model.get_submodule("model.layers.1.mlp")
+    mlp.forward = lambda x: mlp.down_proj(torch.softmax(mlp.up_proj(x), dim=-1))  # mixes all neurons
+    with pytest.raises(ValueError, match="is not built as autoprune knows it: removing its units differs"):
+        structure_of(task, ("neurons",))
+
+
+def test_kept_modules_hold_no_groups() -> None:
+    task = causal_task("llama").keeping(frozenset({"model.layers.1"}))
+    structure = find_structure(task.model, task.example_input, prune=("heads", "neurons"), keep=task.keep)
+    assert len(structure.groups) == 4
+    assert set(structure.unprunable) == {"model.layers.1.self_attn", "model.layers.1.mlp"}
