@@ -1,0 +1,73 @@
+"""OWL, outlier-weighed layerwise sparsity (arXiv 2310.05175): transformer blocks with more outliers keep more."""
+
+import numpy as np
+
+from autoprune.cost.model import FloatArray
+from autoprune.plan import PruningPlan
+from autoprune.search.problem import Problem
+from autoprune.search.uniform import is_depth, uniform_plan
+from autoprune.structure.groups import IntArray
+
+
+def search(problem: Problem, *, rng: np.random.Generator, outlier: float, spread: float) -> PruningPlan:
+    """The plan whose densities follow the blocks' shares of outliers; costs one evaluation.
+
+    outlier: a score is one that is more than so many times the mean of its matrix, or of its group's units.
+    spread: how far a block's density is from the uniform plan's at most; the mean over blocks is the uniform one.
+    The budget then scales all of them, and is filled.
+    Raises ValueError where the structure has no blocks, a group's units have no scores, or no density.
+    """
+    if not outlier > 0:
+        raise ValueError(f"agent.outlier is how many times the mean score an outlier has, above 0; got {outlier}")
+    wish = block_densities(problem, shares=outlier_shares(problem, outlier=outlier), spread=spread)
+    plan = problem.structure.plan(problem.projector.project(wish))
+    problem.objective.evaluate([plan])
+    return plan
+
+
+def outlier_shares(problem: Problem, *, outlier: float) -> FloatArray:
+    """Of every block's scores, the share that are outliers in their matrix or group, [blocks]; NaN without groups."""
+    blocks = _blocks(problem)
+    outliers, total = np.zeros(len(problem.structure.stages)), np.zeros(len(problem.structure.stages))
+    for group, block in zip(problem.structure.groups, blocks, strict=True):
+        if is_depth(group):
+            raise ValueError(f"OWL shares out densities, and group {group.name!r} is whole or gone; try another search")
+        scores = problem.scores.get(group.name)
+        if scores is None:
+            raise ValueError(f"OWL counts outliers among the scores of group {group.name!r}, and it has none")
+        if not float(scores.min()) >= 0:
+            raise ValueError(
+                f"OWL compares scores with their mean, so none may be negative; group {group.name!r} has "
+                f"{float(scores.min()):.3g}. Try another importance"
+            )
+        if block >= 0:
+            outliers[block] += int((scores > outlier * scores.mean()).sum())
+            total[block] += scores.numel()
+    shares: FloatArray = np.divide(outliers, total, out=np.full(len(total), np.nan), where=total > 0)
+    return shares
+
+
+def block_densities(problem: Problem, *, shares: FloatArray, spread: float) -> FloatArray:
+    """The density of every group, [groups]: the uniform one, moved by its block's share less the mean share."""
+    plan = uniform_plan(problem.structure, problem.projector)
+    uniform = float(np.mean(np.array(plan.kept) / problem.structure.units))
+    if not 0 <= spread < uniform:
+        raise ValueError(f"agent.spread must be in [0, {uniform:.3g}), the uniform plan's density; got {spread}")
+    deviation = shares - np.nanmean(shares)
+    furthest = float(np.nanmax(np.abs(deviation)))
+    moved = deviation * (spread / furthest if furthest > 0 else 0.0)
+    return uniform + np.append(np.nan_to_num(moved), 0.0)[_blocks(problem)]  # −1: in none of the blocks
+
+
+def _blocks(problem: Problem) -> IntArray:
+    """Which of the structure's stages each group is in, [groups]; −1 for none of them."""
+    stages = problem.structure.stages
+    if not stages:
+        raise ValueError(
+            "OWL shares out densities over a transformer's blocks, and this network has none that are known"
+        )
+    found = []
+    for group in problem.structure.groups:
+        layer = problem.structure.layers_of(group)[0].name
+        found.append(next((at for at, stage in enumerate(stages) if layer.startswith(f"{stage}.")), -1))
+    return np.array(found, np.int64)

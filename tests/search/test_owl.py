@@ -1,0 +1,102 @@
+"""Blocks with more outliers keep more, by the published rule, on the budget."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.random import default_rng
+from torch import Tensor
+
+from autoprune.search import owl
+from autoprune.search.owl import block_densities, outlier_shares
+from autoprune.search.problem import Problem
+from autoprune.structure.groups import Comparison, Group, Layer, Structure
+from tests.search.toys import additive, depth, toy
+
+INPUTS, OUTPUTS = 40, 5
+
+
+def scores_with(outliers: int) -> Tensor:
+    """[OUTPUTS, INPUTS] with so many scores far above the mean."""
+    scores = torch.ones(OUTPUTS * INPUTS)
+    scores[:outliers] = 20.0
+    return scores.reshape(OUTPUTS, INPUTS)
+
+
+def blocks(folder: Path, outliers: list[tuple[int, ...]], *, density: float = 0.5, scores: object = None) -> Problem:
+    """A block for each entry, with a matrix for each of its numbers of outliers."""
+    names = [f"h.{b}.m{m}" for b, matrices in enumerate(outliers) for m in range(len(matrices))]
+    counts = [count for matrices in outliers for count in matrices]
+    groups = [
+        Group(name, "weight", INPUTS, (), tuple(range(1, INPUTS + 1)), compared=(Comparison(name, INPUTS),))
+        for name in names
+    ]
+    found, projector = additive(*groups, prices=[OUTPUTS] * len(groups), limit=density * OUTPUTS * INPUTS * len(groups))
+    layers = tuple(Layer(name, "linear", OUTPUTS, INPUTS, 1, 1, 1, False, False) for name in names)
+    structure = Structure(found.groups, layers, stages=tuple(f"h.{b}" for b in range(len(outliers))))
+    known = {name: scores_with(count) for name, count in zip(names, counts, strict=True)} if scores is None else scores
+    return toy(structure, projector, folder, loss=sum, limit=3, scores=known)  # type: ignore[arg-type]
+
+
+def test_shares_are_pooled_over_a_blocks_matrices(tmp_path: Path) -> None:
+    shares = outlier_shares(blocks(tmp_path, [(0, 4), (2, 0), (10, 6)]), outlier=5.0)
+    assert shares.tolist() == pytest.approx([4 / 400, 2 / 400, 16 / 400])
+
+
+def test_a_matrix_is_compared_with_its_own_mean(tmp_path: Path) -> None:
+    problem = blocks(tmp_path, [(3, 3)])
+    scaled = {name: scores * (1 + 1000 * at) for at, (name, scores) in enumerate(problem.scores.items())}
+    assert outlier_shares(blocks(tmp_path, [(3, 3)], scores=scaled), outlier=5.0).tolist() == [6 / 400]
+
+
+def test_densities_are_the_rules(tmp_path: Path) -> None:
+    problem = blocks(tmp_path, [(0,), (0,), (6,)])
+    wish = block_densities(problem, shares=np.array([0.0, 0.0, 0.03]), spread=0.08)
+    assert wish.tolist() == pytest.approx([0.46, 0.46, 0.58])
+    plan = owl.search(problem, rng=default_rng(0), outlier=5.0, spread=0.08)
+    assert plan.kept == (19, 18, 23)  # 60 units, wished for as 18.4, 18.4 and 23.2
+    assert problem.objective.spent == 1
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0, 0.4))
+def test_densities_stay_within_the_spread_and_keep_the_mean(shares: list[float], spread: float) -> None:
+    problem = blocks(Path(), [(0,)] * len(shares))
+    wish = block_densities(problem, shares=np.array(shares), spread=spread)
+    assert np.abs(wish - 0.5).max() <= spread + 1e-9
+    assert wish.mean() == pytest.approx(0.5)
+    assert (np.diff(wish[np.argsort(shares)]) >= 0).all()
+
+
+def test_blocks_that_are_alike_are_pruned_alike(tmp_path: Path) -> None:
+    plan = owl.search(blocks(tmp_path, [(3, 0), (2, 1)]), rng=default_rng(0), outlier=5.0, spread=0.08)
+    assert set(plan.kept) == {INPUTS // 2}
+
+
+def test_units_have_outliers_too(tmp_path: Path) -> None:
+    problem = blocks(tmp_path, [(0,), (0,)], scores={"h.0.m0": torch.ones(40), "h.1.m0": scores_with(2).flatten()[:40]})
+    low, high = owl.search(problem, rng=default_rng(0), outlier=5.0, spread=0.08).kept
+    assert (low, high) == (17, 23)
+
+
+def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
+    def run(problem: Problem, outlier: float = 5.0, spread: float = 0.08) -> None:
+        owl.search(problem, rng=default_rng(0), outlier=outlier, spread=spread)
+
+    structure, projector = additive(depth("h.0"), prices=[1], limit=1)
+    with pytest.raises(ValueError, match="this network has none that are known"):
+        run(toy(structure, projector, tmp_path, loss=sum, limit=1))
+    layer = Layer("h.0.m", "linear", 1, 1, 1, 1, 1, False, False)
+    structure = Structure(structure.groups, (layer,), stages=("h.0",))
+    with pytest.raises(ValueError, match=r"'h\.0' is whole or gone"):
+        run(toy(structure, projector, tmp_path, loss=sum, limit=1))
+    with pytest.raises(ValueError, match=r"scores of group 'h\.0\.m0', and it has none"):
+        run(blocks(tmp_path, [(0,)], scores={"h.1.m0": torch.ones(1)}))
+    with pytest.raises(ValueError, match=r"none may be negative; group 'h\.0\.m0' has -1"):
+        run(blocks(tmp_path, [(0,)], scores={"h.0.m0": -torch.ones(OUTPUTS, INPUTS)}))
+    with pytest.raises(ValueError, match=r"spread must be in \[0, 0\.5\), the uniform plan's density; got 0\.6"):
+        run(blocks(tmp_path, [(0,)]), spread=0.6)
+    with pytest.raises(ValueError, match="above 0; got 0"):
+        run(blocks(tmp_path, [(0,)]), outlier=0)
