@@ -1,0 +1,177 @@
+"""Block-sparse attention: every block of queries sees only some blocks of keys (BigBird, arXiv 2007.14062)."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from autoprune.structure.groups import IntArray
+
+IMPLEMENTATIONS = ("sdpa", "eager")  # the others take no mask, or another kind of one
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeyBlocks:
+    """Which blocks of keys each block of queries sees, first what goes last.
+
+    At level k every query block sees the first k key blocks of its row, so levels are nested. Causal rows hold only
+    the blocks up to their own, then −1; a query block that has fewer than k keeps all of them.
+
+    tokens: T, the longest text. block: tokens per block; the last block may be shorter. order [blocks, blocks].
+
+    >>> KeyBlocks.big_bird(512, block=64, causal=True, seed=0).kept_pairs
+    """
+
+    tokens: int
+    block: int
+    causal: bool
+    order: IntArray
+
+    @classmethod
+    def big_bird(cls, tokens: int, *, block: int, causal: bool, seed: int) -> "KeyBlocks":
+        """The order of `key_block_order`."""
+        return cls(tokens, block, causal, key_block_order(tokens, block=block, causal=causal, seed=seed))
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The numbers of key blocks that may be kept, ascending: at least the own one, at most all."""
+        return tuple(range(1, len(self.order) + 1))
+
+    def allowed_blocks(self, kept: int) -> NDArray[np.bool_]:
+        """[query blocks, key blocks]: whether a query block sees any of a key block when it keeps `kept` of them."""
+        if not 1 <= kept <= len(self.order):
+            raise ValueError(
+                f"a query block keeps 1 to {len(self.order)} key blocks, got {kept}; with none there is nothing to mix"
+            )
+        seen = np.zeros(self.order.shape, np.bool_)
+        rows, places = np.nonzero(self.order[:, :kept] >= 0)
+        seen[rows, self.order[rows, places]] = True
+        return seen
+
+    def allowed(self, kept: int) -> Tensor:
+        """[T, T] bool: which keys (second axis) each query sees at this level, causality included."""
+        blocks = self.allowed_blocks(kept)
+        tokens = blocks.repeat(self.block, axis=0).repeat(self.block, axis=1)[: self.tokens, : self.tokens]
+        return torch.from_numpy(np.tril(tokens) if self.causal else tokens)
+
+    @property
+    def kept_pairs(self) -> IntArray:
+        """[levels + 1]: the (query, key) pairs of tokens at each level, from none at 0 to all.
+
+        Scores and mixing take 2 · heads · head_dim · pairs MACs for one text.
+        """
+        starts = np.arange(len(self.order)) * self.block
+        size = np.minimum(self.block, self.tokens - starts)
+        pairs = size[:, None] * size
+        if self.causal:
+            np.fill_diagonal(pairs, size * (size + 1) // 2)
+        gained = np.where(self.order >= 0, np.take_along_axis(pairs, np.maximum(self.order, 0), axis=1), 0)
+        return np.concatenate([[0], gained.sum(axis=0).cumsum()])
+
+
+def key_block_order(tokens: int, *, block: int, causal: bool, seed: int) -> IntArray:
+    """[query blocks, key blocks]: for every query block the key blocks in the order in which they are kept.
+
+    The window first (its own block, the one before, and the one after unless causal), then the first block of the text,
+    which everyone sees, then the rest at random. Causal rows end with −1 for each block of the future. A row depends on
+    the seed, its place and how many blocks it may see, so a causal order is the beginning of any longer text's. Unlike
+    BigBird's, the first block's own queries see no more than others do, so that a level costs every block the same.
+    """
+    if tokens < 1 or block < 1:
+        raise ValueError(f"tokens and block must be at least 1, got {tokens} tokens in blocks of {block}")
+    blocks = -(-tokens // block)
+    order = np.full((blocks, blocks), -1, np.int64)
+    for row in range(blocks):
+        seen = row + 1 if causal else blocks
+        first = [key for key in (row, row - 1, row + 1, 0) if 0 <= key < seen]
+        window = list(dict.fromkeys(first))
+        rest = np.setdiff1d(np.arange(seen), window)
+        order[row, :seen] = [*window, *np.random.default_rng([seed, row]).permutation(rest)]
+    return order
+
+
+@contextmanager
+def sparse_attention(attention: nn.Module, allowed: Tensor) -> Iterator[nn.Module]:
+    """The attention module sees only what `allowed` [T, T] and its own mask both allow while the context is open."""
+    handle = install(attention, allowed)
+    try:
+        yield attention
+    finally:
+        handle.remove()
+
+
+def install(attention: nn.Module, allowed: Tensor) -> RemovableHandle:
+    """The Hugging Face attention module sees only what `allowed` [T, T] and its own mask both allow, until removed.
+
+    Texts of at most T tokens; a shorter one uses the leading part, and a text that is generated with a cache the rows
+    of its new tokens. Several masks on one module are combined. The network computes no less than before: this says
+    what the outputs are, and experiments/block_sparse how fast they can be.
+
+    Raises ValueError for a mask that shows a causal module the future, or hides a token from itself, and for modules
+    that take no such mask.
+    """
+    names = tuple(inspect.signature(attention.forward).parameters)
+    configured = [module for module in attention.modules() if hasattr(module, "config")]
+    if not {"hidden_states", "attention_mask"} <= set(names) or not configured:
+        raise ValueError(
+            f"{type(attention).__name__} is no attention module of transformers: it needs a config, and a forward of "
+            f"hidden_states and attention_mask; its arguments are {list(names)}"
+        )
+    kind = configured[0].config._attn_implementation  # type: ignore[union-attr]
+    if kind not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"{type(attention).__name__} runs attention {kind!r}, which takes no mask of single tokens; load the "
+            f"model with attn_implementation set to one of {list(IMPLEMENTATIONS)}"
+        )
+    if allowed.dtype != torch.bool or allowed.ndim != 2 or allowed.shape[0] != allowed.shape[1]:
+        raise ValueError(f"a mask is a bool tensor [T, T], got {allowed.dtype} {list(allowed.shape)}")
+    if not allowed.diagonal().all():
+        raise ValueError("the mask hides a token from itself, which may leave it with nothing to see")
+    if getattr(configured[0], "is_causal", True) and allowed.triu(1).any():
+        raise ValueError(f"{type(attention).__name__} is causal, and the mask shows it the future; ask for causal=True")
+    return attention.register_forward_pre_hook(_Narrowed(allowed, names, kind == "eager"), with_kwargs=True)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Narrowed:
+    """A hook that narrows the attention mask of a call; an object, so that a model with it can be sent to a process."""
+
+    allowed: Tensor
+    names: tuple[str, ...]
+    additive: bool
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        arguments = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        hidden, cache = arguments["hidden_states"], arguments.get("past_key_values")
+        past = 0 if cache is None else cache.get_seq_length(getattr(module, "layer_idx", 0))
+        end = past + hidden.shape[1]
+        if end > len(self.allowed):
+            raise ValueError(
+                f"the text has {end} tokens, and the sparse attention is for {len(self.allowed)}; make its blocks for "
+                "as many tokens as the longest text has"
+            )
+        allowed = self.allowed[past:end, :end].to(hidden.device)
+        arguments["attention_mask"] = self._both(allowed, arguments.get("attention_mask"), hidden.dtype)
+        return (), arguments
+
+    def _both(self, allowed: Tensor, own: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """[N or 1, heads or 1, queries, keys]: what both masks allow, in the form of the module's own."""
+        if own is None and not self.additive:
+            return allowed[None, None]
+        if own is None:
+            own = torch.zeros(1, 1, *allowed.shape, dtype=dtype, device=allowed.device)
+        if own.ndim != 4 or own.shape[-2:] != allowed.shape:
+            raise ValueError(
+                f"the module's own mask is {list(own.shape)}, the text has [queries, keys] {list(allowed.shape)}; "
+                "caches of a fixed size and masks of other shapes are not supported"
+            )
+        if own.dtype == torch.bool:
+            return own & allowed
+        return own.masked_fill(~allowed, torch.finfo(own.dtype).min)

@@ -1,0 +1,1 @@
+"""What block-sparse attention takes; `experiments/block_sparse/run` measures it."""
