@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.cost.tables import Tables, pair_tables
 from autoprune.structure.groups import IntArray, Layer, Structure
 
 FloatArray = NDArray[np.float64]
@@ -38,7 +39,7 @@ class BilinearCost:
     MACs, params and bytes are all of this form, counted exactly in integers.
 
     outputs, inputs: [rows, groups + 1], the last column is constant. per_weight, per_output: [rows]. A row is a layer,
-    or a part of one that has a form of its own.
+    or a part of one that has a form of its own. tables: for groups whose kept units count as something else.
     """
 
     name: str
@@ -48,16 +49,21 @@ class BilinearCost:
     per_weight: IntArray
     per_output: IntArray
     constant: int = 0
+    tables: Tables | None = None
 
     def __call__(self, kept: IntArray) -> FloatArray:
-        kept = np.asarray(kept, np.int64)
+        return self._total(np.asarray(kept, np.int64) if self.tables is None else self.tables(kept))
+
+    def _total(self, kept: IntArray) -> FloatArray:
         outputs = kept @ self.outputs[:, :-1].T + self.outputs[:, -1]
         inputs = kept @ self.inputs[:, :-1].T + self.inputs[:, -1]
         total = (outputs * inputs) @ self.per_weight + outputs @ self.per_output + self.constant
         return np.asarray(total, np.float64)  # exact below 2^53
 
     def along(self, kept: IntArray, group: int, levels: IntArray) -> FloatArray:
-        kept = np.asarray(kept, np.int64)
+        kept, levels = np.asarray(kept, np.int64), np.asarray(levels, np.int64)
+        if self.tables is not None:
+            kept, levels = self.tables(kept), self.tables.of(group, levels)
         per_out, per_in = self.outputs[:, group], self.inputs[:, group]  # [layers]
         touched = np.flatnonzero(per_out | per_in)
         without = kept.copy()
@@ -69,15 +75,16 @@ class BilinearCost:
         square = (per_out[touched] * per_in[touched]) @ weight
         linear = (outputs * per_in[touched] + inputs * per_out[touched]) @ weight + per_out[touched] @ output
         now = kept[..., group]
-        rest = self(kept) - square * now**2 - linear * now
-        levels = np.asarray(levels, np.int64)
+        rest = self._total(kept) - square * now**2 - linear * now
         return np.asarray(square * levels**2 + linear[..., None] * levels + rest[..., None], np.float64)
 
 
 def macs(structure: Structure) -> BilinearCost:
     """Multiply–accumulates of convolutions, linear layers and attentions for one sample; 1 MAC = 2 FLOPs.
 
-    Of matrices that lose single weights, those that are left: what it would take on hardware that skips zeros.
+    Of matrices that lose single weights, those that are left: what it would take on hardware that skips zeros. An
+    attention takes the square of its tokens, and of fewer blocks of keys their share (cost/tables.py): what it would
+    take in a kernel that skips blocks.
     """
     weights = [0 if layer.kind == "norm" else layer.kernel * layer.positions for layer in structure.layers]
     return _summed("macs", "MACs", structure, weights, [0] * len(weights), 0)
@@ -120,9 +127,14 @@ def _summed(
 ) -> BilinearCost:
     """A row for every layer, and one more for its outputs where they do not multiply with its inputs alone."""
     ones = np.append(np.zeros(len(structure.groups), np.int64), 1)
+    tokens = {pattern.module: pattern.tokens for group in structure.groups for pattern in group.patterns}
+    tables = None
     rows: list[tuple[IntArray, IntArray, int, int]] = []
     for layer, weight, output in zip(structure.layers, per_weight, per_output, strict=True):
         outs, ins, whole = _factors(structure, layer)
+        if layer.name in tokens and weight:
+            weight = weight * layer.inputs // tokens[layer.name] ** 2  # of a pair of tokens
+            tables = pair_tables(structure)
         if len(outs) <= 1 and len(ins) <= 1 and not whole:
             rows.append(
                 (outs[0] if outs else ones * layer.outputs, ins[0] if ins else ones * layer.inputs, weight, output)
@@ -135,7 +147,7 @@ def _summed(
         if output:
             rows.append((*_product(outs + whole, layer, ones), output * (1 if outs else layer.outputs), 0))
     outputs, inputs, weights, alone = (np.array(column, np.int64) for column in zip(*rows, strict=True))
-    return BilinearCost(name, unit, outputs, inputs, weights, alone, constant)
+    return BilinearCost(name, unit, outputs, inputs, weights, alone, constant, tables)
 
 
 def _product(factors: list[IntArray], layer: Layer, ones: IntArray) -> tuple[IntArray, IntArray]:
@@ -175,6 +187,8 @@ def _factors(structure: Structure, layer: Layer) -> tuple[list[IntArray], list[I
         for matrix in group.compared:
             if matrix.layer == layer.name:
                 ins.append(_alone(structure, index, layer.inputs // matrix.size))
+        if any(layer.name == pattern.module for pattern in group.patterns):
+            ins.append(_alone(structure, index, 1))
         if any(layer.name == skip.module or layer.name.startswith(f"{skip.module}.") for skip in group.skips):
             whole.append(_alone(structure, index, 1))
     return outs, ins, whole

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoprune.cost.model import BilinearCost, FloatArray
+from autoprune.cost.tables import Tables
 from autoprune.structure.groups import IntArray
 
 
@@ -14,24 +15,29 @@ class QuadraticForm:
 
     square, linear: [groups]. cross [groups, groups]: symmetric, 0 on the diagonal and wherever two groups meet in no
     layer, which is almost everywhere. All are whole numbers, in float64: exact below 2^53, and fast.
+    tables: where given, k is what they make of the kept units, in which the cost is then not quadratic.
     """
 
     square: FloatArray
     linear: FloatArray
     cross: FloatArray
     constant: float
+    tables: Tables | None = None
 
     def __call__(self, kept: IntArray) -> FloatArray:
         """The cost of every plan: kept [..., groups] → [...]."""
-        k = np.asarray(kept, np.float64)
+        k = self._counted(kept)
         cost: FloatArray = ((self.square * k + self.linear + k @ self.cross / 2) * k).sum(axis=-1) + self.constant
         return cost
 
     def changed(self, kept: IntArray, levels: IntArray) -> FloatArray:
         """[groups]: what the plan costs if one group kept its one of `levels` instead: kept, levels [groups]."""
-        k = np.asarray(kept, np.float64)
-        change: FloatArray = (levels - k) * (self.square * (levels + k) + self.linear + self.cross @ k)
+        k, to = self._counted(kept), self._counted(levels)
+        change: FloatArray = (to - k) * (self.square * (to + k) + self.linear + self.cross @ k)
         return change + self(kept)
+
+    def _counted(self, kept: IntArray) -> FloatArray:
+        return np.asarray(kept if self.tables is None else self.tables(kept), np.float64)
 
     @property
     def never_falls(self) -> bool:
@@ -52,4 +58,5 @@ def quadratic_form(cost: BilinearCost) -> QuadraticForm:
         linear=((weight * i + cost.per_output) @ outputs + (weight * o) @ inputs).astype(np.float64),
         cross=cross.astype(np.float64),
         constant=float((weight * i + cost.per_output) @ o + cost.constant),
+        tables=cost.tables,
     )

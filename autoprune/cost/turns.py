@@ -52,10 +52,12 @@ class Turns:
 
 
 def turns_of(projector: Projector) -> Turns:
-    """Raises TypeError for a cost that is not bilinear."""
+    """Raises TypeError for a cost that is not bilinear in the kept units themselves."""
     cost = projector.budget.cost
     if not isinstance(cost, BilinearCost):
         raise TypeError(f"the cost {cost.name!r} is no BilinearCost, so it has no quadratic form")
+    if cost.tables is not None:
+        raise TypeError(f"the cost {cost.name!r} looks kept units up in tables, so it is not quadratic in them")
     form, limit = quadratic_form(cost), projector.budget.limit
     turns, known = [], dict[tuple[int, ...], Levels]()
     for group, levels in enumerate(projector.levels):

@@ -108,7 +108,7 @@ def walks_of(projector: Projector, *, episodes: int) -> Walks:
 def _is_quadratic(projector: Projector) -> bool:
     """Whether roots say how much fits: each unit costs something, none less than nothing, and floats are exact."""
     cost = projector.budget.cost
-    if not isinstance(cost, BilinearCost):
+    if not isinstance(cost, BilinearCost) or cost.tables is not None:
         return False
     form = quadratic_form(cost)
     counts = form.square + form.linear + form.cross.sum(axis=1) > 0  # a group without cost has no root

@@ -12,7 +12,7 @@ from autoprune.structure.groups import Layer, Structure
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 DENSITIES = (0.25, 0.5, 0.75)
-GRANULARITIES = ("channel", "neuron", "head", "query", "block", "weight", "n_m")
+GRANULARITIES = ("channel", "neuron", "head", "query", "block", "weight", "n_m", "key_block")
 
 GROUP_FEATURES = (
     "depth",  # place in the network, 0 first to 1 last
@@ -89,15 +89,19 @@ def group_features(
 def _geometry(coupled: Sequence[Layer]) -> list[float]:
     """`macs` to `depthwise`, of the layers that are coupled in a group."""
     weighted = [layer for layer in coupled if layer.kind in ("conv", "linear")]
-    weights = [layer.outputs * layer.inputs * layer.kernel for layer in weighted]
+    spending = weighted or coupled  # an attention alone, which has no weights
     return [
-        np.log10(1 + sum(w * layer.positions for w, layer in zip(weights, weighted, strict=True))),
-        np.log10(1 + sum(weights)),
+        np.log10(1 + sum(_products(layer) * layer.positions for layer in spending)),
+        np.log10(1 + sum(map(_products, weighted))),
         np.log2(len(coupled)),
-        np.log2(max(layer.kernel for layer in weighted)),
-        np.log2(max(layer.stride for layer in weighted)),
+        np.log2(max(layer.kernel for layer in spending)),
+        np.log2(max(layer.stride for layer in spending)),
         float(any(layer.depthwise for layer in coupled)),
     ]
+
+
+def _products(layer: Layer) -> int:
+    return layer.outputs * layer.inputs * layer.kernel
 
 
 def _score_quantiles(scores: Tensor) -> FloatArray:

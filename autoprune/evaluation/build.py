@@ -24,7 +24,7 @@ from autoprune.evaluation.repair import Repair
 from autoprune.evaluation.reward import Reward
 from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.evaluation.store import EvaluationStore
-from autoprune.evaluation.tuning import AGREES, PLANS, SAMPLES, agreement_of, fastest_batch
+from autoprune.evaluation.tuning import AGREES, BLOCKS, PLANS, agreement_of, fastest_batch
 from autoprune.evaluation.workers import InProcess, Pool, Processes, RayActors
 from autoprune.measured import Notebook, keep_freed_memory
 from autoprune.plan import PruningPlan
@@ -197,6 +197,6 @@ def _bf16_agreement(candidates: Candidates) -> float:
         wished = structure.units * np.clip(rng.normal(density, 0.1, len(structure.groups)), 0.1, 1)
         levels = [np.array(group.levels) for group in structure.groups]
         plans.append(tuple(int(level[np.abs(level - w).argmin()]) for level, w in zip(levels, wished, strict=True)))
-    size = min(SAMPLES, len(candidates.proxy))
+    size = min(BLOCKS * candidates.task.block, len(candidates.proxy))
     rough, exact = (candidates.evaluator(precision=p, batch_size=size, samples=size) for p in ("bf16", "fp32"))
     return agreement_of(rough, exact, plans)

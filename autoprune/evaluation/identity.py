@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.structure.block_sparse import patterns_of
 from autoprune.structure.groups import Structure
 
 BARE = frozenset(vars(nn.Module()))  # attributes that every layer has, `training` among them
@@ -40,10 +41,14 @@ def _add(update: Any, thing: Any) -> None:
                 update(
                     repr((name, [(k, v) for k, v in vars(layer).items() if k not in BARE and _is_plain(v)])).encode()
                 )
+            for installed in patterns_of(thing):  # which neither code nor weights tell
+                update(repr(installed).encode())
             _add(update, dict(thing.state_dict()))
         case Structure():
             for group in thing.groups:
                 update(repr((group.name, group.granularity, group.units, group.levels)).encode())
+                for pattern in group.patterns:
+                    update(repr(pattern).encode())
                 for member in group.members:
                     update(repr((member.layer, member.axis)).encode())
                     _add(update, member.positions)

@@ -2,18 +2,17 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from autoprune.evaluation.axes import AxisSlices, Kept, touched_axes
+from autoprune.evaluation.bound import BoundMask, BoundModules
 from autoprune.evaluation.folding import fold_batch_norms
 from autoprune.evaluation.least_squares import Reconstruction
 from autoprune.evaluation.levels import Levels, RankedLevels
 from autoprune.structure.edit import Ranking, is_depthwise, tensor_axes
-from autoprune.structure.groups import Group, Structure
-from autoprune.structure.skipped import Skipped
+from autoprune.structure.groups import Structure
 
 REPAIRED_BYTES = 256 * 2**20  # of repaired weights that are kept for the next plan with the same width
 
@@ -79,7 +78,12 @@ class OrderedNetwork:
             for index, group in enumerate(structure.groups)
             for matrix in group.compared
         ]
-        self._modules = [_Modules(layers, group, index) for index, group in enumerate(structure.groups)]
+        self._modules = [BoundModules(layers, group, index) for index, group in enumerate(structure.groups)]
+        self._masks = [
+            BoundMask(layers[pattern.module], pattern, index, group.units)
+            for index, group in enumerate(structure.groups)
+            for pattern in group.patterns
+        ]
 
     def at(self, kept: Kept) -> nn.Module:
         """The network that keeps each group's first kept[g] units, on views of the ordered weights."""
@@ -89,6 +93,8 @@ class OrderedNetwork:
             matrix.bind(kept)
         for modules in self._modules:
             modules.bind(kept)
+        for mask in self._masks:
+            mask.bind(kept)
         return self.network
 
 
@@ -164,29 +170,6 @@ class _Matrix:
         if level != self.bound:
             self.layer.__dict__["weight"] = self.levels(self.name, level).to(self.dtype)
             self.bound = level
-
-
-class _Modules:
-    """What modules know of a group's kept units, and those that are passed over when it keeps none."""
-
-    def __init__(self, layers: Mapping[str, nn.Module], group: Group, index: int) -> None:
-        self.group = index
-        self.attributes = [(layers[known.module], known) for known in group.attributes]
-        self.skips = [
-            # a forward of the module's own is that of hooks which move tensors between devices
-            (layers[skip.module], Skipped(skip.returns), layers[skip.module].__dict__.get("forward"))
-            for skip in group.skips
-        ]
-
-    def bind(self, kept: Kept) -> None:
-        for module, known in self.attributes:
-            module.__dict__[known.name] = known.per_unit * kept[self.group]
-        for module, stand_in, own in self.skips:
-            wanted = stand_in if kept[self.group] == 0 else own
-            if wanted is not None:
-                module.__dict__["forward"] = wanted
-            else:
-                module.__dict__.pop("forward", None)
 
 
 def _cut(tensor: Tensor, dim: int, axis: AxisSlices, kept: Kept) -> Tensor:

@@ -10,7 +10,7 @@ from autoprune.evaluation.axes import Kept
 from autoprune.evaluation.evaluator import Evaluator
 
 PLANS = 8  # that are ranked in both precisions
-SAMPLES = 200  # that they are ranked on, at most
+BLOCKS = 20  # of samples that they are ranked on, at most
 AGREES = 0.9  # Kendall's τ from which on bf16 is said to rank as fp32 does
 BATCH_SIZES = (50, 100, 250, 500)
 NEARLY = 1.1  # times the fastest one's time for a sample

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.export.builder import build_dense
+from autoprune.export.patterns import described, narrow
 from autoprune.structure.edit import CONVOLUTIONS, SLICEABLE, number_caches, tensor_axes
+from autoprune.structure.families import FAMILIES, SIZES, model_type
 from autoprune.structure.groups import Axis
 from autoprune.structure.skipped import Skipped
-from autoprune.structure.transformer import FAMILIES, SIZES, model_type
 from autoprune.task.task import Architecture
 from autoprune.task.weights import untied
 
-SCHEMA = 1  # raised when older readers would misread what is written
+SCHEMAS = (1, 2)  # 2: of a network with patterns, which readers of 1 would lose
 WEIGHTS_FILE, SHAPE_FILE = "network.safetensors", "network.json"
 RUN_FOLDER = "network"  # where in a run's folder its network lies
 WIDTHS = (
@@ -38,13 +39,16 @@ def save_network(network: nn.Module, folder: Path | str, *, architecture: Archit
     architecture: how to build the dense network again; without it, loading asks for the dense network itself.
     """
     weights = _serialized(network)
-    record = {
-        "schema": SCHEMA,
+    patterns = described(network)
+    record: dict[str, Any] = {
+        "schema": SCHEMAS[bool(patterns)],
         "architecture": None if architecture is None else asdict(architecture),
         "layers": layer_widths(network),
         "skipped": {name: layer.returns for name, layer in network.named_modules() if isinstance(layer, Skipped)},
         "weights": {"bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()},
     }
+    if patterns:
+        record["patterns"] = patterns
     shape = json.dumps(record, indent=1).encode()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,6 +93,7 @@ def load_network(folder: Path | str, *, model: nn.Module | None = None) -> nn.Mo
     try:
         pass_over(network, record.get("skipped", {}))
         resize(network, record["layers"])
+        narrow(network, record.get("patterns", []))
     except ValueError as error:
         raise ValueError(f"{source} does not fit a {type(network).__name__}: {error}") from error
     _fill(network, state, folder / WEIGHTS_FILE)
@@ -184,9 +189,10 @@ def _read_record(path: Path) -> dict[str, Any]:
     except ValueError as error:  # neither JSON nor UTF-8
         raise ValueError(f"{path} is truncated or altered: {error}") from error
     schema = record.get("schema") if isinstance(record, dict) else None
-    if schema != SCHEMA:
+    if schema not in SCHEMAS:
         raise ValueError(
-            f"{path} has schema {schema!r}, this autoprune reads schema {SCHEMA}; use the version that wrote it"
+            f"{path} has schema {schema!r}, this autoprune reads schema {' and '.join(map(str, SCHEMAS))}; use the "
+            "version that wrote it"
         )
     missing = [key for key in ("architecture", "layers", "weights") if key not in record]
     layers, weights = record.get("layers"), record.get("weights")

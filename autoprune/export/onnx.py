@@ -71,6 +71,7 @@ def _write(network: nn.Module, example_input: Tensor, path: Path) -> None:
         # What tracing may get wrong is not left to its warnings: the outputs are compared.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        warnings.filterwarnings("ignore", message="Exporting aten::index", category=UserWarning)
         torch.onnx.export(
             network,
             (example_input,),

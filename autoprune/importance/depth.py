@@ -18,8 +18,12 @@ BATCH = 16  # samples
 def with_block_influence(
     scores: dict[str, Tensor], model: nn.Module, structure: Structure, role: Role, *, forward: Forward
 ) -> dict[str, Tensor]:
-    """These scores, and the influence of every group of modules that can be passed over; in the structure's order."""
+    """These scores, and those that are the same by every criterion; in the structure's order.
+
+    Which are the influence of every group of modules that can be passed over, and the given order of key blocks.
+    """
     scores = scores | block_influence(model, structure, role, forward=forward)
+    scores |= {group.name: given_order(group) for group in structure.groups if group.patterns}
     return {group.name: scores[group.name] for group in structure.groups}
 
 
@@ -37,6 +41,11 @@ def block_influence(model: nn.Module, structure: Structure, role: Role, *, forwa
         for inputs, _ in batches(role, BATCH):
             forward(model, inputs)
     return {stream.group.name: stream.influence() for stream in streams}
+
+
+def given_order(group: Group) -> Tensor:
+    """[units] from 1 down to above 0: a pattern's units are in order of importance already."""
+    return torch.arange(group.units, 0, -1, dtype=torch.float32) / group.units
 
 
 class _Stream:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.importance.criterion import Scores
+from autoprune.importance.depth import given_order
 from autoprune.structure.groups import Group, Structure
 from autoprune.task.task import Forward, Loss, Role
 
@@ -17,9 +18,14 @@ def random(
     forward: Forward,
     generator: torch.Generator,
 ) -> Scores:
-    """Scores units, and single weights, uniformly at random in [0, 1), in the network's order of groups."""
+    """Scores units, and single weights, uniformly at random in [0, 1), in the network's order of groups.
+
+    Key blocks have the order that their pattern gives them, which is a random one.
+    """
 
     def drawn(group: Group) -> Tensor:
+        if group.patterns:
+            return given_order(group)
         shapes = [tuple(model.get_submodule(matrix.layer).get_parameter("weight").shape) for matrix in group.compared]
         return torch.rand(shapes[0] if shapes else (group.units,), generator=generator)
 

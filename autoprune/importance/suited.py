@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from autoprune.importance.criterion import Importance, Scores
+from autoprune.structure.families import FAMILIES, model_type
 from autoprune.structure.groups import Structure
-from autoprune.structure.transformer import FAMILIES, model_type
 from autoprune.task.task import Forward, Loss, Role
 
 

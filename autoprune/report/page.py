@@ -43,6 +43,7 @@ def render(contents: Contents) -> str:
         name=contents.run.get("name") or contents.run.get("task") or "run",
         headline=wording.headline(contents),
         choice=wording.choice(contents),
+        without_kernel=wording.without_kernel(contents),
         quality=[_quality(network, contents.network("dense")) for network in contents.networks],
         expense=[_expense(network, contents.network("dense")) for network in contents.networks],
         runtimes=list(RUNTIMES.values()),

@@ -22,6 +22,7 @@ from autoprune.report.wording import (
     speedup,
     theoretical_speedup,
     times,
+    without_kernel,
 )
 from autoprune.runs import RunFolder
 
@@ -40,6 +41,8 @@ def print_result(folder: RunFolder, console: Console | None = None) -> None:
             for sample in samples(found):
                 _print_sample(sample, console)
         console.print(choice(contents), style="dim", markup=False, highlight=False)
+        if note := without_kernel(contents):
+            console.print(note, style="dim", markup=False, highlight=False)
     console.print(f"{headline(contents)}.", style="bold", markup=False, highlight=False)
 
 

@@ -90,6 +90,18 @@ def median(network: Network, runtime: str) -> float | None:
     return value.get("median")
 
 
+def without_kernel(contents: Contents) -> str:
+    """What MACs promise of attentions that see fewer blocks of keys; empty where no network has one."""
+    blocks = {g["name"] for g in contents.structure.get("groups", ()) if g.get("granularity") == "key_block"}
+    narrowed = [n.name for n in contents.networks if any(n.density.get(name, 1.0) < 1 for name in blocks)]
+    if not narrowed:
+        return ""
+    return (
+        f"Some attentions see fewer blocks of keys ({', '.join(narrowed)}), and MACs count what a block-sparse kernel "
+        "would compute: there is no speedup here without such a kernel, as these networks compute all and mask."
+    )
+
+
 def headline(contents: Contents) -> str:
     """The chosen network in one sentence."""
     network, dense = contents.chosen, contents.network("dense")

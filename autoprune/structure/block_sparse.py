@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from autoprune.structure.groups import IntArray
+from autoprune.structure.groups import IntArray, Pattern
 
 IMPLEMENTATIONS = ("sdpa", "eager")  # the others take no mask, or another kind of one
 
@@ -38,6 +38,11 @@ class KeyBlocks:
     def big_bird(cls, tokens: int, *, block: int, causal: bool, seed: int) -> "KeyBlocks":
         """The order of `key_block_order`."""
         return cls(tokens, block, causal, key_block_order(tokens, block=block, causal=causal, seed=seed))
+
+    @classmethod
+    def of(cls, pattern: Pattern) -> "KeyBlocks":
+        """Those that the pattern describes."""
+        return cls.big_bird(pattern.tokens, block=pattern.block, causal=pattern.causal, seed=pattern.seed)
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -117,14 +122,60 @@ def install(attention: nn.Module, allowed: Tensor) -> RemovableHandle:
     Raises ValueError for a mask that shows a causal module the future, or hides a token from itself, and for modules
     that take no such mask.
     """
-    names = tuple(inspect.signature(attention.forward).parameters)
+    return attention.register_forward_pre_hook(_narrowed(attention, allowed), with_kwargs=True)
+
+
+def install_pattern(attention: nn.Module, pattern: Pattern, kept: int) -> RemovableHandle:
+    """The same with a pattern's mask at a level, which is saved and loaded with the network.
+
+    In a causal text of more than the pattern's tokens, queries see `kept` blocks of keys as well.
+    """
+    most = getattr(_configured(attention).config, "max_position_embeddings", pattern.tokens)
+    if not pattern.tokens <= most:
+        raise ValueError(f"a pattern for {pattern.tokens} tokens is for more than the {most} positions of the network")
+    hook = _narrowed(attention, KeyBlocks.of(pattern).allowed(kept))
+    hook.pattern, hook.kept = pattern, kept
+    return attention.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def patterns_of(network: nn.Module) -> list[tuple[Pattern, int]]:
+    """The patterns that are installed in a network and their levels; `module` is what each module is called in it.
+
+    Raises ValueError for a mask that comes from no pattern.
+    """
+    found = []
+    for name, module in network.named_modules():
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, _Narrowed):
+                if hook.pattern is None:
+                    raise ValueError(f"{name} has a mask of no pattern, which cannot be described; remove it")
+                found.append((replace(hook.pattern, module=name), hook.kept))
+    return found
+
+
+def is_causal(attention: nn.Module) -> bool:
+    """Whether an attention module of transformers hides the future from every token."""
+    return bool(getattr(_configured(attention), "is_causal", True))
+
+
+def _configured(attention: nn.Module) -> Any:
+    """The attention module, or the one inside it, that has the configuration."""
+    names = _arguments(attention)
     configured = [module for module in attention.modules() if hasattr(module, "config")]
     if not {"hidden_states", "attention_mask"} <= set(names) or not configured:
         raise ValueError(
             f"{type(attention).__name__} is no attention module of transformers: it needs a config, and a forward of "
             f"hidden_states and attention_mask; its arguments are {list(names)}"
         )
-    kind = configured[0].config._attn_implementation  # type: ignore[union-attr]
+    return configured[0]
+
+
+def _arguments(attention: nn.Module) -> tuple[str, ...]:
+    return tuple(inspect.signature(type(attention).forward).parameters)[1:]  # without self
+
+
+def _narrowed(attention: nn.Module, allowed: Tensor) -> "_Narrowed":
+    kind = _configured(attention).config._attn_implementation
     if kind not in IMPLEMENTATIONS:
         raise ValueError(
             f"{type(attention).__name__} runs attention {kind!r}, which takes no mask of single tokens; load the "
@@ -134,18 +185,20 @@ def install(attention: nn.Module, allowed: Tensor) -> RemovableHandle:
         raise ValueError(f"a mask is a bool tensor [T, T], got {allowed.dtype} {list(allowed.shape)}")
     if not allowed.diagonal().all():
         raise ValueError("the mask hides a token from itself, which may leave it with nothing to see")
-    if getattr(configured[0], "is_causal", True) and allowed.triu(1).any():
+    if is_causal(attention) and allowed.triu(1).any():
         raise ValueError(f"{type(attention).__name__} is causal, and the mask shows it the future; ask for causal=True")
-    return attention.register_forward_pre_hook(_Narrowed(allowed, names, kind == "eager"), with_kwargs=True)
+    return _Narrowed(allowed, _arguments(attention), kind == "eager")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Narrowed:
     """A hook that narrows the attention mask of a call; an object, so that a model with it can be sent to a process."""
 
     allowed: Tensor
     names: tuple[str, ...]
     additive: bool
+    pattern: Pattern | None = None
+    kept: int = 0
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         arguments = {**dict(zip(self.names, args, strict=False)), **kwargs}
@@ -153,13 +206,20 @@ class _Narrowed:
         past = 0 if cache is None else cache.get_seq_length(getattr(module, "layer_idx", 0))
         end = past + hidden.shape[1]
         if end > len(self.allowed):
-            raise ValueError(
-                f"the text has {end} tokens, and the sparse attention is for {len(self.allowed)}; make its blocks for "
-                "as many tokens as the longest text has"
-            )
+            self._grow(int(end))
         allowed = self.allowed[past:end, :end].to(hidden.device)
         arguments["attention_mask"] = self._both(allowed, arguments.get("attention_mask"), hidden.dtype)
         return (), arguments
+
+    def _grow(self, tokens: int) -> None:
+        """At least twice as long, as a text that is generated grows by one token at a time."""
+        if self.pattern is None or not self.pattern.causal:
+            raise ValueError(
+                f"the text has {tokens} tokens, and the sparse attention is for {len(self.allowed)}; make its blocks "
+                "for as many tokens as the longest text has"
+            )
+        longer = replace(self.pattern, tokens=max(tokens, 2 * len(self.allowed)))
+        self.allowed = KeyBlocks.of(longer).allowed(self.kept)
 
     def _both(self, allowed: Tensor, own: Tensor | None, dtype: torch.dtype) -> Tensor:
         """[N or 1, heads or 1, queries, keys]: what both masks allow, in the form of the module's own."""

@@ -2,17 +2,18 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from autoprune.plan import PruningPlan
+from autoprune.structure.block_sparse import install_pattern
 from autoprune.structure.groups import Axis, Group, Structure
 from autoprune.structure.skipped import Skipped, standing_in
 
 # group → its units [units], most important first; of a group whose units are places of a comparison, the place of every
-# weight of its matrix within its comparison [outputs, inputs], 0 first, int16
+# weight of its matrix within its comparison [outputs, inputs], 0 first, int16; of a group of key blocks it says nothing
 Ranking = Mapping[str, Tensor]
 Kept = Mapping[tuple[str, Axis], Tensor]  # (layer, axis) → the entries that stay [entries], ascending
 
@@ -37,6 +38,8 @@ def shrink(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
             weight.data = weight.data * (ranking[group.name].to(weight.device) < kept)
         for known in group.attributes:
             setattr(layers[known.module], known.name, known.per_unit * kept)
+        for pattern in group.patterns:
+            install_pattern(layers[pattern.module], pattern, kept)
         for skip in group.skips if kept == 0 else ():
             small.set_submodule(skip.module, Skipped(skip.returns))
     number_caches(small)
@@ -75,6 +78,7 @@ def masked(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
     """Zeroes the removed units in every coupled tensor while the context is open; the weights come back after."""
     layers = dict(model.named_modules())
     saved: list[tuple[Tensor, Tensor]] = []
+    masks = ExitStack()
     try:
         with torch.no_grad():
             for (name, axis), entries in kept_entries(structure, plan, ranking).items():
@@ -89,10 +93,13 @@ def masked(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
                     tensor = layers[matrix.layer].get_parameter("weight")
                     saved.append((tensor, tensor.clone()))
                     tensor.mul_(ranking[group.name].to(tensor.device) < kept)
+                for pattern in group.patterns:
+                    masks.callback(install_pattern(layers[pattern.module], pattern, kept).remove)
         gone = [skip for group, kept in partly(structure, plan) if kept == 0 for skip in group.skips]
         with standing_in({layers[skip.module]: Skipped(skip.returns) for skip in gone}):
             yield model
     finally:
+        masks.close()
         with torch.no_grad():
             for tensor, values in reversed(saved):
                 tensor.copy_(values)

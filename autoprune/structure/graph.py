@@ -12,8 +12,9 @@ import torch_pruning
 from torch import Tensor, nn
 
 from autoprune.structure.edit import CONVOLUTIONS, SLICEABLE, Ranking, evaluating, is_depthwise, masked, shrink
+from autoprune.structure.families import FAMILIES, model_type
 from autoprune.structure.groups import Axis, Granularity, Group, IntArray, Layer, Member, Structure
-from autoprune.structure.transformer import DEFAULT_KINDS, FAMILIES, model_type, transformer_structure
+from autoprune.structure.transformer import DEFAULT_KINDS, transformer_structure
 from autoprune.task.task import first_outputs
 
 OUTPUT = "the network's output"

@@ -10,7 +10,7 @@ from autoprune.plan import PruningPlan
 
 IntArray = NDArray[np.int64]
 Axis = Literal["out", "in"]
-Granularity = Literal["channel", "neuron", "head", "query", "block", "weight", "n_m"]
+Granularity = Literal["channel", "neuron", "head", "query", "block", "weight", "n_m", "key_block"]
 Returns = Literal["input", "input, None", "second", "zeros", "zeros, None"]
 
 
@@ -60,6 +60,21 @@ class Comparison:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """An attention of which every block of queries sees as many blocks of keys as its group keeps units.
+
+    In which order they are kept follows from these fields alone (structure/block_sparse.py), whatever a ranking says.
+    tokens: of the longest text that costs are counted for. block: tokens in a block. causal: nobody sees the future.
+    """
+
+    module: str
+    tokens: int
+    block: int
+    causal: bool
+    seed: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
     """Layers that must lose the same units together: one decision.
@@ -67,7 +82,7 @@ class Group:
     levels: the numbers of units that may be kept, ascending; the last one keeps all. 0 is among them only for modules
     that can be passed over whole (`skips`).
     members: axes that become smaller. attributes: what modules must know of it. compared: matrices of which single
-    weights go.
+    weights go. patterns: attentions that see fewer blocks of keys.
     """
 
     name: str
@@ -78,10 +93,12 @@ class Group:
     attributes: tuple[Attribute, ...] = ()
     skips: tuple[Skip, ...] = ()
     compared: tuple[Comparison, ...] = ()
+    patterns: tuple[Pattern, ...] = ()
 
     def touches(self, layer: str) -> bool:
         """Whether anything of the layer goes with the group's units."""
         named = {member.layer for member in self.members} | {matrix.layer for matrix in self.compared}
+        named |= {pattern.module for pattern in self.patterns}
         return layer in named or any(layer == s.module or layer.startswith(f"{s.module}.") for s in self.skips)
 
 

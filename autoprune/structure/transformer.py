@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from autoprune.structure.block_sparse import is_causal
+from autoprune.structure.families import FAMILIES, Family, model_type
 from autoprune.structure.groups import (
     Attribute,
     Comparison,
@@ -17,112 +18,16 @@ from autoprune.structure.groups import (
     IntArray,
     Layer,
     Member,
-    Returns,
+    Pattern,
     Skip,
     Structure,
 )
 
-KINDS = ("heads", "queries", "neurons", "attention", "ffn", "blocks", "weights")  # and N:M, such as 2:4
+KINDS = ("heads", "queries", "keys", "neurons", "attention", "ffn", "blocks", "weights")
 DEFAULT_KINDS = ("heads", "neurons")
-N_M = re.compile(r"([1-9][0-9]*):([1-9][0-9]*)")
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Where the parts of a model type are; names are within a block.
-
-    blocks: how the name of the list of blocks ends. attention: the module whose `head_dim` attribute (named by
-    head_dim) says how wide a head is. projections: query, key and value, or one that holds all three.
-    skip_attention, skip_ffn: what stands in for the modules of a sublayer that is passed over, norms included.
-    ratio: attribute of the attention that says how many query heads share a key head. sizes: its other attributes that
-    follow the number of heads; per_unit "head" counts heads, "width" their features.
-    """
-
-    blocks: str
-    attention: str
-    head_dim: str
-    projections: tuple[str, ...]
-    attention_output: str
-    ffn: str
-    ffn_inputs: tuple[str, ...]
-    ffn_output: str
-    skip_attention: tuple[tuple[str, Returns], ...]
-    skip_ffn: tuple[tuple[str, Returns], ...]
-    ratio: str | None = None
-    sizes: tuple[tuple[str, str], ...] = ()
-
-
-LLAMA = Family(
-    blocks="layers",
-    attention="self_attn",
-    head_dim="head_dim",
-    projections=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    attention_output="self_attn.o_proj",
-    ffn="mlp",
-    ffn_inputs=("mlp.gate_proj", "mlp.up_proj"),
-    ffn_output="mlp.down_proj",
-    skip_attention=(("input_layernorm", "input"), ("self_attn", "zeros, None")),
-    skip_ffn=(("post_attention_layernorm", "input"), ("mlp", "zeros")),
-    ratio="num_key_value_groups",
-)
-GPT2 = Family(
-    blocks="h",
-    attention="attn",
-    head_dim="head_dim",
-    projections=("attn.c_attn",),
-    attention_output="attn.c_proj",
-    ffn="mlp",
-    ffn_inputs=("mlp.c_fc",),
-    ffn_output="mlp.c_proj",
-    skip_attention=(("ln_1", "input"), ("attn", "zeros, None")),
-    skip_ffn=(("ln_2", "input"), ("mlp", "zeros")),
-    sizes=(("num_heads", "head"), ("split_size", "width")),
-)
-BERT = Family(
-    blocks="encoder.layer",
-    attention="attention.self",
-    head_dim="attention_head_size",
-    projections=("attention.self.query", "attention.self.key", "attention.self.value"),
-    attention_output="attention.output.dense",
-    ffn="intermediate",
-    ffn_inputs=("intermediate.dense",),
-    ffn_output="output.dense",
-    skip_attention=(("attention", "input, None"),),
-    skip_ffn=(("intermediate", "input"), ("output", "second")),
-    sizes=(("num_attention_heads", "head"), ("all_head_size", "width")),
-)
-DISTILBERT = Family(
-    blocks="transformer.layer",
-    attention="attention",
-    head_dim="attention_head_size",
-    projections=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
-    attention_output="attention.out_lin",
-    ffn="ffn",
-    ffn_inputs=("ffn.lin1",),
-    ffn_output="ffn.lin2",
-    skip_attention=(("attention", "zeros, None"), ("sa_layer_norm", "input")),
-    skip_ffn=(("ffn", "zeros"), ("output_layer_norm", "input")),
-    sizes=(("n_heads", "head"),),
-)
-FAMILIES: Mapping[str, Family] = {
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3"), LLAMA),
-    "gpt2": GPT2,
-    **dict.fromkeys(("bert", "roberta"), BERT),
-    "distilbert": DISTILBERT,
-}
-
-
-SIZES = tuple(
-    dict.fromkeys(
-        name for family in FAMILIES.values() for name in (family.ratio, *(size for size, _ in family.sizes)) if name
-    )
-)  # attributes of attentions that follow the number of their heads
-
-
-def model_type(model: nn.Module) -> str | None:
-    """The type that a Hugging Face model says it is; None for any other network."""
-    kind = getattr(getattr(model, "config", None), "model_type", None)
-    return kind if isinstance(kind, str) else None
+N_M = re.compile(r"([1-9][0-9]*):([1-9][0-9]*)")  # such as 2:4
+KEYS = re.compile(r"keys(?::([1-9][0-9]*))?")  # with how many tokens are in a block of keys, such as keys:16
+KEY_BLOCK = 32  # tokens, where nobody says
 
 
 def transformer_structure(
@@ -137,7 +42,7 @@ def transformer_structure(
     """The groups of the kinds in `prune`, block by block, and the geometry of all layers.
 
     example_input [1, T]: token ids; costs are counted for one window of T tokens. It may be on the meta device.
-    round_to, min_units: of neurons and single weights; heads go one by one.
+    round_to, min_units: of neurons and single weights; heads and blocks of keys go one by one.
     Raises ValueError for a model type that FAMILIES lacks, unknown kinds, or kinds that exclude each other.
     """
     kind = model_type(model)
@@ -146,7 +51,8 @@ def transformer_structure(
     _check_kinds(prune)
     family = FAMILIES[kind]
     listed = _blocks(model, family)
-    blocks = [_Block(f"{listed}.{index}", block, family) for index, block in _children(model.get_submodule(listed))]
+    children = model.get_submodule(listed).named_children()
+    blocks = [_Block(f"{listed}.{name}", block, family, place) for place, (name, block) in enumerate(children)]
     layers = _layers(model, blocks, example_input)
     groups = [
         group
@@ -171,8 +77,8 @@ def transformer_structure(
 class _Block:
     """One transformer block and the names of its parts."""
 
-    def __init__(self, name: str, module: nn.Module, family: Family) -> None:
-        self.name, self.module, self.family = name, module, family
+    def __init__(self, name: str, module: nn.Module, family: Family, place: int) -> None:
+        self.name, self.module, self.family, self.place = name, module, family, place
         self.attention = module.get_submodule(family.attention)
         self.head_dim = int(getattr(self.attention, family.head_dim))
         query = self.linear(family.projections[0])
@@ -201,6 +107,8 @@ def _groups(block: _Block, kind: str, *, tokens: int, round_to: int, min_units: 
         case "queries":
             if block.heads > block.key_heads:
                 yield _queries(block)
+        case _ if keys := KEYS.fullmatch(kind):
+            yield _keys(block, tokens=tokens, size=int(keys[1] or KEY_BLOCK))
         case "neurons":
             members = [_plain(block.of(part), "out", block.linear(part).out_features) for part in family.ffn_inputs]
             units = block.linear(family.ffn_output).in_features
@@ -255,6 +163,19 @@ def _queries(block: _Block) -> Group:
     return Group(name, "query", each, members, tuple(range(1, each + 1)), attributes)
 
 
+def _keys(block: _Block, *, tokens: int, size: int) -> Group:
+    """The blocks of keys that every block of queries sees, in an order of the layer's own."""
+    module = block.of(block.family.attention)
+    units = -(-tokens // size)
+    if units < 2:
+        raise ValueError(
+            f"structure.prune=keys:{size}: texts of {tokens} tokens are one block of keys, which leaves no choice; "
+            f"take blocks of at most {tokens - 1} tokens, such as keys:{max(1, tokens // 8)}"
+        )
+    pattern = Pattern(module, tokens, size, is_causal(block.attention), seed=block.place)
+    return Group(f"{module}.keys", "key_block", units, (), tuple(range(1, units + 1)), patterns=(pattern,))
+
+
 def _depth(name: str, skips: tuple[Skip, ...]) -> Group:
     return Group(name, "block", 1, (), (0, 1), skips=skips)
 
@@ -273,9 +194,15 @@ def _matrix(name: str, inputs: int, kind: str, round_to: int, min_units: int) ->
 
 
 def _check_kinds(prune: tuple[str, ...]) -> None:
-    unknown = [kind for kind in prune if kind not in KINDS and not N_M.fullmatch(kind)]
+    unknown = [kind for kind in prune if kind not in KINDS and not N_M.fullmatch(kind) and not KEYS.fullmatch(kind)]
     if unknown or not prune:
-        raise ValueError(f"structure.prune names {unknown}; the kinds are {list(KINDS)} and N:M, such as 2:4")
+        raise ValueError(
+            f"structure.prune names {unknown}; the kinds are {list(KINDS)}, keys:BLOCK, such as keys:16, and N:M, such "
+            "as 2:4"
+        )
+    keys = [kind for kind in prune if KEYS.fullmatch(kind)]
+    if len(keys) > 1:
+        raise ValueError(f"structure.prune={list(prune)} decides twice about the same keys; name one of {keys}")
     single = [kind for kind in prune if kind == "weights" or N_M.fullmatch(kind)]
     for kind in single:
         if N_M.fullmatch(kind):
@@ -289,10 +216,9 @@ def _check_kinds(prune: tuple[str, ...]) -> None:
         )
     if "blocks" in prune and {"attention", "ffn"} & set(prune):
         raise ValueError(f"structure.prune={list(prune)}: a block is its attention and its ffn; name blocks or those")
-    if {"heads", "queries", "attention"} <= set(prune) or {"heads", "queries", "blocks"} <= set(prune):
-        raise ValueError(
-            f"structure.prune={list(prune)}: three decisions about one layer; leave out heads, queries or the third"
-        )
+    mixing = [kind for kind in prune if kind in ("heads", "queries", "attention", "blocks") or kind in keys]
+    if len(mixing) > 2:
+        raise ValueError(f"structure.prune={list(prune)}: three decisions about one layer; leave out one of {mixing}")
 
 
 def _n_m(kind: str) -> tuple[int, int]:
@@ -359,10 +285,6 @@ def _blocks(model: nn.Module, family: Family) -> str:
         if isinstance(module, nn.ModuleList) and (name == family.blocks or name.endswith(f".{family.blocks}")):
             return name
     raise ValueError(f"this {type(model).__name__} has no list of blocks named {family.blocks!r}")
-
-
-def _children(blocks: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    return blocks.named_children()
 
 
 def _plain(layer: str, axis: str, units: int) -> Member:

@@ -60,6 +60,8 @@ class LanguageMeasures:
         if self.prompts:
             tokenizer = load_tokenizer(self.tokenizer)
             for i, prompt in enumerate(self.prompts, start=1):
+                beginning = tokenizer(prompt).input_ids[: _positions(network) // 2]  # of a model with few positions
+                prompt = tokenizer.decode(beginning, skip_special_tokens=True)
                 measures[f"sample_{i}"] = continuation(network, tokenizer, prompt, tokens=self.new_tokens)
         return measures
 

@@ -12,6 +12,7 @@ from autoprune.env.discrete import DiscreteLevels
 from autoprune.env.features import GROUP_FEATURES, features_of, group_features
 from autoprune.env.layerwise import LEAST_DENSITY, LayerwiseEnv, actions_of, densities_of, density_of
 from autoprune.env.one_shot import OneShotEnv
+from tests.language_models import causal_task
 from tests.tasks import prepared, tiny_task
 
 
@@ -212,3 +213,19 @@ def test_bad_options_are_refused() -> None:
             features=features_of(ready),
             reach=0,
         )
+
+
+def test_key_blocks_are_groups_like_any_other() -> None:
+    kinds = ("heads", "keys:4", "neurons")
+    ready = prepared(causal_task("llama"), prune=kinds, budget="macs:0.7", proxy_samples=20, batch_size=20)
+    features = features_of(ready)
+    assert np.isfinite(features).all()
+    column = {name: features[:, GROUP_FEATURES.index(name)] for name in ("granularity_key_block", "params", "macs")}
+    assert column["granularity_key_block"].tolist() == [0, 1, 0] * 3
+    keys = column["granularity_key_block"] == 1
+    assert (column["params"][keys] == 0).all()
+    assert column["macs"][keys] == pytest.approx(np.log10(1 + 2 * 32 * 16 * 16))
+    env = LayerwiseEnv(ready.structure, projector=ready.projector, evaluate=ready.objective.evaluate, features=features)
+    for action in (-1.0, 0.0, 1.0):
+        infos, *_ = episode(env, [np.array([action], np.float32)] * len(features))
+        assert infos[-1]["outcome"].cost["macs"] <= ready.projector.budget.limit

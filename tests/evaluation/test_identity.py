@@ -13,8 +13,10 @@ import torch
 from torch import nn
 
 from autoprune.evaluation.identity import identity_of
+from autoprune.structure.edit import shrink
 from autoprune.structure.graph import find_structure
 from autoprune.task.task import accuracy
+from tests.language_models import TINY
 from tests.models import PRUNABLE
 
 
@@ -44,6 +46,18 @@ def test_a_changed_weight_or_statistic_is_another_network() -> None:
         seen.add(identity_of(model))
         assert len(seen) > 1, key
     assert len(seen) == len(model.state_dict()) + 1
+
+
+def test_key_blocks_are_part_of_what_a_network_and_its_groups_are() -> None:
+    task = TINY["llama"]()
+    structures = [find_structure(task.model, task.example_input, prune=(kind,)) for kind in ("keys:4", "keys:5")]
+    assert [structure.names for structure in structures] == [structures[0].names] * 2
+    assert [structure.units.tolist() for structure in structures] == [[4, 4, 4]] * 2
+    assert identity_of(structures[0]) != identity_of(structures[1])
+    plans = [[4, 4, 4], [3, 4, 4], [4, 3, 4], [2, 4, 4]]
+    networks = [shrink(task.model, structures[0], structures[0].plan(np.array(kept)), {}) for kept in plans]
+    assert len({identity_of(network) for network in networks}) == len(plans)
+    assert identity_of(networks[0]) == identity_of(task.model)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,6 @@
+import pickle
+
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +12,7 @@ from autoprune.evaluation.repair import write_reconstruction
 from autoprune.structure.edit import masked, shrink
 from autoprune.structure.graph import find_structure
 from autoprune.task import networks
+from tests.language_models import TINY
 from tests.models import PRUNABLE, Network, random_plan, random_ranking
 
 SHIPPED = {
@@ -38,6 +42,30 @@ def ordered_equals_edited(network: Network, *, plans: int) -> None:
 
 def test_slices_equal_the_shrunk_and_the_masked_network(network: Network) -> None:
     ordered_equals_edited(network, plans=8)
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_attentions_see_the_blocks_of_their_level_whatever_was_bound_before(family: str) -> None:
+    task = TINY[family]()
+    structure = find_structure(task.model, task.example_input, prune=("keys:4", "attention"))
+    ranking = {group.name: torch.arange(group.units) for group in structure.groups}
+    ordered, inputs = OrderedNetwork(task.model, structure, ranking), task.data.search.inputs[:2]
+    keys = torch.tensor([group.granularity == "key_block" for group in structure.groups])
+    rng = torch.Generator().manual_seed(0)
+    seen = []
+    with torch.inference_mode():
+        for _ in range(6):
+            levels = torch.where(keys, *torch.randint(1, 5, (2, len(keys)), generator=rng))
+            kept = tuple(torch.where(keys, levels, torch.randint(0, 2, (len(keys),), generator=rng)).tolist())
+            small = shrink(task.model, structure, structure.plan(np.array(kept)), ranking)
+            seen.append(task.forward(ordered.at(kept), inputs))
+            assert torch.allclose(seen[-1], task.forward(small, inputs), atol=1e-5), kept
+        again = pickle.loads(pickle.dumps(ordered))  # as workers are given it, with a plan bound
+        assert torch.equal(task.forward(again.network, inputs), seen[-1])
+        for network in (ordered, again):
+            dense = task.forward(network.at(structure.dense.kept), inputs)
+            assert torch.allclose(dense, task.forward(task.model, inputs), atol=1e-5)
+            assert not any(module._forward_pre_hooks for module in network.network.modules())
 
 
 @pytest.mark.slow

@@ -4,17 +4,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from autoprune.export.network import load_network, load_run, network_bytes, save_network
+from autoprune.export.patterns import described
 from autoprune.structure.edit import Ranking, shrink
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Structure
 from autoprune.task import networks
 from autoprune.task.task import Architecture
+from tests.language_models import causal_task
 from tests.models import PRUNABLE
 
 DIGITS = Architecture("autoprune.task.networks.digits_net", {"width": 8})
@@ -250,8 +253,8 @@ def test_a_broken_record_is_refused(saved: Path, content: str) -> None:
 
 
 def test_another_schema_is_refused(saved: Path) -> None:
-    edit(saved, lambda record: record.update(schema=2))
-    with pytest.raises(ValueError, match=r"schema 2.*reads schema 1"):
+    edit(saved, lambda record: record.update(schema=3))
+    with pytest.raises(ValueError, match=r"schema 3.*reads schema 1 and 2"):
         load_network(saved)
 
 
@@ -294,3 +297,49 @@ def test_half_a_network_is_refused(saved: Path, missing: str) -> None:
     (saved / missing).unlink()
     with pytest.raises(FileNotFoundError, match=rf"{missing} does not exist"):
         load_run(saved.parent)
+
+
+@pytest.fixture
+def narrowed(tmp_path: Path) -> Path:
+    """A saved network whose attentions see fewer blocks of keys."""
+    task = causal_task("llama")
+    structure = find_structure(task.model, task.example_input, prune=("keys:4",))
+    small = shrink(task.model, structure, structure.plan(np.array([4, 2, 1])), {})
+    save_network(small, tmp_path, architecture=task.architecture)
+    return tmp_path
+
+
+def test_key_blocks_are_saved_and_loaded(narrowed: Path) -> None:
+    record = json.loads((narrowed / "network.json").read_text())
+    assert record["schema"] == 2, "readers that do not know patterns refuse it"
+    assert [(entry["module"], entry["seed"], entry["kept"]) for entry in record["patterns"]] == [
+        ("model.layers.1.self_attn", 1, 2),
+        ("model.layers.2.self_attn", 2, 1),
+    ]
+    assert described(load_network(narrowed)) == record["patterns"]
+
+
+def test_networks_without_key_blocks_are_written_as_before(saved: Path) -> None:
+    record = json.loads((saved / "network.json").read_text())
+    assert (record["schema"], "patterns" in record) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"module": "model.layers.9.self_attn"}, "needs a module that is there"),
+        ({"module": "model.layers.1.mlp"}, "LlamaMLP is no attention module"),
+        ({"seed": -1}, "a seed of at least 0"),
+        ({"kept": 5}, "keeps 1 to 4 key blocks, got 5"),
+        ({"kept": "2"}, r"a pattern of key blocks is .*kept \(int\)"),
+        ({"kept": True}, "a pattern of key blocks is"),
+        ({"tokens": 10**9}, "more than the 32 positions of the network"),
+        ({"block": 0}, "must be at least 1"),
+        ({"causal": False}, "is causal, and the mask shows it the future"),
+        ({"colour": "red"}, "a pattern of key blocks is"),
+    ],
+)
+def test_altered_key_blocks_are_refused(narrowed: Path, changes: dict[str, Any], message: str) -> None:
+    edit(narrowed, lambda record: record["patterns"][0].update(changes))
+    with pytest.raises(ValueError, match=rf"(?s)network\.json does not fit a .*{message}"):
+        load_network(narrowed)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from autoprune.importance.activation import activation
 from autoprune.importance.activation_norm import activation_norm
-from autoprune.importance.criterion import Importance
+from autoprune.importance.criterion import Importance, rank
 from autoprune.importance.depth import block_influence
 from autoprune.importance.fpgm import fpgm
 from autoprune.importance.magnitude import magnitude
@@ -203,3 +203,18 @@ def test_networks_without_depth_groups_are_not_run() -> None:
         raise AssertionError("it ran")
 
     assert block_influence(task.model, structure, task.data.calibration, forward=forward) == {}
+
+
+@pytest.mark.parametrize("name", [*CRITERIA, "random"])
+def test_key_blocks_keep_the_order_of_their_pattern(name: str) -> None:
+    task = TINY["llama"]()
+    structure = structure_of(task, "heads", "keys:4", "neurons")
+    criterion, generator = {**CRITERIA, "random": random}[name], torch.Generator().manual_seed(0)
+    scores = criterion(
+        task.model, structure, task.data.calibration, loss=task.loss, forward=task.forward, generator=generator
+    )
+    ranking = rank(scores, structure, criterion=name)
+    for group in structure.groups:
+        if group.patterns:
+            assert ranking[group.name].tolist() == [0, 1, 2, 3]
+            assert scores[group.name].tolist() == [1.0, 0.75, 0.5, 0.25]

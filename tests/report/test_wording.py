@@ -1,9 +1,13 @@
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from autoprune.report import wording
 from autoprune.report.contents import read_contents
+from autoprune.report.page import render
+from autoprune.report.terminal import print_result
 from autoprune.runs import RunFolder
 from tests.report.synthetic import write_run
 
@@ -89,3 +93,20 @@ def test_an_unfinished_run_says_how_far_it_came(tmp_path: Path) -> None:
     )
     (run.path / "history.jsonl").unlink()
     assert headline(run) == "This run has not finished: 0 evaluations are here, and no plan inside the budget yet"
+
+
+def test_fewer_key_blocks_are_said_to_need_a_kernel(run: RunFolder) -> None:
+    assert wording.without_kernel(read_contents(run)) == ""
+    structure, result = run.read_json("structure.json"), run.read_json("result.json")
+    structure["groups"].append({"name": "attention.keys", "granularity": "key_block", "units": 8, "layers": []})
+    run.write_json("structure.json", structure)
+    for name, network in result["networks"].items():
+        network["plan"]["attention.keys"] = {"units": 8, "kept": 3 if name == "searched" else 8}
+    run.write_json("result.json", result)
+    note = wording.without_kernel(read_contents(run))
+    assert "(searched)" in note
+    assert "no speedup here without such a kernel" in note
+    assert note in render(read_contents(run))
+    console = Console(file=io.StringIO(), width=400)
+    print_result(run, console)
+    assert note in console.file.getvalue()  # type: ignore[attr-defined]

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from autoprune.structure.block_sparse import KeyBlocks, install, key_block_order, sparse_attention
+from autoprune.structure.block_sparse import (
+    KeyBlocks,
+    install,
+    install_pattern,
+    is_causal,
+    key_block_order,
+    patterns_of,
+    sparse_attention,
+)
+from autoprune.structure.groups import Pattern
 
 transformers = pytest.importorskip("transformers")
 
@@ -254,6 +263,46 @@ def test_a_text_that_is_too_long_is_refused() -> None:
         pytest.raises(ValueError, match="40 tokens, and the sparse attent"),
     ):
         _hidden(model, _tokens())
+
+
+@pytest.mark.parametrize("name", [*DECODERS, *ENCODERS])
+def test_who_is_causal_says_so(name: str) -> None:
+    assert is_causal(_attention(_model(name))) == (name in DECODERS)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_a_causal_pattern_goes_on_in_longer_texts(name: str) -> None:
+    short, long = _model(name), _model(name)
+    for model, tokens in ((short, 12), (long, TOKENS)):
+        install_pattern(_attention(model), Pattern("", tokens, BLOCK, True, 3), 2)
+    assert torch.allclose(_hidden(short, _tokens()[:, :12]), _hidden(long, _tokens()[:, :12]), atol=1e-6)
+    assert torch.allclose(_hidden(short, _tokens()), _hidden(long, _tokens()), atol=1e-6)
+
+
+def test_the_pattern_of_an_encoder_ends_with_its_tokens() -> None:
+    model = _model("bert")
+    install_pattern(_attention(model), Pattern("", TOKENS - 1, BLOCK, False, 0), 2)
+    with pytest.raises(ValueError, match="the text has 40 tokens, and the sparse attention is for 39"):
+        _hidden(model, _tokens())
+
+
+def test_installed_patterns_are_found_by_name() -> None:
+    model, pattern = _model("llama"), Pattern("elsewhere", TOKENS, BLOCK, True, 1)
+    assert patterns_of(model) == []
+    handle = install_pattern(model.get_submodule("layers.1.self_attn"), pattern, 3)
+    assert patterns_of(model) == [(Pattern("layers.1.self_attn", TOKENS, BLOCK, True, 1), 3)]
+    handle.remove()
+    assert patterns_of(model) == []
+    with (
+        sparse_attention(_attention(model), _pattern("llama").allowed(2)),
+        pytest.raises(ValueError, match=r"layers\.0\.self_attn has a mask of no pattern"),
+    ):
+        patterns_of(model)
+
+
+def test_patterns_for_more_tokens_than_there_are_positions_are_refused() -> None:
+    with pytest.raises(ValueError, match="a pattern for 65 tokens is for more than the 64 positions"):
+        install_pattern(_attention(_model("bert")), Pattern("", 65, BLOCK, False, 0), 2)
 
 
 def _model(name: str, implementation: str = "sdpa", *, causal_lm: bool = False) -> nn.Module:

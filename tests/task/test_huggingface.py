@@ -12,7 +12,7 @@ import torch
 from autoprune.evaluation.identity import identity_of
 from autoprune.evaluation.workers.shared import share
 from autoprune.export.builder import build_dense
-from autoprune.structure.transformer import FAMILIES
+from autoprune.structure.families import FAMILIES
 from autoprune.task.corpora import kjv_is_installed
 from autoprune.task.folders import MINILM, SMOLLM2
 from autoprune.task.huggingface import SUPPORTED, hf_causal_lm, hf_encoder, minilm, smollm2

@@ -1,0 +1,52 @@
+"""What an ordered network binds to a plan beside tensors: what modules know, what stands in for them, what they see."""
+
+from collections.abc import Mapping
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from autoprune.evaluation.axes import Kept
+from autoprune.structure.block_sparse import install_pattern
+from autoprune.structure.groups import Group, Pattern
+from autoprune.structure.skipped import Skipped
+
+
+class BoundModules:
+    """What modules know of a group's kept units, and those that are passed over when it keeps none."""
+
+    def __init__(self, layers: Mapping[str, nn.Module], group: Group, index: int) -> None:
+        self.group = index
+        self.attributes = [(layers[known.module], known) for known in group.attributes]
+        self.skips = [
+            # a forward of the module's own is that of hooks which move tensors between devices
+            (layers[skip.module], Skipped(skip.returns), layers[skip.module].__dict__.get("forward"))
+            for skip in group.skips
+        ]
+
+    def bind(self, kept: Kept) -> None:
+        for module, known in self.attributes:
+            module.__dict__[known.name] = known.per_unit * kept[self.group]
+        for module, stand_in, own in self.skips:
+            wanted = stand_in if kept[self.group] == 0 else own
+            if wanted is not None:
+                module.__dict__["forward"] = wanted
+            else:
+                module.__dict__.pop("forward", None)
+
+
+class BoundMask:
+    """Shows an attention the blocks of keys of its level, where that is another one than before; all without a mask."""
+
+    def __init__(self, attention: nn.Module, pattern: Pattern, group: int, units: int) -> None:
+        self.attention, self.pattern, self.group, self.units = attention, pattern, group, units
+        self.bound = units
+        self.installed: RemovableHandle | None = None
+
+    def bind(self, kept: Kept) -> None:
+        level = kept[self.group]
+        if level == self.bound:
+            return
+        if self.installed is not None:
+            self.installed.remove()
+        self.installed = install_pattern(self.attention, self.pattern, level) if level < self.units else None
+        self.bound = level

@@ -1,0 +1,106 @@
+"""Where each type of transformer keeps its parts, by the names of its modules."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from autoprune.structure.groups import Returns
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Where the parts of a model type are; names are within a block.
+
+    blocks: how the name of the list of blocks ends. attention: the module whose `head_dim` attribute (named by
+    head_dim) says how wide a head is. projections: query, key and value, or one that holds all three.
+    skip_attention, skip_ffn: what stands in for the modules of a sublayer that is passed over, norms included.
+    ratio: attribute of the attention that says how many query heads share a key head. sizes: its other attributes that
+    follow the number of heads; per_unit "head" counts heads, "width" their features.
+    """
+
+    blocks: str
+    attention: str
+    head_dim: str
+    projections: tuple[str, ...]
+    attention_output: str
+    ffn: str
+    ffn_inputs: tuple[str, ...]
+    ffn_output: str
+    skip_attention: tuple[tuple[str, Returns], ...]
+    skip_ffn: tuple[tuple[str, Returns], ...]
+    ratio: str | None = None
+    sizes: tuple[tuple[str, str], ...] = ()
+
+
+LLAMA = Family(
+    blocks="layers",
+    attention="self_attn",
+    head_dim="head_dim",
+    projections=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    attention_output="self_attn.o_proj",
+    ffn="mlp",
+    ffn_inputs=("mlp.gate_proj", "mlp.up_proj"),
+    ffn_output="mlp.down_proj",
+    skip_attention=(("input_layernorm", "input"), ("self_attn", "zeros, None")),
+    skip_ffn=(("post_attention_layernorm", "input"), ("mlp", "zeros")),
+    ratio="num_key_value_groups",
+)
+GPT2 = Family(
+    blocks="h",
+    attention="attn",
+    head_dim="head_dim",
+    projections=("attn.c_attn",),
+    attention_output="attn.c_proj",
+    ffn="mlp",
+    ffn_inputs=("mlp.c_fc",),
+    ffn_output="mlp.c_proj",
+    skip_attention=(("ln_1", "input"), ("attn", "zeros, None")),
+    skip_ffn=(("ln_2", "input"), ("mlp", "zeros")),
+    sizes=(("num_heads", "head"), ("split_size", "width")),
+)
+BERT = Family(
+    blocks="encoder.layer",
+    attention="attention.self",
+    head_dim="attention_head_size",
+    projections=("attention.self.query", "attention.self.key", "attention.self.value"),
+    attention_output="attention.output.dense",
+    ffn="intermediate",
+    ffn_inputs=("intermediate.dense",),
+    ffn_output="output.dense",
+    skip_attention=(("attention", "input, None"),),
+    skip_ffn=(("intermediate", "input"), ("output", "second")),
+    sizes=(("num_attention_heads", "head"), ("all_head_size", "width")),
+)
+DISTILBERT = Family(
+    blocks="transformer.layer",
+    attention="attention",
+    head_dim="attention_head_size",
+    projections=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+    attention_output="attention.out_lin",
+    ffn="ffn",
+    ffn_inputs=("ffn.lin1",),
+    ffn_output="ffn.lin2",
+    skip_attention=(("attention", "zeros, None"), ("sa_layer_norm", "input")),
+    skip_ffn=(("ffn", "zeros"), ("output_layer_norm", "input")),
+    sizes=(("n_heads", "head"),),
+)
+FAMILIES: Mapping[str, Family] = {
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3"), LLAMA),
+    "gpt2": GPT2,
+    **dict.fromkeys(("bert", "roberta"), BERT),
+    "distilbert": DISTILBERT,
+}
+
+
+SIZES = tuple(
+    dict.fromkeys(
+        name for family in FAMILIES.values() for name in (family.ratio, *(size for size, _ in family.sizes)) if name
+    )
+)  # attributes of attentions that follow the number of their heads
+
+
+def model_type(model: nn.Module) -> str | None:
+    """The type that a Hugging Face model says it is; None for any other network."""
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    return kind if isinstance(kind, str) else None
