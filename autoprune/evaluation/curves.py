@@ -35,7 +35,7 @@ def curve_plans(structure: Structure) -> dict[str, list[PruningPlan]]:
     densities = next((where for most, where in DENSITIES if len(structure.groups) <= most), ELSE)
     for index, group in enumerate(structure.groups):
         levels = np.array(group.levels[:-1])
-        chosen = sorted({int(levels[np.abs(levels - d * group.units).argmin()]) for d in densities})
+        chosen = sorted({int(levels[np.abs(levels - d * group.units).argmin()]) for d in densities if len(levels)})
         plans[group.name] = []
         for kept in chosen:
             whole = structure.units

@@ -6,20 +6,17 @@ that race, and who leaves it early cannot succeed it.
 """
 
 from collections.abc import Collection
-from typing import Literal
 
 import numpy as np
 
 from autoprune.cost.projection import Projector
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
-from autoprune.search import sensitivity
 from autoprune.search.problem import Problem, best_plan
-from autoprune.search.uniform import uniform_plan
+from autoprune.search.start import Start, first_plan
 from autoprune.structure.groups import IntArray
 
 Kept = tuple[int, ...]
-Start = Literal["uniform", "sensitivity"]
 ATTEMPTS = 20  # to come from a plan that was asked for already to one that was not
 
 
@@ -35,7 +32,7 @@ def search(
     _check(start, offspring, switches)
     switch = Switch(problem.projector, step)
     try:
-        first = _first(problem, start, rng)
+        first = first_plan(problem, start=start, rng=rng)
         known = {first.kept}
         while True:
             elite = first if problem.objective.best is None else problem.objective.best.plan
@@ -119,14 +116,6 @@ def _mutated(
             break
         kept = switch(kept, rng)
     return switch.projector.fill(kept, kept + rng.random(len(kept)))
-
-
-def _first(problem: Problem, start: Start, rng: np.random.Generator) -> PruningPlan:
-    if start == "sensitivity":
-        return sensitivity.search(problem, rng=rng)
-    plan = uniform_plan(problem.structure, problem.projector)
-    problem.objective.evaluate([plan])
-    return plan
 
 
 def _check(start: str, offspring: int, switches: int) -> None:

@@ -20,7 +20,7 @@ from autoprune.env.one_shot import OneShotEnv
 from autoprune.plan import PruningPlan
 from autoprune.search import sensitivity
 from autoprune.search.problem import Problem, best_plan
-from autoprune.search.uniform import uniform_plan
+from autoprune.search.start import first_plan
 
 Mode = Literal["layerwise", "one_shot"]
 Prior = Literal["none", "uniform", "sensitivity"]
@@ -121,11 +121,7 @@ def _batch(mode: Mode, parts: Mapping[str, Any], episodes: int) -> VectorEnv:
 def _prior_kept(problem: Problem, prior: Prior, rng: np.random.Generator) -> FloatArray | None:
     if prior == "none":
         return None
-    if prior == "sensitivity":
-        return np.array(sensitivity.search(problem, rng=rng).kept, np.float64)
-    plan = uniform_plan(problem.structure, problem.projector)
-    problem.objective.evaluate([plan])
-    return np.array(plan.kept, np.float64)
+    return np.array(first_plan(problem, start=prior, rng=rng).kept, np.float64)
 
 
 def _check(

@@ -1,0 +1,44 @@
+"""Simulated annealing (Kirkpatrick et al., Science 1983): level switches, of which worse ones are taken at first."""
+
+import math
+
+import numpy as np
+
+from autoprune.evaluation.metered import EvaluationsSpent
+from autoprune.plan import PruningPlan
+from autoprune.search.evolution import Switch
+from autoprune.search.near import neighbour
+from autoprune.search.problem import Problem, best_plan
+from autoprune.search.start import Start, first_plan
+
+
+def search(
+    problem: Problem, *, rng: np.random.Generator, start: Start, step: float, first: float, last: float
+) -> PruningPlan:
+    """The best plan of a walk of level switches (evolution.Switch) as long as there are evaluations.
+
+    start: where it begins; a sensitivity plan's evaluations are charged. step: the share of a group's units that
+    changes hands. first, last: how likely a switch is taken that is worse by as much as worse ones were on average, at
+    the start and at the end, in (0, 1); in between it falls geometrically. So the temperature has the reward's unit
+    whatever that is.
+    """
+    if not 0 < last <= first < 1:
+        raise ValueError(f"agent.first and agent.last must be 0 < last ≤ first < 1, got first={first} and last={last}")
+    switch = Switch(problem.projector, step)
+    try:
+        plan, best = first_plan(problem, start=start, rng=rng), problem.objective.best
+        here = np.array(plan.kept if best is None else best.plan.kept, np.int64)
+        reward = -math.inf if best is None else best.reward
+        losses: list[float] = []
+        steps = max(1, problem.objective.left - 1)
+        while True:
+            likely = first * (last / first) ** ((steps + 1 - problem.objective.left) / steps)
+            there = neighbour(here, switch, rng)
+            outcome = problem.objective.evaluate([problem.structure.plan(there)])[0]
+            lost = reward - outcome.reward
+            if lost > 0:
+                losses.append(lost)
+            if lost <= 0 or rng.random() < likely ** (lost / float(np.mean(losses))):
+                here, reward = there, outcome.reward
+    except EvaluationsSpent:
+        return best_plan(problem)

@@ -1,0 +1,53 @@
+"""CMA-ES (Hansen, arXiv 1604.00772) over the logarithms of densities, by the `cmaes` package."""
+
+import numpy as np
+
+from autoprune.cost.model import FloatArray
+from autoprune.cost.projection import WIDEST_GROUP, Projector
+from autoprune.evaluation.metered import EvaluationsSpent
+from autoprune.plan import PruningPlan
+from autoprune.search.near import central_wish
+from autoprune.search.problem import Problem, best_plan
+from autoprune.search.start import Start, first_plan
+from autoprune.structure.groups import IntArray
+
+
+def search(
+    problem: Problem, *, rng: np.random.Generator, start: Start, sigma: float, population: int | None
+) -> PruningPlan:
+    """The best plan of as many generations as there are evaluations; a generation is one batch for the objective.
+
+    start: the first mean; a sensitivity plan's evaluations are charged. sigma: of log-densities, at first. population:
+    of a generation; None is 4 + 3 ln groups. After a generation without a new plan, or where the package says that it
+    has converged, it begins anew around the best plan.
+    Raises ImportError without the extra `search`, before anything is paid for.
+    """
+    try:
+        from cmaes import CMA
+    except ImportError as error:
+        raise ImportError("agent=cmaes needs the extra `search`: pip install 'autoprune[search]'") from error
+    if not sigma > 0:
+        raise ValueError(f"agent.sigma is the first spread of log-densities, above 0; got {sigma}")
+    if population is not None and population < 4:
+        raise ValueError(f"agent.population must be at least 4, or null for 4 + 3 ln groups; got {population}")
+    projector, known = problem.projector, set[PruningPlan]()
+    try:
+        kept = np.array(first_plan(problem, start=start, rng=rng).kept, np.int64)
+        while True:
+            mean, seed = np.log(central_wish(projector, kept)), int(rng.integers(2**31))
+            optimizer, fresh = CMA(mean=mean, sigma=sigma, population_size=population, seed=seed), True
+            while fresh and not optimizer.should_stop():
+                points = [optimizer.ask() for _ in range(optimizer.population_size)]
+                plans = [problem.structure.plan(_projected(projector, point)) for point in points]
+                fresh = not known.issuperset(plans)
+                known.update(plans)
+                outcomes = problem.objective.evaluate(plans)
+                optimizer.tell([(point, -outcome.reward) for point, outcome in zip(points, outcomes, strict=True)])
+            kept = np.array(best_plan(problem).kept, np.int64)
+    except EvaluationsSpent:
+        return best_plan(problem)
+
+
+def _projected(projector: Projector, logarithms: FloatArray) -> IntArray:
+    """The filled plan of densities whose logarithms may be any, [groups] → kept [groups]."""
+    return projector.project(np.exp(np.maximum(logarithms - logarithms.max(), -np.log(WIDEST_GROUP))))

@@ -1,0 +1,82 @@
+"""LeGR, learned global ranking (arXiv 1904.12368): a scale and a shift per group, under which units are ranked."""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.cost.model import FloatArray
+from autoprune.evaluation.metered import EvaluationsSpent
+from autoprune.plan import PruningPlan
+from autoprune.search.global_ranking import best_units, unit_scores
+from autoprune.search.problem import Problem, best_plan
+
+FADES = 1.25  # searches, after which steps would be 0, as in the published code
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lines:
+    """scale [groups], above 0, and shift [groups]: units are ranked by scale · score + shift."""
+
+    scale: FloatArray
+    shift: FloatArray
+
+
+def search(
+    problem: Problem, *, rng: np.random.Generator, population: int, sample: int, share: float, sigma: float
+) -> PruningPlan:
+    """The best plan of regularised evolution over lines; the first is the global ranking by the group's mean score.
+
+    population: so many lines are drawn at random first, and are alive after that; the oldest makes room. sample: so
+    many of them are drawn, and the best of these is the parent. share: of the groups, whose lines a child changes.
+    sigma: of the logarithms of scales; shifts are as far apart as the group's scores.
+    """
+    _check(population, sample, share, sigma)
+    scores = unit_scores(problem, scale="mean")
+    spread, evaluations = _spread(scores), problem.objective.left
+    alive: deque[tuple[float, Lines]] = deque(maxlen=population)
+    lines, number = Lines(np.ones(len(scores)), np.zeros(len(scores))), 0
+    same, everywhere = lines, np.ones(len(scores), bool)
+    try:
+        while True:
+            ranked = [scale * v + shift for v, scale, shift in zip(scores, lines.scale, lines.shift, strict=True)]
+            plan = problem.structure.plan(best_units(problem.projector, ranked))
+            alive.append((problem.objective.evaluate([plan])[0].reward, lines))
+            number += 1
+            if number < population:
+                lines = _changed(same, where=everywhere, sigma=sigma, spread=spread, rng=rng)
+                continue
+            parent = max((alive[int(i)] for i in rng.integers(population, size=sample)), key=lambda one: one[0])[1]
+            where = np.zeros(len(scores), bool)
+            where[rng.choice(len(scores), max(1, int(share * len(scores))), replace=False)] = True
+            fading = 1 - number / (FADES * evaluations)
+            lines = _changed(parent, where=where, sigma=sigma * fading, spread=spread, rng=rng)
+    except EvaluationsSpent:
+        return best_plan(problem)
+
+
+def _changed(
+    lines: Lines, *, where: NDArray[np.bool_], sigma: float, spread: FloatArray, rng: np.random.Generator
+) -> Lines:
+    return Lines(
+        lines.scale * np.where(where, np.exp(rng.normal(0, sigma, len(spread))), 1.0),
+        lines.shift + np.where(where, rng.normal(0, 1, len(spread)) * spread, 0.0),
+    )
+
+
+def _spread(scores: list[FloatArray]) -> FloatArray:
+    """The standard deviation of every group's scores, of groups of one unit that of all such: [groups]."""
+    alone = [float(values[0]) for values in scores if len(values) == 1]
+    return np.array([np.std(alone) if len(values) == 1 else np.std(values) for values in scores])
+
+
+def _check(population: int, sample: int, share: float, sigma: float) -> None:
+    if population < 2:
+        raise ValueError(f"agent.population must be at least 2, got {population}")
+    if sample < 1:
+        raise ValueError(f"agent.sample must be at least 1 of the population, got {sample}")
+    if not 0 < share <= 1:
+        raise ValueError(f"agent.share is a share of the groups, in (0, 1]; got {share}")
+    if not sigma > 0:
+        raise ValueError(f"agent.sigma is the spread of the logarithms of scales, above 0; got {sigma}")

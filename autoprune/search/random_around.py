@@ -1,0 +1,33 @@
+"""Random plans around the sensitivity plan: the control that whatever learns has to beat."""
+
+import numpy as np
+
+from autoprune.evaluation.metered import EvaluationsSpent
+from autoprune.plan import PruningPlan
+from autoprune.search.near import DRAWS, central_wish
+from autoprune.search.problem import Problem, best_plan
+from autoprune.search.start import Start, first_plan
+
+
+def search(problem: Problem, *, rng: np.random.Generator, start: Start, sigma: float) -> PruningPlan:
+    """The best of the start and of plans with Gaussian noise on its log-densities, as many as evaluations are left.
+
+    start: the centre; a sensitivity plan's evaluations are charged. sigma: of log-densities (near.central_wish). No
+    plan is asked for twice, unless DRAWS draws find none.
+    """
+    if not sigma > 0:
+        raise ValueError(f"agent.sigma is the spread of log-densities, above 0; got {sigma}")
+    structure = problem.structure
+    try:
+        centre = np.array(first_plan(problem, start=start, rng=rng).kept, np.int64)
+        wish = central_wish(problem.projector, centre)
+        known = {tuple(centre.tolist())}
+        while True:
+            for _ in range(DRAWS):
+                kept = problem.projector.project(wish * np.exp(rng.normal(0, sigma, len(wish))))
+                if tuple(kept.tolist()) not in known:
+                    break
+            known.add(tuple(kept.tolist()))
+            problem.objective.evaluate([structure.plan(kept)])
+    except EvaluationsSpent:
+        return best_plan(problem)

@@ -1,0 +1,65 @@
+"""SPDY (arXiv 2201.13096): a search over coefficients that rescale the single-group curves.
+
+Each set of coefficients is one plan, by the dynamic program, so every plan is inside the budget. Coefficients of 1 are
+the sensitivity plan, where the search begins.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from autoprune.cost.model import FloatArray
+from autoprune.evaluation.curves import Curve, single_group_curves
+from autoprune.evaluation.metered import EvaluationsSpent
+from autoprune.plan import PruningPlan
+from autoprune.search.near import DRAWS
+from autoprune.search.problem import Problem, best_plan
+from autoprune.search.sensitivity import price, sensitivity_plan
+
+
+def search(problem: Problem, *, rng: np.random.Generator, sigma: float, share: float) -> PruningPlan:
+    """The best plan of a local search that draws some of the best plan's log-coefficients anew, again and again.
+
+    sigma: of log-coefficients around 0. share: of the groups, whose coefficients are drawn anew at first; it shrinks to
+    one group at the end. The curves' evaluations are charged.
+    """
+    if not sigma > 0:
+        raise ValueError(f"agent.sigma is the spread of log-coefficients, above 0; got {sigma}")
+    if not 0 < share <= 1:
+        raise ValueError(f"agent.share is a share of the groups, in (0, 1]; got {share}")
+    price(problem)
+    curves = single_group_curves(problem.structure, lambda plans: problem.objective.evaluate(plans, phase="curves"))
+    best, highest, known = np.zeros(len(curves)), -math.inf, set[PruningPlan]()
+    candidate, plan, tries = best, rescaled_plan(problem, curves, best), problem.objective.left
+    try:
+        while True:
+            known.add(plan)
+            outcome = problem.objective.evaluate([plan])[0]
+            if outcome.reward > highest:
+                best, highest = candidate, outcome.reward
+            many = max(1, math.ceil(share * len(best) * problem.objective.left / tries))
+            for _ in range(DRAWS):
+                candidate = _redrawn(best, many, sigma, rng)
+                plan = rescaled_plan(problem, curves, candidate)
+                if plan not in known:
+                    break
+    except EvaluationsSpent:
+        return best_plan(problem)
+
+
+def rescaled_plan(problem: Problem, curves: Mapping[str, Curve], logarithms: FloatArray) -> PruningPlan:
+    """The dynamic program's plan once every group's losses are multiplied by exp(logarithms) [groups]."""
+    rescaled = {
+        name: replace(curve, loss=tuple(factor * loss for loss in curve.loss))
+        for (name, curve), factor in zip(curves.items(), np.exp(logarithms).tolist(), strict=True)
+    }
+    return sensitivity_plan(problem.structure, problem.projector, rescaled)
+
+
+def _redrawn(logarithms: FloatArray, many: int, sigma: float, rng: np.random.Generator) -> FloatArray:
+    """Another [groups], with so many of them drawn anew."""
+    redrawn = logarithms.copy()
+    redrawn[rng.choice(len(redrawn), many, replace=False)] = rng.normal(0, sigma, many)
+    return redrawn

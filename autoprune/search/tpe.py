@@ -1,0 +1,64 @@
+"""The tree-structured Parzen estimator (Bergstra et al., NIPS 2011) over densities, by Optuna."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+import numpy as np
+
+from autoprune.evaluation.metered import EvaluationsSpent
+from autoprune.plan import PruningPlan
+from autoprune.search.near import central_wish
+from autoprune.search.problem import Problem, best_plan
+
+
+def search(problem: Problem, *, rng: np.random.Generator, least_density: float, random: int) -> PruningPlan:
+    """The best of as many plans as there are evaluations; the densities of the first `random` are drawn at random.
+
+    It models the densities that it wished for, which ranks plans better than those that the projection made of them.
+    least_density: of wishes. Raises ImportError without the extra `search`, before anything is paid for.
+    """
+    optuna = _optuna()
+    if not 0 < least_density < 1:
+        raise ValueError(f"agent.least_density must be in (0, 1), got {least_density}")
+    if random < 1:
+        raise ValueError(f"agent.random must be at least 1 plan, got {random}")
+    structure, projector = problem.structure, problem.projector
+    highest = central_wish(projector, structure.units)
+    ranges = {
+        name: optuna.distributions.UniformDistribution(least_density, most)
+        for name, most in zip(structure.names, highest.tolist(), strict=True)
+    }
+    with _told_nothing(optuna):
+        sampler = optuna.samplers.TPESampler(seed=int(rng.integers(2**31)), n_startup_trials=random)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+    try:
+        while True:
+            trial = study.ask(ranges)
+            kept = projector.project(np.array([trial.params[name] for name in structure.names]))
+            outcome = problem.objective.evaluate([structure.plan(kept)])[0]
+            study.tell(trial, outcome.reward)
+    except EvaluationsSpent:
+        return best_plan(problem)
+
+
+def _optuna() -> ModuleType:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Deprecated API features")  # of SQLAlchemy, which is imported only
+            import optuna
+    except ImportError as error:
+        raise ImportError("agent=tpe needs the extra `search`: pip install 'autoprune[search]'") from error
+    return optuna
+
+
+@contextmanager
+def _told_nothing(optuna: ModuleType) -> Iterator[None]:
+    """Optuna announces every study on standard error."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
