@@ -93,7 +93,7 @@ def test_a_run_killed_at_random_moments_ends_as_one_left_alone(agent: list[str],
     finish(alone, *SETTINGS, *agent, "tracking=none")
     rng = random.Random(0)
     moments = [("history.jsonl", n) for n in sorted(rng.sample(range(1, 75), 4))] + [
-        ("recover.jsonl", rng.randint(1, 9))
+        ("recover.jsonl", rng.randint(1, 4))  # the lines of one plan: what equals a baseline is not recovered twice
     ]
     survived: dict[str, int] = {}
     for number, (file, lines) in enumerate(moments):

@@ -44,12 +44,17 @@ class Moments:
         quota = self.wanted * self.passed // self.total - self.drawn
         if not quota:
             return
-        self.drawn += quota
         index = torch.randperm(here, generator=generator)[:quota].sort().values.to(patches.device)
-        rows = patches[torch.unravel_index(index, positions)].reshape(quota, *self.first.shape).to(self.dtype)
+        rows = patches[torch.unravel_index(index, positions)].reshape(quota, *self.first.shape)
+        self.take(rows)
+
+    def take(self, rows: Tensor) -> None:
+        """Adds rows [rows, convolution groups, columns]."""
+        self.drawn += len(rows)
+        rows = rows.to(self.dtype)
         if self.shift is None:
             self.shift = rows.mean(dim=0) if self.dtype == torch.float32 else torch.zeros_like(rows[0])
-        rows = rows.sub_(self.shift).transpose(0, 1)
+        rows = (rows - self.shift).transpose(0, 1)
         add_products(self.second, rows)
         self.first += rows.sum(dim=1)
 

@@ -45,13 +45,8 @@ class Layer:
         return torch.linalg.lstsq(read, self.outputs, driver=driver)
 
     def gram(self) -> tuple[Tensor, Tensor]:
-        moments, doubles = (
-            Moments(self.module, total=len(self.columns), wanted=len(self.columns)),
-            self.columns.double(),
-        )
-        moments.second.baddbmm_(doubles[None].mT, doubles[None])
-        moments.first += doubles.sum(dim=0)
-        moments.passed = moments.drawn = len(doubles)
+        moments = Moments(self.module, total=len(self.columns), wanted=len(self.columns))
+        moments.take(self.columns[:, None])
         return moments.gram(self.name, centred=False, ridge=RIDGE)
 
     def all_widths(self, found: tuple[Tensor, Tensor]) -> None:
