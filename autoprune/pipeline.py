@@ -18,7 +18,7 @@ from autoprune.evaluation.judge import Judge, outputs_of
 from autoprune.evaluation.metered import MeteredObjective
 from autoprune.evaluation.prepare import Prepared
 from autoprune.export.latency import measure_latency
-from autoprune.export.network import load_network, network_bytes, save_network
+from autoprune.export.network import TOKENIZER_FOLDER, load_network, network_bytes, save_network
 from autoprune.export.onnx import export_onnx
 from autoprune.plan import PruningPlan
 from autoprune.records import Ledgers, Recorder, describe_budget, describe_curves, describe_structure, shown
@@ -33,7 +33,6 @@ from autoprune.task.weights import load_weights, save_weights
 from autoprune.tracking import Tracker
 
 SAMPLES = 20  # that a network is compared on with its copy from the disk
-TOKENIZER = "tokenizer"  # where in a saved network's folder the tokenizer lies
 SEARCHED, UNIFORM, SENSITIVITY, DENSE = "searched", "uniform", "sensitivity", "dense"
 
 
@@ -191,7 +190,7 @@ class Job:
         save_network(network, folder, architecture=task.architecture)
         if task.tokenizer is not None:
             weights = shutil.ignore_patterns("*.safetensors", "*.gguf", "*.bin")
-            shutil.copytree(task.tokenizer, folder / TOKENIZER, ignore=weights, dirs_exist_ok=True)
+            shutil.copytree(task.tokenizer, folder / TOKENIZER_FOLDER, ignore=weights, dirs_exist_ok=True)
         samples = task.data.calibration.inputs[:SAMPLES]
         expected = outputs_of(network, samples, task.forward)
         reloaded = outputs_of(load_network(folder, model=task.model), samples, task.forward)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Self
 
 USAGE = 'usage: autoprune generate RUN "prompt" [tokens=40] [dense=true]'
-TOKENIZER_FOLDER = "tokenizer"  # within the folder of a run's network
 
 
 def generate(arguments: Sequence[str]) -> None:
@@ -22,7 +21,7 @@ def generate(arguments: Sequence[str]) -> None:
 
 def tokenizer_folder(run: Path) -> Path:
     """Where a run of a language model keeps its tokenizer."""
-    from autoprune.export.network import RUN_FOLDER
+    from autoprune.export.network import RUN_FOLDER, TOKENIZER_FOLDER
 
     return Path(run) / RUN_FOLDER / TOKENIZER_FOLDER
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.cost.tables import Tables, pair_tables
-from autoprune.structure.groups import IntArray, Layer, Structure
+from autoprune.structure.groups import IntArray, Layer, Structure, holds
 
 FloatArray = NDArray[np.float64]
 
@@ -189,7 +189,7 @@ def _factors(structure: Structure, layer: Layer) -> tuple[list[IntArray], list[I
                 ins.append(_alone(structure, index, layer.inputs // matrix.size))
         if any(layer.name == pattern.module for pattern in group.patterns):
             ins.append(_alone(structure, index, 1))
-        if any(layer.name == skip.module or layer.name.startswith(f"{skip.module}.") for skip in group.skips):
+        if any(holds(skip.module, layer.name) for skip in group.skips):
             whole.append(_alone(structure, index, 1))
     return outs, ins, whole
 

@@ -26,6 +26,7 @@ from autoprune.task.weights import untied
 SCHEMAS = (1, 2)  # 2: of a network with patterns, which readers of 1 would lose
 WEIGHTS_FILE, SHAPE_FILE = "network.safetensors", "network.json"
 RUN_FOLDER = "network"  # where in a run's folder its network lies
+TOKENIZER_FOLDER = "tokenizer"  # where in a saved network's folder its tokenizer lies
 WIDTHS = (
     "in_channels", "out_channels", "groups", "in_features", "out_features", "num_features", "num_parameters",
 )  # fmt: skip

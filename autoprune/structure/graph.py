@@ -11,16 +11,25 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
-from autoprune.structure.edit import CONVOLUTIONS, SLICEABLE, Ranking, evaluating, is_depthwise, masked, shrink
+from autoprune.structure.edit import CONVOLUTIONS, SLICEABLE, evaluating, is_depthwise
 from autoprune.structure.families import FAMILIES, model_type
-from autoprune.structure.groups import Axis, Granularity, Group, IntArray, Layer, Member, Structure
-from autoprune.structure.transformer import DEFAULT_KINDS, transformer_structure
+from autoprune.structure.groups import (
+    Axis,
+    Granularity,
+    Group,
+    IntArray,
+    Layer,
+    Member,
+    Structure,
+    holds,
+    levels_of,
+)
+from autoprune.structure.kinds import DEFAULT_KINDS
+from autoprune.structure.transformer import transformer_structure
+from autoprune.structure.verify import OUTPUT, sampled, verified
 from autoprune.task.task import first_outputs
 
-OUTPUT = "the network's output"
 PRUNE = {"conv": torch_pruning.prune_conv_out_channels, "linear": torch_pruning.prune_linear_out_channels}
-PROBED = 16  # tokens that removing is compared with masking on
-TOLERANCE = 1e-4  # largest difference between masked and shrunk outputs, relative to the outputs' own size
 
 
 def find_structure(
@@ -36,7 +45,7 @@ def find_structure(
 
     Every group of a traced network is verified; of a transformer, whose parts are known by its type, one of each kind
     and all together.
-    prune: the kinds of groups of a transformer (structure/transformer.py); None: heads and neurons.
+    prune: the kinds of groups of a transformer (structure/kinds.py); None: heads and neurons.
 
     keep: layers whose outputs stay whole, or modules that hold such layers. round_to: kept units are multiples of it
     (or all of the group's). min_units: the fewest units that a group keeps.
@@ -50,7 +59,7 @@ def find_structure(
             model, example_input, prune=prune or DEFAULT_KINDS, keep=keep, round_to=round_to, min_units=min_units
         )
         with evaluating(model):
-            return _sampled(structure, model, example_input[:, :PROBED])
+            return sampled(structure, model, example_input)
     if prune is not None:
         raise ValueError(
             f"structure.prune={list(prune)} is for transformers of the types {sorted(FAMILIES)}; this "
@@ -64,7 +73,7 @@ def _find_structure(
     model: nn.Module, example_input: Tensor, *, keep: frozenset[str], round_to: int, min_units: int
 ) -> Structure:
     layers, outputs, writers = _run(model, example_input)
-    idle = sorted(name for name in keep if not any(_holds(name, layer.name) for layer in layers))
+    idle = sorted(name for name in keep if not any(holds(name, layer.name) for layer in layers))
     if idle:
         raise ValueError(f"keep names {idle}, which hold no layer that runs; the layers are {[x.name for x in layers]}")
     if not torch.isfinite(outputs).all():
@@ -75,10 +84,10 @@ def _find_structure(
         written = {name, *(m.layer for m in members if m.axis == "out")}
         if written & writers:
             reason = OUTPUT
-        kept_whole = sorted(layer for layer in written if any(_holds(k, layer) for k in keep))
+        kept_whole = sorted(layer for layer in written if any(holds(k, layer) for k in keep))
         if kept_whole:
             reason = f"task.keep names {', '.join(kept_whole)}"
-        levels = _levels(len(members[0].positions), round_to=round_to, min_units=min_units) if members else ()
+        levels = levels_of(len(members[0].positions), round_to=round_to, min_units=min_units) if members else ()
         if not reason and len(levels) < 2:
             units = len(members[0].positions)
             reason = f"min_units={min_units} and round_to={round_to} leave no choice for its {units} units"
@@ -91,7 +100,7 @@ def _find_structure(
     other = sum(
         parameter.numel() for name, parameter in model.named_parameters() if name.rpartition(".")[0] not in counted
     )
-    structure = _verified(Structure(tuple(groups), layers, unprunable, other), model, example_input)
+    structure = verified(Structure(tuple(groups), layers, unprunable, other), model, example_input)
     if not structure.groups:
         raise ValueError(f"nothing in this network can be pruned: {structure.unprunable}")
     return structure
@@ -194,15 +203,6 @@ def _is_grouped(layer: nn.Module) -> TypeGuard[nn.Conv1d | nn.Conv2d | nn.Conv3d
     return isinstance(layer, CONVOLUTIONS) and layer.groups > 1 and not is_depthwise(layer)
 
 
-def _levels(units: int, *, round_to: int, min_units: int) -> tuple[int, ...]:
-    first = max(round_to, math.ceil(min_units / round_to) * round_to)
-    return tuple(sorted({*range(first, units, round_to), units}))
-
-
-def _holds(module: str, layer: str) -> bool:
-    return layer == module or layer.startswith(f"{module}.")
-
-
 def _run(model: nn.Module, example_input: Tensor) -> tuple[tuple[Layer, ...], Tensor, set[str]]:
     """The layers that run, in order; the outputs that are judged; the layers that return outputs."""
     ran: dict[str, Layer] = {}
@@ -249,79 +249,6 @@ def _geometry(name: str, module: nn.Module, output: Tensor, *, samples: int) -> 
     outputs = module.num_parameters if isinstance(module, nn.PReLU) else int(module.num_features)  # type: ignore[arg-type]
     statistics = 2 * int(getattr(module, "running_mean", None) is not None)
     return Layer(name, "norm", outputs, int(weight is not None), 1, 0, 1, has_bias, False, statistics)
-
-
-def _verified(structure: Structure, model: nn.Module, example_input: Tensor) -> Structure:
-    """Moves groups whose removal is not equal to masking (say, a softmax over channels) to the unprunable ones."""
-    generator = torch.Generator().manual_seed(0)
-    ranking = {g.name: torch.randperm(g.units, generator=generator) for g in structure.groups}
-    good, unprunable, together = [], dict(structure.unprunable), structure.units
-    for index, group in enumerate(structure.groups):
-        alone = structure.units
-        alone[index] = together[index] = group.levels[len(group.levels) // 2 - 1]
-        # alone, because what other groups removed may silence it; with those before it, because they go together
-        error = _differs(structure, alone, ranking, model, example_input)
-        error = error or _differs(structure, together, ranking, model, example_input)
-        if error:
-            unprunable[group.name] = error
-            together[index] = group.units
-        else:
-            good.append(group)
-    return replace(structure, groups=tuple(good), unprunable=unprunable)
-
-
-def _sampled(structure: Structure, model: nn.Module, example_input: Tensor) -> Structure:
-    """The structure, if one group of each kind, and all together, are removed as they are masked."""
-    if example_input.is_meta:
-        return structure  # a dry run: there are no outputs to compare
-    ranking: dict[str, Tensor] = {}
-    generator = torch.Generator().manual_seed(0)
-    for group in structure.groups:
-        ranking[group.name] = torch.randperm(group.units, generator=generator)
-        for matrix in group.compared:
-            shape = model.get_submodule(matrix.layer).get_parameter("weight").shape
-            places = (
-                torch.rand(shape, generator=generator).unflatten(1, (-1, matrix.size)).argsort(dim=2).argsort(dim=2)
-            )
-            ranking[group.name] = places.flatten(1).to(torch.int16)
-    halves = np.array([group.levels[(len(group.levels) - 1) // 2] for group in structure.groups])
-    first = {group.granularity: index for index, group in reversed(list(enumerate(structure.groups)))}
-    trials = [halves]
-    for index in first.values():
-        trials.append(structure.units)
-        trials[-1][index] = halves[index]
-    for kept in trials:
-        error = _differs(structure, kept, ranking, model, example_input)
-        if error:
-            changed = [g.name for g, k in zip(structure.groups, kept, strict=True) if k < g.units][:3]
-            raise ValueError(
-                f"a {type(model).__name__} of type {model_type(model)!r} is not built as autoprune knows it: {error}, "
-                f"pruning {changed}"
-            )
-    return structure
-
-
-def _differs(
-    structure: Structure, kept: IntArray, ranking: Ranking, model: nn.Module, example_input: Tensor
-) -> str | None:
-    plan = structure.plan(kept)
-    probe = example_input
-    if probe.is_floating_point():
-        probe = torch.rand(probe.shape, generator=torch.Generator().manual_seed(1)).to(probe)
-    with torch.inference_mode():
-        with masked(model, structure, plan, ranking):
-            expected = first_outputs(model(probe))
-        try:
-            outputs = first_outputs(shrink(model, structure, plan, ranking)(probe))
-        except Exception as error:  # whatever a user's forward pass checks
-            return f"the network does not run without its units ({error})"
-    scale = max(1.0, expected.abs().max().item())
-    if outputs.shape != expected.shape:
-        return OUTPUT
-    difference = (outputs - expected).abs().max().item()
-    if difference <= TOLERANCE * scale:
-        return None
-    return f"removing its units differs from masking them by {difference:.2g}"
 
 
 def _tensors(outputs: object) -> Iterator[Tensor]:

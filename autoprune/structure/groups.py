@@ -1,5 +1,6 @@
 """The nouns of a network's structure: groups of coupled layers, and the geometry of every layer."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -99,7 +100,7 @@ class Group:
         """Whether anything of the layer goes with the group's units."""
         named = {member.layer for member in self.members} | {matrix.layer for matrix in self.compared}
         named |= {pattern.module for pattern in self.patterns}
-        return layer in named or any(layer == s.module or layer.startswith(f"{s.module}.") for s in self.skips)
+        return layer in named or any(holds(skip.module, layer) for skip in self.skips)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +167,14 @@ class Structure:
     @property
     def dense(self) -> PruningPlan:
         return self.plan(self.units)
+
+
+def levels_of(units: int, *, round_to: int, min_units: int) -> tuple[int, ...]:
+    """The numbers of units that may be kept: multiples of `round_to` from `min_units` on, and all."""
+    first = max(round_to, math.ceil(min_units / round_to) * round_to)
+    return tuple(sorted({*range(first, units, round_to), units}))
+
+
+def holds(module: str, layer: str) -> bool:
+    """Whether the layer is the module of that name, or in it."""
+    return layer == module or layer.startswith(f"{module}.")

@@ -1,7 +1,5 @@
 """Finds the groups of a transformer, from a table of where each model type keeps its parts. Nothing is traced."""
 
-import math
-import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -21,13 +19,10 @@ from autoprune.structure.groups import (
     Pattern,
     Skip,
     Structure,
+    holds,
+    levels_of,
 )
-
-KINDS = ("heads", "queries", "keys", "neurons", "attention", "ffn", "blocks", "weights")
-DEFAULT_KINDS = ("heads", "neurons")
-N_M = re.compile(r"([1-9][0-9]*):([1-9][0-9]*)")  # such as 2:4
-KEYS = re.compile(r"keys(?::([1-9][0-9]*))?")  # with how many tokens are in a block of keys, such as keys:16
-KEY_BLOCK = 32  # tokens, where nobody says
+from autoprune.structure.kinds import DEFAULT_KINDS, KEY_BLOCK, KEYS, check_kinds, n_m
 
 
 def transformer_structure(
@@ -48,7 +43,7 @@ def transformer_structure(
     kind = model_type(model)
     if kind is None or kind not in FAMILIES:
         raise ValueError(f"models of type {kind!r} are not supported; the types that are: {sorted(FAMILIES)}")
-    _check_kinds(prune)
+    check_kinds(prune)
     family = FAMILIES[kind]
     listed = _blocks(model, family)
     children = model.get_submodule(listed).named_children()
@@ -62,7 +57,7 @@ def transformer_structure(
     ]
     unprunable: dict[str, str] = {}
     for name in keep:
-        touched = [g for g in groups if any(g.touches(x.name) for x in layers if _holds(name, x.name))]
+        touched = [g for g in groups if any(g.touches(x.name) for x in layers if holds(name, x.name))]
         unprunable |= {group.name: f"task.keep names {name}" for group in touched}
     groups = [group for group in groups if group.name not in unprunable]
     if not groups:
@@ -113,7 +108,7 @@ def _groups(block: _Block, kind: str, *, tokens: int, round_to: int, min_units: 
             members = [_plain(block.of(part), "out", block.linear(part).out_features) for part in family.ffn_inputs]
             units = block.linear(family.ffn_output).in_features
             members.append(_plain(block.of(family.ffn_output), "in", units))
-            levels = _levels(units, round_to=round_to, min_units=min_units)
+            levels = levels_of(units, round_to=round_to, min_units=min_units)
             yield Group(block.of(family.ffn), "neuron", units, tuple(members), levels)
         case "attention" | "ffn":
             parts = family.skip_attention if kind == "attention" else family.skip_ffn
@@ -184,48 +179,13 @@ def _matrix(name: str, inputs: int, kind: str, round_to: int, min_units: int) ->
     granularity: Granularity
     if kind == "weights":
         granularity, size = "weight", inputs
-        levels = _levels(inputs, round_to=round_to, min_units=min_units)
+        levels = levels_of(inputs, round_to=round_to, min_units=min_units)
     else:
-        kept, size = _n_m(kind)
+        kept, size = n_m(kind)
         granularity, levels = "n_m", (kept, size)
         if inputs % size:
             raise ValueError(f"structure.prune={kind} needs inputs in multiples of {size}, but {name} has {inputs}")
     return Group(name, granularity, size, (), levels, compared=(Comparison(name, size),))
-
-
-def _check_kinds(prune: tuple[str, ...]) -> None:
-    unknown = [kind for kind in prune if kind not in KINDS and not N_M.fullmatch(kind) and not KEYS.fullmatch(kind)]
-    if unknown or not prune:
-        raise ValueError(
-            f"structure.prune names {unknown}; the kinds are {list(KINDS)}, keys:BLOCK, such as keys:16, and N:M, such "
-            "as 2:4"
-        )
-    keys = [kind for kind in prune if KEYS.fullmatch(kind)]
-    if len(keys) > 1:
-        raise ValueError(f"structure.prune={list(prune)} decides twice about the same keys; name one of {keys}")
-    single = [kind for kind in prune if kind == "weights" or N_M.fullmatch(kind)]
-    for kind in single:
-        if N_M.fullmatch(kind):
-            _n_m(kind)
-    if len(set(prune)) < len(prune) or len(single) > 1:
-        raise ValueError(f"structure.prune={list(prune)} decides twice about the same weights; name one of them")
-    if single and {"heads", "queries", "neurons"} & set(prune):
-        raise ValueError(
-            f"structure.prune={list(prune)}: single weights of a matrix that gets narrower as well would be compared "
-            "with some that are gone; combine them with attention, ffn or blocks, or prune in two runs"
-        )
-    if "blocks" in prune and {"attention", "ffn"} & set(prune):
-        raise ValueError(f"structure.prune={list(prune)}: a block is its attention and its ffn; name blocks or those")
-    mixing = [kind for kind in prune if kind in ("heads", "queries", "attention", "blocks") or kind in keys]
-    if len(mixing) > 2:
-        raise ValueError(f"structure.prune={list(prune)}: three decisions about one layer; leave out one of {mixing}")
-
-
-def _n_m(kind: str) -> tuple[int, int]:
-    kept, size = (int(part) for part in kind.split(":"))
-    if not kept < size:
-        raise ValueError(f"structure.prune={kind} must keep fewer weights than it compares, as 2:4 does")
-    return kept, size
 
 
 def _layers(model: nn.Module, blocks: list[_Block], example_input: Tensor) -> tuple[Layer, ...]:
@@ -290,12 +250,3 @@ def _blocks(model: nn.Module, family: Family) -> str:
 def _plain(layer: str, axis: str, units: int) -> Member:
     positions: IntArray = np.arange(units)[:, None]
     return Member(layer, "out" if axis == "out" else "in", positions)
-
-
-def _levels(units: int, *, round_to: int, min_units: int) -> tuple[int, ...]:
-    first = max(round_to, math.ceil(min_units / round_to) * round_to)
-    return tuple(sorted({*range(first, units, round_to), units}))
-
-
-def _holds(module: str, layer: str) -> bool:
-    return layer == module or layer.startswith(f"{module}.")

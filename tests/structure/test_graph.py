@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.structure.edit import masked, shrink
-from autoprune.structure.graph import OUTPUT, find_structure
+from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Structure
+from autoprune.structure.verify import OUTPUT
 from autoprune.task import networks
 from tests.models import (
     CLASSES,
