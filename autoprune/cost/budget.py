@@ -1,55 +1,148 @@
-"""Budgets: a bound on one cost, written `cost:amount`."""
+"""Budgets: bounds on costs, each written `cost:amount`."""
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+import numpy as np
+
+from autoprune.cost.cheapest import cheapest_plan
+from autoprune.cost.combined import TightestShare
 from autoprune.cost.model import CostModel
-from autoprune.structure.groups import Structure
+from autoprune.cost.units import amount, suffixes, written
+from autoprune.structure.groups import IntArray, Structure
 
-COUNT_SUFFIXES = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}
-BYTE_SUFFIXES = COUNT_SUFFIXES | {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+FINEST = 10_000  # th of dense: to which suggested amounts are rounded up
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Budget:
-    """cost(plan) ≤ limit. `text` is how it was written, `dense` the unpruned network's cost, in the cost's unit."""
+    """cost(plan) ≤ limit. `text` is how it was written, `dense` the unpruned network's cost, in the cost's unit.
+
+    Several budgets are one: the cost is the largest share of any limit that a plan uses, and the limit is 1.
+    """
 
     text: str
     cost: CostModel
     limit: float
     dense: float
+    several: tuple["Budget", ...] = field(default=(), repr=False)
 
     @property
     def relative(self) -> float:
-        """The limit as a fraction of the dense cost."""
+        """The limit as a fraction of the dense cost; of several budgets, the smallest."""
         return self.limit / self.dense
 
+    @property
+    def bounds(self) -> tuple["Budget", ...]:
+        """Every single one."""
+        return self.several or (self,)
 
-def parse_budget(text: str, costs: Mapping[str, CostModel], structure: Structure) -> Budget:
+    @property
+    def tightest(self) -> "Budget":
+        """Of several, the one that takes most of the dense network away."""
+        return min(self.bounds, key=lambda bound: bound.relative)
+
+    def meets(self, kept: IntArray) -> bool:
+        """Whether the plan is inside: kept [groups]."""
+        return float(self.cost(np.asarray(kept))) <= self.limit
+
+
+def parse_budget(budget: str | Sequence[str], costs: Mapping[str, CostModel], structure: Structure) -> Budget:
     """`macs:0.5` (a fraction of dense, in (0, 1]), `params:60_000` or `bytes:200kB` (absolute) as a budget.
 
-    Raises ValueError for an unknown cost or unit, and for a budget that no plan, or every plan, meets.
+    Several of them, in one text with commas or as a sequence, are to be met together; not all of them may be met by the
+    dense network. Raises ValueError for an unknown cost or unit, and for what no plan, or every plan, meets.
     """
-    name, separator, amount = text.partition(":")
-    match = re.fullmatch(r"([0-9][0-9_]*\.?[0-9]*(?:e[+-]?[0-9]+)?|\.[0-9]+)\s*([a-zA-Z]*)", amount.strip())
+    texts = [text.strip() for text in (budget.split(",") if isinstance(budget, str) else budget)]
+    if not texts:
+        raise ValueError("an empty list is no budget; give one, such as macs:0.5, or leave it out")
+    bounds = [_read(text, costs, structure) for text in texts]
+    names = [bound.cost.name for bound in bounds]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"budget {','.join(texts)!r} bounds {', '.join(twice)} twice; give each cost one amount")
+    slack = [bound for bound in bounds if bound.limit > bound.dense]
+    if len(slack) == len(bounds):
+        raise ValueError(_beyond(slack[0], structure))
+    if len(bounds) == 1:
+        return bounds[0]
+    cost = TightestShare(tuple(bound.cost for bound in bounds), tuple(bound.limit for bound in bounds))
+    together = Budget(",".join(texts), cost, 1.0, float(cost(structure.units)), tuple(bounds))
+    _check_together(together, structure)
+    return together
+
+
+def _read(text: str, costs: Mapping[str, CostModel], structure: Structure) -> Budget:
+    """One budget that some plan meets; the dense network may meet it too."""
+    name, separator, wanted = text.partition(":")
+    match = re.fullmatch(r"([0-9][0-9_]*\.?[0-9]*(?:e[+-]?[0-9]+)?|\.[0-9]+)\s*([a-zA-Zµ]*)", wanted.strip())
     if not separator or match is None:
         raise ValueError(f"budget {text!r} must be written cost:amount, such as macs:0.5 or bytes:200kB")
     if name not in costs:
         raise ValueError(f"budget {text!r} names the unknown cost {name!r}; the costs are {list(costs)}")
     cost, value, suffix = costs[name], float(match[1].replace("_", "")), match[2]
-    suffixes = BYTE_SUFFIXES if cost.unit == "bytes" else COUNT_SUFFIXES
-    if suffix not in suffixes:
-        raise ValueError(f"budget {text!r} has the unknown unit {suffix!r}; the units are {[s for s in suffixes if s]}")
-    dense, least = float(cost(structure.units)), float(cost(structure.floor))
-    limit = value * dense if not suffix and value <= 1 else value * suffixes[suffix]
-    lowest = math.ceil(1e4 * least / dense) / 1e4  # rounded up, so that it is feasible itself
-    feasible = (
-        f"feasible budgets lie between {name}:{lowest:.4f} and {name}:1 ({least:,.0f} to {dense:,.0f} {cost.unit})"
+    known = suffixes(cost.unit)
+    if suffix not in known:
+        raise ValueError(f"budget {text!r} has the unknown unit {suffix!r}; the units are {[s for s in known if s]}")
+    dense = float(cost(structure.units))
+    if dense <= 0:
+        raise ValueError(f"budget {text!r} bounds {name}, of which the dense network has none; bound another cost")
+    budget = Budget(text, cost, value * dense if not suffix and value <= 1 else value * known[suffix], dense)
+    if budget.limit < _least(budget, structure):
+        raise ValueError(
+            f"budget {text!r} is {written(budget.limit)} {cost.unit}, less than the smallest plan costs; "
+            f"{_feasible(budget, structure)}"
+        )
+    return budget
+
+
+def _beyond(budget: Budget, structure: Structure) -> str:
+    return (
+        f"budget {budget.text!r} is {written(budget.limit)} {budget.cost.unit}, more than the dense network costs; "
+        f"{_feasible(budget, structure)}"
     )
-    if limit < least:
-        raise ValueError(f"budget {text!r} is {limit:,.0f} {cost.unit}, less than the smallest plan costs; {feasible}")
-    if limit > dense:
-        raise ValueError(f"budget {text!r} is {limit:,.0f} {cost.unit}, more than the dense network costs; {feasible}")
-    return Budget(text, cost, limit, dense)
+
+
+def _feasible(budget: Budget, structure: Structure) -> str:
+    name, least = budget.cost.name, _least(budget, structure)
+    return (
+        f"feasible budgets lie between {name}:{_rounded(least / budget.dense)} and {name}:1 "
+        f"({written(least)} to {written(budget.dense)} {budget.cost.unit})"
+    )
+
+
+def _least(budget: Budget, structure: Structure) -> float:
+    return float(budget.cost(cheapest_plan(budget.cost, _levels(structure))))
+
+
+def _check_together(budget: Budget, structure: Structure) -> None:
+    """Raises ValueError where no plan is found that meets all; it says which are exceeded, and what one plan meets."""
+    kept = cheapest_plan(budget.cost, _levels(structure))
+    if budget.meets(kept):
+        return
+    over = [bound for bound in budget.bounds if not bound.meets(kept)]
+    met = [_as_found(bound, kept) if bound in over else bound.text for bound in budget.bounds]
+    exceeded = " and ".join(
+        f"{bound.text!r} ({written(float(bound.cost(kept)))} of {written(bound.limit)} {bound.cost.unit})"
+        for bound in over
+    )
+    raise ValueError(
+        f"each of the budgets {budget.text!r} can be met, but no plan was found that meets all: the nearest one "
+        f"exceeds {exceeded}; together feasible are {','.join(met)}"
+    )
+
+
+def _as_found(budget: Budget, kept: IntArray) -> str:
+    cost = float(budget.cost(kept))
+    found = _rounded(cost / budget.dense) if cost < budget.dense else amount(cost, budget.cost.unit)
+    return f"{budget.cost.name}:{found}"
+
+
+def _rounded(fraction: float) -> str:
+    """Up, so that what is feasible stays so."""
+    return f"{math.ceil(FINEST * fraction) / FINEST:.4f}"
+
+
+def _levels(structure: Structure) -> list[IntArray]:
+    return [np.array(group.levels, np.int64) for group in structure.groups]

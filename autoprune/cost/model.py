@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,21 @@ class CostModel(Protocol):
 
     def along(self, kept: IntArray, group: int, levels: IntArray) -> FloatArray:
         """The cost of every plan if `group` kept each of `levels`: kept [..., groups] → [..., levels]."""
+        ...
+
+
+@runtime_checkable
+class Regular(Protocol):
+    """What a cost model may say of itself beside its costs, so that less has to be asked of it."""
+
+    @property
+    def never_falls(self) -> bool:
+        """More units of any group never cost less, whatever the others keep."""
+        ...
+
+    @property
+    def smooth(self) -> bool:
+        """It has no steps: no unit costs a multiple of its neighbours for being just above one."""
         ...
 
 
@@ -87,12 +102,12 @@ def macs(structure: Structure) -> BilinearCost:
     take in a kernel that skips blocks.
     """
     weights = [0 if layer.kind == "norm" else layer.kernel * layer.positions for layer in structure.layers]
-    return _summed("macs", "MACs", structure, weights, [0] * len(weights), 0)
+    return summed("macs", "MACs", structure, weights, [0] * len(weights), 0)
 
 
 def params(structure: Structure) -> BilinearCost:
     """Trainable parameters that are not zero: weights, biases, normalisation's scales and shifts."""
-    return _summed("params", "parameters", structure, *_parameters(structure), structure.other_params)
+    return summed("params", "parameters", structure, *_parameters(structure), structure.other_params)
 
 
 def weights(structure: Structure) -> BilinearCost:
@@ -100,18 +115,27 @@ def weights(structure: Structure) -> BilinearCost:
     touched = {layer.name for group in structure.groups for layer in structure.layers_of(group)}
     per_weight, _ = _parameters(structure)
     counted = [w if layer.name in touched else 0 for w, layer in zip(per_weight, structure.layers, strict=True)]
-    return _summed("weights", "weights", structure, counted, [0] * len(counted), 0)
+    return summed("weights", "weights", structure, counted, [0] * len(counted), 0)
 
 
 def parameter_bytes(structure: Structure, *, bytes_per_parameter: int = 4) -> BilinearCost:
     """Bytes of the parameters and of BatchNorm's running statistics, at fp32 unless said otherwise."""
+    return _stored("bytes", structure, of_weights=bytes_per_parameter, of_others=bytes_per_parameter)
+
+
+def weight_bytes(structure: Structure, *, bytes_per_weight: int) -> BilinearCost:
+    """The same where the weights of convolutions and linear layers take so many bytes, and all else stays at fp32."""
+    return _stored("weight_bytes", structure, of_weights=bytes_per_weight, of_others=4)
+
+
+def _stored(name: str, structure: Structure, *, of_weights: int, of_others: int) -> BilinearCost:
     per_weight, per_output = _parameters(structure)
-    statistics = [layer.statistics for layer in structure.layers]
-    return _summed(
-        "bytes", "bytes", structure,
-        [bytes_per_parameter * count for count in per_weight],
-        [bytes_per_parameter * (count + own) for count, own in zip(per_output, statistics, strict=True)],
-        structure.other_params * bytes_per_parameter,
+    others = [count + layer.statistics for count, layer in zip(per_output, structure.layers, strict=True)]
+    return summed(
+        name, "bytes", structure,
+        [of_weights * count for count in per_weight],
+        [of_others * count for count in others],
+        structure.other_params * of_others,
     )  # fmt: skip
 
 
@@ -122,10 +146,13 @@ def _parameters(structure: Structure) -> tuple[list[int], list[int]]:
     return per_weight, per_output
 
 
-def _summed(
+def summed(
     name: str, unit: str, structure: Structure, per_weight: list[int], per_output: list[int], constant: int
 ) -> BilinearCost:
-    """A row for every layer, and one more for its outputs where they do not multiply with its inputs alone."""
+    """Σ over layers of per_weight · outputs · inputs + per_output · outputs [layers each], and a constant.
+
+    A row for every layer, and one more for its outputs where they do not multiply with its inputs alone.
+    """
     ones = np.append(np.zeros(len(structure.groups), np.int64), 1)
     tokens = {pattern.module: pattern.tokens for group in structure.groups for pattern in group.patterns}
     tables = None

@@ -15,7 +15,8 @@ class QuadraticForm:
 
     square, linear: [groups]. cross [groups, groups]: symmetric, 0 on the diagonal and wherever two groups meet in no
     layer, which is almost everywhere. All are whole numbers, in float64: exact below 2^53, and fast.
-    tables: where given, k is what they make of the kept units, in which the cost is then not quadratic.
+    tables: where given, k is what they make of the kept units, in which the cost is then not quadratic. smooth: there
+    are no steps (cost/forms.py).
     """
 
     square: FloatArray
@@ -23,6 +24,7 @@ class QuadraticForm:
     cross: FloatArray
     constant: float
     tables: Tables | None = None
+    smooth: bool = True
 
     def __call__(self, kept: IntArray) -> FloatArray:
         """The cost of every plan: kept [..., groups] → [...]."""

@@ -13,6 +13,7 @@ from autoprune.cost.model import BilinearCost, FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.cost.quadratic import quadratic_form
 from autoprune.cost.quadratic_walk import EXACT, QuadraticWalk, QuadraticWalks
+from autoprune.cost.rounding import Rounding
 from autoprune.cost.turns import turns_of
 from autoprune.structure.groups import IntArray
 
@@ -34,7 +35,10 @@ class Walk(Protocol):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The fewest and the most units that it may keep: see Projector.interval. Both are levels of the group."""
+        """The fewest and the most units that it may keep, both are levels: see Projector.interval.
+
+        Where more units may cost less, not every level between them may be kept; `decide` knows.
+        """
         ...
 
     @property
@@ -52,7 +56,7 @@ class Walk(Protocol):
         ...
 
     def decide(self, wish: float) -> int:
-        """Keeps the level that is nearest to `wish` units within the interval; says which. ValueError for NaN."""
+        """Keeps the choice nearest to `wish` units (Projector.choices); says which. ValueError for NaN."""
         ...
 
 
@@ -108,6 +112,8 @@ def walks_of(projector: Projector, *, episodes: int) -> Walks:
 def _is_quadratic(projector: Projector) -> bool:
     """Whether roots say how much fits: each unit costs something, none less than nothing, and floats are exact."""
     cost = projector.budget.cost
+    if isinstance(projector, Rounding):  # it lets everything be chosen
+        return False
     if not isinstance(cost, BilinearCost) or cost.tables is not None:
         return False
     form = quadratic_form(cost)
@@ -134,7 +140,7 @@ class ProbedWalks:
     def decide(self, wish: FloatArray) -> IntArray:
         if np.isnan(wish).any():
             raise ValueError(f"wishes must be numbers of units, got {wish}")
-        kept = self._projector.snap(np.clip(wish, *self.interval), self.group)
+        kept = self._projector.nearest(wish, self.group, self._choices)
         self._kept[:, self.group] = kept
         self.group += 1
         self._arrive()
@@ -146,7 +152,8 @@ class ProbedWalks:
         extremes = np.where(undecided, np.stack([projector.floor, projector.units])[:, None], self._kept)
         self.costs = projector.budget.cost(extremes)
         if self.group < len(projector.units):
-            self.interval = np.stack(projector.interval(self._kept, self.group)).astype(np.float64)
+            self._choices = projector.choices(self._kept, self.group)
+            self.interval = np.stack(projector.ends(self._choices, self.group)).astype(np.float64)
 
 
 class ProbedWalk:

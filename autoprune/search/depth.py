@@ -4,6 +4,7 @@ import numpy as np
 
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
+from autoprune.cost.units import written
 from autoprune.plan import PruningPlan
 from autoprune.search.problem import Problem
 from autoprune.search.uniform import is_depth
@@ -33,8 +34,8 @@ def least_influential_gone(structure: Structure, projector: Projector, influence
         kept[group] = 0
     if (least := float(cost(kept))) > projector.budget.limit:
         raise ValueError(
-            f"budget {projector.budget.text!r} is {projector.budget.limit:,.0f} {cost.unit}, but without all "
-            f"{len(depth)} modules that can be passed over {least:,.0f} are left; give more, or try another search"
+            f"budget {projector.budget.text!r} is {written(projector.budget.limit)} {cost.unit}, but without all "
+            f"{len(depth)} modules that can be passed over {written(least)} are left; give more, or try another search"
         )
     target = np.zeros(len(kept))
     target[order] = np.arange(1, len(order) + 1)

@@ -82,7 +82,7 @@ class Switch:
         moved[taker] = self._higher(moved, taker)
         if not gave:  # the plan was not filled
             return moved
-        moved[gave[-1]] = min(kept[gave[-1]], self._higher(moved, gave[-1]))  # what was not needed goes back
+        moved[gave[-1]] = self._higher(moved, gave[-1], most=kept[gave[-1]])  # what was not needed goes back
         if self.projector.next_levels(moved)[gave[-1]] == kept[gave[-1]]:  # it gave a level, which cannot be divided
             for other in others:
                 moved[other] = moved[other] if other in gave else self._higher(moved, other)
@@ -93,14 +93,17 @@ class Switch:
         levels = self.projector.levels[group]
         return int(levels[max(0, np.searchsorted(levels, kept[group] - self._step[group], "right") - 1)])
 
-    def _higher(self, kept: IntArray, group: int) -> int:
-        """The highest level of the group that the budget allows, its step, or a level, above what it keeps at most."""
+    def _higher(self, kept: IntArray, group: int, *, most: int | None = None) -> int:
+        """The highest level of the group that the budget allows, its step, or a level, above what it keeps at most.
+
+        most: nor above so many units.
+        """
         levels = self.projector.levels[group]
         following = np.searchsorted(levels, kept[group], "right")
         last = max(following + 1, np.searchsorted(levels, kept[group] + self._step[group], "right"))
         reach = levels[following:last]
-        costs = self.projector.budget.cost.along(kept, group, reach)
-        return int(reach[costs <= self.projector.budget.limit].max(initial=kept[group]))
+        fitting = self.projector.fitting(kept, group, reach if most is None else reach[reach <= most])
+        return int(fitting.max(initial=kept[group]))
 
 
 def _mutated(

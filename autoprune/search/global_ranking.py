@@ -70,12 +70,12 @@ def best_units(projector: Projector, values: list[FloatArray]) -> IntArray:
 
 
 def _above(projector: Projector, values: list[FloatArray], threshold: float) -> IntArray:
-    """The highest levels whose units all are worth at least the threshold, or the lowest ones: [groups]."""
+    """The highest levels whose units all are worth at least the threshold, or the floor's: [groups]."""
     kept = []
     for levels, of in zip(projector.levels, values, strict=True):
         worthy = np.searchsorted(-of, -threshold, "right")
         kept.append(levels[max(0, int(levels.searchsorted(worthy, "right")) - 1)])
-    return np.array(kept, np.int64)
+    return np.maximum(np.array(kept, np.int64), projector.floor)
 
 
 def _descending(group: Group, scores: Tensor | None, *, power: int = 1) -> FloatArray:

@@ -50,7 +50,7 @@ def _shrunk(problem: Problem, rng: np.random.Generator) -> IntArray:
         kept = np.array(now.plan.kept, np.int64)
         over = float(cost(kept)) - limit
         giving = np.flatnonzero(kept > projector.floor)
-        rounds = (objective.left - 1) // len(giving) if over > 0 else 0  # one evaluation is the final plan's
+        rounds = (objective.left - 1) // len(giving) if over > 0 and len(giving) else 0  # one is the final plan's
         if rounds == 0:
             return kept
         target = limit + over * (1 - 1 / rounds)
@@ -72,5 +72,7 @@ def _offer(projector: Projector, kept: IntArray, group: int, target: float, rng:
 
 def _hurts(outcome: Outcome, before: Outcome, projector: Projector) -> float:
     """What the score loses for a unit of the cost."""
-    saved = before.cost[projector.budget.cost.name] - outcome.cost[projector.budget.cost.name]
+    saved = float(
+        projector.budget.cost(np.array(before.plan.kept)) - projector.budget.cost(np.array(outcome.plan.kept))
+    )
     return max(LEAST, before.score - outcome.score) / saved if saved > 0 else np.inf

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from autoprune.cost.model import BilinearCost, FloatArray
+from autoprune.cost.prices import Prices
 from autoprune.cost.projection import Projector
 from autoprune.cost.quadratic import QuadraticForm, quadratic_form
 from autoprune.evaluation.curves import Curve, curve_plans, single_group_curves
+from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 from autoprune.search.problem import Problem
 from autoprune.search.uniform import uniform_wish
@@ -28,11 +30,15 @@ GONE = 1e-6  # units that are wished for where none are: a wish is a positive de
 
 def search(problem: Problem, *, rng: np.random.Generator) -> PruningPlan:
     """The best plan by the single-group curves; costs one evaluation per point of a curve, and one for the plan."""
+    return evaluated(problem)[0].plan
+
+
+def evaluated(problem: Problem) -> tuple[Outcome, Mapping[str, Curve]]:
+    """The plan's outcome, and the curves that it comes from."""
     price(problem)  # before anything is paid for
     curves = single_group_curves(problem.structure, lambda plans: problem.objective.evaluate(plans, phase="curves"))
     plan = sensitivity_plan(problem.structure, problem.projector, curves)
-    problem.objective.evaluate([plan])
-    return plan
+    return problem.objective.evaluate([plan])[0], curves
 
 
 def price(problem: Problem) -> int:
@@ -52,11 +58,13 @@ def sensitivity_plan(structure: Structure, projector: Projector, curves: Mapping
     exchange = _Exchange(projector, losses)
     current = projector.project(uniform_wish(structure))
     best, best_loss = current, exchange.loss(current)
+    prices = Prices(projector.budget)
     for _ in range(ROUNDS):
-        costs = [_linearised(projector, current, g) for g in range(len(losses))]
+        cost = prices.cost
+        costs = [cost.along(current, g, levels) for g, levels in enumerate(projector.levels)]
         limit = (
-            projector.budget.limit
-            - float(projector.budget.cost(current))
+            prices.limit
+            - float(cost(current))
             + sum(float(c[np.searchsorted(projector.levels[g], current[g])]) for g, c in enumerate(costs))
         )
         choice = allocate(losses, costs, limit)
@@ -65,7 +73,7 @@ def sensitivity_plan(structure: Structure, projector: Projector, curves: Mapping
         candidate_loss = exchange.loss(candidate)
         if candidate_loss < best_loss:
             best, best_loss = candidate, candidate_loss
-        if (candidate == current).all():
+        if prices.follow(wished) and (candidate == current).all():
             break
         current = candidate
     return structure.plan(exchange.improved(best))
@@ -106,11 +114,6 @@ def _best_of_each_step(loss: FloatArray, step: IntArray, bins: int) -> IntArray:
     first = np.diff(step[by_step], prepend=-1) > 0
     best = by_step[first]
     return np.sort(best[step[best] <= bins])
-
-
-def _linearised(projector: Projector, current: IntArray, group: int) -> FloatArray:
-    """What each level of the group costs when the others stay as they are, [levels]."""
-    return projector.budget.cost.along(current, group, projector.levels[group])
 
 
 class _Exchange:
@@ -199,13 +202,19 @@ class _Exchange:
         return place
 
     def _given(self, kept: IntArray, giver: int) -> IntArray | None:
-        """The plan once the giver has given; None where it keeps its fewest units already."""
+        """The plan once the giver has given; None where it has nothing to give."""
         levels = self._projector.levels[giver]
         place = int(np.searchsorted(levels, kept[giver]))
         if place == 0:
             return None
+        lower = levels[: max(0, place - self._gives[giver]) + 1]
+        if self._form is None:  # there may be steps, on which a level frees nothing
+            costs = self._projector.budget.cost.along(kept, giver, np.append(lower, kept[giver]))
+            lower = lower[costs[:-1] < costs[-1]]
+        if not len(lower):
+            return None
         given = kept.copy()
-        given[giver] = levels[max(0, place - self._gives[giver])]
+        given[giver] = lower[-1]
         return given
 
     def _moved(self, kept: IntArray, giver: int, taker: int) -> IntArray | None:
@@ -213,18 +222,18 @@ class _Exchange:
         moved = self._given(kept, giver)
         if moved is None:
             return None
-        moved[taker] = self._highest(moved, taker)
-        if moved[taker] == kept[taker]:
+        moved[taker] = self._highest(moved, taker, most=self._projector.units[taker])
+        if moved[taker] <= kept[taker]:
             return None
         if self._gives[giver] > 1:  # of several levels, those that the taker had no use for go back
-            moved[giver] = min(kept[giver], self._highest(moved, giver))
+            moved[giver] = self._highest(moved, giver, most=kept[giver])
         return self._projector.fill(moved, moved.astype(np.float64))
 
-    def _highest(self, kept: IntArray, group: int) -> int:
-        """The highest level of the group that fits."""
+    def _highest(self, kept: IntArray, group: int, *, most: int) -> int:
+        """The highest level of the group that fits; the lowest where none does."""
         levels = self._projector.levels[group]
-        costs = self._projector.budget.cost.along(kept, group, levels)
-        return int(levels[(costs <= self._projector.budget.limit).sum() - 1])
+        fitting = self._projector.fitting(kept, group, levels[levels <= most])
+        return int(fitting.max(initial=levels[0]))
 
 
 def _best_within(amounts: FloatArray, costs: FloatArray, values: FloatArray) -> FloatArray:

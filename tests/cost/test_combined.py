@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoprune.cost.combined import TightestShare, WeightedSum
+from autoprune.cost.forms import form_of
+from autoprune.cost.model import macs, parameter_bytes, params
+from tests.cost.stairs import TableCost, tables
+from tests.models import PRUNABLE
+
+amounts = st.floats(1e-6, 1e12)
+
+
+@given(amounts, amounts, st.integers(-3, 3))
+def test_a_share_is_at_most_one_where_the_limit_is_met_to_the_last_bit(cost: float, limit: float, ulps: int) -> None:
+    """Also where the cost is the limit's very neighbour."""
+    near = limit
+    for _ in range(abs(ulps)):
+        near = float(np.nextafter(near, np.inf if ulps > 0 else 0))
+    for value in (cost, near):
+        share = TightestShare((), (limit,)).together([np.array(value)])
+        assert bool(share <= 1.0) == (value <= limit)
+
+
+def test_a_limit_of_zero_is_met_by_zero_alone() -> None:
+    shares = TightestShare((), (0.0,)).together([np.array([0.0, 1e-9, 3.0])])
+    assert (shares <= 1).tolist() == [True, False, False]
+
+
+def test_weights_that_are_negative_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"weights of the cost 'energy' must not be negative, got \[1.0, -0.5\]"):
+        WeightedSum("energy", "mJ", (), (1.0, -0.5))
+
+
+@given(st.data())
+def test_every_form_of_a_combination_is_the_combination(data: st.DataObject) -> None:
+    """Of costs that are quadratic and of one that is not: to the last bit, in every way of asking."""
+    structure = PRUNABLE["residual"].structure()
+    table = data.draw(tables("table", structure.units.tolist(), monotone=False))
+    parts = (macs(structure), params(structure), table, parameter_bytes(structure))
+    factors = tuple(data.draw(st.floats(0.1, 1e5)) for _ in parts)
+    for cost in (TightestShare(parts, factors), WeightedSum("sum", "units", parts, factors)):
+        kept = np.array([[data.draw(st.integers(1, n)) for n in structure.units.tolist()] for _ in range(2)])
+        values = [float(cost.together([part(row) for part in parts])) for row in kept]
+        assert cost(kept).tolist() == values
+        form = form_of(cost)
+        assert not form.never_falls
+        assert not form.smooth
+        assert form(kept).tolist() == values
+        changed = np.repeat(kept[:1], len(structure.units), axis=0)
+        np.fill_diagonal(changed, kept[1])
+        assert form.changed(kept[0], kept[1]).tolist() == cost(changed).tolist()
+        for group in range(len(structure.units)):
+            levels = np.array(structure.groups[group].levels)
+            each = np.repeat(kept[:, None], len(levels), axis=1)
+            each[..., group] = levels
+            assert cost.along(kept, group, levels).tolist() == cost(each).tolist()
+
+
+def test_a_combination_falls_only_where_a_part_may() -> None:
+    structure = PRUNABLE["residual"].structure()
+    exact = (macs(structure), params(structure))
+    assert form_of(TightestShare(exact, (1.0, 2.0))).never_falls
+    assert form_of(TightestShare(exact, (1.0, 2.0))).smooth
+    assert TightestShare(exact, (1.0, 2.0)).name == "macs,params"
+    assert not form_of(TightestShare((*exact, TableCost("time", np.ones((7, 9)))), (1.0, 2.0, 3.0))).never_falls
