@@ -28,7 +28,8 @@ def test_wheel_holds_every_file_of_the_package_and_conf(wheel: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["py.typed", "zoo/*.safetensors", "zoo/*.xz", "zoo/*.json", "zoo/LICENSE*", "report/*.jinja"]
+    "pattern",
+    ["py.typed", "zoo/*.safetensors", "zoo/*.xz", "zoo/*.npz", "zoo/*.json", "zoo/LICENSE*", "report/*.jinja"],
 )
 def test_wheel_holds_what_is_not_python(wheel: Path, pattern: str) -> None:
     expected = [path.relative_to(ROOT).as_posix() for path in (ROOT / "autoprune").glob(pattern)]

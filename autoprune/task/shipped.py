@@ -1,6 +1,7 @@
 """The tasks that come with autoprune. Each is a function without required arguments; conf/task names them."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.measured import cache_dir
-from autoprune.task import networks
+from autoprune.task import networks, tabular
 from autoprune.task.fashion_mnist import fashion_subset
 from autoprune.task.task import Architecture, Role, Roles, Task
 from autoprune.task.training import fit, flip
@@ -53,7 +54,12 @@ def fashion_mobilenet() -> Task:
 
 
 SHIPPED: Mapping[str, Callable[[], Task]] = {
-    task.__name__: task for task in (digits, fashion_resnet20, fashion_plain20, fashion_mobilenet)
+    "digits": digits,
+    "fashion_resnet20": fashion_resnet20,
+    "fashion_plain20": fashion_plain20,
+    "fashion_mobilenet": fashion_mobilenet,
+    "table_residual": partial(tabular.table_residual, table=tabular.SHIPPED_TABLE),
+    "table_plain": partial(tabular.table_plain, table=tabular.SHIPPED_TABLE),
 }
 
 

@@ -143,6 +143,8 @@ class Task:
     prune: kinds of groups that are looked for (structure.prune says which there are); None: what a trace finds.
     measure: network → more of what a final report says of it, by name. tokenizer: the folder of the files that turn
     text into the model's tokens, which go wherever the network goes. onnx: final networks are exported to ONNX as well.
+    levels: how many numbers of units each group may keep, spaced evenly; None: all that there are. table: a file where
+    every plan was judged (docs/tables.md), which answers in the proxy's place; None: plans are judged when asked for.
 
     >>> task = Task(model, torch.zeros(1, 3, 32, 32), Roles(train, calibration, search, test))
     """
@@ -164,6 +166,8 @@ class Task:
     tokenizer: Path | None = None
     onnx: bool = True
     recovery_steps: int = 150
+    levels: int | None = None
+    table: Path | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", frozenset(self.keep))
