@@ -12,8 +12,10 @@ from typing import Any
 
 from torch import nn
 
+from autoprune.device.device import promised
 from autoprune.env.features import features_of
 from autoprune.evaluation.curves import single_group_curves
+from autoprune.evaluation.incumbents import describe_anytime
 from autoprune.evaluation.judge import Judge, outputs_of
 from autoprune.evaluation.metered import MeteredObjective
 from autoprune.evaluation.prepare import Prepared
@@ -30,6 +32,7 @@ from autoprune.search.sensitivity import sensitivity_plan
 from autoprune.search.uniform import uniform_plan
 from autoprune.seeding import numpy_rng, torch_generator
 from autoprune.task.weights import load_weights, save_weights
+from autoprune.tracked import track_result
 from autoprune.tracking import Tracker
 
 SAMPLES = 20  # that a network is compared on with its copy from the disk
@@ -54,13 +57,14 @@ class Job:
         """Searches, chooses, recovers, measures and exports; returns what `result.json` holds."""
         clock = _Clock()
         self.run.write_json("structure.json", describe_structure(self.prepared))
-        searched, spent = self.search_plan()
+        searched, told = self.search_plan()
         clock.lap("search")
         plans = {SEARCHED: searched, **self.baselines()}
         self.run.write_json("plans.json", {name: plan.as_json() for name, plan in plans.items()})
         clock.lap("baselines")
         networks = {name: self.prepared.pruned(plan) for name, plan in plans.items()}
         chosen = self.choose(networks)
+        anytime = describe_anytime(self.prepared, told.incumbents, {n: p for n, p in plans.items() if n != SEARCHED})
         recovered = self.recovered(plans, networks)
         clock.lap("recover")
         records = self.measure(plans, networks, recovered)
@@ -72,21 +76,31 @@ class Job:
             "seed": self.seed,
             "budget": describe_budget(self.prepared),
             "chosen": chosen,
-            "evaluations": {"limit": self.evaluations, "spent": spent},
+            "evaluations": {"limit": self.evaluations, "spent": told.spent},
+            "search_seconds": {"judging": told.seconds, "agent": told.agent_seconds},
             "seconds": clock.seconds,
             "export_differences": differences,
             "networks": records,
+            "device": self.on_device({DENSE: self.prepared.structure.dense, **plans}, recovered),
+            "anytime": anytime,
         }
         self.run.write_json("result.json", result)
         shutil.rmtree(self.run.path / "recovered", ignore_errors=True)  # the chosen one is exported
-        self.track(result, plans[chosen])
+        self.run.write_json("plan.json", plans[chosen].as_json())
+        track_result(self.tracker, result, plans[chosen], run=self.run)
         return result
 
-    def search_plan(self) -> tuple[PruningPlan, int]:
-        """The search's own best plan, and the evaluations it spent. Every one is on disk before the search sees it."""
+    def search_plan(self) -> tuple[PruningPlan, Recorder]:
+        """The search's own best plan, and who wrote down its evaluations: each is on disk before the search sees it."""
         prepared = self.prepared
         with StageProgress() as progress:
-            recorder = Recorder(self.ledgers.history, self.tracker, progress, limit=self.evaluations)
+            recorder = Recorder(
+                self.ledgers.history,
+                self.tracker,
+                progress,
+                limit=self.evaluations,
+                judging=lambda: objective.seconds,  # of the next line's
+            )
             objective = MeteredObjective(prepared.objective, limit=self.evaluations, record=recorder)
             problem = Problem(
                 task=prepared.task.name,
@@ -100,7 +114,7 @@ class Job:
                 log_agent=self._agent_metrics,
             )
             plan = self.search(problem, rng=numpy_rng(self.seed, "search"))
-        return plan, objective.spent
+        return plan, recorder
 
     def baselines(self) -> dict[str, PruningPlan]:
         """The plans that every run is compared with. They are not charged to the search."""
@@ -174,7 +188,9 @@ class Job:
                 "plan": plan.as_json(),
                 "cost": {cost: float(model([plan.kept])[0]) for cost, model in self.prepared.costs.items()},  # type: ignore[arg-type]
                 "proxy": asdict(self.prepared.objective.evaluate([plan])[0].metrics),
-                "held_out": asdict(held_out(before[name])),
+                "held_out": asdict(unseen := held_out(before[name])),
+                "score": self.prepared.score(unseen),
+                "recovered_score": self.prepared.score(held_out(after[name])),
                 "before": shown(test(before[name])),
                 "after": None if name == DENSE else shown(test(after[name])),
                 "latency_ms": {runtime: value.as_json() for runtime, value in latency[name].items()},
@@ -183,6 +199,13 @@ class Job:
             }
             for name, plan in every_plan.items()
         }
+
+    def on_device(self, plans: Mapping[str, PruningPlan], recovered: Mapping[str, nn.Module]) -> dict[str, Any] | None:
+        """What was predicted of every network on the device and what it took there."""
+        prepared, networks = self.prepared, {DENSE: self.prepared.task.model, **recovered}
+        if prepared.device is None:
+            return None
+        return promised(prepared.device, prepared.task, prepared.costs["latency"], plans, networks)
 
     def export(self, network: nn.Module) -> dict[str, float]:
         """Writes the chosen network as safetensors and JSON and as ONNX; how far each, read back, is from it."""
@@ -199,34 +222,6 @@ class Job:
             path = self.run.path / "network.onnx"
             differences["onnx"] = export_onnx(network, task.example_input, path, forward=task.forward)
         return differences
-
-    def track(self, result: Mapping[str, Any], plan: PruningPlan) -> None:
-        """The tracker's summary, the plan as a table and a picture, and the artifacts."""
-        chosen, dense = result["networks"][result["chosen"]], result["networks"][DENSE]
-        self.tracker.summary(
-            {
-                "result/chosen": result["chosen"],
-                "result/accuracy_before": chosen["before"]["accuracy"],
-                "result/accuracy_after": chosen["after"]["accuracy"],
-                "result/accuracy_dense": dense["before"]["accuracy"],
-                **{f"result/{cost}": value for cost, value in chosen["cost"].items()},
-                **{
-                    f"result/speedup_{runtime}": dense["latency_ms"][runtime]["median"] / value["median"]
-                    for runtime, value in chosen["latency_ms"].items()
-                },
-            }
-        )
-        rows = [
-            [group, units, kept, 1 - kept / units]
-            for group, units, kept in zip(plan.groups, plan.units, plan.kept, strict=True)
-        ]
-        self.tracker.table("plan", ["group", "units", "kept", "sparsity"], rows)
-        self.tracker.bars("plan_sparsity", plan.groups, list(plan.sparsity.values()), title="Sparsity per group")
-        self.run.write_json("plan.json", plan.as_json())
-        self.tracker.artifact("plan", self.run.path / "plan.json", kind="plan")
-        self.tracker.artifact("network", self.run.path / "network", kind="model")
-        if (self.run.path / "policy").exists():
-            self.tracker.artifact("policy", self.run.path / "policy", kind="policy")
 
     def _agent_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         if self.ledgers.agent.add({"step": step, **metrics}):

@@ -3,11 +3,13 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from autoprune.cost.budget import Budget
 from autoprune.evaluation.curves import Curve
+from autoprune.evaluation.incumbents import Incumbent
 from autoprune.evaluation.outcome import Metrics, Outcome
 from autoprune.evaluation.prepare import Prepared
 from autoprune.report.progress import StageProgress, search_note
@@ -81,18 +83,35 @@ class Ledgers:
 
 
 class Recorder:
-    """Writes an evaluation down, then tells the tracker and the screen."""
+    """Writes an evaluation down, then tells the tracker and the screen; keeps the plans that were the best so far.
 
-    def __init__(self, history: Ledger, tracker: Tracker, progress: StageProgress, *, limit: int) -> None:
-        self.history, self.tracker, self.progress, self.limit = history, tracker, progress, limit
-        self.best: Outcome | None = None
+    judging: how many of the search's seconds it has waited for plans to be judged. seconds: of judging them, as long as
+    each takes when it is new; agent_seconds: of everything else.
+    """
+
+    def __init__(
+        self,
+        history: Ledger,
+        tracker: Tracker,
+        progress: StageProgress,
+        *,
+        limit: int,
+        judging: Callable[[], float] = float,
+    ) -> None:
+        self.history, self.tracker, self.progress, self.limit, self.judging = history, tracker, progress, limit, judging
+        self.incumbents: list[Incumbent] = []
+        self.spent, self.seconds, self.agent_seconds = 0, 0.0, 0.0
         self.start = time.perf_counter()
 
     def __call__(self, outcome: Outcome, evaluation: int, phase: str) -> None:
-        if outcome.feasible and outcome.whole and (self.best is None or outcome.reward > self.best.reward):
-            self.best = outcome
-        best = None if self.best is None else self.best.score
         elapsed = time.perf_counter() - self.start
+        self.spent = evaluation
+        self.seconds += outcome.seconds
+        self.agent_seconds = max(0.0, elapsed - self.judging())
+        best_so_far = self.incumbents[-1].outcome if self.incumbents else None
+        if outcome.feasible and outcome.whole and (best_so_far is None or outcome.reward > best_so_far.reward):
+            self.incumbents.append(Incumbent(outcome, evaluation, self.seconds, self.agent_seconds))
+        best = self.incumbents[-1].outcome.score if self.incumbents else None
         record = {"evaluation": evaluation, "phase": phase, **outcome.as_json(), "elapsed": elapsed, "best": best}
         if self.history.add(record):
             self.tracker.log(_tracked(outcome, best), axis="evaluation", step=evaluation)
@@ -127,7 +146,13 @@ def describe_structure(prepared: Prepared) -> dict[str, Any]:
 
 
 def describe_budget(prepared: Prepared) -> dict[str, Any]:
+    """The budget; of several, the one that takes most of the dense network away, and beside it all as `bounds`."""
     budget = prepared.projector.budget
+    bounds = [_described(bound) for bound in budget.bounds]
+    return _described(budget.tightest) | {"text": budget.text} | ({"bounds": bounds} if budget.several else {})
+
+
+def _described(budget: Budget) -> dict[str, Any]:
     return {
         "text": budget.text,
         "cost": budget.cost.name,

@@ -44,7 +44,7 @@ class Tracker(Protocol):
         """A self-contained HTML file."""
 
     def artifact(self, name: str, path: Path, *, kind: str) -> None:
-        """A file or a folder to keep with the run. kind: "policy", "plan" or "model"."""
+        """A file or a folder to keep with the run. kind: "result", "policy", "plan" or "model"."""
 
     def close(self, *, failed: bool = False) -> None: ...
 
@@ -98,8 +98,9 @@ class WandbTracker:
     The run's own files hold everything, so a failure of W&B halfway is a warning, given once, and never ends the run.
     """
 
-    def __init__(self, run: "wandb.Run", *, folder: Path) -> None:
-        self._run, self._folder = run, folder
+    def __init__(self, run: "wandb.Run", *, folder: Path, first_step: int | None = None) -> None:
+        """first_step: where W&B's own count of what was logged goes on in a resumed run; offline it does not know."""
+        self._run, self._folder, self._first_step = run, folder, first_step
         self._warned: set[str] = set()
         for metrics, axis in PLOTTED.items():
             run.define_metric(metrics, step_metric=axis, step_sync=False)
@@ -109,24 +110,24 @@ class WandbTracker:
         if axis not in get_args(Axis):
             raise ValueError(f"metrics are logged along one of {get_args(Axis)}, got {axis!r}")
         numbers = {key: value for key, value in metrics.items() if value is not None and math.isfinite(value)}
-        self._go_on("metrics", lambda: self._run.log({axis: step, **numbers}))
+        self._go_on("metrics", lambda: self._log({axis: step, **numbers}))
 
     def summary(self, values: Mapping[str, Any]) -> None:
         self._go_on("the summary", lambda: self._run.summary.update(dict(values)))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        self._go_on(f"the table {name}", lambda: self._run.log({name: _table(columns, rows)}))
+        self._go_on(f"the table {name}", lambda: self._log({name: _table(columns, rows)}))
 
     def bars(self, name: str, labels: Sequence[str], values: Sequence[float], *, title: str) -> None:
         def draw() -> None:
             table = _table(["name", "value"], list(zip(labels, values, strict=True)))
-            self._run.log({name: wandb.plot.bar(table, "name", "value", title=title)})
+            self._log({name: wandb.plot.bar(table, "name", "value", title=title)})
 
         self._go_on(f"the bars {name}", draw)
 
     def page(self, name: str, path: Path) -> None:
         def show() -> None:
-            self._run.log({name: wandb.Html(path.read_text(encoding="utf-8"), inject=False)})
+            self._log({name: wandb.Html(path.read_text(encoding="utf-8"), inject=False)})
 
         self._go_on(f"the page {name}", show)
 
@@ -151,6 +152,10 @@ class WandbTracker:
 
     def close(self, *, failed: bool = False) -> None:
         self._go_on("the end of the run", lambda: self._run.finish(exit_code=int(failed)))
+
+    def _log(self, data: dict[str, Any]) -> None:
+        step, self._first_step = self._first_step, None
+        self._run.log(data, step=step, commit=True)
 
     def _go_on(self, what: str, send: Callable[[], object]) -> None:
         try:
@@ -229,7 +234,7 @@ def wandb_tracking(
         )
         files = Path(run.dir).parent
         _log.info("tracked by Weights & Biases: %s", run.url or f"offline, until `wandb sync {files}`")
-        return WandbTracker(run, folder=folder)
+        return WandbTracker(run, folder=folder, first_step=None if run_id is None else _lines(folder))
 
     if _resolve(mode) == "offline":
         return start("offline")
@@ -242,6 +247,11 @@ def wandb_tracking(
             ) from error
         _log.warning("Weights & Biases did not start the run (%s); it is tracked offline in %s/wandb", error, folder)
         return start("offline")
+
+
+def _lines(folder: Path) -> int:
+    """Lines in the run's files, none of which was logged twice: at least as many as W&B has got."""
+    return sum(file.read_bytes().count(b"\n") for file in folder.glob("*.jsonl"))
 
 
 def _resolve(mode: Mode) -> Literal["online", "offline"]:

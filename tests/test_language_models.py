@@ -114,6 +114,6 @@ def test_agents_search_them_as_any_other_network(kinds: tuple[str, ...], tmp_pat
     searching = agent("ppo", **short("ppo"))
     settings: dict[str, Any] = {"prune": kinds, "budget": "weights:0.8", "proxy_samples": 10}
     work = job(tmp_path / "run", TINY["llama"](), evaluations=40, search=searching, **settings)
-    plan, spent = work.search_plan()
-    assert spent == 40
+    plan, told = work.search_plan()
+    assert told.spent == 40
     assert work.prepared.costs["weights"](np.array(plan.kept)) <= work.prepared.projector.budget.limit

@@ -3,6 +3,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,22 @@ def _nobody_is_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("NETRC", str(tmp_path / "home" / ".netrc"))
 
 
-def start(folder: Path, *, name: str = "run", mode: Any = "offline", tags: tuple[str, ...] = ()) -> WandbTracker:
+def start(
+    folder: Path, *, name: str = "run", mode: Any = "offline", tags: tuple[str, ...] = (), run_id: str | None = None
+) -> WandbTracker:
     return wandb_tracking(
         folder, name=name, group="digits", job_type="search", config=CONFIG,
-        mode=mode, project="autoprune", entity=None, tags=tags,
+        mode=mode, project="autoprune", entity=None, tags=tags, run_id=run_id,
     )  # fmt: skip
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
     """What is in the one offline run of a run folder, by W&B's own reader."""
     (run,) = (folder / "wandb").glob("offline-run-*")
+    return records_of(run)
+
+
+def records_of(run: Path) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return [json.loads(line) for line in output.splitlines()]
@@ -152,6 +159,27 @@ def test_runs_at_once_and_one_after_another_in_one_process_stay_apart(tmp_path: 
         assert of(run, "run")[0]["display_name"] == name
         assert [record["item"]["search/score"] for record in of(run, "history")] == scores
         assert of(run, "exit")[0].get("exit_code", 0) == code
+
+
+def test_the_parts_of_a_resumed_run_are_one_run_that_counts_on(tmp_path: Path) -> None:
+    first = start(tmp_path)
+    for step in (1, 2):
+        first.log({"search/score": float(step)}, axis="evaluation", step=step)
+    lines = [json.dumps({"evaluation": step}) + "\n" for step in (1, 2, 3)]  # the third was not logged any more
+    (tmp_path / "history.jsonl").write_text("".join(lines))
+    first.close()
+    begun = set((tmp_path / "wandb").glob("offline-run-*"))
+    time.sleep(1.1)  # the folders' names have seconds
+    second = start(tmp_path, run_id=first.run_id)
+    for step in (4, 5):
+        second.log({"search/score": float(step)}, axis="evaluation", step=step)
+    second.close()
+    (earlier,), (later,) = begun, set((tmp_path / "wandb").glob("offline-run-*")) - begun
+    parts = [records_of(earlier), records_of(later)]
+    assert {of(part, "run")[0]["run_id"] for part in parts} == {first.run_id}
+    rows = [record["item"] for part in parts for record in of(part, "history")]
+    assert [row["evaluation"] for row in rows] == [1, 2, 4, 5]
+    assert [row["_step"] for row in rows] == [0, 1, 3, 4]
 
 
 def test_what_wandb_does_not_take_is_a_warning_given_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

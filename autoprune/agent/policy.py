@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
-from autoprune.agent.spec import ACTIVATIONS, ALGORITHMS
+from autoprune.agent.shared import SharedPolicy
+from autoprune.agent.spec import ACTIVATIONS, ALGORITHMS, RECURRENT
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,16 +24,26 @@ class Policy:
     algorithm: str
     architecture: Mapping[str, Any]
     network: BasePolicy = field(repr=False)
+    _memory: list[Any] = field(default_factory=lambda: [None], init=False, repr=False)
+
+    def begin(self) -> None:
+        """An episode begins: nothing is remembered of the one before."""
+        self._memory[0] = None
 
     def act(self, observation: NDArray[np.float32]) -> NDArray[Any]:
         """The action the policy thinks best: the mean or the actor's output, in the action box; or the best level."""
-        action, _ = self.network.predict(observation, deterministic=True)
+        first = np.array([self._memory[0] is None])
+        action, self._memory[0] = self.network.predict(
+            observation, state=self._memory[0], episode_start=first, deterministic=True
+        )
         return np.asarray(action)
 
 
 def policy_of(algorithm: str, model: BaseAlgorithm) -> Policy:
     """The policy of a Stable-Baselines3 model; it goes on learning with the model."""
     options = {key: value for key, value in model.policy_kwargs.items() if not key.startswith("optimizer_")}
+    if isinstance(model.policy, SharedPolicy):
+        options["shared"] = True
     names = {activation: name for name, activation in ACTIVATIONS.items()}
     architecture = {
         "hidden": list(options.pop("net_arch")),
@@ -42,12 +53,20 @@ def policy_of(algorithm: str, model: BaseAlgorithm) -> Policy:
     return Policy(algorithm, architecture, model.policy)
 
 
+def network_class(algorithm: str, architecture: Mapping[str, Any]) -> type[BasePolicy]:
+    """What Stable-Baselines3 takes for `policy`."""
+    if architecture["options"].get("shared"):
+        return SharedPolicy
+    return ALGORITHMS[algorithm].policy_aliases["MlpLstmPolicy" if algorithm in RECURRENT else "MlpPolicy"]
+
+
 def network_arguments(architecture: Mapping[str, Any]) -> dict[str, Any]:
     """Stable-Baselines3's `policy_kwargs` for {"hidden": [64, 64], "activation": "tanh", "options": {…}}."""
+    options = {key: value for key, value in architecture["options"].items() if key != "shared"}
     return {
         "net_arch": list(architecture["hidden"]),
         "activation_fn": ACTIVATIONS[architecture["activation"]],
-        **architecture["options"],
+        **options,
     }
 
 
@@ -61,7 +80,7 @@ def build_network(
     """A network of a policy's architecture with fresh weights."""
     if algorithm not in ALGORITHMS:
         raise ValueError(f"unknown algorithm {algorithm!r}; known are {list(ALGORITHMS)}")
-    policy_class = ALGORITHMS[algorithm].policy_aliases["MlpPolicy"]
+    policy_class = network_class(algorithm, architecture)
     arguments = network_arguments(architecture)
     # A learning rate is asked for though nothing is trained here.
     return policy_class(observation_space, action_space, lr_schedule=lambda _: 0.0, **arguments)

@@ -6,21 +6,32 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
 Array = NDArray[Any]
 
+DEEPEST = 5.0  # standard deviations
+LEAST_DEVIATION = 0.05  # of the best reward's magnitude: few rewards, or equal ones, have none
+SMALLEST = 1e-8
 
-class ExecutedActionReplayBuffer(ReplayBuffer):
+
+class ExecutedActionReplayBuffer(NStepReplayBuffer):
     """A replay whose actions are those the environment executed: `info["executed_action"]`, on the action's scale.
 
     The budget's projection changes actions; with the raw ones alone the critic would credit a plan that never was. With
     `keep_proposed` a changed action is stored as well, as a second transition to the same place: which it is, since the
     projection is a part of the environment. Without it, actions that are never executed keep the values they were born
     with, and an agent that thinks well of one proposes it for ever.
+
+    n_steps, gamma: rewards that a sample adds up, and their discount (see NStepReplayBuffer). standardised: rewards are
+    sampled as standard deviations from the best so far, at most DEEPEST below it, so that critics see what tells
+    good plans from each other, whatever their scale; only where each step is an episode. The deviation and the best
+    are those of what the agent did itself, after the first `told` rows.
     """
+
+    told = 0
 
     def __init__(
         self,
@@ -31,9 +42,23 @@ class ExecutedActionReplayBuffer(ReplayBuffer):
         n_envs: int = 1,
         optimize_memory_usage: bool = False,
         keep_proposed: bool = False,
+        n_steps: int = 1,
+        gamma: float = 1.0,
+        standardised: bool = False,
     ) -> None:
-        super().__init__(buffer_size, observation_space, action_space, device, n_envs, optimize_memory_usage)
-        self._keep_proposed = keep_proposed
+        if keep_proposed and n_steps > 1:
+            raise ValueError("keep_proposed stores a step twice, so n-step returns cannot be read from its replay")
+        super().__init__(
+            buffer_size,
+            observation_space,
+            action_space,
+            device,
+            n_envs,
+            optimize_memory_usage,
+            n_steps=n_steps,
+            gamma=gamma,
+        )
+        self._keep_proposed, self._standardised = keep_proposed, standardised
 
     def add(
         self, obs: Array, next_obs: Array, action: Array, reward: Array, done: Array, infos: list[dict[str, Any]]
@@ -42,6 +67,15 @@ class ExecutedActionReplayBuffer(ReplayBuffer):
         super().add(obs, next_obs, executed, reward, done, infos)
         if self._keep_proposed and not np.allclose(executed, action):
             super().add(obs, next_obs, action, reward, done, infos)
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
+        batch = super().sample(batch_size, env)
+        if not self._standardised:
+            return batch
+        own = self.rewards[self.told : self.buffer_size if self.full else self.pos]
+        best = float(own.max())
+        deviation = max(float(own.std()), LEAST_DEVIATION * abs(best), SMALLEST)
+        return batch._replace(rewards=((batch.rewards - best) / deviation).clamp(-DEEPEST, DEEPEST))
 
 
 def executed_actions(space: spaces.Space[Any], action: Array, infos: list[dict[str, Any]]) -> Array:
@@ -79,10 +113,15 @@ class TerminalRewardReplayBuffer(ExecutedActionReplayBuffer):
         optimize_memory_usage: bool = False,
         keep_proposed: bool = False,
         baseline_rate: float | None = None,
+        n_steps: int = 1,
+        gamma: float = 1.0,
     ) -> None:
+        if n_steps > 1:
+            raise ValueError("every step has its episode's reward already: copy_terminal_reward needs n_steps=1")
         super().__init__(
-            buffer_size, observation_space, action_space, device, n_envs, optimize_memory_usage, keep_proposed
-        )
+            buffer_size, observation_space, action_space, device, n_envs, optimize_memory_usage, keep_proposed,
+            gamma=gamma,
+        )  # fmt: skip
         self.baseline: float | None = None
         self._baseline_rate = baseline_rate
         self._held: list[tuple[Array, Array, Array, Array, list[dict[str, Any]]]] = []

@@ -5,29 +5,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sb3_contrib import TQC
+from sb3_contrib import TQC, CrossQ, RecurrentPPO
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
 from autoprune.agent.noise import Noise
+from autoprune.agent.proposals import Proposals
 
-# A one-to-one copy of names that configurations and policy files use. CrossQ would be one more line. RecurrentPPO would
-# need a policy with a state as well.
+# A one-to-one copy of names that configurations and policy files use.
 ALGORITHMS: Mapping[str, type[BaseAlgorithm]] = {
     "A2C": A2C,
+    "CrossQ": CrossQ,
     "DDPG": DDPG,
     "DQN": DQN,
     "PPO": PPO,
+    "RecurrentPPO": RecurrentPPO,
     "SAC": SAC,
     "TD3": TD3,
     "TQC": TQC,
 }
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
-GAUSSIAN = ("A2C", "PPO", "SAC", "TQC")  # sample their actions from a normal distribution
-ACTOR_CRITIC = ("DDPG", "SAC", "TD3", "TQC")  # have an actor with an optimizer of its own
+NETWORKS = ("whole", "shared", "shared_bias")
+
+GAUSSIAN = ("A2C", "CrossQ", "PPO", "RecurrentPPO", "SAC", "TQC")  # sample their actions from a normal distribution
+ACTOR_CRITIC = ("CrossQ", "DDPG", "SAC", "TD3", "TQC")  # have an actor with an optimizer of its own
+CRITICS = ("CrossQ", "SAC", "TD3", "TQC")  # have an ensemble of critics, of any size
+SHARING = ("A2C", "PPO")  # can have one network for all groups
+RECURRENT = ("RecurrentPPO",)  # remember the steps of an episode
 
 # Arguments of Stable-Baselines3 that are decided here, and by what.
 DECIDED = {
@@ -39,7 +46,7 @@ DECIDED = {
     "learning_starts": "experience.warm_up_episodes",
     "train_freq": "experience, once an episode",
     "gradient_steps": "experience.updates_per_episode",
-    "n_steps": "experience.episodes",
+    "n_steps": "experience.episodes, and experience.n_steps of a replay",
     "replay_buffer_class": "experience",
     "replay_buffer_kwargs": "experience",
     "optimize_memory_usage": "experience",
@@ -56,13 +63,18 @@ class Replay:
     """What an off-policy agent learns from: the last `episodes` episodes, updated on after each of them.
 
     The first `warm_up_episodes` act at random and nothing is learned in them. updates_per_episode: gradient steps; None
-    means one for each of the episode's steps. keep_proposed: see ExecutedActionReplayBuffer; copy_terminal_reward and
-    baseline_rate: see TerminalRewardReplayBuffer.
+    means one for each of the episode's steps. n_steps: rewards that a target adds up before it asks the critic.
+    parallel: episodes that are acted in at once, whose plans are one batch for the objective. keep_proposed and
+    standardised: see ExecutedActionReplayBuffer; copy_terminal_reward and baseline_rate: see
+    TerminalRewardReplayBuffer.
     """
 
     episodes: int
     warm_up_episodes: int
     updates_per_episode: int | None = None
+    n_steps: int = 1
+    parallel: int = 1
+    standardised: bool = False
     keep_proposed: bool = False
     copy_terminal_reward: bool = False
     baseline_rate: float | None = None
@@ -70,8 +82,14 @@ class Replay:
     def __post_init__(self) -> None:
         _check_least("the episodes of a replay", self.episodes, 1)
         _check_least("warm_up_episodes", self.warm_up_episodes, 0)
+        _check_least("n_steps", self.n_steps, 1)
+        _check_least("parallel", self.parallel, 1)
         if self.updates_per_episode is not None:
             _check_least("updates_per_episode", self.updates_per_episode, 1)
+        if self.n_steps > 1 and (self.keep_proposed or self.copy_terminal_reward):
+            raise ValueError("n_steps adds up the rewards of each step once: it needs neither keep_proposed nor copies")
+        if self.standardised and self.copy_terminal_reward:
+            raise ValueError("rewards are standardised or copied, not both: set copy_terminal_reward: false")
         if self.baseline_rate is None:
             return
         if not 0 < self.baseline_rate <= 1:
@@ -100,7 +118,10 @@ class AgentSpec:
     hidden: units of each hidden layer, of actor and critic alike. hyperparameters: Stable-Baselines3's own arguments,
     under its names. initial_std: standard deviation of the first samples in the action box [−1, 1] (SAC and TQC squash
     them by tanh). actor_learning_rate: where it differs from the critic's, which is hyperparameters.learning_rate.
-    Lengths are in episodes, so that one configuration serves networks with any number of groups.
+    Lengths are in episodes, so that one configuration serves networks with any number of groups. network: one for the
+    whole plan, or one that is `shared` by all groups, with a bias for each of them if `shared_bias` (SharedPolicy).
+    memory: units of RecurrentPPO's LSTM. critics: how many the agent has, where that can be chosen. proposals: how the
+    critics choose what is executed, among much that is proposed.
 
     >>> AgentSpec("PPO", experience=Rollout(episodes=10), hidden=(64, 64), activation="tanh", initial_std=0.2).algorithm
     'PPO'
@@ -114,6 +135,10 @@ class AgentSpec:
     initial_std: float | None = None
     actor_learning_rate: float | None = None
     noise: Noise | None = None
+    network: str = "whole"
+    memory: int | None = None
+    critics: int | None = None
+    proposals: Proposals | None = None
 
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
@@ -125,7 +150,9 @@ class AgentSpec:
         self._check_experience()
         self._check_hyperparameters()
         self._check_applies("initial_std", self.initial_std, GAUSSIAN)
+        self._check_applies("critics", self.critics, CRITICS)
         self._check_applies("actor_learning_rate", self.actor_learning_rate, ACTOR_CRITIC)
+        self._check_network()
         if self.noise is not None and self.algorithm not in ACTOR_CRITIC:
             raise ValueError(
                 f"noise does not apply to {self.algorithm}, which explores by itself; only to {ACTOR_CRITIC}"
@@ -137,8 +164,8 @@ class AgentSpec:
 
     @property
     def parallel_episodes(self) -> int:
-        """How many episodes it can act in at once: a whole rollout, so that its plans are one batch, or else one."""
-        return self.experience.episodes if isinstance(self.experience, Rollout) else 1
+        """How many episodes it acts in at once: a whole rollout, or what its replay says; their plans are one batch."""
+        return self.experience.episodes if isinstance(self.experience, Rollout) else self.experience.parallel
 
     def _check_experience(self) -> None:
         wanted = Replay if self.off_policy else Rollout
@@ -146,6 +173,25 @@ class AgentSpec:
             raise ValueError(
                 f"{self.algorithm} learns from a {wanted.__name__}, got a {type(self.experience).__name__}"
             )
+
+    def _check_network(self) -> None:
+        if self.network not in NETWORKS:
+            raise ValueError(f"agent.network must be one of {NETWORKS}, got {self.network!r}")
+        if self.network != "whole" and self.algorithm not in SHARING:
+            raise ValueError(f"network={self.network} does not apply to {self.algorithm}; only to {SHARING}")
+        if self.network != "whole" and not self.hidden:
+            raise ValueError(f"network={self.network} needs at least one hidden layer")
+        if (self.memory is None) != (self.algorithm not in RECURRENT):
+            raise ValueError(f"memory is for {RECURRENT}, which need it; got {self.memory} with {self.algorithm}")
+        if self.memory is not None:
+            _check_least("memory", self.memory, 1)
+        if self.proposals is not None and (self.algorithm not in CRITICS or self.noise is not None):
+            raise ValueError(
+                f"proposals are chosen by critics of actions, and explore without noise: they apply to {CRITICS} with "
+                f"noise=null, not to {self.algorithm}{'' if self.noise is None else ' with noise'}"
+            )
+        if isinstance(self.experience, Replay) and self.experience.parallel > 1 and self.noise is not None:
+            raise ValueError("noise is drawn for one episode at a time; set experience.parallel=1 or noise=null")
 
     def _check_hyperparameters(self) -> None:
         known = set(inspect.signature(ALGORITHMS[self.algorithm].__init__).parameters) - {"self"} - set(DECIDED)

@@ -5,13 +5,17 @@ from pathlib import Path
 
 import hydra
 
+from autoprune.cli.compare import compare
 from autoprune.cli.fidelity import fidelity
 from autoprune.cli.generate import generate
+from autoprune.cli.profile import profile
 from autoprune.cli.search import resume, search
 
 USAGE = """usage: autoprune search [-m] [OVERRIDE ...]   learn a plan, prune, recover, export, report
        autoprune search resume=RUN           go on with a run that was cut off
        autoprune fidelity [OVERRIDE ...]     does the score that a search sees rank plans as recovery will?
+       autoprune profile [OVERRIDE ...]      how fast a task's layers are on this machine, at every width
+       autoprune compare RUN ... | sweep=DIR which agent is better, and at how many seeds can that be said?
        autoprune show RUN                    a finished run's table again
        autoprune generate RUN "PROMPT"       what a pruned language model goes on to say
 
@@ -24,11 +28,14 @@ def main() -> None:
     match sys.argv[1:]:
         case ["search", *overrides] if any(override.startswith("resume=") for override in overrides):
             resume(overrides)
-        case ["search" | "fidelity" as command, *overrides]:
+        case ["search" | "fidelity" | "profile" as command, *overrides]:
             sys.path.insert(0, str(Path.cwd()))  # task._target_=my_module.my_task finds the user's own modules
             sys.argv[1:] = overrides
-            job, name = (search, "config") if command == "search" else (fidelity, "fidelity")
+            jobs = {"search": (search, "config"), "fidelity": (fidelity, "fidelity"), "profile": (profile, "profile")}
+            job, name = jobs[command]
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
+        case ["compare", *arguments]:
+            compare(arguments)
         case ["show", run]:
             _show(run)
         case ["generate", *arguments]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,16 +16,26 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from autoprune.cli.parts import answering, store_folder, task_of
+from autoprune.cli.sweep import SweepJob, going_on, value_of
 
-PARTS = ("importance", "repair", "score", "reward", "evaluation", "agent", "recover", "tracking")
+PARTS = ("importance", "repair", "score", "reward", "evaluation", "costs", "agent", "recover", "tracking")
 
 log = logging.getLogger(__name__)
 
 
-def search(config: DictConfig) -> float:
-    """One job. Returns the chosen network's accuracy after recovery, which is what a sweeper maximises."""
+def search(config: DictConfig) -> float | None:
+    """One job. Returns the score of the search's own network on held-out search data, which a sweeper may maximise.
+
+    A job of a sweep goes on with what stands in its folder, and returns None where it fails, so that the others run.
+    """
     launch = Launch.by_hydra()
-    return answering(lambda: _search(config, launch, resumed=False), interrupted=lambda: _so_far(launch.folder))
+    once = partial(_search, config, launch)
+    if launch.group is None:
+        return answering(partial(once, resumed=False), interrupted=lambda: _so_far(launch.folder))
+    try:
+        return SweepJob(launch.folder, config, launch.overrides).result(once)
+    except KeyboardInterrupt:
+        sys.exit(f"\nInterrupted. {going_on(Path(HydraConfig.get().sweep.dir))}")
 
 
 def resume(overrides: list[str]) -> None:
@@ -83,20 +94,24 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     from autoprune.report.terminal import print_result
     from autoprune.runs import RunFolder, machine, versions
     from autoprune.seeding import torch_generator
+    from autoprune.tracked import tracked_config
 
     folder = launch.folder
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     settings["evaluation"]["store"] = store_folder(settings["evaluation"]["store"], folder)
+    _check_constraint(settings)
     torch.set_num_threads(settings["threads"] or os.cpu_count() or 1)
     allocator = choose_allocator(Notebook(cache_dir()))
     torch.manual_seed(settings["seed"])  # autoprune passes its generators around; third parties may draw from this one
     parts = {name: instantiate(settings[name], _convert_="all") for name in PARTS}
     task = task_of(settings["task"], settings.get("data"))
+    device = instantiate(settings.get("device"), _convert_="all")
     prepared = prepare(
         task,
+        device=device,
         budget=settings["budget"],
         generator=torch_generator(settings["seed"], "importance"),
-        **{name: parts[name] for name in ("importance", "repair", "score", "reward", "evaluation")},
+        **{name: parts[name] for name in ("importance", "repair", "score", "reward", "evaluation", "costs")},
         **settings["structure"],
     )
     measured = {**prepared.measured, "freed_memory_kept": allocator}
@@ -113,6 +128,7 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
         "versions": versions(),
         "machine": machine(),
         "measured": measured,
+        "device": None if device is None else device.name,
         "data": task.data.digests,
         "overrides": launch.overrides,
     }
@@ -127,7 +143,7 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
         name=folder.name,
         group=launch.group or task.name,
         job_type="search",
-        config={**OmegaConf.to_container(config, resolve=True), "run": record},  # type: ignore[dict-item]
+        config=tracked_config(OmegaConf.to_container(config, resolve=True), record),  # type: ignore[arg-type]
         run_id=before.get("tracker"),
     )
     run.write_json("run.json", {**record, "tracker": tracker.run_id})
@@ -152,7 +168,17 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
         tracker.close(failed=failed)
     print_result(run)
     print(f"report: {folder / 'report.html'}")
-    return float(result["networks"][result["chosen"]]["after"]["accuracy"])
+    return value_of(result)
+
+
+def _check_constraint(settings: Mapping[str, Any]) -> None:
+    """Raises ValueError where the budget is to be kept in a way that only learned agents know."""
+    name = settings["constraint"]["_target_"].rpartition(".")[2]
+    if name != "Projection" and "constraint" not in settings["agent"]:
+        raise ValueError(
+            f"constraint={name.lower()} is what an agent's reward says of the budget, and this search has none: every "
+            "plan that it asks for meets the budget. Set constraint=projection, or an agent that learns, such as ppo"
+        )
 
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

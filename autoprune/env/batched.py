@@ -25,10 +25,13 @@ from autoprune.env.layerwise import (
     Observation,
     densities_of,
     executable_actions,
+    given_back,
     layerwise_observations,
     observation_rows,
+    prior_densities,
 )
 from autoprune.env.one_shot import PlanScale, one_shot_observation
+from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 from autoprune.structure.groups import IntArray, Structure
 
@@ -47,27 +50,37 @@ class LayerwiseVectorEnv(VectorEnv[Observation, Action, Array]):
     feature_names = FEATURE_NAMES
 
     def __init__(
-        self, structure: Structure, *, num_envs: int, projector: Projector, evaluate: Evaluate, features: FloatArray
+        self,
+        structure: Structure,
+        *,
+        num_envs: int,
+        projector: Projector,
+        evaluate: Evaluate,
+        features: FloatArray,
+        prior: IntArray | FloatArray | None = None,
+        reach: float = 1.5,
+        lost: Sequence[FloatArray] | None = None,
     ) -> None:
         self.structure, self.projector, self.num_envs = structure, projector, num_envs
-        self._evaluate = evaluate
+        self._evaluate, self._lost = evaluate, lost
+        self._prior, self._reach = prior_densities(prior, structure, reach), reach
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.single_observation_space = layerwise_observations()
         self.single_action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._every = _constant(True, num_envs)
-        self._names = [_constant(name, num_envs) for name in structure.names]
+        self._every = constant(True, num_envs)
+        self._names = [constant(name, num_envs) for name in structure.names]
         self._units = structure.units.astype(np.float64).tolist()
         self._budget, self._dense = projector.budget.relative, projector.budget.dense
         self._rows = list(observation_rows(features, self._budget))
-        self._executed = executable_actions(structure)
+        self._executed = executable_actions(structure, self._prior, reach)
         self._walks = walks_of(projector, episodes=num_envs)
         self._state = np.empty((CHANGING, num_envs))  # STATE_FEATURES without the budget
         self._begin()
 
     def reset(self, *, seed: int | None = None, options: Infos | None = None) -> tuple[Observation, Infos]:
-        _check_whole(options)
+        check_whole(options)
         super().reset(seed=seed)
         return self._begin(), {}
 
@@ -76,7 +89,7 @@ class LayerwiseVectorEnv(VectorEnv[Observation, Action, Array]):
         if group == len(self._units):
             raise gymnasium.error.ResetNeeded("all groups are decided: reset() begins the next episodes")
         units, many = self._units[group], self.num_envs
-        wish = densities_of(np.asarray(actions, np.float64).reshape(many))
+        wish = self._density(np.asarray(actions, np.float64).reshape(many), group)
         wish *= units
         kept = self._walks.decide(wish)
         np.divide(kept, units, out=self._state[-1])
@@ -86,11 +99,18 @@ class LayerwiseVectorEnv(VectorEnv[Observation, Action, Array]):
             "_executed_action": self._every,
         }  # fmt: skip
         if group + 1 < len(self._units):
-            return self._observe(), np.zeros(many), np.zeros(many, bool), np.zeros(many, bool), infos
+            lost = np.zeros(many) if self._lost is None else -self._lost[group][kept]
+            return self._observe(), lost, np.zeros(many, bool), np.zeros(many, bool), infos
         final = self._observation(group)
         plans = [self.structure.plan(row) for row in self._walks.kept]
         rewards, infos = _ended(plans, final, self._evaluate, infos)
+        rewards = rewards + given_back(self._lost, self._walks.kept)
         return self._begin(), rewards, np.ones(many, bool), np.zeros(many, bool), infos
+
+    def _density(self, actions: FloatArray, group: int) -> FloatArray:
+        if self._prior is None:
+            return densities_of(actions)
+        return np.minimum(1.0, self._prior[group] * np.exp(self._reach * np.clip(actions, -1, 1)))
 
     def _begin(self) -> Observation:
         self._walks.restart()
@@ -134,10 +154,10 @@ class OneShotVectorEnv(VectorEnv[Observation, Action, Array]):
         self.single_action_space = gymnasium.spaces.Box(-1, 1, (len(structure.groups),), np.float32)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._every = _constant(True, num_envs)
+        self._every = constant(True, num_envs)
 
     def reset(self, *, seed: int | None = None, options: Infos | None = None) -> tuple[Observation, Infos]:
-        _check_whole(options)
+        check_whole(options)
         super().reset(seed=seed)
         return self._observe(), {}
 
@@ -157,29 +177,39 @@ class OneShotVectorEnv(VectorEnv[Observation, Action, Array]):
 def _ended(
     plans: Sequence[PruningPlan], final: Observation, evaluate: Evaluate, infos: Infos
 ) -> tuple[FloatArray, Infos]:
-    """The rewards, and all that is said of episodes that end: one call of the objective."""
+    """The rewards, and all that is said of episodes that end."""
+    last, outcomes = judged(plans, evaluate, infos)
+    return np.array([outcome.reward for outcome in outcomes], np.float64), last | finals(final, last)
+
+
+def judged(plans: Sequence[PruningPlan], evaluate: Evaluate, infos: Infos) -> tuple[Infos, list[Outcome]]:
+    """The plans' outcomes, and what is said of them: one call of the objective."""
     every = infos["_executed_action"]
     outcomes = evaluate(plans)
-    last = infos | {"plan": _objects(plans), "_plan": every, "outcome": _objects(outcomes), "_outcome": every}
-    ended = {"final_obs": _objects(final), "_final_obs": every, "final_info": dict(last), "_final_info": every}
-    return np.array([outcome.reward for outcome in outcomes], np.float64), last | ended
+    return infos | {"plan": objects(plans), "_plan": every, "outcome": objects(outcomes), "_outcome": every}, outcomes
 
 
-def _objects(values: Sequence[Any] | Observation) -> Array:
+def finals(final: Observation, last: Infos) -> Infos:
+    """What Gymnasium wants of episodes that begin again in the step that ends them."""
+    every = last["_executed_action"]
+    return {"final_obs": objects(final), "_final_obs": every, "final_info": dict(last), "_final_info": every}
+
+
+def objects(values: Sequence[Any] | Observation) -> Array:
     column = np.empty(len(values), object)
     for at, value in enumerate(values):
         column[at] = value
     return column
 
 
-def _constant(value: Any, many: int) -> Array:
+def constant(value: Any, many: int) -> Array:
     """[many], read-only, as it is handed out at every step."""
     column = np.full(many, value, object if isinstance(value, str) else None)
     column.flags.writeable = False
     return column
 
 
-def _check_whole(options: Infos | None) -> None:
+def check_whole(options: Infos | None) -> None:
     mask = (options or {}).get("reset_mask")
     if mask is not None and not np.all(mask):
         raise ValueError("episodes in lockstep begin together: reset all of them, not those of a reset_mask")

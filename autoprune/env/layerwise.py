@@ -1,5 +1,6 @@
 """The objective revealed one group at a time: each step says how much of one group to keep (AMC, arXiv 1802.03494)."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,13 +14,14 @@ from autoprune.cost.walk import walk_of
 from autoprune.env.features import GROUP_FEATURES, HIGHEST, LOWEST, STATE_FEATURES
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
-from autoprune.structure.groups import Structure
+from autoprune.structure.groups import IntArray, Structure
 
 Evaluate = Callable[[Sequence[PruningPlan]], list[Outcome]]
 Observation = NDArray[np.float32]
 Action = NDArray[np.float32]
 
 LEAST_DENSITY = 0.02  # what an action of −1 asks for
+SMALLEST = 1e-6  # density that an action can still say
 SPAN = (1 - LEAST_DENSITY) / 2  # density for 1 of action
 
 FEATURE_NAMES = GROUP_FEATURES + STATE_FEATURES
@@ -34,19 +36,34 @@ class LayerwiseEnv(gymnasium.Env[Observation, Action]):
     STATE_FEATURES of the group to decide; the last one is still of the last group. info: `executed_action`, what became
     of the action, on the action's scale; `group`; and at the end `plan` and `outcome`. LayerwiseVectorEnv is the same
     for many episodes at once.
+
+    prior [groups]: units; actions correct its densities by exp(reach · action) then. lost: for each group [units + 1],
+    what is thought to be lost when it keeps so many; every step then costs that at once, and the last one gives it
+    back, so that the return stays what it was (potential-based shaping, Ng, Harada & Russell, ICML 1999).
     """
 
     feature_names = FEATURE_NAMES
 
-    def __init__(self, structure: Structure, *, projector: Projector, evaluate: Evaluate, features: FloatArray) -> None:
+    def __init__(
+        self,
+        structure: Structure,
+        *,
+        projector: Projector,
+        evaluate: Evaluate,
+        features: FloatArray,
+        prior: IntArray | FloatArray | None = None,
+        reach: float = 1.5,
+        lost: Sequence[FloatArray] | None = None,
+    ) -> None:
         self.structure, self.projector = structure, projector
-        self._evaluate = evaluate
+        self._evaluate, self._lost = evaluate, lost
+        self._prior, self._reach = prior_densities(prior, structure, reach), reach
         self.observation_space = layerwise_observations()
         self.action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
         self._names, self._units = structure.names, structure.units.tolist()
         self._budget, self._dense = projector.budget.relative, projector.budget.dense
         self._rows = list(observation_rows(features, self._budget))
-        self._executed = [actions[:, None] for actions in executable_actions(structure)]
+        self._executed = [actions[:, None] for actions in executable_actions(structure, self._prior, reach)]
         self._walk = walk_of(projector)
         self._last = self._observe(1.0)
 
@@ -62,15 +79,22 @@ class LayerwiseEnv(gymnasium.Env[Observation, Action]):
         if group == len(self._names):
             raise gymnasium.error.ResetNeeded("all groups are decided: reset() begins the next episode")
         units = self._units[group]
-        kept = self._walk.decide(density_of(float(action[0])) * units)
+        kept = self._walk.decide(self._density(float(action[0]), group) * units)
         info: dict[str, Any] = {"group": self._names[group], "executed_action": self._executed[group][kept].copy()}
         if group + 1 < len(self._names):
-            return self._observe(kept / units), 0.0, False, False, info
+            lost = 0.0 if self._lost is None else -float(self._lost[group][kept])
+            return self._observe(kept / units), lost, False, False, info
         plan = self.structure.plan(np.array(self._walk.kept))
         outcome = self._evaluate([plan])[0]
         observation = self._last.copy()
         observation[-1] = kept / units
-        return observation, outcome.reward, True, False, info | {"plan": plan, "outcome": outcome}
+        reward = outcome.reward + float(given_back(self._lost, np.array(self._walk.kept)))
+        return observation, reward, True, False, info | {"plan": plan, "outcome": outcome}
+
+    def _density(self, action: float, group: int) -> float:
+        if self._prior is None:
+            return density_of(action)
+        return min(1.0, self._prior[group] * math.exp(self._reach * min(max(action, -1.0), 1.0)))
 
     def _observe(self, last_density: float) -> Observation:
         walk, units, dense = self._walk, self._units[self._walk.group], self._dense
@@ -95,9 +119,36 @@ def observation_rows(features: FloatArray, budget: float) -> Observation:
     return np.concatenate([features, state], axis=1).astype(np.float32)
 
 
-def executable_actions(structure: Structure) -> list[Action]:
+def prior_densities(prior: IntArray | FloatArray | None, structure: Structure, reach: float) -> list[float] | None:
+    """A prior's densities. A module that it passes over counts as half there, so it may come back."""
+    if reach <= 0:
+        raise ValueError(f"reach must be positive, got {reach}")
+    if prior is None:
+        return None
+    densities: list[float] = (np.where(np.asarray(prior) > 0, prior, 0.5) / structure.units).tolist()
+    return densities
+
+
+def given_back(lost: Sequence[FloatArray] | None, kept: IntArray) -> NDArray[np.float64]:
+    """What steps before the last have cost for potential's sake: kept [..., groups] → [...]."""
+    if lost is None:
+        return np.zeros(kept.shape[:-1])
+    back = np.zeros(kept.shape[:-1])
+    for group, table in enumerate(lost[:-1]):
+        back = back + table[kept[..., group]]
+    return back
+
+
+def executable_actions(structure: Structure, prior: Sequence[float] | None = None, reach: float = 1.0) -> list[Action]:
     """For each group [units + 1]: the action that asks for so many units. Groups of one size share theirs."""
     sizes = structure.units.tolist()
+    if prior is not None:
+        return [
+            np.clip(np.log(np.maximum(np.arange(units + 1) / units, SMALLEST) / density) / reach, -1, 1).astype(
+                np.float32
+            )
+            for units, density in zip(sizes, prior, strict=True)
+        ]
     known = {units: actions_of(np.arange(units + 1) / units).astype(np.float32) for units in set(sizes)}
     return [known[units] for units in sizes]
 

@@ -4,6 +4,7 @@ The settings not named here are the main job's own, but that nothing is raced: a
 other plans are evaluated together with it.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TypedDict
 
@@ -12,6 +13,7 @@ import numpy as np
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.env.batched import LayerwiseVectorEnv, OneShotVectorEnv
+from autoprune.env.edit import EditEnv, Editing, EditVectorEnv
 from autoprune.env.features import features_of
 from autoprune.env.layerwise import Evaluate, LayerwiseEnv
 from autoprune.env.one_shot import OneShotEnv
@@ -27,16 +29,19 @@ from autoprune.task.shipped import shipped_task
 from autoprune.task.task import Task
 
 
-def layerwise(*, task: str | Task, budget: str | None = None, proxy_samples: int | None = None) -> LayerwiseEnv:
+def layerwise(
+    *, task: str | Task, budget: str | Sequence[str] | None = None, proxy_samples: int | None = None
+) -> LayerwiseEnv:
     """`gym.make("autoprune/Layerwise-v0", task="digits", budget="macs:0.5")`
 
-    task: a shipped task's name or a Task of your own. proxy_samples: of the search role; None: half, at most 500.
+    task: a shipped task's name or a Task of your own. budget: one, or several as a list.
+    proxy_samples: of the search role; None: half, at most 500.
     """
     return LayerwiseEnv(**_parts(_prepared(task, budget, proxy_samples)))
 
 
 def layerwise_vector(
-    *, num_envs: int, task: str | Task, budget: str | None = None, proxy_samples: int | None = None
+    *, num_envs: int, task: str | Task, budget: str | Sequence[str] | None = None, proxy_samples: int | None = None
 ) -> LayerwiseVectorEnv:
     """`gym.make_vec("autoprune/Layerwise-v0", num_envs=64, task="digits", budget="macs:0.5")`"""
     return LayerwiseVectorEnv(num_envs=num_envs, **_parts(_prepared(task, budget, proxy_samples)))
@@ -45,7 +50,7 @@ def layerwise_vector(
 def one_shot(
     *,
     task: str | Task,
-    budget: str | None = None,
+    budget: str | Sequence[str] | None = None,
     proxy_samples: int | None = None,
     correction: bool = False,
     reach: float = 1.5,
@@ -62,7 +67,7 @@ def one_shot_vector(
     *,
     num_envs: int,
     task: str | Task,
-    budget: str | None = None,
+    budget: str | Sequence[str] | None = None,
     proxy_samples: int | None = None,
     correction: bool = False,
     reach: float = 1.5,
@@ -71,6 +76,42 @@ def one_shot_vector(
     prepared = _prepared(task, budget, proxy_samples)
     prior = _uniform(prepared) if correction else None
     return OneShotVectorEnv(num_envs=num_envs, prior=prior, reach=reach, **_parts(prepared))
+
+
+def edit(
+    *,
+    task: str | Task,
+    budget: str | Sequence[str] | None = None,
+    proxy_samples: int | None = None,
+    edits: int = 3,
+    reach: float = 1.0,
+    length: int = 1,
+) -> EditEnv:
+    """`gym.make("autoprune/Edit-v0", task="digits", budget="macs:0.5")`
+
+    It begins at the uniform plan. edits: groups that an action changes at most; reach and length: see Editing.
+    """
+    prepared = _prepared(task, budget, proxy_samples)
+    editing = _editing(prepared, edits=edits, reach=reach, length=length)
+    return EditEnv(editing, evaluate=prepared.objective.evaluate, features=features_of(prepared))
+
+
+def edit_vector(
+    *,
+    num_envs: int,
+    task: str | Task,
+    budget: str | Sequence[str] | None = None,
+    proxy_samples: int | None = None,
+    edits: int = 3,
+    reach: float = 1.0,
+    length: int = 1,
+) -> EditVectorEnv:
+    """`gym.make_vec("autoprune/Edit-v0", num_envs=64, task="digits", budget="macs:0.5")`"""
+    prepared = _prepared(task, budget, proxy_samples)
+    editing = _editing(prepared, edits=edits, reach=reach, length=length)
+    return EditVectorEnv(
+        editing, num_envs=num_envs, evaluate=prepared.objective.evaluate, features=features_of(prepared)
+    )
 
 
 class _Parts(TypedDict):
@@ -94,7 +135,13 @@ def _uniform(prepared: Prepared) -> IntArray:
     return prepared.projector.project(np.ones(len(prepared.structure.groups)))
 
 
-def _prepared(task: str | Task, budget: str | None, proxy_samples: int | None) -> Prepared:
+def _editing(prepared: Prepared, *, edits: int, reach: float, length: int) -> Editing:
+    """From the uniform plan, which is evaluated."""
+    (start,) = prepared.objective.evaluate([prepared.structure.plan(_uniform(prepared))])
+    return Editing(prepared.structure, prepared.projector, start, edits=edits, reach=reach, length=length)
+
+
+def _prepared(task: str | Task, budget: str | Sequence[str] | None, proxy_samples: int | None) -> Prepared:
     task = shipped_task(task) if isinstance(task, str) else task
     return prepare(
         task,

@@ -9,10 +9,8 @@ import numpy as np
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.env.features import HIGHEST, LOWEST
-from autoprune.env.layerwise import Action, Evaluate, Observation, actions_of, densities_of
+from autoprune.env.layerwise import SMALLEST, Action, Evaluate, Observation, actions_of, densities_of, prior_densities
 from autoprune.structure.groups import IntArray, Structure
-
-SMALLEST = 1e-6  # density that an action can still say
 
 
 class OneShotEnv(gymnasium.Env[Observation, Action]):
@@ -54,6 +52,15 @@ class OneShotEnv(gymnasium.Env[Observation, Action]):
         info = {"plan": plan, "outcome": outcome, "executed_action": self._scale.action(kept / self.structure.units)}
         return self._observation.copy(), outcome.reward, True, False, info
 
+    def executable(self, actions: Action) -> Action:
+        """What would be executed of actions [many, groups]."""
+        kept = self.projector.project(self._scale.density(np.asarray(actions, np.float64)))
+        return self._scale.action(kept / self.structure.units)
+
+    def action_of(self, kept: IntArray) -> Action:
+        """The action that comes nearest to saying kept [..., groups], a plan inside the budget or not."""
+        return self._scale.action(np.asarray(kept) / self.structure.units)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlanScale:
@@ -64,14 +71,9 @@ class PlanScale:
 
     @classmethod
     def around(cls, prior: IntArray | FloatArray | None, structure: Structure, reach: float) -> Self:
-        """Of a prior's kept units [groups]. A module that it passes over counts as half there, so it may come back."""
-        if prior is None:
-            return cls(None, reach)
-        return cls(np.where(np.asarray(prior) > 0, prior, 0.5) / structure.units, reach)
-
-    def __post_init__(self) -> None:
-        if self.reach <= 0:
-            raise ValueError(f"reach must be positive, got {self.reach}")
+        """Of a prior's kept units [groups]; see prior_densities."""
+        densities = prior_densities(prior, structure, reach)
+        return cls(None if densities is None else np.array(densities), reach)
 
     def density(self, action: FloatArray) -> FloatArray:
         if self.prior is None:

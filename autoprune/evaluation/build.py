@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from autoprune.evaluation.repair import Repair
 from autoprune.evaluation.reward import Reward
 from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.evaluation.store import EvaluationStore
+from autoprune.evaluation.table import Table, TablePool
+from autoprune.evaluation.table_match import check_match
 from autoprune.evaluation.tuning import AGREES, BLOCKS, PLANS, agreement_of, fastest_batch
 from autoprune.evaluation.workers import InProcess, Pool, Processes, RayActors
 from autoprune.measured import Notebook, keep_freed_memory
@@ -113,6 +116,10 @@ def build_objective(
     settings: EvaluationSettings,
 ) -> tuple[Objective, dict[str, Any]]:
     """The objective, and what was measured to choose its settings."""
+    if candidates.task.table is not None:
+        return _from_table(
+            candidates.task.table, candidates, costs, projector=projector, score=score, reward=reward, settings=settings
+        )
     notebook = Notebook(settings.store)
     measured = _measured(candidates, settings, notebook)
     evaluator, trained = _evaluator(candidates, score, measured)
@@ -135,6 +142,26 @@ def build_objective(
         race=settings.race,
     )
     return objective, measured
+
+
+def _from_table(
+    path: Path,
+    candidates: Candidates,
+    costs: Mapping[str, CostModel],
+    *,
+    projector: Projector,
+    score: Score,
+    reward: Reward,
+    settings: EvaluationSettings,
+) -> tuple[Objective, dict[str, Any]]:
+    """An objective that looks plans up: they need no store, no workers, and no race, being one batch of samples."""
+    table = Table.load(path)
+    check_match(table, candidates, score=score, settings=settings)
+    pool = TablePool(table)
+    objective = Objective(
+        costs=costs, budget=projector.budget, score=score, reward=reward, batches=1, divisible=True, pool=pool
+    )
+    return objective, {name: table.card[name] for name in ("precision", "batch_size")}
 
 
 def _evaluator(

@@ -1,5 +1,6 @@
 """The evaluation budget: how many plans a search may have evaluated, and what it has seen."""
 
+import time
 from collections.abc import Callable, Sequence
 
 from autoprune.evaluation.objective import Objective
@@ -15,12 +16,15 @@ class EvaluationsSpent(Exception):
 
 
 class MeteredObjective:
-    """An objective that charges every plan it is asked for, known ones too, and records each before it answers."""
+    """An objective that charges every plan it is asked for, known ones too, and records each before it answers.
+
+    seconds: how long the search has waited for answers, by the clock.
+    """
 
     def __init__(self, objective: Objective, *, limit: int, record: Record) -> None:
         if limit < 1:
             raise ValueError(f"a search needs at least one evaluation, got {limit}")
-        self.limit, self.spent = limit, 0
+        self.limit, self.spent, self.seconds = limit, 0, 0.0
         self.best: Outcome | None = None
         self._objective, self._record = objective, record
 
@@ -28,14 +32,18 @@ class MeteredObjective:
     def left(self) -> int:
         return self.limit - self.spent
 
-    def evaluate(self, plans: Sequence[PruningPlan], *, phase: str = SEARCH) -> list[Outcome]:
+    def evaluate(self, plans: Sequence[PruningPlan], *, phase: str = SEARCH, raced: bool = True) -> list[Outcome]:
         """The outcomes of the plans; those of the search itself are raced against each other and the best so far.
+
+        raced: False for plans that may exceed the budget, which would win races against those that do not.
 
         Raises EvaluationsSpent once those that were still paid for are recorded.
         """
-        racing = phase == SEARCH
+        racing = raced and phase == SEARCH
         against = self.best.plan if racing and self.best is not None else None
+        start = time.perf_counter()
         outcomes = self._objective.evaluate(plans[: self.left], against=against, whole=not racing)
+        self.seconds += time.perf_counter() - start
         for outcome in outcomes:
             self.spent += 1
             if outcome.feasible and outcome.whole and (self.best is None or outcome.reward > self.best.reward):

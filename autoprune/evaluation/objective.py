@@ -168,7 +168,10 @@ class Objective:
 
     def _worth(self, metrics: Metrics, share: float) -> tuple[float, float]:
         score = self.score(metrics)
-        return score, self.reward(metrics, score, share, self.budget.relative)
+        reward = self.reward(metrics, score, share, self.budget.relative)
+        if math.isnan(score) or math.isnan(reward):
+            raise ValueError(f"score and reward must be numbers, got {score} and {reward} for {metrics}")
+        return score, reward
 
     def _share(self, kept: Kept) -> float:
         return float(self.budget.cost(np.array(kept))) / self.budget.dense

@@ -1,17 +1,19 @@
 """From a task to everything a search needs to know about it: structure, ranking, costs, budget and objective."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from autoprune.cost.budget import parse_budget
-from autoprune.cost.model import CostModel, FloatArray, macs, parameter_bytes, params, weights
+from autoprune.cost.counted import CostSettings, Countable
+from autoprune.cost.model import CostModel, FloatArray
 from autoprune.cost.projection import Projector
+from autoprune.device.device import Device, on_steps
 from autoprune.evaluation.build import Candidates, build_objective
 from autoprune.evaluation.folding import followers
 from autoprune.evaluation.judge import Score
@@ -36,7 +38,7 @@ class Prepared:
 
     errors: group → how much of its readers' outputs is lost with its first k units only [units + 1], in closed form.
     held_out: the search samples that rewards never see, to choose a plan by. measured: what was found out about this
-    machine: precision, batch size, and how well the precision ranks.
+    machine: precision, batch size, and how well the precision ranks. device: where networks will run, if that was said.
     """
 
     task: Task
@@ -51,6 +53,7 @@ class Prepared:
     score: Score
     held_out: Role
     measured: Mapping[str, Any]
+    device: Device | None = None
 
     def pruned(self, plan: PruningPlan) -> nn.Module:
         """The smaller network, repaired from the calibration role; no gradient step was made."""
@@ -60,20 +63,24 @@ class Prepared:
 def prepare(
     task: Task,
     *,
-    budget: str | None,
+    budget: str | Sequence[str] | None,
     importance: Importance,
     repair: Repair,
     score: Score,
     reward: Reward,
-    round_to: int,
+    round_to: int | Literal["device"],
     min_units: int,
     evaluation: EvaluationSettings,
     generator: torch.Generator,
     prune: tuple[str, ...] | None = None,
+    costs: CostSettings | None = None,
+    device: Device | None = None,
 ) -> Prepared:
     """Finds the task's groups, ranks their units, resolves the budget and builds the objective.
 
-    budget: `cost:amount`, or None for the one the task suggests. prune: kinds of groups, or None for the task's.
+    budget: `cost:amount`, several of them, or None for the one the task suggests. prune: kinds of groups, or None for
+    the task's. costs: how those are counted that not every record has.
+    device: whose latency is a cost too. round_to="device": groups keep the widths that are steps of its latency.
     Raises ValueError where something does not fit.
     """
     text = budget or task.budget
@@ -85,12 +92,24 @@ def prepare(
         task.example_input,
         keep=task.keep,
         prune=task.prune if prune is None else tuple(prune),
-        round_to=round_to,
+        round_to=1 if round_to == "device" else round_to,
         min_units=min_units,
     )
-    counted = (macs(structure), params(structure), weights(structure), parameter_bytes(structure))
-    costs: dict[str, CostModel] = {cost.name: cost for cost in counted}
-    projector = Projector(structure, parse_budget(text, costs, structure))
+    if task.levels is not None:
+        structure = evenly_spaced(structure, task.levels)
+    others = {} if device is None else device.costs(task, structure)
+    if round_to == "device":
+        structure = _on_steps(structure, others)
+    countable = Countable(
+        task.model,
+        structure,
+        task.example_input,
+        forward=task.forward,
+        settings=costs or CostSettings(),
+        others=others,
+    )
+    projector = Projector(structure, parse_budget(text, countable, structure))
+    recorded = countable.recorded()
     scores = importance(
         task.model, structure, task.data.calibration, loss=task.loss, forward=task.forward, generator=generator
     )
@@ -108,15 +127,37 @@ def prepare(
     levels = _levels(task, structure, repair, evaluation.store)
     candidates = Candidates(task, structure, ranking, repair, reconstruction, levels, proxy)
     objective, measured = build_objective(
-        candidates, costs=costs, projector=projector, score=score, reward=reward, settings=evaluation
+        candidates, costs=recorded, projector=projector, score=score, reward=reward, settings=evaluation
     )
     errors = {group.name: _error(reconstruction, group) for group in structure.groups}
     return Prepared(
-        task, structure, scores, ranking, costs, projector, objective, candidates, errors, score, held_out, measured,
+        task, structure, scores, ranking, recorded, projector, objective, candidates, errors, score, held_out, measured,
+        device,
     )  # fmt: skip
 
 
 CURVES = LeastSquares(ridge=1e-3, rows=4096)  # where nothing is repaired by them: only their errors are looked at
+
+
+def evenly_spaced(structure: Structure, count: int) -> Structure:
+    """The structure whose groups may keep `count` of their levels, nearest to equal steps up to all units.
+
+    A group that has no more levels than that keeps them.
+    """
+    if count < 2:
+        raise ValueError(f"task.levels must be at least 2, or a group has nothing to choose from; got {count}")
+    groups = []
+    for group in structure.groups:
+        levels, wished = np.array(group.levels), group.units * np.arange(1, count + 1) / count
+        nearest = np.unique(levels[np.abs(levels[:, None] - wished).argmin(axis=0)]).tolist()
+        groups.append(replace(group, levels=group.levels if len(levels) <= count else tuple(nearest)))
+    return replace(structure, groups=tuple(groups))
+
+
+def _on_steps(structure: Structure, others: Mapping[str, CostModel]) -> Structure:
+    if "latency" not in others:
+        raise ValueError("structure.round_to=device needs a device, such as device=this_cpu; or set a whole number")
+    return on_steps(structure, others["latency"])
 
 
 def _levels(task: Task, structure: Structure, repair: Repair, store: Path | None) -> Levels | None:

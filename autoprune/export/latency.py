@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.export.onnx import onnx_runner
+from autoprune.device.onnx_runtime import onnx_runner
+from autoprune.device.runtime import threads_of_torch, wall_seconds
+from autoprune.device.timing import take_turns
 from autoprune.task.task import Forward, plain_forward
 
 FEWEST = 10  # repeats, however long they take
@@ -59,39 +61,23 @@ def measure_latency(
         runs[name, "torch"] = partial(forward, _ready(network, sample), sample)
         if name in onnx_files:
             runs[name, "onnxruntime"] = partial(onnx_runner(onnx_files[name], threads=threads), sample.numpy())
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.inference_mode():
-            seconds = _take_turns(runs, repeats=repeats, warmup=warmup, limit_s=limit_s)
-    finally:
-        torch.set_num_threads(before)
+    with threads_of_torch(threads):
+        start = time.perf_counter()
+        ready = [*runs.values()]
+        if warmup:
+            soon = start + limit_s / 4
+            take_turns(ready, clock=wall_seconds, rounds=warmup, go_on=lambda done: time.perf_counter() <= soon)
+        seconds = take_turns(
+            ready,
+            clock=wall_seconds,
+            rounds=repeats,
+            go_on=lambda done: done < FEWEST or time.perf_counter() <= start + limit_s,
+        )
     found: dict[str, dict[str, Latency]] = {name: {} for name in networks}
-    for (name, runtime), taken in seconds.items():
-        low, median, high = np.quantile(np.array(taken) * 1e3, [0.25, 0.5, 0.75]).tolist()
+    for (name, runtime), taken in zip(runs, seconds, strict=True):
+        low, median, high = np.quantile(taken * 1e3, [0.25, 0.5, 0.75]).tolist()
         found[name][runtime] = Latency(median, low, high)
     return found
-
-
-def _take_turns(
-    runs: Mapping[tuple[str, str], Callable[[], object]], *, repeats: int, warmup: int, limit_s: float
-) -> dict[tuple[str, str], list[float]]:
-    """Seconds of each run, [repeats or fewer]."""
-    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
-    start = time.perf_counter()
-    for _ in range(warmup):
-        for run in runs.values():
-            run()
-        if time.perf_counter() > start + limit_s / 4:
-            break
-    for repeat in range(repeats):
-        if repeat >= FEWEST and time.perf_counter() > start + limit_s:
-            break
-        for key, run in runs.items():
-            began = time.perf_counter()
-            run()
-            seconds[key].append(time.perf_counter() - began)
-    return seconds
 
 
 def _ready(network: nn.Module, sample: Tensor) -> nn.Module:

@@ -1,23 +1,18 @@
-"""A network as an ONNX file, checked against torch. The only file that knows ONNX Runtime."""
+"""A network as an ONNX file, checked against torch."""
 
 import copy
 import os
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from autoprune.device.onnx_runtime import Called, onnx_runner, write_onnx
 from autoprune.task.task import Forward, plain_forward
 
 TOLERANCE = 1e-4  # largest difference between torch's and ONNX Runtime's outputs, relative to the outputs' own size
 BATCHES = (1, 3)  # the file must serve any batch size; two of them tell
-
-Runner = Callable[[NDArray[np.generic]], NDArray[np.generic]]
 
 
 def export_onnx(
@@ -33,54 +28,12 @@ def export_onnx(
     network = copy.deepcopy(network).cpu().eval()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        _write(_Called(network, forward).eval(), example_input.cpu(), temporary)
+        write_onnx(Called(network, forward).eval(), (example_input.cpu(),), temporary)
         difference = onnx_difference(network, example_input, temporary, forward=forward)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return difference
-
-
-class _Called(nn.Module):
-    """A network of one input and one output."""
-
-    def __init__(self, network: nn.Module, forward: Forward) -> None:
-        super().__init__()
-        self.network, self.answer = network, forward
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.answer(self.network, inputs)
-
-
-def onnx_runner(path: Path | str, *, threads: int = 1) -> Runner:
-    """inputs → outputs of an ONNX file in ONNX Runtime, on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def run(inputs: NDArray[np.generic]) -> NDArray[np.generic]:
-        return session.run(None, {name: inputs})[0]  # type: ignore[no-any-return]
-
-    return run
-
-
-def _write(network: nn.Module, example_input: Tensor, path: Path) -> None:
-    with warnings.catch_warnings():
-        # The exporter by tracing is deprecated, but takes 0.15 s where its successor takes 2 s and more dependencies.
-        # What tracing may get wrong is not left to its warnings: the outputs are compared.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        warnings.filterwarnings("ignore", message="Exporting aten::index", category=UserWarning)
-        torch.onnx.export(
-            network,
-            (example_input,),
-            os.fspath(path),
-            input_names=["input"],
-            output_names=["output"],
-            dynamic_axes={"input": {0: "batch"}, "output": {0: "batch"}},
-            dynamo=False,
-        )
 
 
 def onnx_difference(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from autoprune.cost.units import written
 from autoprune.evaluation.curves import single_group_curves
 from autoprune.evaluation.judge import Judge, Score
 from autoprune.evaluation.prepare import Prepared
@@ -203,9 +204,9 @@ class Study:
 
 
 def halved(prepared: Prepared) -> str:
-    """Half the budget, as a fraction of dense: macs:0.35 → macs:0.175."""
-    budget = prepared.projector.budget
-    return f"{budget.cost.name}:{round(budget.relative / 2, 3):g}"
+    """Half the budget, as a fraction of dense: macs:0.35 → macs:0.175; of several, half of each."""
+    bounds = prepared.projector.budget.bounds
+    return ",".join(f"{bound.cost.name}:{min(1.0, round(bound.relative / 2, 3)):g}" for bound in bounds)
 
 
 def _fitting(kept: Sequence[int], prepared: Prepared) -> PruningPlan:
@@ -213,7 +214,7 @@ def _fitting(kept: Sequence[int], prepared: Prepared) -> PruningPlan:
     plan, budget = prepared.structure.plan(kept), prepared.projector.budget  # type: ignore[arg-type]
     cost = float(budget.cost([plan.kept])[0])  # type: ignore[arg-type]
     if cost > budget.limit:
-        raise ValueError(f"a plan in {PLANS} costs {cost:,.0f} {budget.cost.unit}, more than {budget.text} allows")
+        raise ValueError(f"a plan in {PLANS} costs {written(cost)} {budget.cost.unit}, more than {budget.text} allows")
     return plan
 
 

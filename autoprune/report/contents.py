@@ -69,6 +69,12 @@ class Contents:
         return budget
 
     @property
+    def bounds(self) -> list[Json]:
+        """Every single budget that the plans meet."""
+        bounds: list[Json] = self.budget.get("bounds") or ([self.budget] if self.budget else [])
+        return bounds
+
+    @property
     def whole(self) -> list[Json]:
         """The evaluations on all samples: whoever left a race before has seen too few to be compared with others."""
         most = max((r["samples"] for r in self.history if r.get("samples") is not None), default=0)

@@ -22,7 +22,14 @@ COLOURS = {
     "sensitivity": "#0c8a6f",
     "searched": "#2a5bd7",
     "point": "#aab1bd",
+    "one": "#2f5fd0",  # and on: of several agents the first six
+    "two": "#d1495b",
+    "three": "#0b8f74",
+    "four": "#b8790a",
+    "five": "#7b3fb8",
+    "six": "#1786a8",
 }
+SERIES = ("one", "two", "three", "four", "five", "six")
 MARKERS = {"dense": "X", "uniform": "s", "sensitivity": "D", "searched": "o"}
 WIDE, NARROW = 920, 350  # px of the page's column, and of a telephone's
 STYLE: Any = {  # matplotlib's types name each of its settings

@@ -12,7 +12,7 @@ from autoprune.report.contents import Contents, Json, column
 from autoprune.report.drawing import COLOURS, MARKERS, Picture, only_horizontal_grid, picture
 from autoprune.report.group_figures import curves, plan
 from autoprune.report.pareto import pareto_front
-from autoprune.report.wording import COSTS, share
+from autoprune.report.wording import share, title
 
 BELOW = 4.0  # scores further below the median than this many times best − median are drawn at the edge
 
@@ -70,8 +70,8 @@ def plane(contents: Contents) -> Picture | None:
     records = [r for r in contents.whole if r.get("accuracy") is not None and r.get("cost")]
     if not records:
         return None
-    first = contents.budget.get("cost", "macs")
-    costs = [cost for cost in dict.fromkeys((first, "params", "macs")) if cost in records[0]["cost"]][:2]
+    first = [bound["cost"] for bound in contents.bounds] or ["macs"]
+    costs = [cost for cost in dict.fromkeys((*first, "params", "macs")) if cost in records[0]["cost"]][:2]
 
     def draw(figure: Figure, narrow: bool) -> None:
         rows, columns = (len(costs), 1) if narrow else (1, len(costs))
@@ -131,9 +131,10 @@ def _draw_plane(axes: Axes, contents: Contents, records: list[Json], *, cost: st
     dense = (contents.structure.get("dense") or {}).get(cost)
     x = np.array([r["cost"].get(cost, math.nan) for r in records], np.float64) / (dense or 1.0)
     accuracy, single = column(records, "accuracy"), np.array([r["phase"] == "curves" for r in records])
-    if cost == contents.budget.get("cost"):
-        limit = contents.budget["limit"] / (dense or 1.0)
-        axes.axvline(limit, color=COLOURS["muted"], lw=1.2, ls=(0, (2, 3)), zorder=1)
+    for bound in contents.bounds:
+        if cost == bound["cost"]:
+            limit = bound["limit"] / (dense or 1.0)
+            axes.axvline(limit, color=COLOURS["muted"], lw=1.2, ls=(0, (2, 3)), zorder=1)
     axes.scatter(x[single], accuracy[single], s=13, facecolors="none", edgecolors=COLOURS["point"], linewidths=1)
     axes.scatter(x[~single], accuracy[~single], s=15, color=COLOURS["point"], linewidths=0, alpha=0.85)
     front = pareto_front(x, accuracy)
@@ -141,10 +142,10 @@ def _draw_plane(axes: Axes, contents: Contents, records: list[Json], *, cost: st
     _mark_networks(axes, contents, cost=cost)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    axes.set_xlabel(COSTS.get(cost, cost))
+    axes.set_xlabel(title(cost))
     if dense:
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        axes.set_xlabel(f"{COSTS.get(cost, cost)} left")
+        axes.set_xlabel(f"{title(cost)} left")
 
 
 def _mark_networks(axes: Axes, contents: Contents, *, cost: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from autoprune.cost.units import written
 from autoprune.report import wording
 from autoprune.report.contents import Contents, Network, read_contents
 from autoprune.report.drawing import COLOURS, NARROW
@@ -43,9 +44,11 @@ def render(contents: Contents) -> str:
         name=contents.run.get("name") or contents.run.get("task") or "run",
         headline=wording.headline(contents),
         choice=wording.choice(contents),
+        on_device=wording.on_device(contents),
         without_kernel=wording.without_kernel(contents),
         quality=[_quality(network, contents.network("dense")) for network in contents.networks],
-        expense=[_expense(network, contents.network("dense")) for network in contents.networks],
+        costs=[wording.title(cost) for cost in wording.costs(contents)],
+        expense=[_expense(network, contents) for network in contents.networks],
         runtimes=list(RUNTIMES.values()),
         measured=found,
         measures=rows(found),
@@ -79,13 +82,12 @@ def _quality(network: Network, dense: Network | None) -> dict[str, Any]:
     return {"network": network, "regimes": regimes, "held_out": held_out}
 
 
-def _expense(network: Network, dense: Network | None) -> dict[str, Any]:
+def _expense(network: Network, contents: Contents) -> dict[str, Any]:
     """The row of the table of costs and speed."""
-    costs = []
-    for cost, title in wording.COSTS.items():
-        value = network.cost.get(cost)
-        shown = wording.size(value) if cost == "bytes" else wording.count(value)
-        costs.append((title, shown, percent(wording.share(network, dense, cost))))
+    dense, costs = contents.network("dense"), []
+    for cost, unit in wording.costs(contents).items():
+        shown = wording.amount(network.cost.get(cost), unit)
+        costs.append((wording.title(cost), shown, percent(wording.share(network, dense, cost))))
     latency = []
     for runtime, shown_as in RUNTIMES.items():
         spread: Mapping[str, Any] = network.latency.get(runtime) or {}
@@ -124,13 +126,15 @@ def _listed(values: Mapping[str, Any] | None) -> str:
 
 
 def _budget_in_words(contents: Contents) -> str:
-    """The budget as it was written, what it comes to, and what the chosen plan uses of it."""
-    budget, chosen = contents.budget, contents.chosen
-    if not budget:
-        return DASH
-    limit = float(budget["limit"])
-    text = f"{budget['text']}: at most {limit:,.0f} {budget['unit']} ({percent(budget['relative'], digits=2)} of dense)"
-    used = chosen.cost.get(budget["cost"]) if chosen else None
+    """Every budget as it was written, what it comes to, and what the chosen plan uses of it."""
+    return ". ".join(_bound_in_words(bound, contents.chosen) for bound in contents.bounds) or DASH
+
+
+def _bound_in_words(bound: Mapping[str, Any], chosen: Network | None) -> str:
+    limit = float(bound["limit"])
+    share = percent(bound["relative"], digits=2)
+    text = f"{bound['text']}: at most {written(limit)} {bound['unit']} ({share} of dense)"
+    used = chosen.cost.get(bound["cost"]) if chosen else None
     if used is None:
         return text
-    return f"{text}; the chosen plan uses {used:,.0f}, {percent(used / limit, digits=2)} of it"
+    return f"{text}; the chosen plan uses {written(used)}, {percent(used / limit, digits=2)} of it"

@@ -16,6 +16,7 @@ from autoprune.report.wording import (
     headline,
     median,
     milliseconds,
+    on_device,
     percent,
     share,
     size,
@@ -41,7 +42,7 @@ def print_result(folder: RunFolder, console: Console | None = None) -> None:
             for sample in samples(found):
                 _print_sample(sample, console)
         console.print(choice(contents), style="dim", markup=False, highlight=False)
-        if note := without_kernel(contents):
+        for note in filter(None, (on_device(contents), without_kernel(contents))):
             console.print(note, style="dim", markup=False, highlight=False)
     console.print(f"{headline(contents)}.", style="bold", markup=False, highlight=False)
 

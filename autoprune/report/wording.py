@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from autoprune.cost.units import JOULES, SECONDS
 from autoprune.report.contents import Contents, Network
 
 DASH = "–"
 GAP = "\u00a0"  # keeps a number and its unit on one line
 COSTS = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
+TITLES = COSTS | {"weight_bytes": "weight bytes", "peak_memory": "peak memory", "kv_cache": "KV cache"}
 RUNTIMES = {"torch": "torch", "onnxruntime": "ONNX Runtime"}
 
 
@@ -39,6 +41,26 @@ def count(value: float | None) -> str:
 def size(value: float | None) -> str:
     """1234567 bytes → 1.23 MB."""
     return DASH if value is None else count(value) + ("B" if abs(value) >= 1e3 else f"{GAP}B")
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A cost in its unit: bytes, a count, or what is written with its unit, such as 0.123 ms."""
+    if unit == "bytes":
+        return size(value)
+    if value is None or not (unit in SECONDS or unit in JOULES):
+        return count(value)
+    return f"{value:.3g}{GAP}{unit}"
+
+
+def title(cost: str) -> str:
+    return TITLES.get(cost, cost)
+
+
+def costs(contents: Contents) -> dict[str, str]:
+    """The costs that tables show, with their units: those of every run, and what a budget bounds."""
+    return {cost: "bytes" if cost == "bytes" else "count" for cost in COSTS} | {
+        bound["cost"]: bound["unit"] for bound in contents.bounds
+    }
 
 
 def times(factor: float | None) -> str:
@@ -102,13 +124,29 @@ def without_kernel(contents: Contents) -> str:
     )
 
 
+def on_device(contents: Contents) -> str:
+    """The chosen network's latency on the run's device, as it was predicted and as it was measured; empty without."""
+    device, chosen = (contents.result or {}).get("device"), contents.chosen
+    if not device or chosen is None:
+        return ""
+    own, dense = device["latency_ms"][chosen.name], device["latency_ms"]["dense"]
+    told = f"On {device['name']}: {milliseconds(own['predicted'])} predicted"
+    if own["least"] is None:
+        return f"{told} (dense {milliseconds(dense['predicted'])}); the device is not at hand, so nothing was measured."
+    factor = times(quotient(dense["least"], own["least"]))
+    return (
+        f"{told}, {milliseconds(own['least'])} measured, with a median of {milliseconds(own['median'])}; dense "
+        f"{milliseconds(dense['predicted'])} and {milliseconds(dense['least'])}: a measured speedup of {factor}."
+    )
+
+
 def headline(contents: Contents) -> str:
     """The chosen network in one sentence."""
     network, dense = contents.chosen, contents.network("dense")
     if contents.result is None or network is None:
         return unfinished(contents)
-    cost = contents.budget.get("cost", "macs")
-    parts = [f"{percent(share(network, dense, cost))} of the {COSTS.get(cost, cost)}"]
+    bounded = [bound["cost"] for bound in contents.bounds] or ["macs"]
+    parts = [" and ".join(f"{percent(share(network, dense, cost))} of the {title(cost)}" for cost in bounded)]
     factor, runtime = speedup(network, dense, "onnxruntime"), "onnxruntime"
     if factor is None:
         factor, runtime = speedup(network, dense, "torch"), "torch"

@@ -1,29 +1,25 @@
 """Reinforcement learning as a search: an agent proposes plans, and its policy is kept."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+import math
+from collections.abc import Sequence
+from copy import copy
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import VectorEnv
 
 from autoprune.agent.bundle import Training, save_policy
 from autoprune.agent.learn import check_length, learn
 from autoprune.agent.policy import Policy
-from autoprune.agent.spec import AgentSpec
+from autoprune.agent.spec import AgentSpec, Replay
 from autoprune.cost.model import FloatArray
-from autoprune.env.batched import LayerwiseVectorEnv, OneShotVectorEnv
-from autoprune.env.discrete import DiscreteLevels
-from autoprune.env.features import GROUP_FEATURES
-from autoprune.env.layerwise import LayerwiseEnv
-from autoprune.env.one_shot import OneShotEnv
+from autoprune.evaluation.metered import EvaluationsSpent
+from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 from autoprune.search import sensitivity
+from autoprune.search.constraint import Constraint, rewarded
 from autoprune.search.problem import Problem, best_plan
-from autoprune.search.start import first_plan
-
-Mode = Literal["layerwise", "one_shot"]
-Prior = Literal["none", "uniform", "sensitivity"]
+from autoprune.search.reveal import Credit, Mode, Reveal, Revealed, Sees, Start, revealed
+from autoprune.search.start import prior_of
 
 
 def search(
@@ -31,52 +27,79 @@ def search(
     *,
     rng: np.random.Generator,
     agent: AgentSpec,
+    constraint: Constraint,
     mode: Mode,
-    prior: Prior,
+    prior: Start,
+    credit: Credit,
+    tells: bool,
+    sees: Sees,
     reach: float | None = None,
     levels: int | None = None,
+    edits: int | None = None,
+    length: int | None = None,
     greedy_every: int | None = None,
 ) -> PruningPlan:
     """The best plan that the agent met while it learned; its policy is saved in the run's folder.
 
-    mode: one group per step, or the whole plan as one action. prior: the plan that one-shot actions correct; the
-    sensitivity plan's evaluations are charged. reach: how far a correction goes (OneShotEnv). levels: how many
-    densities a DQN chooses from. greedy_every: after so many updates the policy's own plan, without exploration, is
-    evaluated as well; None never does. An option that does not apply is an error.
+    constraint: how the budget is kept. mode to length: how the objective becomes an environment, see Reveal.
+    greedy_every: after so many updates the policy's own plan, without exploration, is evaluated as well; None never
+    does. An option that does not apply is an error.
     """
-    _check(agent, mode=mode, prior=prior, reach=reach, levels=levels, greedy_every=greedy_every)
-    steps = 1 if mode == "one_shot" else len(problem.structure.groups)
+    how = Reveal(
+        mode=mode, prior=prior, reach=reach, levels=levels, edits=edits, length=length, credit=credit, tells=tells,
+        sees=sees,
+    )  # fmt: skip
+    constraint = copy(constraint)  # a multiplier that adapts does so in this search only
+    steps = how.steps(problem.structure)
+    _check(agent, how, greedy_every, steps=steps)
+    reserved = 0 if constraint.projected else 1  # evaluations, for the policy's own plan
     # Before anything is paid for: what is left after the prior must be enough to learn from.
-    charged = sensitivity.price(problem) if prior == "sensitivity" else int(prior == "uniform")
-    check_length(agent, problem.objective.left - charged, steps)
-    start = _prior_kept(problem, prior, rng)
+    price = sensitivity.price(problem) if how.prior == "sensitivity" else int(how.prior == "uniform")
+    episodes = (problem.objective.left - price - reserved) // how.evaluations
+    check_length(agent, episodes, steps, told=price if how.tells else 0)
+    begun = None
+    if how.prior != "none":  # what was found before the agent acts is no reason to adapt
+        begun = prior_of(problem, start=how.prior).told(
+            lambda outcomes: rewarded(outcomes, copy(constraint), problem.projector.budget)
+        )
 
-    parts = _parts(problem, mode=mode, prior=start, reach=reach)
-    apart, updates = _one(mode, parts, levels=levels), 0
+    def evaluate(plans: Sequence[PruningPlan]) -> list[Outcome]:
+        # Plans outside the budget would win races against those inside, so nothing is raced where there are any.
+        paid = plans[: problem.objective.left - reserved]
+        outcomes = problem.objective.evaluate(paid, raced=constraint.projected) if paid else []
+        if len(paid) < len(plans):
+            raise EvaluationsSpent("what is left is for the policy's own plan")
+        return rewarded(outcomes, constraint, problem.projector.budget)
+
+    shown = revealed(problem, how, prior=begun, evaluate=evaluate, projected=constraint.projected)
+    apart, updates = shown.one(), 0
 
     def on_update(policy: Policy) -> None:
         nonlocal updates
         updates += 1
-        if greedy_every is not None and updates % greedy_every == 0:
+        if greedy_every is not None and updates % greedy_every == 0 and problem.objective.left > reserved:
             play(apart, policy)
 
     learned = learn(
         agent,
-        env=_one(mode, parts, levels=levels) if agent.off_policy else _batch(mode, parts, agent.parallel_episodes),
+        env=shown.one() if agent.parallel_episodes == 1 else shown.many(agent.parallel_episodes),
         episode_steps=steps,
-        episodes=problem.objective.left,
+        episodes=math.ceil((problem.objective.left - reserved) / how.evaluations),
         seed=int(rng.integers(2**31)),
         on_metrics=problem.log_agent,
-        stop=lambda: problem.objective.left == 0,
+        stop=lambda: problem.objective.left <= reserved,
         on_update=on_update,
+        known=shown.known() if how.tells else None,
     )
+    if not constraint.projected:
+        _last_word(problem, shown, learned.policy)
     save_policy(
         learned.policy,
         problem.folder / "policy",
         training=Training(
-            features=LayerwiseEnv.feature_names if mode == "layerwise" else (*GROUP_FEATURES, "budget"),
-            mode=mode,
-            actions=f"corrections to the {prior} plan" if start is not None else "densities",
+            features=shown.feature_names,
+            mode=how.mode,
+            actions=f"corrections to the {how.prior} plan" if begun is not None else "densities",
             tasks=(problem.task,),
             budget=problem.projector.budget.text,
             seeds=(problem.seed,),
@@ -89,61 +112,59 @@ def search(
 def play(env: gymnasium.Env, policy: Policy) -> None:
     """One episode of the policy without exploration; the objective records its plan."""
     observation, _ = env.reset()
+    policy.begin()
     over = False
     while not over:
         observation, _, terminated, truncated, _ = env.step(policy.act(observation))
         over = terminated or truncated
 
 
-def _parts(problem: Problem, *, mode: Mode, prior: FloatArray | None, reach: float | None) -> dict[str, Any]:
-    """What every environment of this search is made of."""
-    parts = {
-        "structure": problem.structure,
-        "projector": problem.projector,
-        "evaluate": problem.objective.evaluate,
-        "features": problem.features,
-    }
-    return parts if mode == "layerwise" else parts | {"prior": prior, "reach": reach or 1.0}
+def _last_word(problem: Problem, shown: Revealed, policy: Policy) -> None:
+    """The policy's own plan is projected onto the budget and evaluated, so that the search has one that meets it."""
+
+    def projected(plans: Sequence[PruningPlan]) -> list[Outcome]:
+        wish: FloatArray = np.maximum(np.array([plan.kept for plan in plans]), 0.5) / problem.structure.units
+        kept = problem.projector.project(wish)
+        return problem.objective.evaluate([problem.structure.plan(row) for row in kept], raced=False)
+
+    try:
+        play(shown.with_evaluate(projected).one(), policy)
+    except EvaluationsSpent:
+        return
 
 
-def _one(mode: Mode, parts: Mapping[str, Any], *, levels: int | None) -> gymnasium.Env:
-    if mode == "one_shot":
-        return OneShotEnv(**parts)
-    env = LayerwiseEnv(**parts)
-    return env if levels is None else DiscreteLevels(env, levels=levels)
-
-
-def _batch(mode: Mode, parts: Mapping[str, Any], episodes: int) -> VectorEnv:
-    """All episodes of a rollout at once: their plans are one batch for the objective."""
-    return (OneShotVectorEnv if mode == "one_shot" else LayerwiseVectorEnv)(num_envs=episodes, **parts)
-
-
-def _prior_kept(problem: Problem, prior: Prior, rng: np.random.Generator) -> FloatArray | None:
-    if prior == "none":
-        return None
-    return np.array(first_plan(problem, start=prior, rng=rng).kept, np.float64)
-
-
-def _check(
-    agent: AgentSpec,
-    *,
-    mode: str,
-    prior: str,
-    reach: float | None,
-    levels: int | None,
-    greedy_every: int | None,
-) -> None:
-    if mode not in ("layerwise", "one_shot"):
-        raise ValueError(f"agent.mode must be layerwise or one_shot, got {mode!r}")
-    if prior not in ("none", "uniform", "sensitivity"):
-        raise ValueError(f"agent.prior must be none, uniform or sensitivity, got {prior!r}")
-    if mode == "layerwise" and prior != "none":
-        raise ValueError(f"agent.prior={prior} is what one-shot actions correct; agent.mode=layerwise needs prior=none")
-    if (reach is None) != (prior == "none"):
-        raise ValueError(f"agent.reach says how far corrections to a prior go; got reach={reach} with prior={prior}")
-    if (levels is None) != (agent.algorithm != "DQN"):
-        raise ValueError(f"agent.levels is for DQN, and DQN needs it; got levels={levels} with {agent.algorithm}")
-    if levels is not None and mode != "layerwise":
-        raise ValueError(f"DQN chooses one of {levels} levels for one group at a time; agent.mode must be layerwise")
+def _check(agent: AgentSpec, reveal: Reveal, greedy_every: int | None, *, steps: int) -> None:
+    if (reveal.levels is None) != (agent.algorithm != "DQN"):
+        raise ValueError(f"levels are for DQN, and DQN needs them; got levels={reveal.levels} with {agent.algorithm}")
+    if agent.memory is not None and (reveal.mode == "one_shot" or reveal.length == 1):
+        raise ValueError(
+            "an episode of one step has nothing to remember: RecurrentPPO needs mode=layerwise, or edit with length>1"
+        )
+    if agent.network != "whole" and (reveal.mode == "layerwise" or reveal.sees == "budget"):
+        raise ValueError(
+            f"agent.network={agent.network} reads all groups' features at once: it needs mode=one_shot or edit, and "
+            f"sees=groups; got {reveal.mode} and {reveal.sees}"
+        )
+    _check_replay(agent, reveal, steps)
+    gamma = (agent.hyperparameters or {}).get("gamma")
+    if reveal.credit == "shaped" and gamma != 1:
+        raise ValueError(
+            f"credit=shaped leaves the best plan the best only without discount: set gamma=1.0, not {gamma}"
+        )
     if greedy_every is not None and greedy_every < 1:
         raise ValueError(f"agent.greedy_every must be at least 1 update, or null, got {greedy_every}")
+
+
+def _check_replay(agent: AgentSpec, reveal: Reveal, steps: int) -> None:
+    if reveal.tells and not agent.off_policy:
+        raise ValueError(f"agent.tells is what a replay begins with, and {agent.algorithm} has none")
+    if agent.proposals is not None and not reveal.tells:
+        raise ValueError(
+            "proposals begin with changes of what is known: they need mode=one_shot, a prior and tells=true"
+        )
+    if not isinstance(agent.experience, Replay):
+        return
+    if agent.experience.standardised and steps > 1:
+        raise ValueError("standardised rewards are those of one-step episodes: they need agent.mode=one_shot")
+    if agent.experience.copy_terminal_reward and reveal.credit == "shaped":
+        raise ValueError("a shaped return is that of all its steps: credit=shaped needs copy_terminal_reward=false")

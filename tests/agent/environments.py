@@ -71,26 +71,32 @@ class KnownLevel(KnownAnswer):
         return executed / 2 - 1
 
 
+ON_POLICY = ("A2C", "PPO", "RecurrentPPO")
 GAUSSIAN_NOISE = AnnealedGaussian(sigma=0.3, final_sigma=0.05, fraction=0.8)
 
 
 def small_agent(algorithm: str, *, updates: int = 10, **changes: Any) -> AgentSpec:
     """A working agent of any algorithm; `changes` replace its settings. updates: in an episode, off policy."""
     common: dict[str, Any] = {"algorithm": algorithm, "hidden": (32, 32), "activation": "relu"}
-    if algorithm in ("PPO", "A2C"):
-        rates = {"PPO": {"learning_rate": 0.01, "n_epochs": 10}, "A2C": {"learning_rate": 0.003}}
+    if algorithm in ON_POLICY:
+        rates = {"learning_rate": 0.003} if algorithm == "A2C" else {"learning_rate": 0.01, "n_epochs": 10}
         common |= {
-            "experience": Rollout(episodes=8 if algorithm == "PPO" else 4),
+            "experience": Rollout(episodes=4 if algorithm == "A2C" else 8),
             "initial_std": 0.3,
-            "hyperparameters": {"gamma": 1.0, **rates[algorithm]},
+            "memory": 16 if algorithm == "RecurrentPPO" else None,
+            "hyperparameters": {"gamma": 1.0, **rates},
         }
         return AgentSpec(**common | changes)
-    hyperparameters: dict[str, Any] = {"gamma": 1.0, "learning_rate": 0.003, "batch_size": 32, "tau": 0.05}
+    hyperparameters: dict[str, Any] = {"gamma": 1.0, "learning_rate": 0.003, "batch_size": 32}
+    if algorithm == "CrossQ":  # it has no target networks, and learns slower
+        hyperparameters |= {"learning_rate": 0.01}
+    else:
+        hyperparameters |= {"tau": 0.05}
     if algorithm != "DQN":
-        common |= {"actor_learning_rate": 0.001}
+        common |= {"actor_learning_rate": 0.01 if algorithm == "CrossQ" else 0.001}
     if algorithm == "DQN":
         hyperparameters |= {"target_update_interval": 1, "exploration_fraction": 0.6}
-    if algorithm in ("SAC", "TQC"):
+    if algorithm in ("CrossQ", "SAC", "TQC"):
         hyperparameters |= {"ent_coef": "auto_0.01"}
         common |= {"initial_std": 0.3}
     if algorithm in ("DDPG", "TD3"):

@@ -119,7 +119,8 @@ def test_a_record_cut_short_is_refused(saved: Path) -> None:
     ("changes", "message"),
     [
         ({"algorithm": "DDPQ"}, "unknown algorithm 'DDPQ'"),
-        ({"architecture": {"hidden": [64]}}, "'activation'"),
+        ({"architecture": {"hidden": [64]}}, "'options'"),
+        ({"architecture": {"hidden": [64], "options": {}}}, "'activation'"),
         ({"observation": {"kind": "sphere"}}, "unknown space 'sphere'"),
         ({"architecture": {"hidden": [8], "activation": "relu", "options": {"wings": 2}}}, "wings"),
     ],

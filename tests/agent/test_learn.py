@@ -14,8 +14,6 @@ from autoprune.agent.spec import ALGORITHMS, AgentSpec, Replay
 from autoprune.evaluation.metered import EvaluationsSpent
 from tests.agent.environments import KnownAnswer, environment_for, small_agent
 
-OFF_POLICY = sorted(set(ALGORITHMS) - {"PPO", "A2C"})
-
 
 def run(agent: AgentSpec, env: KnownAnswer, *, episodes: int, seed: int = 0, **options: Any) -> Learned:
     options = {"on_metrics": lambda metrics, step: None} | options
@@ -113,6 +111,16 @@ def test_it_ends_after_exactly_its_episodes(algorithm: str) -> None:
     env = environment_for(algorithm, steps=3)
     learned = run(small_agent(algorithm, updates=1), env, episodes=11)  # no whole number of rollouts
     assert (learned.episodes, learned.steps, len(env.returns)) == (11, 33, 11)
+
+
+def test_a_recurrent_policy_acts_by_what_it_saw_in_its_episode() -> None:
+    policy = run(small_agent("RecurrentPPO"), environment_for("RecurrentPPO", steps=3), episodes=16).policy
+    seen = np.array([1.0, 0.5, -1.0], np.float32)
+    policy.begin()
+    first, second = policy.act(seen), policy.act(seen)
+    policy.begin()
+    assert np.array_equal(policy.act(seen), first)
+    assert not np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "SAC", "DQN"])

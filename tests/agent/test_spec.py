@@ -5,15 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from autoprune.agent.learn import build
+from autoprune.agent.learn import build, check_length
 from autoprune.agent.spec import ALGORITHMS, AgentSpec, Replay, Rollout
+from autoprune.agent.vectorized import vectorized
+from tests.agent.test_proposals import PROPOSALS
 from tests.agent.environments import GAUSSIAN_NOISE, KnownAnswer, KnownLevel, small_agent
 
 CONF = Path(__file__).parents[2] / "conf" / "agent"
-AGENTS = ("a2c", "amc", "ddpg", "dqn", "ppo", "sac", "td3", "tqc")
+AGENTS = sorted(path.stem for path in CONF.glob("*.yaml") if "search.rl.search" in path.read_text())
 
 
 def spec_of(name: str) -> Any:
@@ -28,9 +31,13 @@ def test_every_algorithm_has_a_configuration() -> None:
 @pytest.mark.parametrize("name", AGENTS)
 def test_a_configured_agent_can_be_built(name: str) -> None:
     spec = spec_of(name)
-    env = (KnownLevel if spec.algorithm == "DQN" else KnownAnswer)(np.zeros(3), steps=3)
-    assert spec.hyperparameters["gamma"] == 1.0
-    assert build(spec, env=env, episode_steps=3, episodes=300, seed=0).gamma == 1.0  # type: ignore[attr-defined]
+    steps = 1 if spec.network != "whole" or spec.parallel_episodes > 1 else 3
+    kind = KnownLevel if spec.algorithm == "DQN" else KnownAnswer
+    makers = [lambda: kind(np.zeros(6 // (4 - steps)), steps=steps) for _ in range(spec.parallel_episodes)]
+    env = vectorized(SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP))
+    model: Any = build(spec, env=env, episode_steps=steps, episodes=300, seed=0)
+    assert spec.hyperparameters["gamma"] == model.gamma == 1.0
+    assert model.n_envs == spec.parallel_episodes
 
 
 def test_an_unknown_algorithm_is_refused_with_the_known_ones() -> None:
@@ -54,6 +61,20 @@ def test_an_unknown_algorithm_is_refused_with_the_known_ones() -> None:
         ("PPO", {"hyperparameters": {"seed": 9}}, "'seed'.*decided by the run's seed"),
         ("PPO", {"activation": "gelu"}, "unknown activation 'gelu'"),
         ("PPO", {"hidden": (64, 0)}, "a hidden layer's units must be at least 1, got 0"),
+        ("PPO", {"network": "alike"}, "must be one of .*shared_bias.*, got 'alike'"),
+        ("SAC", {"network": "shared"}, "network=shared does not apply to SAC; only to .*PPO"),
+        ("RecurrentPPO", {"network": "shared_bias"}, "network=shared_bias does not apply to RecurrentPPO"),
+        ("PPO", {"network": "shared", "hidden": ()}, "network=shared needs at least one hidden layer"),
+        ("PPO", {"memory": 8}, "memory is for .*RecurrentPPO.*; got 8 with PPO"),
+        ("RecurrentPPO", {"memory": None}, "which need it; got None"),
+        ("RecurrentPPO", {"memory": 0}, "memory must be at least 1, got 0"),
+        ("DDPG", {"critics": 3}, "critics does not apply to DDPG; only to .*SAC"),
+        ("SAC", {"critics": 0}, "critics must be positive, got 0"),
+        ("CrossQ", {"hyperparameters": {"tau": 0.1}}, "CrossQ has no hyperparameter 'tau'"),
+        ("PPO", {"proposals": PROPOSALS}, "chosen by critics of actions.*not to PPO"),
+        ("DQN", {"proposals": PROPOSALS}, "chosen by critics of actions.*not to DQN"),
+        ("TD3", {"proposals": PROPOSALS}, "not to TD3 with noise"),
+        ("TD3", {"experience": Replay(9, 0, parallel=2)}, "noise is drawn for one episode at a time"),
     ],
 )
 def test_an_option_that_does_not_apply_is_refused(algorithm: str, changes: dict[str, Any], message: str) -> None:
@@ -69,12 +90,24 @@ def test_an_option_that_does_not_apply_is_refused(algorithm: str, changes: dict[
         (lambda: Replay(1, 0, updates_per_episode=0), "updates_per_episode must be at least 1"),
         (lambda: Replay(1, 0, baseline_rate=0.5), "set copy_terminal_reward: true"),
         (lambda: Replay(1, 0, copy_terminal_reward=True, baseline_rate=1.5), r"baseline_rate must be in \(0, 1\]"),
+        (lambda: Replay(1, 0, n_steps=0), "n_steps must be at least 1, got 0"),
+        (lambda: Replay(1, 0, parallel=0), "parallel must be at least 1, got 0"),
+        (lambda: Replay(1, 0, n_steps=2, keep_proposed=True), "neither keep_proposed nor copies"),
+        (lambda: Replay(1, 0, n_steps=2, copy_terminal_reward=True), "neither keep_proposed nor copies"),
+        (lambda: Replay(1, 0, standardised=True, copy_terminal_reward=True), "standardised or copied, not both"),
         (lambda: Rollout(1), "episodes of a rollout must be at least 2"),
     ],
 )
 def test_impossible_experience_is_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_proposals_need_a_replay_that_holds_the_whole_search() -> None:
+    agent = small_agent("SAC", experience=Replay(60, 0, parallel=2), proposals=PROPOSALS)
+    check_length(agent, 40, 1, told=14)
+    with pytest.raises(ValueError, match="a replay of 60 episodes would forget some.*to at least 61"):
+        check_length(agent, 40, 1, told=15)
 
 
 def test_amc_is_configured_as_in_the_paper() -> None:

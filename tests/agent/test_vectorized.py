@@ -59,7 +59,7 @@ def test_as_many_environments_as_a_rollout_has_episodes_or_fewer() -> None:
 
 def test_agents_that_learn_after_each_episode_have_one_environment() -> None:
     assert small_agent("SAC").parallel_episodes == 1
-    with pytest.raises(ValueError, match="SAC learns after each episode, in one environment; got 2"):
+    with pytest.raises(ValueError, match="SAC learns from 1 episodes at once, got 2"):
         run(small_agent("SAC"), known_answers(2), episodes=20)
 
 

@@ -1,0 +1,139 @@
+"""Acting on the critics' advice: of many actions that could be executed, the most promising ones are."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+Actions = NDArray[np.float32]
+Executable = Callable[[Actions], Actions]  # actions [many, …] → what would be executed of them
+
+
+@dataclass(frozen=True, slots=True)
+class Proposals:
+    """How actions are proposed and chosen.
+
+    An evaluation costs a hundred times what a critic does, so the critics are asked about `many` actions for each one
+    that is executed. A part `from_actor` of them are samples of the actor's; the others are changes of the `elite` best
+    actions so far, in 1 to `changes` entries, by Gaussian steps of one of the `sigmas`, or crosses of two of them. All
+    are judged as they would be executed, by the critics' mean plus `optimism` times their standard deviation; what was
+    executed before is not again. The idea of asking the critic about an action's neighbours is Wolpertinger's (arXiv
+    1512.07679), that of an optimistic ensemble is in arXiv 1706.01502.
+    """
+
+    many: int
+    from_actor: float
+    elite: int
+    changes: int
+    sigmas: tuple[float, ...]
+    optimism: float
+    crosses: float = 0.2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sigmas", tuple(self.sigmas))
+        for name in ("many", "elite", "changes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"proposals.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("from_actor", "crosses"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"proposals.{name} is a part, in [0, 1]; got {getattr(self, name)}")
+        if not self.sigmas or min(self.sigmas) <= 0:
+            raise ValueError(f"proposals.sigmas are standard deviations above 0, at least one; got {self.sigmas}")
+        if self.optimism < 0:
+            raise ValueError(f"proposals.optimism must not be negative, got {self.optimism}")
+
+
+class Advised:
+    """Chooses what an off-policy agent executes; takes the place of its own sampling.
+
+    The replay's first `told` rows were not its own actions (see learn.Known), and are no elite.
+    """
+
+    def __init__(
+        self, model: OffPolicyAlgorithm, proposals: Proposals, *, executable: Executable, told: int, seed: int
+    ) -> None:
+        self._model, self._proposals, self._executable, self._told = model, proposals, executable, told
+        self._rng = np.random.default_rng(seed)
+        self._own: Callable[..., tuple[Actions, Actions]] = model._sample_action
+        self._done: set[bytes] = set()
+        self._read = told  # rows of the replay, before those whose actions are not yet in `_done`
+
+    def __call__(self, learning_starts: int, action_noise: Any = None, n_envs: int = 1) -> tuple[Actions, Actions]:
+        """Actions to execute and to store, [n_envs, entries] each; the box is [−1, 1], so they are the same."""
+        elite = self._elite()
+        if self._model.num_timesteps < learning_starts:
+            return self._own(learning_starts, action_noise, n_envs)
+        new = self._fresh(self._executable(self._proposed(elite, n_envs)))
+        if len(new) < n_envs:  # all is known that is near: the actor is asked
+            return self._own(learning_starts, action_noise, n_envs)
+        values = self._values(new)
+        best = np.argsort(-(values.mean(axis=0) + self._proposals.optimism * values.std(axis=0)), kind="stable")
+        chosen = new[best[:n_envs]]
+        self._done.update(map(_key, chosen))
+        return chosen, chosen
+
+    def _elite(self) -> Actions:
+        """The best actions so far, best first, [at most `elite`, entries]."""
+        replay = self._model.replay_buffer
+        if replay is None or replay.full:
+            raise RuntimeError(
+                "an advised agent chooses among all that it has done: its replay must hold the whole search"
+            )
+        rows = slice(self._told, replay.pos)
+        rewards, actions = replay.rewards[rows].reshape(-1), replay.actions[rows]
+        best = np.argsort(-rewards, kind="stable")[: self._proposals.elite]
+        found: Actions = actions.reshape(len(rewards), -1)[best]
+        return found
+
+    def _proposed(self, elite: Actions, envs: int) -> Actions:
+        """[many · envs, entries] in [−1, 1]"""
+        many, rng = self._proposals.many * envs, self._rng
+        sampled = round(self._proposals.from_actor * many)
+        places = np.minimum(rng.geometric(0.35, many - sampled) - 1, len(elite) - 1)  # better ones more often
+        changed = elite[places].astype(np.float64)
+        mates = elite[rng.integers(len(elite), size=len(changed))]
+        crossed = (rng.random(len(changed)) < self._proposals.crosses)[:, None] & (rng.random(changed.shape) < 0.5)
+        changed = np.where(crossed, mates, changed)
+        entries = changed.shape[1]
+        chosen = (
+            rng.random(changed.shape).argsort(axis=1)
+            < rng.integers(1, min(self._proposals.changes, entries) + 1, len(changed))[:, None]
+        )
+        sigma = np.array(self._proposals.sigmas)[rng.integers(len(self._proposals.sigmas), size=len(changed))]
+        changed = changed + chosen * rng.normal(0, sigma[:, None], changed.shape)
+        actions = np.concatenate([changed, self._samples(sampled)]) if sampled else changed
+        return np.asarray(np.clip(actions, -1, 1), np.float32)
+
+    def _samples(self, many: int) -> Actions:
+        assert self._model._last_obs is not None
+        observations = np.repeat(np.asarray(self._model._last_obs)[:1], many, axis=0)
+        return np.asarray(self._model.predict(observations, deterministic=False)[0], np.float32)
+
+    def _fresh(self, executed: Actions) -> Actions:
+        """Those that were not executed before, each once, in the order of the first: [fresh, entries]."""
+        replay: Any = self._model.replay_buffer
+        self._done.update(map(_key, replay.actions[self._read : replay.pos].reshape(-1, executed.shape[1])))
+        self._read = replay.pos
+        found = {key: row for row in executed if (key := _key(row)) not in self._done}
+        return np.array(list(found.values()), np.float32).reshape(-1, executed.shape[1])
+
+    @torch.no_grad()
+    def _values(self, actions: Actions) -> NDArray[np.float64]:
+        """What each critic says: [critics, actions]."""
+        policy: Any = self._model.policy
+        policy.set_training_mode(False)
+        observations = np.repeat(np.asarray(self._model._last_obs)[:1], len(actions), axis=0)
+        values = policy.critic(policy.obs_to_tensor(observations)[0], torch.as_tensor(actions))
+        if isinstance(values, tuple):
+            values = torch.stack([value.squeeze(1) for value in values])
+        else:  # TQC's quantiles [actions, critics, quantiles]
+            values = values.mean(dim=2).T
+        return np.asarray(values.double().numpy())
+
+
+def _key(action: Actions) -> bytes:
+    return np.round(action, 5).astype(np.float32).tobytes()

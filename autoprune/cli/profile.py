@@ -1,0 +1,53 @@
+"""`autoprune profile`: measures the latency tables of a task on this machine."""
+
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from autoprune.cli.parts import answering, task_of
+
+KEPT = "What is measured is kept: the same command goes on from here."
+
+
+def profile(config: DictConfig) -> None:
+    """Measures what is not measured yet, and prints how well predictions fit. Errors are sentences."""
+    answering(lambda: _profile(config), interrupted=lambda: KEPT)
+
+
+def _profile(config: DictConfig) -> float:
+    from autoprune.device.measured import MeasuredDevice
+    from autoprune.device.profile import Profiler, random_plans
+    from autoprune.device.widths import widths_of
+    from autoprune.measured import Notebook, cache_dir, choose_allocator
+    from autoprune.report.profile import print_profile
+    from autoprune.report.progress import StageProgress
+    from autoprune.structure.graph import find_structure
+
+    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    device = instantiate(settings["device"], _convert_="all")
+    if not isinstance(device, MeasuredDevice):
+        raise ValueError(
+            f"{getattr(device, 'name', device)} is not measured: its figures are in its file, and it needs no profile; "
+            "profile device=this_cpu or device=this_gpu"
+        )
+    choose_allocator(Notebook(cache_dir()))  # as searches do, whose final networks are measured
+    task = task_of(settings["task"], settings.get("data"))
+    structure = find_structure(task.model, task.example_input, keep=task.keep, prune=task.prune)
+    widths = widths_of(task.model, structure, task.example_input, forward=task.forward)
+    print(f"{task.name} on {device.name}: {len(widths.pieces)} pieces; tables in {device.store.folder}")
+    for what, times in widths.left_out.items():
+        print(f"{what}, {times}×, is in no piece; what it takes is in the correction by whole networks")
+    with StageProgress() as progress:
+
+        def tell(done: int, of: int, what: str) -> None:
+            progress.update(done, of=of, phase="profile", note=what)
+
+        profiler = Profiler(device, on_progress=tell)
+        profiler.pieces(widths)
+        profiler.calibrate(task, structure, widths, plans=settings["plans"])
+        plans = random_plans(structure, settings["checked"], seed=1)
+        timings = profiler.plans(task, structure, plans)
+    latency = device.latency(task, widths)
+    print_profile(structure, latency, plans, 1e3 * timings.minimum, 1e3 * timings.median)
+    return 0.0

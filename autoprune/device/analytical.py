@@ -1,0 +1,120 @@
+"""Devices that are not at hand, by their public figures."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import nn
+
+from autoprune.cost.memory import peak_memory
+from autoprune.cost.model import CostModel, FloatArray
+from autoprune.cost.traffic import energy
+from autoprune.device.calibration import fitted_factors
+from autoprune.device.roofline import Factors, Figures, Roofline
+from autoprune.device.timing import Timings
+from autoprune.structure.groups import IntArray, Structure
+from autoprune.task.task import Task
+
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}  # of an element at each precision
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyticalDevice:
+    """A roofline, from a file of conf/device. Every figure is checked: ValueError names the key and the rule.
+
+    peak_gmacs: precision → 10⁹ multiply–accumulates a second. precision: the one that networks run at. memory_gb_s:
+    10⁹ bytes a second. caches: KiB → GB/s of what fits in so many. kernel_us: microseconds per layer. granularity:
+    channels that are computed together. sram_kib: memory that activations have to fit in, None: no limit. pj_per_mac,
+    pj_per_byte: energy in picojoules, None: not known. factors: from `calibrated`, or guessed.
+    """
+
+    name: str
+    peak_gmacs: Mapping[str, float]
+    precision: str
+    memory_gb_s: float
+    caches: Mapping[int, float]
+    kernel_us: float
+    granularity: int
+    sram_kib: float | None = None
+    pj_per_mac: float | None = None
+    pj_per_byte: float | None = None
+    factors: Factors = field(default_factory=Factors)
+
+    def __post_init__(self) -> None:
+        if not set(self.peak_gmacs) <= set(BYTES) or len(self.peak_gmacs) == 0:
+            raise ValueError(
+                f"device.peak_gmacs of {self.name!r} must have one of {list(BYTES)} at least and no other, got "
+                f"{list(self.peak_gmacs)}"
+            )
+        for precision, value in self.peak_gmacs.items():
+            self._check(f"peak_gmacs.{precision}", value)
+        if self.precision not in self.peak_gmacs:
+            raise ValueError(
+                f"device.precision of {self.name!r} is {self.precision!r}, for which peak_gmacs has no figure; it has "
+                f"{list(self.peak_gmacs)}"
+            )
+        self._check("memory_gb_s", self.memory_gb_s)
+        self._check("kernel_us", self.kernel_us, zero=True)
+        if type(self.granularity) is not int or self.granularity < 1:
+            raise ValueError(f"device.granularity of {self.name!r} must be a whole number, got {self.granularity!r}")
+        for size, speed in self.caches.items():
+            self._check("caches", size)
+            self._check(f"caches.{size}", speed)
+        if sorted(self.caches.values(), reverse=True) != [self.caches[size] for size in sorted(self.caches)]:
+            raise ValueError(
+                f"device.caches of {self.name!r}: a larger cache is faster than a smaller one: {self.caches}"
+            )
+        for key in ("sram_kib", "pj_per_mac", "pj_per_byte"):
+            if getattr(self, key) is not None:
+                self._check(key, getattr(self, key))
+
+    def costs(self, task: Task, structure: Structure) -> dict[str, CostModel]:
+        """Latency in ms for one sample and, where the figures are known, energy in mJ.
+
+        Raises ValueError where even the smallest plan's activations do not fit into the device's memory.
+        """
+        size = BYTES[self.precision]
+        if self.sram_kib is not None:
+            memory = peak_memory(task.model, structure, task.example_input, forward=task.forward, element_bytes=size)
+            least = float(memory(structure.floor)) / 1024
+            if least > self.sram_kib:
+                raise ValueError(
+                    f"even the smallest plan of {task.name!r} needs {least:.0f} KiB for activations, and "
+                    f"{self.name} has {self.sram_kib:.0f} (device.sram_kib); choose another device, or smaller inputs"
+                )
+        found: dict[str, CostModel] = {"latency": self.latency(structure)}
+        if self.pj_per_mac is not None and self.pj_per_byte is not None:
+            found["energy"] = energy(
+                structure, pj_per_mac=self.pj_per_mac, pj_per_byte=self.pj_per_byte,
+                weight_bytes=size, activation_bytes=size,
+            )  # fmt: skip
+        return found
+
+    def latency(self, structure: Structure) -> Roofline:
+        return Roofline.of(structure, self._figures, self.factors)
+
+    def latencies(self, task: Task, networks: Mapping[str, nn.Module]) -> Timings | None:
+        """None: it is not at hand."""
+        return None
+
+    def calibrated(self, structure: Structure, kept: IntArray, measured_ms: FloatArray) -> "AnalyticalDevice":
+        """The device whose factors fit plans [plans, groups] and their measured latencies [plans] best."""
+        return replace(self, factors=fitted_factors(self.latency(structure), kept, measured_ms))
+
+    @property
+    def _figures(self) -> Figures:
+        return Figures(
+            macs_per_s=1e9 * self.peak_gmacs[self.precision],
+            element_bytes=BYTES[self.precision],
+            bytes_per_s=1e9 * self.memory_gb_s,
+            caches=tuple((1024.0 * size, 1e9 * self.caches[size]) for size in sorted(self.caches)),
+            kernel_s=1e-6 * self.kernel_us,
+            granularity=self.granularity,
+        )
+
+    def _check(self, key: str, value: object, *, zero: bool = False) -> None:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or value < 0 or (value == 0 and not zero):  # type: ignore[operator]
+            raise ValueError(
+                f"device.{key} of {self.name!r} must be a number {'of at least' if zero else 'above'} 0, got {value!r}"
+            )

@@ -1,0 +1,71 @@
+"""A device: where networks will run, and what they cost there."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+from torch import nn
+
+from autoprune.cost.model import CostModel
+from autoprune.device.timing import Timings
+from autoprune.plan import PruningPlan
+from autoprune.structure.groups import Group, Structure
+from autoprune.task.task import Task
+
+SLACK = 0.02  # of what a group's levels span: levels that differ by less cost the same
+
+
+class Device(Protocol):
+    """What conf/device names."""
+
+    @property
+    def name(self) -> str: ...
+
+    def costs(self, task: Task, structure: Structure) -> dict[str, CostModel]:
+        """name → cost of the task's plans on this device. Raises ValueError where it is not known."""
+        ...
+
+    def latencies(self, task: Task, networks: Mapping[str, nn.Module]) -> Timings | None:
+        """Seconds that networks take there, [networks], or None for a device that is not at hand."""
+        ...
+
+
+def preferred_levels(cost: CostModel, structure: Structure, group: Group, *, slack: float = SLACK) -> tuple[int, ...]:
+    """The levels at which no step of the cost's staircase is cut in half, ascending; the last one keeps all.
+
+    Each is the highest level that costs less than the next one by more than `slack` times what all levels span, with
+    all other groups whole. Where the cost grows with every unit by more than that, these are all levels.
+    """
+    number, levels = structure.groups.index(group), np.array(group.levels, np.int64)
+    costs = cost.along(structure.units, number, levels)
+    least_gain = slack * float(costs.max() - costs.min())
+    found = [len(levels) - 1]
+    for place in range(len(levels) - 2, -1, -1):
+        if costs[place] < costs[found[-1]] - least_gain:
+            found.append(place)
+    return tuple(int(levels[place]) for place in reversed(found))
+
+
+def on_steps(structure: Structure, cost: CostModel) -> Structure:
+    """The same groups with preferred levels only; a group that would have one level keeps its lowest one as well."""
+    groups = []
+    for group in structure.groups:
+        levels = preferred_levels(cost, structure, group)
+        groups.append(replace(group, levels=levels if len(levels) > 1 else (group.levels[0], *levels)))
+    return replace(structure, groups=tuple(groups))
+
+
+def promised(
+    device: Device, task: Task, latency: CostModel, plans: Mapping[str, PruningPlan], networks: Mapping[str, nn.Module]
+) -> dict[str, Any]:
+    """What was predicted of every network and what it took, in ms, as JSON values; None where it is not at hand."""
+    predicted = {name: float(latency(np.array(plan.kept))) for name, plan in plans.items()}
+    timings = device.latencies(task, {name: networks[name] for name in plans})
+    least = [None] * len(plans) if timings is None else (1e3 * timings.minimum).tolist()
+    median = [None] * len(plans) if timings is None else (1e3 * timings.median).tolist()
+    networks_ms = {
+        name: {"predicted": predicted[name], "least": least[place], "median": median[place]}
+        for place, name in enumerate(plans)
+    }
+    return {"name": device.name, "latency_ms": networks_ms}

@@ -1,0 +1,62 @@
+"""What measured latencies depend on: the processor, the runtime and how it is used."""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FLAGS = (
+    "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16",
+    "avx_vnni", "amx_bf16", "amx_int8", "amx_tile", "asimd", "asimddp", "asimdhp", "sve", "sve2", "i8mm", "bf16",
+)  # fmt: skip
+FIELDS = ("vendor_id", "cpu family", "model", "stepping", "model name", "CPU implementer", "CPU part")
+
+
+def fingerprint(*, runtime: str, place: str, batch: int, precision: str, threads: int) -> dict[str, Any]:
+    """The device as JSON values. Tables are good for the very same fingerprint only."""
+    known = {
+        **_processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "runtime": runtime,
+        "place": place,
+        "batch": batch,
+        "precision": precision,
+        "threads": threads,
+        "torch": torch.__version__,
+    }
+    if runtime == "onnxruntime":
+        known["onnxruntime"] = importlib.metadata.version("onnxruntime")
+    if place == "cuda":
+        known["accelerator"] = torch.cuda.get_device_name()
+        known["cuda"] = torch.version.cuda
+    return known
+
+
+def differences(made: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs: key → there, here."""
+    keys = sorted({*made, *now})
+    return {key: (made.get(key), now.get(key)) for key in keys if made.get(key) != now.get(key)}
+
+
+def in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    """`threads 2 there, 1 here; torch …`."""
+    return "; ".join(f"{key} {there!r} there, {here!r} here" for key, (there, here) in differing.items())
+
+
+def _processor() -> dict[str, Any]:
+    """The processor's name, model and those of its flags that kernels are chosen by."""
+    found: dict[str, Any] = {"machine": platform.machine(), "processor": platform.processor()}
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return found
+    for line in info.read_text().split("\n\n")[0].splitlines():
+        key, _, value = (part.strip() for part in line.partition(":"))
+        if key in FIELDS:
+            found[key] = value
+        elif key in ("flags", "Features"):
+            found["flags"] = " ".join(flag for flag in FLAGS if flag in value.split())
+    return found

@@ -1,0 +1,103 @@
+"""ONNX files from torch, and how they are run. The only file that knows ONNX Runtime."""
+
+import io
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from autoprune.task.task import Forward
+
+Runner = Callable[[NDArray[np.generic]], NDArray[np.generic]]
+
+
+def onnx_runner(path: Path | str, *, threads: int = 1) -> Runner:
+    """inputs → outputs of an ONNX file in ONNX Runtime, on the CPU."""
+    session = onnx_session(os.fspath(path), threads=threads)
+    name = session.get_inputs()[0].name
+
+    def run(inputs: NDArray[np.generic]) -> NDArray[np.generic]:
+        return session.run(None, {name: inputs})[0]  # type: ignore[no-any-return]
+
+    return run
+
+
+def onnx_session(model: str | bytes, *, threads: int) -> "onnxruntime.InferenceSession":
+    """A file's path, or a file's content, ready to run with so many threads."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def write_onnx(network: nn.Module, inputs: tuple[Tensor, ...], to: Path | io.BytesIO) -> None:
+    """Exports a network of one output, with a dynamic batch axis, as the inputs "input", "input_1" and so on."""
+    names = ["input", *(f"input_{number}" for number in range(1, len(inputs)))]
+    with warnings.catch_warnings():
+        # The exporter by tracing is deprecated, but takes 0.15 s where its successor takes 2 s and more dependencies.
+        # What tracing may get wrong is not left to its warnings: the outputs are compared.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        warnings.filterwarnings("ignore", message="Exporting aten::index", category=UserWarning)
+        torch.onnx.export(
+            network,
+            inputs,
+            to,  # type: ignore[arg-type]  # or into memory
+            input_names=names,
+            output_names=["output"],
+            dynamic_axes={name: {0: "batch"} for name in (*names, "output")},
+            dynamo=False,
+        )
+
+
+class Called(nn.Module):
+    """A network of one input and one output: how it is called is part of it."""
+
+    def __init__(self, network: nn.Module, forward: Forward) -> None:
+        super().__init__()
+        self.network, self.answer = network, forward
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.answer(self.network, inputs)
+
+
+class Template:
+    """An ONNX file at one width, from which files at other widths are made in less than a millisecond each.
+
+    The widths in `network` and `inputs` must be numbers that nothing else in them is: they are what is replaced.
+    """
+
+    def __init__(self, network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        import onnx
+
+        buffer = io.BytesIO()
+        write_onnx(network, inputs, buffer)
+        self._model = onnx.load_from_string(buffer.getvalue())
+        del self._model.graph.value_info[:]
+
+    def at(self, widths: Mapping[int, int]) -> bytes:
+        """The file with every dimension that is a key of `widths` replaced, and random weights where one was."""
+        import onnx
+        from onnx import numpy_helper
+
+        model, rng = onnx.ModelProto(), np.random.default_rng(0)
+        model.CopyFrom(self._model)
+        graph = model.graph
+        for weight in graph.initializer:
+            if set(weight.dims) & set(widths):
+                values = rng.standard_normal([widths.get(size, size) for size in weight.dims], np.float32)
+                weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+        for value in (*graph.input, *graph.output):
+            for dimension in value.type.tensor_type.shape.dim:
+                if dimension.dim_value in widths:  # the batch has a name instead of a value
+                    dimension.dim_value = widths[dimension.dim_value]
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.name == "group":  # of a depthwise convolution
+                    attribute.i = widths.get(attribute.i, attribute.i)
+        return model.SerializeToString()  # type: ignore[no-any-return]

@@ -1,0 +1,166 @@
+"""What runs networks: torch, torch compiled, ONNX Runtime. Each makes pieces and whole networks ready to be timed."""
+
+import copy
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.device.onnx_runtime import Called, Template, onnx_session, write_onnx
+from autoprune.device.piece import Piece
+from autoprune.task.task import Forward
+
+Run = Callable[[], object]
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+RUNTIMES = ("onnxruntime", "torch", "torch_compiled")
+PRIMES = (101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157)  # widths that no other dimension of a piece is
+
+
+class Runtime(Protocol):
+    """Makes things ready to run. `name` and `place` ("cpu", "cuda") are those of Settings."""
+
+    def piece(self, piece: Piece) -> Callable[[int, int], Run]:
+        """(inputs, outputs) → the piece at that width."""
+        ...
+
+    def network(self, network: nn.Module, example_input: Tensor, forward: Forward) -> Run:
+        """The network on the example's first sample, as often as the batch is large."""
+        ...
+
+    def seconds(self, run: Run) -> float:
+        """How long it takes once."""
+        ...
+
+
+def runtime_of(name: str, *, place: str, batch: int, precision: str) -> Runtime:
+    """The runtime of that name. Raises ValueError for one that there is not, or not here."""
+    if name not in RUNTIMES:
+        raise ValueError(f"device.runtime must be one of {list(RUNTIMES)}, got {name!r}; docs/devices.md adds another")
+    if place not in ("cpu", "cuda"):
+        raise ValueError(f"device.place must be cpu or cuda, got {place!r}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"device.precision must be one of {list(PRECISIONS)}, got {precision!r}")
+    if batch < 1:
+        raise ValueError(f"device.batch must be at least 1, got {batch}")
+    if name == "onnxruntime":
+        if (place, precision) != ("cpu", "fp32"):
+            raise ValueError(
+                f"device.runtime=onnxruntime is measured at fp32 on the CPU, not at {precision} on {place}; "
+                "set device.runtime=torch"
+            )
+        return OnnxRuntime(batch=batch)
+    if place == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device.place=cuda needs a CUDA device, and torch sees none; set device.place=cpu")
+    return TorchRuntime(place=place, batch=batch, dtype=PRECISIONS[precision], compiled=name == "torch_compiled")
+
+
+class OnnxRuntime:
+    """ONNX Runtime on the CPU, with as many threads as torch has, all its optimisations on."""
+
+    def __init__(self, *, batch: int) -> None:
+        self._batch = batch
+
+    def piece(self, piece: Piece) -> Callable[[int, int], Run]:
+        taken = {*piece.size, *piece.kernel, *piece.output_size, self._batch, piece.groups}
+        first, second = [prime for prime in PRIMES if prime not in taken][:2]
+        stands = (first, first if piece.square else second)
+        widths = [number * piece.groups for number in stands]
+        example = piece.example(*widths, batch=self._batch)
+        template = Template(piece.module(*widths), example)
+
+        def at(inputs: int, outputs: int) -> Run:
+            replaced = {stands[0]: inputs, widths[0]: inputs * piece.groups}
+            replaced |= {stands[1]: outputs, widths[1]: outputs * piece.groups}
+            session = onnx_session(template.at(replaced), threads=torch.get_num_threads())
+            tensors = piece.example(inputs * piece.groups, outputs * piece.groups, batch=self._batch)
+            names = [value.name for value in session.get_inputs()]
+            return partial(
+                session.run, None, {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
+            )
+
+        return at
+
+    def network(self, network: nn.Module, example_input: Tensor, forward: Forward) -> Run:
+        sample, buffer = example_input[:1].cpu(), io.BytesIO()
+        write_onnx(Called(copy.deepcopy(network).cpu().eval(), forward).eval(), (sample,), buffer)
+        session = onnx_session(buffer.getvalue(), threads=torch.get_num_threads())
+        inputs = sample.repeat(self._batch, *[1] * (sample.ndim - 1)).numpy()
+        return partial(session.run, None, {session.get_inputs()[0].name: inputs})
+
+    def seconds(self, run: Run) -> float:
+        return wall_seconds(run)
+
+
+class TorchRuntime:
+    """torch, eager or compiled, on the CPU or a CUDA device; images are in the memory layout that is fast there.
+
+    Compiling takes seconds for every width, so pieces run eagerly: a compiled network calls the same kernels for what
+    takes longest. What compiling saves is left to the correction by whole networks, which are compiled.
+    """
+
+    def __init__(self, *, place: str, batch: int, dtype: torch.dtype, compiled: bool) -> None:
+        self._place, self._batch, self._dtype, self._compiled = torch.device(place), batch, dtype, compiled
+
+    def piece(self, piece: Piece) -> Callable[[int, int], Run]:
+        def at(inputs: int, outputs: int) -> Run:
+            widths = (inputs * piece.groups, outputs * piece.groups)
+            module = self._module(piece.module(*widths))
+            return partial(module, *map(self._tensor, piece.example(*widths, batch=self._batch)))
+
+        return at
+
+    def network(self, network: nn.Module, example_input: Tensor, forward: Forward) -> Run:
+        ready, sample = self._module(copy.deepcopy(network).eval()), example_input[:1]
+        inputs = self._tensor(sample.repeat(self._batch, *[1] * (sample.ndim - 1)))
+        if not self._compiled:
+            return partial(forward, ready, inputs)
+        import torch._dynamo
+
+        compiled: nn.Module = torch.compile(ready, dynamic=False)  # type: ignore[assignment]
+        # Every network is compiled, and none of them falls back to eager because there were others of its class.
+        with torch._dynamo.config.patch(recompile_limit=10**4, accumulated_recompile_limit=10**4):
+            forward(compiled, inputs)
+        return partial(forward, compiled, inputs)
+
+    def seconds(self, run: Run) -> float:
+        if self._place.type == "cpu":
+            return wall_seconds(run)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize(self._place)
+        start.record()
+        run()
+        end.record()
+        torch.cuda.synchronize(self._place)
+        return float(start.elapsed_time(end)) / 1e3
+
+    def _module(self, module: nn.Module) -> nn.Module:
+        ready = module.to(self._place, self._dtype)
+        return ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def _tensor(self, tensor: Tensor) -> Tensor:
+        tensor = tensor.to(self._place, self._dtype if tensor.is_floating_point() else None)
+        return tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+
+@contextmanager
+def threads_of_torch(threads: int) -> Iterator[None]:
+    """So many threads, and no gradients, while the context is open."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def wall_seconds(run: Run) -> float:
+    """How long it takes once, by the clock."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began

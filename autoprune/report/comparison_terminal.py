@@ -1,0 +1,69 @@
+"""A comparison as tables in the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from autoprune.report.comparison_wording import (
+    against_all,
+    agent_sentence,
+    agents_of,
+    headline,
+    interval,
+    second_line,
+)
+from autoprune.report.wording import DASH, GAP
+
+Json = Mapping[str, Any]
+CELLS = 3  # tasks and budgets that have columns of their own
+TOLD, NAMES = 8, 6  # agents with a sentence of their own, and names in a row; the page has all of them
+
+
+def print_comparison(result: Json, console: Console | None = None) -> None:
+    """Prints the ranking of each regime, what can be said of the agents, and what is missing."""
+    console = console or Console()
+    for regime, title in (("post_training", "post-training"), ("recovered", "recovered")):
+        if agents_of(result, regime):
+            console.print(_table(result, regime, title))
+            for name, groups in against_all(result, regime)[:TOLD]:
+                if groups:
+                    said = f"{name} ({title}): {agent_sentence(groups, most=NAMES)}."
+                    console.print(said, style="dim", markup=False, highlight=False)
+    for notice in result["notices"]:
+        console.print(notice, style="yellow", markup=False, highlight=False)
+    for job in result["missing"]:
+        console.print(f"missing: {job['what'] or job['where']}: {job['reason']}", style="yellow", markup=False)
+    console.print(f"{headline(result)}.", style="bold", markup=False, highlight=False)
+    console.print(second_line(result), markup=False, highlight=False)
+
+
+def _table(result: Json, regime: str, title: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    table.add_column(f"{title}\n", no_wrap=True)
+    table.add_column("score\n" if regime == "post_training" else "points above\nuniform", justify="right", no_wrap=True)
+    cells = result["cells"] if len(result["cells"]) <= CELLS else []
+    for cell in cells:
+        table.add_column(f"{escape(cell['cell'][0])}\n{escape(cell['cell'][1])}", justify="right", no_wrap=True)
+    table.add_column("seeds\n", justify="right")
+    table.add_column("agent,\nms/plan", justify="right")
+    accuracy = {(entry["label"], *entry["cell"]): entry["accuracy"] for entry in result[regime]["accuracy"]}
+    seconds = {entry["label"]: entry["agent_each"] for entry in result["seconds"]}
+    for agent in result[regime]["agents"]:
+        label, seeds = agent["label"], sorted({cell["seeds"] for cell in agent["cells"]})
+        table.add_row(
+            escape(label),
+            interval(agent["iqm"], regime) if agent["ranked"] else "one seed",
+            *(_percent(accuracy.get((label, *cell["cell"]))) for cell in cells),
+            "–".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))),
+            DASH if label not in seconds else f"{1000 * seconds[label]:.3g}",
+            style="dim" if result["agents"][label]["baseline"] else None,
+        )
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return DASH if value is None else f"{100 * value:.1f}{GAP}%"

@@ -1,0 +1,74 @@
+"""What a tracker is told of a run beside its metrics: what to group it by, what it came to, its plan, its artifacts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from autoprune.plan import PruningPlan
+from autoprune.runs import RunFolder
+from autoprune.tracking import Tracker
+
+DENSE, SEARCHED = "dense", "searched"  # networks of result.json
+ARTIFACTS = (  # (name, what of the run folder, kind); only searches that learn have a policy
+    ("result", "result.json", "result"),
+    ("plan", "plan.json", "plan"),
+    ("network", "network", "model"),
+    ("policy", "policy", "policy"),
+)
+
+
+def tracked_config(settings: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's configuration with what runs are compared by at the top, as plain values that a tracker can group by.
+
+    settings: the resolved configuration. record: what `run.json` holds. Both are kept whole, under their own keys.
+    """
+    recovered = not settings["recover"]["_target_"].endswith(".no_recovery")
+    return {
+        "task": record["task"],
+        "agent": record["agent"],
+        "mode": settings["agent"].get("mode"),  # of agents that learn; None for any other search
+        "budget": record["budget"]["text"],
+        "evaluations": settings["evaluations"],
+        "seed": record["seed"],
+        "regime": "recovered" if recovered else "post-training",
+        "settings": dict(settings),
+        "run": dict(record),
+    }
+
+
+def track_result(tracker: Tracker, result: Mapping[str, Any], plan: PruningPlan, *, run: RunFolder) -> None:
+    """The summary, the chosen plan as a table and as a picture, and the artifacts of a run that is complete."""
+    tracker.summary(summary_of(result))
+    rows = [
+        [group, units, kept, 1 - kept / units]
+        for group, units, kept in zip(plan.groups, plan.units, plan.kept, strict=True)
+    ]
+    tracker.table("plan", ["group", "units", "kept", "sparsity"], rows)
+    tracker.bars("plan_sparsity", plan.groups, list(plan.sparsity.values()), title="Sparsity per group")
+    for name, path, kind in ARTIFACTS:
+        if (run.path / path).exists():
+            tracker.artifact(name, run.path / path, kind=kind)
+
+
+def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What one sorts runs by, from `result.json`. Searches are compared by their own plans' numbers, `…_searched`."""
+    networks, dense = result["networks"], result["networks"][DENSE]
+    chosen, plans = networks[result["chosen"]], {name: n for name, n in networks.items() if name != DENSE}
+    return {
+        "result/chosen": result["chosen"],
+        "result/score": networks[SEARCHED]["score"],
+        "result/recovered_score": networks[SEARCHED]["recovered_score"],
+        "result/evaluations": result["evaluations"]["spent"],
+        "result/accuracy_before": chosen["before"]["accuracy"],
+        "result/accuracy_after": chosen["after"]["accuracy"],
+        "result/accuracy_dense": dense["before"]["accuracy"],
+        **{f"result/accuracy_before_{name}": network["before"]["accuracy"] for name, network in plans.items()},
+        **{f"result/accuracy_after_{name}": network["after"]["accuracy"] for name, network in plans.items()},
+        **{f"result/{cost}": value for cost, value in chosen["cost"].items()},
+        **{f"result/{cost}_left": value / dense["cost"][cost] for cost, value in chosen["cost"].items()},
+        **{f"result/seconds_{stage}": seconds for stage, seconds in result["seconds"].items()},
+        **{f"result/seconds_{part}": seconds for part, seconds in result["search_seconds"].items()},
+        **{
+            f"result/speedup_{runtime}": dense["latency_ms"][runtime]["median"] / value["median"]
+            for runtime, value in chosen["latency_ms"].items()
+        },
+    }
