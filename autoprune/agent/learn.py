@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from autoprune.agent.metrics import OnMetrics, logger
 from autoprune.agent.noise import EpisodeNoise
 from autoprune.agent.policy import Policy, network_arguments, network_class, policy_of
-from autoprune.agent.proposals import Advised, Executable
+from autoprune.agent.proposals import Advised, Executable, Near
 from autoprune.agent.replay import ExecutedActionReplayBuffer, TerminalRewardReplayBuffer
 from autoprune.agent.spec import ALGORITHMS, AgentSpec, Replay, Rollout
 from autoprune.agent.vectorized import Env, Until, VecEnvs, vectorized
@@ -33,13 +33,14 @@ class Known:
     """What is known before an agent acts, where each step is an episode and all begin at one observation.
 
     actions [many, …], rewards [many]: what a replay begins with. The last one can be done, and the agent begins near
-    it; the others need not be. executable: what would be executed of actions; agents with proposals need it.
+    it; the others need not be. executable, near: see Proposals.
     """
 
     observation: NDArray[np.float32]
     actions: NDArray[np.float32]
     rewards: NDArray[np.float64]
     executable: Executable
+    near: Near
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,8 @@ def _replay_arguments(replay: Replay, episode_steps: int, *, gamma: float) -> di
         if episode_steps > 1 or replay.copy_terminal_reward:
             raise ValueError("standardised rewards are those of one-step episodes: use agent.mode=one_shot")
         options["standardised"] = True
+    if replay.shifted:
+        options["shifted"] = True
     updates = -1 if replay.updates_per_episode is None else replay.updates_per_episode * replay.parallel
     return {
         "buffer_size": replay.episodes * episode_steps * (2 if replay.keep_proposed else 1),
@@ -182,7 +185,9 @@ def _tell(agent: AgentSpec, model: BaseAlgorithm, known: Known | None, *, seed: 
     replay.told = replay.pos - 1
     model.train(gradient_steps=max(1, model.gradient_steps), batch_size=model.batch_size)
     if agent.proposals is not None:
-        advised = Advised(model, agent.proposals, executable=known.executable, told=replay.told, seed=seed)
+        advised = Advised(
+            model, agent.proposals, executable=known.executable, near=known.near, told=replay.told, seed=seed
+        )
         model._sample_action = advised  # type: ignore[method-assign]
 
 

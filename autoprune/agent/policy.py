@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
+from autoprune.agent.critics import ENSEMBLES
 from autoprune.agent.shared import SharedPolicy
 from autoprune.agent.spec import ACTIVATIONS, ALGORITHMS, RECURRENT
 
@@ -57,6 +58,8 @@ def network_class(algorithm: str, architecture: Mapping[str, Any]) -> type[BaseP
     """What Stable-Baselines3 takes for `policy`."""
     if architecture["options"].get("shared"):
         return SharedPolicy
+    if architecture["options"].get("n_critics") and algorithm in ENSEMBLES:
+        return ENSEMBLES[algorithm]
     return ALGORITHMS[algorithm].policy_aliases["MlpLstmPolicy" if algorithm in RECURRENT else "MlpPolicy"]
 
 

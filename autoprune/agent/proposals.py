@@ -11,6 +11,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 Actions = NDArray[np.float32]
 Executable = Callable[[Actions], Actions]  # actions [many, …] → what would be executed of them
+Near = Callable[[Actions, np.random.Generator], Actions]  # executed actions [many, …] → another one near each of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +19,9 @@ class Proposals:
     """How actions are proposed and chosen.
 
     An evaluation costs a hundred times what a critic does, so the critics are asked about `many` actions for each one
-    that is executed. A part `from_actor` of them are samples of the actor's; the others are changes of the `elite` best
-    actions so far, in 1 to `changes` entries, by Gaussian steps of one of the `sigmas`, or crosses of two of them. All
+    that is executed. A part `from_actor` of them are samples of the actor's, a part `near` are small moves from the
+    `elite` best actions so far, such as the environment knows them; the others are those actions after Gaussian steps
+    of one of the `sigmas` in 1 to `changes` entries, crossed with another one before with probability `crosses`. All
     are judged as they would be executed, by the critics' mean plus `optimism` times their standard deviation; what was
     executed before is not again. The idea of asking the critic about an action's neighbours is Wolpertinger's (arXiv
     1512.07679), that of an optimistic ensemble is in arXiv 1706.01502.
@@ -27,20 +29,25 @@ class Proposals:
 
     many: int
     from_actor: float
+    near: float
     elite: int
     changes: int
     sigmas: tuple[float, ...]
     optimism: float
-    crosses: float = 0.2
+    crosses: float
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigmas", tuple(self.sigmas))
         for name in ("many", "elite", "changes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"proposals.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("from_actor", "crosses"):
+        for name in ("from_actor", "near", "crosses"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"proposals.{name} is a part, in [0, 1]; got {getattr(self, name)}")
+        if self.from_actor + self.near > 1:
+            raise ValueError(
+                f"proposals.from_actor and near are parts of one whole, got {self.from_actor} and {self.near}"
+            )
         if not self.sigmas or min(self.sigmas) <= 0:
             raise ValueError(f"proposals.sigmas are standard deviations above 0, at least one; got {self.sigmas}")
         if self.optimism < 0:
@@ -54,9 +61,17 @@ class Advised:
     """
 
     def __init__(
-        self, model: OffPolicyAlgorithm, proposals: Proposals, *, executable: Executable, told: int, seed: int
+        self,
+        model: OffPolicyAlgorithm,
+        proposals: Proposals,
+        *,
+        executable: Executable,
+        near: Near,
+        told: int,
+        seed: int,
     ) -> None:
-        self._model, self._proposals, self._executable, self._told = model, proposals, executable, told
+        self._model, self._proposals, self._told = model, proposals, told
+        self._executable, self._near = executable, near
         self._rng = np.random.default_rng(seed)
         self._own: Callable[..., tuple[Actions, Actions]] = model._sample_action
         self._done: set[bytes] = set()
@@ -67,7 +82,7 @@ class Advised:
         elite = self._elite()
         if self._model.num_timesteps < learning_starts:
             return self._own(learning_starts, action_noise, n_envs)
-        new = self._fresh(self._executable(self._proposed(elite, n_envs)))
+        new = self._fresh(self._proposed(elite, n_envs))
         if len(new) < n_envs:  # all is known that is near: the actor is asked
             return self._own(learning_starts, action_noise, n_envs)
         values = self._values(new)
@@ -90,23 +105,33 @@ class Advised:
         return found
 
     def _proposed(self, elite: Actions, envs: int) -> Actions:
-        """[many · envs, entries] in [−1, 1]"""
-        many, rng = self._proposals.many * envs, self._rng
-        sampled = round(self._proposals.from_actor * many)
-        places = np.minimum(rng.geometric(0.35, many - sampled) - 1, len(elite) - 1)  # better ones more often
-        changed = elite[places].astype(np.float64)
-        mates = elite[rng.integers(len(elite), size=len(changed))]
-        crossed = (rng.random(len(changed)) < self._proposals.crosses)[:, None] & (rng.random(changed.shape) < 0.5)
-        changed = np.where(crossed, mates, changed)
-        entries = changed.shape[1]
-        chosen = (
-            rng.random(changed.shape).argsort(axis=1)
-            < rng.integers(1, min(self._proposals.changes, entries) + 1, len(changed))[:, None]
-        )
-        sigma = np.array(self._proposals.sigmas)[rng.integers(len(self._proposals.sigmas), size=len(changed))]
-        changed = changed + chosen * rng.normal(0, sigma[:, None], changed.shape)
-        actions = np.concatenate([changed, self._samples(sampled)]) if sampled else changed
-        return np.asarray(np.clip(actions, -1, 1), np.float32)
+        """Actions as they would be executed: [many · envs, entries]."""
+        wanted = self._proposals
+        many = wanted.many * envs
+        sampled, near = round(wanted.from_actor * many), round(wanted.near * many)
+        found = []
+        if sampled:
+            found.append(self._executable(self._samples(sampled)))
+        if near:
+            found.append(self._near(self._parents(elite, near), self._rng))
+        if many > sampled + near:
+            found.append(self._executable(self._changed(elite, many - sampled - near)))
+        return np.concatenate(found)
+
+    def _parents(self, elite: Actions, many: int) -> Actions:
+        """Better ones more often."""
+        return elite[np.minimum(self._rng.geometric(0.35, many) - 1, len(elite) - 1)]
+
+    def _changed(self, elite: Actions, many: int) -> Actions:
+        """[many, entries] in [−1, 1]"""
+        rng, wanted = self._rng, self._proposals
+        parents, mates = self._parents(elite, many), elite[rng.integers(len(elite), size=many)]
+        crossed = (rng.random(many) < wanted.crosses)[:, None] & (rng.random(parents.shape) < 0.5)
+        changes = rng.integers(1, min(wanted.changes, elite.shape[1]) + 1, many)
+        chosen = rng.random(parents.shape).argsort(axis=1) < changes[:, None]
+        sigma = np.array(wanted.sigmas)[rng.integers(len(wanted.sigmas), size=many)]
+        steps = chosen * rng.normal(0, sigma[:, None], parents.shape)
+        return np.asarray(np.clip(np.where(crossed, mates, parents) + steps, -1, 1), np.float32)
 
     def _samples(self, many: int) -> Actions:
         assert self._model._last_obs is not None

@@ -29,6 +29,10 @@ class ExecutedActionReplayBuffer(NStepReplayBuffer):
     sampled as standard deviations from the best so far, at most DEEPEST below it, so that critics see what tells
     good plans from each other, whatever their scale; only where each step is an episode. The deviation and the best
     are those of what the agent did itself, after the first `told` rows.
+
+    shifted: every other sample's action is moved by one number in all entries, as far as the box has room. Wishes in
+    log-densities are filled to the budget, so all of these become the same plan; a critic that has not seen them would
+    send the actor to where all is kept.
     """
 
     told = 0
@@ -45,6 +49,7 @@ class ExecutedActionReplayBuffer(NStepReplayBuffer):
         n_steps: int = 1,
         gamma: float = 1.0,
         standardised: bool = False,
+        shifted: bool = False,
     ) -> None:
         if keep_proposed and n_steps > 1:
             raise ValueError("keep_proposed stores a step twice, so n-step returns cannot be read from its replay")
@@ -58,7 +63,7 @@ class ExecutedActionReplayBuffer(NStepReplayBuffer):
             n_steps=n_steps,
             gamma=gamma,
         )
-        self._keep_proposed, self._standardised = keep_proposed, standardised
+        self._keep_proposed, self._standardised, self._shifted = keep_proposed, standardised, shifted
 
     def add(
         self, obs: Array, next_obs: Array, action: Array, reward: Array, done: Array, infos: list[dict[str, Any]]
@@ -67,6 +72,16 @@ class ExecutedActionReplayBuffer(NStepReplayBuffer):
         super().add(obs, next_obs, executed, reward, done, infos)
         if self._keep_proposed and not np.allclose(executed, action):
             super().add(obs, next_obs, action, reward, done, infos)
+
+    def _get_samples(self, batch_inds: NDArray[np.int64], env: VecNormalize | None = None) -> ReplayBufferSamples:
+        batch = super()._get_samples(batch_inds, env)
+        if not self._shifted:
+            return batch
+        low, high = -1 - batch.actions.amin(dim=1), 1 - batch.actions.amax(dim=1)
+        chance, place = (torch.as_tensor(np.random.random_sample(len(batch_inds)), dtype=low.dtype) for _ in range(2))
+        moves = (chance < 0.5) & torch.as_tensor(batch_inds >= self.told)
+        shift = torch.where(moves, low + place * (high - low), torch.zeros_like(low))
+        return batch._replace(actions=batch.actions + shift[:, None])
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
         batch = super().sample(batch_size, env)

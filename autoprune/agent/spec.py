@@ -64,8 +64,8 @@ class Replay:
 
     The first `warm_up_episodes` act at random and nothing is learned in them. updates_per_episode: gradient steps; None
     means one for each of the episode's steps. n_steps: rewards that a target adds up before it asks the critic.
-    parallel: episodes that are acted in at once, whose plans are one batch for the objective. keep_proposed and
-    standardised: see ExecutedActionReplayBuffer; copy_terminal_reward and baseline_rate: see
+    parallel: episodes that are acted in at once, whose plans are one batch for the objective. keep_proposed,
+    standardised and shifted: see ExecutedActionReplayBuffer; copy_terminal_reward and baseline_rate: see
     TerminalRewardReplayBuffer.
     """
 
@@ -75,6 +75,7 @@ class Replay:
     n_steps: int = 1
     parallel: int = 1
     standardised: bool = False
+    shifted: bool = False
     keep_proposed: bool = False
     copy_terminal_reward: bool = False
     baseline_rate: float | None = None

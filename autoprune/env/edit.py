@@ -77,7 +77,7 @@ class EditEnv(gymnasium.Env[Observation, Action]):
 
     Observation: every group's GROUP_FEATURES and its present density, and the budget over dense. info:
     `executed_action`, `plan`, `outcome`, at every step, since every step evaluates a plan. EditVectorEnv is the same
-    for many episodes at once.
+    for many episodes at once. A reset with a seed forgets all plans but the start.
     """
 
     def __init__(self, editing: Editing, *, evaluate: Evaluate, features: FloatArray) -> None:
@@ -119,6 +119,8 @@ class EditVectorEnv(VectorEnv[Observation, Action, Array]):
     def reset(self, *, seed: int | None = None, options: Infos | None = None) -> tuple[Observation, Infos]:
         check_whole(options)
         super().reset(seed=seed)
+        if seed is not None:  # the same seed has to give the same episodes
+            self.editing.best = self.editing.start
         return self._begin(), {}
 
     def step(self, actions: Action) -> Step:

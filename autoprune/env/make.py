@@ -138,6 +138,7 @@ def _uniform(prepared: Prepared) -> IntArray:
 def _editing(prepared: Prepared, *, edits: int, reach: float, length: int) -> Editing:
     """From the uniform plan, which is evaluated."""
     (start,) = prepared.objective.evaluate([prepared.structure.plan(_uniform(prepared))])
+    edits = min(edits, len(prepared.structure.groups))
     return Editing(prepared.structure, prepared.projector, start, edits=edits, reach=reach, length=length)
 
 

@@ -57,6 +57,12 @@ class OneShotEnv(gymnasium.Env[Observation, Action]):
         kept = self.projector.project(self._scale.density(np.asarray(actions, np.float64)))
         return self._scale.action(kept / self.structure.units)
 
+    def plans_of(self, executed: Action) -> IntArray:
+        """The plans that were executed for actions [many, groups], on the action's scale."""
+        units = self._scale.density(np.asarray(executed, np.float64)) * self.structure.units
+        groups = range(len(self.structure.groups))
+        return np.stack([self.projector.snap(units[:, group], group) for group in groups], axis=1)
+
     def action_of(self, kept: IntArray) -> Action:
         """The action that comes nearest to saying kept [..., groups], a plan inside the budget or not."""
         return self._scale.action(np.asarray(kept) / self.structure.units)

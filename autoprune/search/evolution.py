@@ -38,7 +38,7 @@ def search(
             elite = first if problem.objective.best is None else problem.objective.best.plan
             parent, plans = np.array(elite.kept, np.int64), list[PruningPlan]()
             for _ in range(offspring):
-                kept = _mutated(parent, switch, known, switches=switches, rng=rng)
+                kept = mutated(parent, switch, known, switches=switches, rng=rng)
                 plans.append(problem.structure.plan(kept))
                 known.add(plans[-1].kept)
             problem.objective.evaluate(plans)
@@ -106,7 +106,7 @@ class Switch:
         return int(fitting.max(initial=kept[group]))
 
 
-def _mutated(
+def mutated(
     parent: IntArray, switch: Switch, known: Collection[Kept], *, switches: int, rng: np.random.Generator
 ) -> IntArray:
     """A filled plan a few switches from its parent; from a known one it goes on, at most ATTEMPTS switches farther."""

@@ -156,6 +156,12 @@ def _check(agent: AgentSpec, reveal: Reveal, greedy_every: int | None, *, steps:
 
 
 def _check_replay(agent: AgentSpec, reveal: Reveal, steps: int) -> None:
+    if (
+        isinstance(agent.experience, Replay)
+        and agent.experience.shifted
+        and (reveal.mode != "one_shot" or reveal.prior == "none")
+    ):
+        raise ValueError("experience.shifted moves corrections of a plan: it needs mode=one_shot and a prior")
     if reveal.tells and not agent.off_policy:
         raise ValueError(f"agent.tells is what a replay begins with, and {agent.algorithm} has none")
     if agent.proposals is not None and not reveal.tells:

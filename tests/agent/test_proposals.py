@@ -4,7 +4,6 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -13,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from autoprune.agent.learn import Known, build, learn
+from autoprune.agent.learn import Known, learn
 from autoprune.agent.proposals import Advised, Proposals
 from autoprune.agent.spec import Replay
-from autoprune.agent.vectorized import vectorized
 from tests.agent.environments import KnownAnswer, small_agent
 
-PROPOSALS = Proposals(many=24, from_actor=0.1, elite=4, changes=2, sigmas=(0.1, 0.3), optimism=1.0)
+PROPOSALS = Proposals(
+    many=24, from_actor=0.1, near=0.3, elite=4, changes=2, sigmas=(0.1, 0.3), optimism=1.0, crosses=0.2
+)
 OBSERVED = np.array([0.0, 0.0, 1.0], np.float32)
 BEST = np.array([-0.4, 0.4, 0.1, 0.7])
 Actions = NDArray[np.float32]
@@ -28,6 +28,13 @@ Actions = NDArray[np.float32]
 def coarse(actions: Actions) -> Actions:
     """Twentieths are what can be executed."""
     return (np.round(np.asarray(actions, np.float64) * 20) / 20).astype(np.float32)
+
+
+def beside(actions: Actions, rng: np.random.Generator) -> Actions:
+    """One entry of each is a twentieth more or less."""
+    places = rng.integers(actions.shape[1], size=len(actions))
+    steps = np.eye(actions.shape[1])[places] * rng.choice([-0.05, 0.05], (len(actions), 1))
+    return coarse(np.clip(actions + steps, -1, 1))
 
 
 class Coarse(KnownAnswer):
@@ -46,7 +53,7 @@ def known(best: NDArray[np.float64] = BEST, others: int = 5) -> Known:
     actions = np.random.default_rng(3).uniform(-1, 1, (others + 1, len(best))).astype(np.float32)
     actions[-1] = 0.0
     rewards = np.append(np.full(others, 5.0), -float(np.mean(best**2)))
-    return Known(observation=OBSERVED, actions=actions, rewards=rewards, executable=coarse)
+    return Known(observation=OBSERVED, actions=actions, rewards=rewards, executable=coarse, near=beside)
 
 
 def advised(*, parallel: int = 3, proposals: Proposals = PROPOSALS, algorithm: str = "SAC", **replay: Any) -> Any:
@@ -70,7 +77,7 @@ def test_nothing_is_executed_twice_and_the_best_is_near(algorithm: str) -> None:
     did = executed(env)
     assert len(did) == 60
     assert len({*did, (0.0,) * 4}) == 61, "nor is what was told to have been executed"
-    assert max(reward for each in env.envs for reward in each.returns) > -0.06 > -np.mean(BEST**2)
+    assert max(reward for each in env.envs for reward in each.returns) > -0.08 > -np.mean(BEST**2) / 2
 
 
 def test_the_same_seed_chooses_the_same() -> None:
@@ -112,13 +119,13 @@ def chooser(
         _sample_action=lambda *_: ("its own", "sampling"),
         predict=lambda seen, deterministic: (np.resize(samples, (len(seen), did.shape[1])), None),  # type: ignore[arg-type]
     )
-    return Advised(model, proposals, executable=executable, told=told, seed=0)
+    return Advised(model, proposals, executable=executable, near=beside, told=told, seed=0)
 
 
 def only(**changes: Any) -> Proposals:
     """Changes of the best action alone, without crosses."""
     settings: dict[str, Any] = {"many": 64, "from_actor": 0.0, "elite": 1, "changes": 1, "sigmas": (0.3,)}
-    return Proposals(**{**settings, "optimism": 0.0, "crosses": 0.0, **changes})
+    return Proposals(**{**settings, "near": 0.0, "optimism": 0.0, "crosses": 0.0, **changes})
 
 
 def test_what_the_critics_prefer_is_executed() -> None:
@@ -157,7 +164,7 @@ def test_proposals_change_a_few_entries_of_the_best(entries: int, changes: int, 
     choose = chooser(only(changes=changes, elite=3), critics=[], did=did, rewards=rewards)
     elite = choose._elite()
     assert np.array_equal(elite, did[np.argsort(-rewards)[:3]])
-    proposed = choose._proposed(elite, 2)
+    proposed = choose._changed(elite, 128)
     assert proposed.shape == (128, entries)
     assert np.abs(proposed).max() <= 1
     changed = (proposed[:, None] != elite[None]).sum(axis=2).min(axis=1)
@@ -167,11 +174,30 @@ def test_proposals_change_a_few_entries_of_the_best(entries: int, changes: int, 
 def test_crosses_take_every_entry_from_one_of_the_best() -> None:
     did = np.array([[0.1, 0.2, 0.3], [-0.1, -0.2, -0.3]], np.float32)
     choose = chooser(only(crosses=1.0, elite=2, sigmas=(1e-9,)), critics=[], did=did, rewards=[0, 0])
-    proposed = np.round(choose._proposed(choose._elite(), 1), 4)
+    proposed = np.round(choose._changed(choose._elite(), 64), 4)
     assert np.allclose(np.abs(proposed), [0.1, 0.2, 0.3])
     assert {tuple(row) for row in np.sign(proposed).tolist()} == {
         (a, b, c) for a in (-1.0, 1.0) for b in (-1.0, 1.0) for c in (-1.0, 1.0)
     }
+
+
+@pytest.mark.parametrize(("from_actor", "near"), [(0.0, 1.0), (0.25, 0.5), (1.0, 0.0)])
+def test_proposals_are_of_three_kinds_and_all_can_be_executed(from_actor: float, near: float) -> None:
+    did = np.array([[0.5, 0.5], [-0.5, -0.5]], np.float32)
+    choose = chooser(
+        only(from_actor=from_actor, near=near, elite=2, changes=2, sigmas=(0.5,)),
+        critics=[],
+        did=did,
+        rewards=[0, 0],
+        samples=np.array([[0.91, -0.91]], np.float32),
+    )
+    proposed = choose._proposed(choose._elite(), 2)
+    assert proposed.shape == (128, 2)
+    assert np.array_equal(proposed, coarse(proposed))
+    sampled, moved = round(128 * from_actor), round(128 * near)
+    assert proposed[:sampled].tolist() == coarse(np.tile([[0.91, -0.91]], (sampled, 1))).tolist()
+    steps = np.abs(proposed[sampled : sampled + moved, None] - did).sum(axis=2).min(axis=1)
+    assert steps == pytest.approx(np.full(moved, 0.05), abs=1e-6)
 
 
 def test_what_was_only_told_is_no_elite() -> None:
@@ -187,39 +213,6 @@ def test_where_all_that_is_near_is_known_the_agent_samples_itself() -> None:
     assert chooser(only(), **stuck)(5) == ("its own", "sampling"), "as it does in its warm-up"
 
 
-def test_what_is_known_begins_the_replay() -> None:
-    """Whole rows: with 3 episodes at once, 5 others take 6 places, and the last is there for each episode."""
-    agent, said = advised(parallel=3, standardised=True), known(others=5)
-    model: Any = build(agent, env=vectorized(environments(3)), episode_steps=1, episodes=30, seed=0)
-    env = environments(3)
-    shown: list[int] = []
-    learned = learn(
-        agent, env=env, episode_steps=1, episodes=3, seed=0, on_metrics=lambda metrics, step: shown.append(step),
-        known=said,
-    )  # fmt: skip
-    assert learned.episodes == 3
-    assert model.replay_buffer.told == 0
-    from autoprune.agent.learn import _tell
-
-    model.set_logger(__import__("stable_baselines3.common.logger", fromlist=["Logger"]).Logger(None, []))
-    _tell(agent, model, said, seed=0)
-    replay = model.replay_buffer
-    assert (replay.pos, replay.told) == (3, 2)
-    told = replay.actions[:2].reshape(6, -1)
-    assert {tuple(row) for row in told.tolist()} == {tuple(row) for row in said.actions[:5].tolist()}
-    assert replay.actions[2].tolist() == [[0.0] * 4] * 3
-    assert replay.rewards[:2].ravel().tolist() == [5.0] * 6
-    assert model._sample_action._elite().tolist() == [[0.0] * 4] * 3
-
-
-def test_what_is_known_can_be_told_to_a_replay_only() -> None:
-    on = {"on_metrics": lambda metrics, step: None}
-    with pytest.raises(ValueError, match="PPO has no replay that what is known could be told to"):
-        learn(small_agent("PPO"), env=Coarse(BEST, steps=1), episode_steps=1, episodes=16, seed=0, known=known(), **on)
-    with pytest.raises(ValueError, match=r"judged as they would be executed: use agent.mode=one_shot"):
-        learn(advised(parallel=1), env=Coarse(BEST, steps=1), episode_steps=1, episodes=16, seed=0, **on)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -227,6 +220,8 @@ def test_what_is_known_can_be_told_to_a_replay_only() -> None:
         ({"elite": 0}, "proposals.elite must be at least 1, got 0"),
         ({"changes": 0}, "proposals.changes must be at least 1, got 0"),
         ({"from_actor": 1.5}, r"proposals.from_actor is a part, in \[0, 1\]; got 1.5"),
+        ({"near": 1.1}, r"proposals.near is a part, in \[0, 1\]; got 1.1"),
+        ({"near": 0.6, "from_actor": 0.5}, "parts of one whole, got 0.5 and 0.6"),
         ({"crosses": -0.1}, r"proposals.crosses is a part, in \[0, 1\]; got -0.1"),
         ({"sigmas": ()}, r"at least one; got \(\)"),
         ({"sigmas": (0.1, 0.0)}, r"above 0, at least one; got \(0.1, 0.0\)"),
@@ -236,7 +231,3 @@ def test_what_is_known_can_be_told_to_a_replay_only() -> None:
 def test_senseless_proposals_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         only(**changes)
-
-
-def test_actions_need_a_box() -> None:
-    assert isinstance(environments(1).single_action_space, gymnasium.spaces.Box)

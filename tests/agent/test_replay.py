@@ -25,7 +25,7 @@ def add(
     buffer.add(observation, observation + 1, np.full((1, 1), asked, np.float32), rewards, dones, infos)
 
 
-@pytest.mark.parametrize("algorithm", ["DDPG", "TD3", "SAC", "TQC"])
+@pytest.mark.parametrize("algorithm", ["CrossQ", "DDPG", "TD3", "SAC", "TQC"])
 def test_the_replay_of_a_learning_agent_holds_executed_actions(algorithm: str) -> None:
     env = KnownAnswer(np.zeros(6), steps=3, bound=0.25)
     agent = small_agent(algorithm, experience=Replay(episodes=20, warm_up_episodes=2, updates_per_episode=1))

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from autoprune.agent.learn import build, check_length
 from autoprune.agent.spec import ALGORITHMS, AgentSpec, Replay, Rollout
 from autoprune.agent.vectorized import vectorized
-from tests.agent.test_proposals import PROPOSALS
 from tests.agent.environments import GAUSSIAN_NOISE, KnownAnswer, KnownLevel, small_agent
+from tests.agent.test_proposals import PROPOSALS
 
 CONF = Path(__file__).parents[2] / "conf" / "agent"
 AGENTS = sorted(path.stem for path in CONF.glob("*.yaml") if "search.rl.search" in path.read_text())
@@ -106,7 +106,7 @@ def test_impossible_experience_is_refused(make: Any, message: str) -> None:
 def test_proposals_need_a_replay_that_holds_the_whole_search() -> None:
     agent = small_agent("SAC", experience=Replay(60, 0, parallel=2), proposals=PROPOSALS)
     check_length(agent, 40, 1, told=14)
-    with pytest.raises(ValueError, match="a replay of 60 episodes would forget some.*to at least 61"):
+    with pytest.raises(ValueError, match=r"a replay of 60 episodes would forget some.*to at least 61"):
         check_length(agent, 40, 1, told=15)
 
 

@@ -15,6 +15,7 @@ import autoprune  # noqa: F401  registers the environments
 from autoprune.cost.model import macs
 from autoprune.cost.projection import Projector
 from autoprune.env.batched import LayerwiseVectorEnv, OneShotVectorEnv
+from autoprune.env.edit import EditVectorEnv
 from autoprune.env.features import GROUP_FEATURES
 from autoprune.env.layerwise import LayerwiseEnv
 from autoprune.env.one_shot import OneShotEnv
@@ -177,11 +178,12 @@ def test_gymnasiums_wrappers_take_it() -> None:
     assert [info["plan"] for info in listed] == [info["final_info"]["plan"] for info in listed]  # type: ignore[index]
 
 
-@pytest.mark.parametrize("name", ["Layerwise-v0", "OneShot-v0"])
+@pytest.mark.parametrize("name", ["Layerwise-v0", "OneShot-v0", "Edit-v0"])
 def test_make_vec_gives_the_batched_one(name: str) -> None:
     env = gymnasium.make_vec(f"autoprune/{name}", num_envs=3, task=tiny_task(), budget="params:0.5")
     infos = play(env)
-    assert type(env) is {"Layerwise-v0": LayerwiseVectorEnv, "OneShot-v0": OneShotVectorEnv}[name]
+    kinds = {"Layerwise-v0": LayerwiseVectorEnv, "OneShot-v0": OneShotVectorEnv, "Edit-v0": EditVectorEnv}
+    assert type(env) is kinds[name]
     assert all(outcome.feasible for outcome in infos["outcome"])
     assert len(infos["plan"]) == 3
 

@@ -49,7 +49,7 @@ def test_gymnasium_and_stable_baselines_accept_it(name: str) -> None:
         gymnasium_check(ENVIRONMENTS[name](), skip_render_check=True)
 
 
-@pytest.mark.parametrize("name", ["Layerwise-v0", "OneShot-v0"])
+@pytest.mark.parametrize("name", ["Layerwise-v0", "OneShot-v0", "Edit-v0"])
 def test_they_are_registered(name: str) -> None:
     env = gymnasium.make(f"autoprune/{name}", task=tiny_task(), budget="params:0.5")
     env.reset(seed=0)

@@ -14,12 +14,22 @@ from autoprune.search import random
 from tests.search.test_baselines import filled, problem
 from tests.tasks import prepared, tiny_task
 
-AGENTS = ["a2c", "amc", "ddpg", "dqn", "ppo", "sac", "td3", "tqc"]
+AGENTS = [
+    "a2c", "advised", "amc", "crossq", "ddpg", "dqn", "edit_ppo", "ppo", "recurrent_ppo", "sac", "td3", "tqc",
+]  # fmt: skip
+ALGORITHM = {
+    "advised": "TD3",
+    "amc": "DDPG",
+    "crossq": "CrossQ",
+    "edit_ppo": "PPO",
+    "recurrent_ppo": "RecurrentPPO",
+}
 
 
-def search(name: str, **changes: Any) -> Any:
-    """The search that conf/agent/NAME.yaml configures, with other values for some of its keys (`agent.hidden=…`)."""
+def search(name: str, *, constraint: str = "projection", **changes: Any) -> Any:
+    """The search that conf/agent/NAME.yaml configures, with other values for some of its keys (`agent__hidden=…`)."""
     settings = yaml.safe_load((conf_dir() / "agent" / f"{name}.yaml").read_text())
+    settings["constraint"] = yaml.safe_load((conf_dir() / "constraint" / f"{constraint}.yaml").read_text())
     for key, value in changes.items():
         *path, last = key.split("__")
         place = settings
@@ -30,8 +40,10 @@ def search(name: str, **changes: Any) -> Any:
 
 
 def short(name: str) -> dict[str, Any]:
-    """amc's hundred episodes of warm-up are more than a test has."""
-    return {"agent__experience__warm_up_episodes": 5} if name == "amc" else {}
+    """amc's hundred episodes of warm-up are more than a test has, and so are many updates for each episode."""
+    if name == "amc":
+        return {"agent__experience__warm_up_episodes": 5}
+    return {"agent__experience__updates_per_episode": 2} if name in ("crossq", "ddpg", "sac", "td3", "tqc") else {}
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -44,16 +56,21 @@ def test_it_spends_its_budget_and_returns_the_best_of_what_it_saw(name: str, tmp
     assert plan == max(feasible, key=lambda outcome: outcome.reward).plan
     assert all(outcome.feasible for phase, outcome in seen if phase == "search")
     assert load_training(tmp_path / "policy").evaluations == 60
-    assert load_policy(tmp_path / "policy").algorithm == (name.upper() if name != "amc" else "DDPG")
+    assert load_policy(tmp_path / "policy").algorithm == ALGORITHM.get(name, name.upper())
 
 
-@pytest.mark.parametrize("name", ["ppo", "ddpg", "dqn"])
+def test_they_are_all_the_agents_that_are_configured() -> None:
+    configured = [path for path in (conf_dir() / "agent").glob("*.yaml") if "search.rl.search" in path.read_text()]
+    assert sorted(path.stem for path in configured) == AGENTS
+
+
+@pytest.mark.parametrize("name", ["advised", "ddpg", "dqn", "edit_ppo", "ppo", "recurrent_ppo"])
 def test_the_same_seed_gives_the_same_search(name: str, tmp_path: Path) -> None:
     histories = []
     for attempt, seed in enumerate([0, 0, 1]):
         seen: list[Any] = []
-        given = problem(prepared(tiny_task("digits_net")), tmp_path / str(attempt), limit=80, seen=seen)
-        search(name)(given, rng=np.random.default_rng(seed))
+        given = problem(prepared(tiny_task("digits_net")), tmp_path / str(attempt), limit=48, seen=seen)
+        search(name, **short(name))(given, rng=np.random.default_rng(seed))
         histories.append([outcome.plan.kept for _, outcome in seen])
     assert histories[0] == histories[1] != histories[2]
 
@@ -76,6 +93,10 @@ def test_a_prior_is_where_one_shot_actions_start(prior: str, tmp_path: Path) -> 
         ("a2c", {"prior": "uniform"}, 5),
         ("ddpg", {"prior": "uniform"}, 1),
         ("dqn", {}, 1),
+        ("edit_ppo", {"prior": "uniform", "agent__experience__episodes": 10}, 10),
+        ("recurrent_ppo", {"prior": "uniform"}, 10),
+        ("sac", {"prior": "uniform", "agent__experience__parallel": 10}, 10),
+        ("advised", {"prior": "uniform", "agent__experience__parallel": 10}, 10),
     ],
 )
 def test_a_rollouts_plans_are_evaluated_as_one_batch(
@@ -89,9 +110,10 @@ def test_a_rollouts_plans_are_evaluated_as_one_batch(
         return evaluate(plans, **options)
 
     monkeypatch.setattr(given.objective, "evaluate", counted)
-    search(name, **changes)(given, rng=np.random.default_rng(0))
+    search(name, **short(name), **changes)(given, rng=np.random.default_rng(0))
     assert given.objective.left == 0
-    assert set(sizes) - {1} == {batch} - {1}
+    assert set(sizes[:-1]) - {1} == {batch} - {1}
+    assert sizes[-1] <= batch, "what is left over is a batch of its own"
     assert sizes.count(batch) >= 3
 
 
@@ -113,17 +135,53 @@ def test_an_agent_beats_random_where_it_has_evaluations_enough(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("ppo", {"mode": "sideways"}, "must be layerwise or one_shot, got 'sideways'"),
+        ("ppo", {"mode": "sideways"}, "must be layerwise, one_shot or edit, got 'sideways'"),
         ("ppo", {"prior": "best"}, "must be none, uniform or sensitivity, got 'best'"),
-        ("ppo", {"mode": "layerwise"}, "needs prior=none"),
+        ("ppo", {"credit": "late"}, "must be terminal or shaped, got 'late'"),
+        ("ppo", {"sees": "nothing"}, "must be groups or budget, got 'nothing'"),
         ("ppo", {"reach": None}, "how far corrections"),
         ("ppo", {"prior": "none"}, "how far corrections"),
-        ("ppo", {"levels": 5}, "is for DQN"),
-        ("dqn", {"levels": None}, "DQN needs it"),
+        ("ppo", {"reach": 0.0}, "above 0; got 0.0"),
+        ("ppo", {"levels": 5}, "chooses one of 5 levels for one group at a time"),
+        ("ppo", {"levels": 5, "mode": "layerwise", "prior": "none", "reach": None}, "is for DQN|are for DQN"),
+        ("dqn", {"levels": None}, "DQN needs them"),
         ("dqn", {"mode": "one_shot"}, "must be layerwise"),
+        ("dqn", {"prior": "uniform", "reach": 1.0}, "levels are densities, not corrections"),
+        ("dqn", {"agent__experience__parallel": 2}, "DQN acts in one episode at a time"),
         ("ppo", {"greedy_every": 0}, "at least 1 update"),
+        ("ppo", {"edits": 2}, "agent.edits is for mode=edit"),
+        ("ppo", {"length": 2}, "agent.length is for mode=edit"),
+        ("edit_ppo", {"edits": None}, "agent.edits is for mode=edit, which needs it"),
+        ("edit_ppo", {"edits": 0}, "agent.edits must be at least 1, got 0"),
+        ("edit_ppo", {"length": 0}, "agent.length must be at least 1, got 0"),
+        ("edit_ppo", {"prior": "none", "reach": None}, "edits begin at a plan"),
+        ("edit_ppo", {"sees": "budget"}, "would not say which group"),
+        ("ppo", {"credit": "shaped"}, "needs mode=layerwise and prior=sensitivity, got one_shot"),
+        ("ppo", {"credit": "shaped", "mode": "layerwise", "prior": "uniform"}, "got layerwise and uniform"),
+        (
+            "ppo",
+            {"credit": "shaped", "mode": "layerwise", "agent__hyperparameters__gamma": 0.9},
+            "only without discount: set gamma=1.0, not 0.9",
+        ),
+        (
+            "ddpg",
+            {"credit": "shaped", "mode": "layerwise", "agent__experience__copy_terminal_reward": True},
+            "credit=shaped needs copy_terminal_reward=false",
+        ),
+        ("ppo", {"tells": True}, "PPO has none"),
+        ("sac", {"tells": True, "mode": "layerwise"}, "mode=one_shot and a prior"),
+        ("sac", {"tells": True, "prior": "none", "reach": None}, "mode=one_shot and a prior"),
+        ("advised", {"tells": False}, "need mode=one_shot, a prior and tells=true"),
+        ("advised", {"agent__experience__episodes": 50}, "would forget some: set agent.experience.episodes to"),
+        ("sac", {"mode": "layerwise", "agent__experience__standardised": True}, "of one-step episodes"),
+        ("ppo", {"mode": "layerwise", "agent__network": "shared"}, "it needs mode=one_shot or edit.*got layerwise"),
+        ("ppo", {"sees": "budget", "agent__network": "shared_bias"}, "got one_shot and budget"),
+        ("recurrent_ppo", {"mode": "one_shot"}, "nothing to remember"),
+        ("recurrent_ppo", {"mode": "edit", "edits": 2, "length": 1}, "nothing to remember"),
     ],
 )
 def test_an_option_that_does_not_apply_is_an_error(name: str, changes: Any, message: str, tmp_path: Path) -> None:
+    given = problem(prepared(tiny_task()), tmp_path, limit=60)
     with pytest.raises(ValueError, match=message):
-        search(name, **changes)(problem(prepared(tiny_task()), tmp_path, limit=60), rng=np.random.default_rng(0))
+        search(name, **changes)(given, rng=np.random.default_rng(0))
+    assert given.objective.spent == 0, "before anything is paid for"

@@ -1,0 +1,24 @@
+"""Agents on problems with known optima, with something for them to see."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoprune.env.features import GROUP_FEATURES
+from autoprune.search.problem import Problem
+from tests.search.known import Known
+
+
+def seen(problem: Problem) -> Problem:
+    """The same with features: every group's place, and its units."""
+    structure = problem.structure
+    features = np.zeros((len(structure.groups), len(GROUP_FEATURES)))
+    features[:, GROUP_FEATURES.index("depth")] = np.linspace(0, 1, len(structure.groups))
+    features[:, GROUP_FEATURES.index("units")] = np.log10(structure.units)
+    return replace(problem, features=features)
+
+
+def learnable(known: Known, folder: Path, *, limit: int, seen_by: list[Any] | None = None) -> Problem:
+    return seen(known.problem(folder, limit=limit, seen=seen_by))
