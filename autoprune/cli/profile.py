@@ -17,9 +17,8 @@ def profile(config: DictConfig) -> None:
 
 def _profile(config: DictConfig) -> float:
     from autoprune.device.measured import MeasuredDevice
-    from autoprune.device.profile import Profiler, random_plans
+    from autoprune.device.profile import NetworkProfiler, PieceProfiler, random_plans
     from autoprune.device.widths import widths_of
-    from autoprune.measured import Notebook, cache_dir, choose_allocator
     from autoprune.report.profile import print_profile
     from autoprune.report.progress import StageProgress
     from autoprune.structure.graph import find_structure
@@ -31,7 +30,6 @@ def _profile(config: DictConfig) -> float:
             f"{getattr(device, 'name', device)} is not measured: its figures are in its file, and it needs no profile; "
             "profile device=this_cpu or device=this_gpu"
         )
-    choose_allocator(Notebook(cache_dir()))  # as searches do, whose final networks are measured
     task = task_of(settings["task"], settings.get("data"))
     structure = find_structure(task.model, task.example_input, keep=task.keep, prune=task.prune)
     widths = widths_of(task.model, structure, task.example_input, forward=task.forward)
@@ -43,11 +41,11 @@ def _profile(config: DictConfig) -> float:
         def tell(done: int, of: int, what: str) -> None:
             progress.update(done, of=of, phase="profile", note=what)
 
-        profiler = Profiler(device, on_progress=tell)
-        profiler.pieces(widths)
-        profiler.calibrate(task, structure, widths, plans=settings["plans"])
+        PieceProfiler(device, widths, on_progress=tell).run()
+        networks = NetworkProfiler(device, task, structure, widths, on_progress=tell)
+        networks.calibrate(settings["plans"])
         plans = random_plans(structure, settings["checked"], seed=1)
-        timings = profiler.plans(task, structure, plans)
+        timings = networks.timings(plans)
     latency = device.latency(task, widths)
     print_profile(structure, latency, plans, 1e3 * timings.minimum, 1e3 * timings.median)
     return 0.0

@@ -80,7 +80,8 @@ def _read(text: str, costs: Mapping[str, CostModel], structure: Structure) -> Bu
     if not separator or match is None:
         raise ValueError(f"budget {text!r} must be written cost:amount, such as macs:0.5 or bytes:200kB")
     if name not in costs:
-        raise ValueError(f"budget {text!r} names the unknown cost {name!r}; the costs are {list(costs)}")
+        way_out = "; set device=this_cpu, or another of conf/device" if name == "latency" else ""
+        raise ValueError(f"budget {text!r} names the unknown cost {name!r}; the costs are {list(costs)}{way_out}")
     cost, value, suffix = costs[name], float(match[1].replace("_", "")), match[2]
     known = suffixes(cost.unit)
     if suffix not in known:

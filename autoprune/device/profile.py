@@ -1,6 +1,14 @@
-"""Measures the latency tables of a task on this machine; what is measured already is not measured again."""
+"""Measures the latency tables of a task on this machine; what is measured already is not measured again.
+
+Everything is on the disk as soon as it is measured, so that whoever is interrupted goes on from there. What was
+measured while the machine was slower than at its best, as a reference beside it tells, is measured again.
+
+Freed memory is left to the C library. Where it is kept, as searches keep it, many pieces at once break it up until
+allocating takes longer than the layer does.
+"""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,100 +25,108 @@ from autoprune.structure.edit import shrink
 from autoprune.structure.groups import IntArray, Structure
 from autoprune.task.task import Task
 
-REFERENCE = (Piece("conv", (16, 16), (3, 3), (1, 1), (1, 1), (1, 1), bias=True), 32, 32)  # that drift is seen by
-ROUNDINGS = (1, 4, 8, 16)  # of measured plans, by turns, so that all kinds of widths are among them
+REFERENCE = (Piece("conv", (16, 16), (3, 3), (1, 1), (1, 1), (1, 1), bias=True), 32, 32)  # of pieces
+ROUNDINGS = (1, 4, 8, 16)  # of random plans, by turns, so that all kinds of widths are among them
 TIMED = ("minimum", "median", "reference")
 Progress = Callable[[int, int, str], None]  # done, of, what
 
 
-class Profiler:
-    """Measures what the store of a device lacks, and what was measured while the machine was slower than at its best.
+class PieceProfiler:
+    """Measures the points of pieces that the device's store lacks."""
 
-    Everything is on the disk as soon as it is measured, so that whoever is interrupted goes on from there.
-    """
+    def __init__(self, device: MeasuredDevice, widths: Widths, *, on_progress: Progress) -> None:
+        self._device, self._widths, self._on_progress = device, widths, on_progress
+        self._store, self._runtime = device.store, device.runs()
+        self._store.begin()
 
-    def __init__(self, device: MeasuredDevice, *, on_progress: Progress) -> None:
-        self._device, self._on_progress = device, on_progress
-        self.store, self._runtime = device.store, device.runs()
-        self.store.begin()
+    def run(self) -> None:
+        """Raises UnstableTimingError on a machine that stays busy."""
         piece, inputs, outputs = REFERENCE
-        with threads_of_torch(device.threads):
-            reference = self._runtime.piece(piece)(inputs, outputs)
-        self._steady = Steady(reference, clock=self._runtime.seconds, care=device.care, best=self.store.best)
-
-    def pieces(self, widths: Widths) -> None:
-        """Measures every point of every piece. Raises UnstableTimingError on a machine that is busy."""
         ready: dict[Piece, Callable[[int, int], Run]] = {}
-        while todo := self.lacking(widths):
-            for start in range(0, len(todo), self._device.care.chunk):
-                chunk = todo[start : start + self._device.care.chunk]
-                with threads_of_torch(self._device.threads):
+        care = self._device.care
+        with threads_of_torch(self._device.threads):
+            reference = self._runtime.piece(piece)(inputs, outputs)
+            steady = Steady(reference, clock=self._runtime.seconds, care=care, best=self._store.best)
+            while todo := self.lacking():
+                for start in range(0, len(todo), care.chunk):
+                    chunk = todo[start : start + care.chunk]
                     ready |= {piece: self._runtime.piece(piece) for piece in {p for p, _ in chunk} - ready.keys()}
-                    timings = self._timed([ready[piece](*point) for piece, point in chunk])
-                for piece in dict.fromkeys(p for p, _ in chunk):
-                    rows = [row for row, (its, _) in enumerate(chunk) if its == piece]
-                    self.store.add(piece, [chunk[row][1] for row in rows], timings[rows])
-                self._on_progress(start + len(chunk), len(todo), str(chunk[-1][0]))
+                    self._keep(chunk, steady([ready[piece](*point) for piece, point in chunk]))
+                    self._store.write_best(steady.best)
+                    self._on_progress(start + len(chunk), len(todo), str(chunk[-1][0]))
 
-    def calibrate(self, task: Task, structure: Structure, widths: Widths, *, plans: int) -> None:
-        """Measures so many random plans of the whole network, by which sums of pieces are corrected."""
-        todo = [tuple(kept) for kept in random_plans(structure, plans, seed=0).tolist()]
-        while still := [kept for kept in todo if kept not in self._settled_plans(widths)]:
-            for start in range(0, len(still), self._at_once):
-                chunk = still[start : start + self._at_once]
-                timings = self.plans(task, structure, np.array(chunk, np.int64))
-                self._keep_plans(task, structure, widths, chunk, timings)
-                self._on_progress(start + len(chunk), len(still), "whole networks")
-
-    def plans(self, task: Task, structure: Structure, kept: IntArray) -> Timings:
-        """What the task's network takes after each of the plans [plans, groups], which is not written down."""
-        ranking = {group.name: torch.arange(group.units) for group in structure.groups}
-        found = []
-        for start in range(0, len(kept), self._at_once):
-            networks = [
-                shrink(task.model, structure, structure.plan(units), ranking)
-                for units in kept[start : start + self._at_once]
-            ]
-            with threads_of_torch(self._device.threads):
-                runs = [self._runtime.network(network, task.example_input, task.forward) for network in networks]
-                found.append(self._timed(runs))
-        return Timings(*(np.concatenate([getattr(t, name) for t in found]) for name in TIMED))
-
-    def _timed(self, runs: Sequence[Run]) -> Timings:
-        timings = self._steady(runs)
-        if self.store.best is None or self._steady.best < self.store.best:
-            self.store.write_best(self._steady.best)
-        return timings
-
-    def lacking(self, widths: Widths) -> list[tuple[Piece, Point]]:
+    def lacking(self) -> list[tuple[Piece, Point]]:
         """What is not measured, or not well, in a random order, in which a disturbance is no step of a staircase."""
         found: list[tuple[Piece, Point]] = []
         rng = np.random.default_rng(0)
-        for piece, points in zip(widths.pieces, wanted(widths), strict=True):
-            known, timings = self.store.points(piece)
-            settled = {point for point, well in zip(known, self._well(timings), strict=True) if well}
-            lacking = sorted(points - settled)
+        for piece, points in zip(self._widths.pieces, wanted(self._widths), strict=True):
+            known, timings = self._store.points(piece)
+            well = _well(timings, best=self._store.best, drift=self._device.care.drift)
+            lacking = sorted(points - {point for point, settled in zip(known, well, strict=True) if settled})
             found += [(piece, lacking[place]) for place in rng.permutation(len(lacking))]
         return found
 
-    def _settled_plans(self, widths: Widths) -> set[tuple[int, ...]]:
-        kept, timings = measured_plans(self.store, widths)
-        return {tuple(units) for units, well in zip(kept.tolist(), self._well(timings), strict=True) if well}
+    def _keep(self, chunk: Sequence[tuple[Piece, Point]], timings: Timings) -> None:
+        for piece in dict.fromkeys(piece for piece, _ in chunk):
+            rows = [row for row, (its, _) in enumerate(chunk) if its == piece]
+            self._store.add(piece, [chunk[row][1] for row in rows], timings[rows])
 
-    def _keep_plans(
-        self, task: Task, structure: Structure, widths: Widths, chunk: Sequence[tuple[int, ...]], timings: Timings
+
+class NetworkProfiler:
+    """Measures whole networks of a task: plans that its tables are corrected by, and others that they are tested on.
+
+    The reference is the dense network: what takes longer is undisturbed more rarely.
+    """
+
+    def __init__(
+        self, device: MeasuredDevice, task: Task, structure: Structure, widths: Widths, *, on_progress: Progress
     ) -> None:
-        """Writes them down; they replace what was known of them."""
-        before, known = measured_plans(self.store, widths)
-        rows = [row for row, units in enumerate(before.tolist()) if tuple(units) not in set(chunk)]
-        record = {"task": task.name, "groups": structure.names, "kept": [*before[rows].tolist(), *chunk]}
-        record |= {name: [*getattr(known[rows], name).tolist(), *getattr(timings, name).tolist()] for name in TIMED}
-        self.store.write_network(key_of(widths), record)
+        self._device, self._task, self._structure, self._widths = device, task, structure, widths
+        self._on_progress, self._store, self._runtime = on_progress, device.store, device.runs()
+        self._store.begin()
+        with threads_of_torch(device.threads):
+            reference = self._runtime.network(task.model, task.example_input, task.forward)
+        before = measured_plans(self._store, widths)[1].reference
+        best = float(before.min()) if len(before) else None
+        self._steady = Steady(reference, clock=self._runtime.seconds, care=device.care, best=best)
 
-    def _well(self, timings: Timings) -> NDArray[np.bool_]:
-        """Which were measured while the reference was about as fast as it ever was."""
-        best = self.store.best or np.inf
-        return np.asarray(timings.reference <= best * (1 + self._device.care.drift))
+    def calibrate(self, plans: int) -> None:
+        """Measures so many different plans, and writes them down. Raises UnstableTimingError on a busy machine."""
+        drawn = random_plans(self._structure, 20 * plans, seed=0)  # a small network's are often the same
+        todo = list(dict.fromkeys(map(tuple, drawn.tolist())))[:plans]
+        while still := [kept for kept in todo if kept not in self._settled()]:
+            for start in range(0, len(still), self._at_once):
+                chunk = still[start : start + self._at_once]
+                self._keep(chunk, self._timed(chunk))
+                self._on_progress(start + len(chunk), len(still), "whole networks")
+
+    def timings(self, kept: IntArray) -> Timings:
+        """What plans [plans, groups] take, which is not written down."""
+        plans = [tuple(units) for units in kept.tolist()]
+        starts = range(0, len(plans), self._at_once)
+        found = [self._timed(plans[start : start + self._at_once]) for start in starts]
+        return Timings(*(np.concatenate([getattr(t, name) for t in found]) for name in TIMED))
+
+    def _timed(self, plans: Sequence[tuple[int, ...]]) -> Timings:
+        task, structure = self._task, self._structure
+        ranking = {group.name: torch.arange(group.units) for group in structure.groups}
+        networks = [shrink(task.model, structure, structure.plan(np.array(kept)), ranking) for kept in plans]
+        with threads_of_torch(self._device.threads):
+            return self._steady([self._runtime.network(n, task.example_input, task.forward) for n in networks])
+
+    def _settled(self) -> set[tuple[int, ...]]:
+        kept, timings = measured_plans(self._store, self._widths)
+        well = _well(timings, best=self._steady.best, drift=self._device.care.drift)
+        return {tuple(units) for units, settled in zip(kept.tolist(), well, strict=True) if settled}
+
+    def _keep(self, plans: Sequence[tuple[int, ...]], timings: Timings) -> None:
+        """Writes them down; they replace what was known of them."""
+        before, known = measured_plans(self._store, self._widths)
+        rows = [row for row, units in enumerate(before.tolist()) if tuple(units) not in set(plans)]
+        record: dict[str, Any] = {"task": self._task.name, "groups": self._structure.names}
+        record["kept"] = [*before[rows].tolist(), *plans]
+        record |= {name: [*getattr(known[rows], name).tolist(), *getattr(timings, name).tolist()] for name in TIMED}
+        self._store.write_network(key_of(self._widths), record)
 
     @property
     def _at_once(self) -> int:
@@ -142,3 +158,8 @@ def wanted(widths: Widths) -> list[set[Point]]:
             {(i, i) for i in inputs} if piece.square else {(i, o) for i in inputs for o in knots(*outs).tolist()}
         )
     return found
+
+
+def _well(timings: Timings, *, best: float | None, drift: float) -> NDArray[np.bool_]:
+    """Which were measured while the reference was about as fast as it ever was."""
+    return np.asarray(timings.reference <= (np.inf if best is None else best) * (1 + drift))

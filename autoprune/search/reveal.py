@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from autoprune.agent.learn import Known
+from autoprune.agent.build import Known
 from autoprune.agent.proposals import Near
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoprune.agent.learn import _tell, build, learn
+from autoprune.agent.build import build
+from autoprune.agent.learn import _tell, learn
 from autoprune.agent.metrics import logger
 from autoprune.agent.vectorized import vectorized
 from tests.agent.environments import small_agent

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from autoprune.agent.learn import Learned, build, learn
+from autoprune.agent.build import build
+from autoprune.agent.learn import Learned, learn
 from autoprune.agent.policy import Policy
 from autoprune.agent.spec import ALGORITHMS, AgentSpec, Replay
 from autoprune.evaluation.metered import EvaluationsSpent

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from autoprune.agent.learn import Known, learn
+from autoprune.agent.build import Known
+from autoprune.agent.learn import learn
 from autoprune.agent.proposals import Advised, Proposals
 from autoprune.agent.spec import Replay
 from tests.agent.environments import KnownAnswer, small_agent

@@ -8,7 +8,8 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3 import PPO
 
-from autoprune.agent.learn import Learned, build, learn
+from autoprune.agent.build import build
+from autoprune.agent.learn import Learned, learn
 from autoprune.agent.policy import Policy
 from autoprune.agent.spec import AgentSpec
 from autoprune.agent.vectorized import Lockstep, vectorized

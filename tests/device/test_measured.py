@@ -19,7 +19,7 @@ from autoprune.device.grid import knots
 from autoprune.device.measured import MeasuredDevice, network_seconds, pieces_ms
 from autoprune.device.onnx_runtime import Template, onnx_session
 from autoprune.device.piece import Call, Piece
-from autoprune.device.profile import Profiler, random_plans, wanted
+from autoprune.device.profile import NetworkProfiler, PieceProfiler, random_plans, wanted
 from autoprune.device.runtime import runtime_of, threads_of_torch
 from autoprune.device.store import MissingTableError, Store
 from autoprune.device.timing import Timings
@@ -57,9 +57,12 @@ def profiled(device: MeasuredDevice, task: Task, *, plans: int = 8) -> list[str]
     structure = PRUNABLE[task.name].structure()
     widths = widths_of(task.model, structure, task.example_input)
     told: list[str] = []
-    profiler = Profiler(device, on_progress=lambda done, of, what: told.append(f"{done}/{of} {what}"))
-    profiler.pieces(widths)
-    profiler.calibrate(task, structure, widths, plans=plans)
+
+    def tell(done: int, of: int, what: str) -> None:
+        told.append(f"{done}/{of} {what}")
+
+    PieceProfiler(device, widths, on_progress=tell).run()
+    NetworkProfiler(device, task, structure, widths, on_progress=tell).calibrate(plans)
     return told
 
 

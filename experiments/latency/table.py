@@ -1,0 +1,62 @@
+"""What was measured, as a table and in sentences."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MARKERS = ("<!-- latency -->", "<!-- /latency -->")
+NAMES = {"onnxruntime": "ONNX Runtime", "torch": "torch", "torch_compiled": "torch, compiled"}
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    machine, rows = record["machine"], record["rows"]
+    count = len(rows[0]["plans"]["kept"])
+    lines = [
+        f"{record['date'][:10]}, {machine['processor']}, one thread, batch 1, torch {record['versions']['torch']}, "
+        f"ONNX Runtime {record['versions']['onnxruntime']}; {count} random plans for each row, at any widths and at "
+        "multiples of 4, 8 and 16 by turns.",
+        "",
+        "| task | runtime | mean error | largest | Spearman | of the median | roofline | calibrated | profile |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        found = row["measured"]
+        cells = [f"`{row['task']}`", NAMES[row["runtime"]], percent(found["error"]), percent(found["largest"])]
+        cells += [f"{found['spearman']:.4f}", percent(row["median"]["error"])]
+        cells += [percent(row["analytical"]["error"]), percent(row["calibrated"]["error"]), profile(row)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *sentences(record)]) + "\n"
+
+
+def profile(row: Mapping[str, Any]) -> str:
+    return f"{row['profile']['points']:,} points, {row['profile']['seconds']:.0f} s"
+
+
+def sentences(record: Mapping[str, Any]) -> list[str]:
+    """What the table says, in words that follow from its numbers."""
+    rows = record["rows"]
+    worst = max(row["measured"]["error"] for row in rows)
+    least = min(row["measured"]["spearman"] for row in rows)
+    calibrated = max(row["calibrated"]["error"] for row in rows)
+    slowest = max(row["predicting_ms"] for row in rows)
+    return [
+        f"- From tables, predictions are off by at most {percent(worst)} on average, and rank plans with a Spearman "
+        f"correlation of at least {least:.4f}.",
+        f"- The roofline of “{record['analytical']}” is off by at most {percent(calibrated)} on average once it is "
+        f"calibrated by {record['handful']} measured plans of the task.",
+        f"- 10,000 plans are predicted in at most {slowest:.0f} ms.",
+        "- A profile takes so long where nothing was measured before; a piece that an earlier row shares is not "
+        "measured again.",
+    ]
+
+
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
+
+
+def write_between(path: Path, text: str) -> None:
+    """Puts the text between the markers of a Markdown file, which need not be there yet."""
+    begin, end = MARKERS
+    before, _, rest = (path.read_text() if path.exists() else "").partition(begin)
+    after = rest.partition(end)[2]
+    path.write_text(f"{before}{begin}\n{text}{end}{after}")
