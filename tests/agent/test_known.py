@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoprune.agent.build import build
-from autoprune.agent.learn import _tell, learn
+from autoprune.agent.build import build, tell
+from autoprune.agent.learn import learn
 from autoprune.agent.metrics import logger
 from autoprune.agent.vectorized import vectorized
 from tests.agent.environments import small_agent
@@ -18,7 +18,7 @@ def test_what_is_known_begins_the_replay() -> None:
     agent, said = advised(parallel=3, standardised=True), known(others=5)
     model: Any = build(agent, env=vectorized(environments(3)), episode_steps=1, episodes=30, seed=0)
     model.set_logger(logger(lambda metrics, step: None))
-    _tell(agent, model, said, seed=0)
+    tell(agent, model, said, seed=0)
     replay = model.replay_buffer
     assert (replay.pos, replay.told) == (3, 2)
     assert {tuple(row) for row in np.round(replay.actions[:2].reshape(6, -1), 5).tolist()} == {

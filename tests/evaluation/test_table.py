@@ -146,7 +146,7 @@ def test_a_tables_task_searches_as_a_live_one_does(task: Task, table: Table, liv
         ({"round_to": 2}, r"may keep \[2, 4, 6\] of 6 units, in the table \[.*structure.round_to"),
         ({"precision": "bf16", "batch_size": 20}, "evaluation.precision is .*; evaluation.batch_size is"),
     ],
-    ids=str,
+    ids=["importance", "repair", "proxy", "precision", "batch size", "workers", "round_to", "two"],
 )
 def test_other_settings_are_refused_with_the_way_out(task: Task, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"{message}.*task.table=null to judge plans live"):
