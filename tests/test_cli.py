@@ -42,7 +42,7 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["search", *QUICK, "budget=half"], "must be written cost:amount"),
         (["search", *QUICK, "evaluations=10"], "the sensitivity plan needs"),
         (["search", *QUICK, "agent=sa"], "Could not find 'agent/sa'"),
-        (["search", *QUICK, "agent=ppo", "+agent.levels=4"], "is for DQN"),
+        (["search", *QUICK, "agent=ppo", "+agent.levels=4"], "DQN chooses one of 4 levels"),
         (["search", "task=digits", "tracking.mode=online"], "tracking.mode=offline"),
         (["search", *QUICK, "data=fashion_subset"], "the example input has (1, 8, 8)"),
     ],

@@ -18,8 +18,10 @@ class Prices:
 
     def __init__(self, budget: Budget) -> None:
         self._budget, self._bounds = budget, budget.bounds
-        self._prices = np.array([1 / bound.relative for bound in self._bounds])
-        self._prices /= self._prices.sum()
+        self._prices = np.ones(1)
+        if len(self._bounds) > 1:
+            self._prices = np.array([1 / bound.relative for bound in self._bounds])
+            self._prices /= self._prices.sum()
 
     @property
     def cost(self) -> CostModel:

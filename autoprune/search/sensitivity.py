@@ -83,12 +83,12 @@ def allocate(losses: list[FloatArray], costs: list[FloatArray], limit: float) ->
     """The level of every group that minimises Σ loss with Σ cost ≤ limit: exact up to 1/BINS of the limit.
 
     Every group rounds its cost up to a whole bin; more than BINS / BINS_PER_GROUP of them get more bins.
-    losses, costs: per group [levels]. Where nothing fits, every group is at its cheapest level.
+    losses, costs: per group [levels]. Where nothing is to spare, every group is at the best of its cheapest levels.
     """
     cheapest = [float(c.min()) for c in costs]
     spare = limit - sum(cheapest)
     if spare <= 0:
-        return [int(c.argmin()) for c in costs]
+        return [int(np.lexsort((loss, c))[0]) for loss, c in zip(losses, costs, strict=True)]
     bins = max(BINS, BINS_PER_GROUP * len(costs))
     steps = [np.ceil((c - low) / spare * bins - 1e-9).astype(np.int64) for c, low in zip(costs, cheapest, strict=True)]
     value = np.zeros(bins + 1)  # value[b]: least loss of the groups so far with at most b bins
