@@ -18,12 +18,12 @@ from autoprune.structure.graph import find_structure
 from autoprune.task.shipped import SHIPPED, shipped_task
 from tests.models import random_plan
 
-PLANS = 20
+PLANS = 10  # of every criterion
 TOLERANCE = 1e-4
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", [name for name in SHIPPED if not name.startswith("table_")])
 def test_every_form_of_a_pruned_network_computes_the_same(name: str, tmp_path: Path) -> None:
     task = shipped_task(name)
     structure = find_structure(task.model, task.example_input)
