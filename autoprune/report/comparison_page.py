@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from autoprune.report import comparison_figures as figures
@@ -23,6 +22,7 @@ from autoprune.report.comparison_wording import (
     second_line,
 )
 from autoprune.report.drawing import COLOURS, Picture
+from autoprune.report.template import filled
 from autoprune.report.wording import DASH, percent
 from autoprune.runs import RunFolder
 
@@ -49,15 +49,9 @@ def write_comparison_page(folder: RunFolder) -> Path:
 
 def render_comparison(result: Json) -> str:
     """The page as text. All that comes from the file is escaped; only our own drawings are taken as they are."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     order = [agent["label"] for agent in agents_of(result, _main(result))]
-    return environment.get_template(TEMPLATE).render(
+    return filled(
+        TEMPLATE,
         result=result,
         agents=sum(not agent["baseline"] for agent in result["agents"].values()),
         headline=headline(result),

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from autoprune.report import fidelity_figures as figures
 from autoprune.report.drawing import COLOURS
 from autoprune.report.fidelity_wording import brief, headline, in_points, main_truth, reason, short_verdict, two_digits
+from autoprune.report.template import filled
 from autoprune.report.wording import DASH, percent
 from autoprune.runs import RunFolder
 
@@ -37,13 +37,6 @@ def write_fidelity_page(folder: RunFolder) -> Path:
 
 def render_fidelity(result: Json) -> str:
     """The page as text. All that comes from the file is escaped; only our own drawings are taken as they are."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     budget, steps = result["main"]["budget"], str(result["main"]["length"])
     pictures = (
         figures.agreement(result, _shown(result), budget=budget, steps=steps),
@@ -53,7 +46,8 @@ def render_fidelity(result: Json) -> str:
     agreement, differences, additivity = (
         picture and (picture, Markup(picture.wide), Markup(picture.narrow)) for picture in pictures
     )
-    return environment.get_template(TEMPLATE).render(
+    return filled(
+        TEMPLATE,
         result=result,
         name=result["run"].get("name") or result["task"],
         headline=headline(result),

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from autoprune.cost.units import written
@@ -14,6 +13,7 @@ from autoprune.report.contents import Contents, Network, read_contents
 from autoprune.report.drawing import COLOURS, NARROW
 from autoprune.report.figures import figures
 from autoprune.report.measures import measured, rows, samples
+from autoprune.report.template import filled
 from autoprune.report.wording import DASH, RUNTIMES, difference, percent
 from autoprune.runs import RunFolder
 
@@ -31,15 +31,9 @@ def write_report(folder: RunFolder) -> Path:
 
 def render(contents: Contents) -> str:
     """The page as text. All that comes from files is escaped; only our own drawings are taken as they are."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     pictures, found = figures(contents), measured(contents.networks)
-    return environment.get_template(TEMPLATE).render(
+    return filled(
+        TEMPLATE,
         contents=contents,
         name=contents.run.get("name") or contents.run.get("task") or "run",
         headline=wording.headline(contents),
