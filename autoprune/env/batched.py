@@ -20,17 +20,14 @@ from autoprune.env.features import HIGHEST, LOWEST
 from autoprune.env.layerwise import (
     CHANGING,
     FEATURE_NAMES,
-    Action,
     Evaluate,
     Observation,
-    densities_of,
-    executable_actions,
     given_back,
     layerwise_observations,
     observation_rows,
-    prior_densities,
 )
-from autoprune.env.one_shot import PlanScale, one_shot_observation
+from autoprune.env.one_shot import one_shot_observation
+from autoprune.env.scale import Action, PlanScale
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 from autoprune.structure.groups import IntArray, Structure
@@ -63,7 +60,7 @@ class LayerwiseVectorEnv(VectorEnv[Observation, Action, Array]):
     ) -> None:
         self.structure, self.projector, self.num_envs = structure, projector, num_envs
         self._evaluate, self._lost = evaluate, lost
-        self._prior, self._reach = prior_densities(prior, structure, reach), reach
+        self._scale = PlanScale.around(prior, structure, reach)
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.single_observation_space = layerwise_observations()
         self.single_action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
@@ -74,7 +71,7 @@ class LayerwiseVectorEnv(VectorEnv[Observation, Action, Array]):
         self._units = structure.units.astype(np.float64).tolist()
         self._budget, self._dense = projector.budget.relative, projector.budget.dense
         self._rows = list(observation_rows(features, self._budget))
-        self._executed = executable_actions(structure, self._prior, reach)
+        self._executed = self._scale.executable(structure)
         self._walks = walks_of(projector, episodes=num_envs)
         self._state = np.empty((CHANGING, num_envs))  # STATE_FEATURES without the budget
         self._begin()
@@ -89,7 +86,7 @@ class LayerwiseVectorEnv(VectorEnv[Observation, Action, Array]):
         if group == len(self._units):
             raise gymnasium.error.ResetNeeded("all groups are decided: reset() begins the next episodes")
         units, many = self._units[group], self.num_envs
-        wish = self._density(np.asarray(actions, np.float64).reshape(many), group)
+        wish = self._scale.density(np.asarray(actions, np.float64).reshape(many), group)
         wish *= units
         kept = self._walks.decide(wish)
         np.divide(kept, units, out=self._state[-1])
@@ -106,11 +103,6 @@ class LayerwiseVectorEnv(VectorEnv[Observation, Action, Array]):
         rewards, infos = _ended(plans, final, self._evaluate, infos)
         rewards = rewards + given_back(self._lost, self._walks.kept)
         return self._begin(), rewards, np.ones(many, bool), np.zeros(many, bool), infos
-
-    def _density(self, actions: FloatArray, group: int) -> FloatArray:
-        if self._prior is None:
-            return densities_of(actions)
-        return np.minimum(1.0, self._prior[group] * np.exp(self._reach * np.clip(actions, -1, 1)))
 
     def _begin(self) -> Observation:
         self._walks.restart()

@@ -5,7 +5,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from autoprune.env.layerwise import Action, LayerwiseEnv, Observation
+from autoprune.env.layerwise import LayerwiseEnv, Observation
+from autoprune.env.scale import Action
 
 
 class DiscreteLevels(gymnasium.Wrapper[Observation, Any, Observation, Action]):

@@ -11,8 +11,9 @@ from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.env.batched import Array, Infos, Step, check_whole, constant, finals, judged
 from autoprune.env.features import HIGHEST, LOWEST
-from autoprune.env.layerwise import Action, Evaluate, Observation
-from autoprune.env.one_shot import PlanScale, one_shot_observation
+from autoprune.env.layerwise import Evaluate, Observation
+from autoprune.env.one_shot import one_shot_observation
+from autoprune.env.scale import Action, PlanScale
 from autoprune.evaluation.outcome import Outcome
 from autoprune.structure.groups import IntArray, Structure
 
@@ -56,12 +57,9 @@ class Editing:
             raise ValueError(f"edits must be numbers, got {np.asarray(actions).tolist()}")
         by_size = np.argsort(-np.abs(wish), axis=-1, kind="stable")  # of equal ones, the first
         np.put_along_axis(wish, by_size[:, self.edits :], 0.0, axis=-1)
-        made, executed = np.empty_like(kept), np.empty(kept.shape, np.float32)
-        for row, now in enumerate(kept):
-            scale = PlanScale.around(now, self.structure, self.reach)
-            made[row] = self.projector.project(scale.density(wish[row]))
-            executed[row] = scale.action(made[row] / self.structure.units)
-        return made, executed
+        scale = PlanScale.around(kept, self.structure, self.reach)  # every episode's own
+        made = self.projector.project(scale.density(wish))
+        return made, scale.action(made / self.structure.units)
 
     def gains(self, outcomes: list[Outcome], before: FloatArray) -> FloatArray:
         """What each outcome earns over the rewards before it [episodes]; the best plan so far is remembered."""

@@ -1,6 +1,5 @@
 """The objective revealed one group at a time: each step says how much of one group to keep (AMC, arXiv 1802.03494)."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,17 +11,13 @@ from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.cost.walk import walk_of
 from autoprune.env.features import GROUP_FEATURES, HIGHEST, LOWEST, STATE_FEATURES
+from autoprune.env.scale import Action, PlanScale
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 from autoprune.structure.groups import IntArray, Structure
 
 Evaluate = Callable[[Sequence[PruningPlan]], list[Outcome]]
 Observation = NDArray[np.float32]
-Action = NDArray[np.float32]
-
-LEAST_DENSITY = 0.02  # what an action of −1 asks for
-SMALLEST = 1e-6  # density that an action can still say
-SPAN = (1 - LEAST_DENSITY) / 2  # density for 1 of action
 
 FEATURE_NAMES = GROUP_FEATURES + STATE_FEATURES
 CHANGING = len(STATE_FEATURES) - 1  # all but the budget, which is the same throughout
@@ -57,13 +52,13 @@ class LayerwiseEnv(gymnasium.Env[Observation, Action]):
     ) -> None:
         self.structure, self.projector = structure, projector
         self._evaluate, self._lost = evaluate, lost
-        self._prior, self._reach = prior_densities(prior, structure, reach), reach
+        self._scale = PlanScale.around(prior, structure, reach)
         self.observation_space = layerwise_observations()
         self.action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
         self._names, self._units = structure.names, structure.units.tolist()
         self._budget, self._dense = projector.budget.relative, projector.budget.dense
         self._rows = list(observation_rows(features, self._budget))
-        self._executed = [actions[:, None] for actions in executable_actions(structure, self._prior, reach)]
+        self._executed = [actions[:, None] for actions in self._scale.executable(structure)]
         self._walk = walk_of(projector)
         self._last = self._observe(1.0)
 
@@ -79,7 +74,7 @@ class LayerwiseEnv(gymnasium.Env[Observation, Action]):
         if group == len(self._names):
             raise gymnasium.error.ResetNeeded("all groups are decided: reset() begins the next episode")
         units = self._units[group]
-        kept = self._walk.decide(self._density(float(action[0]), group) * units)
+        kept = self._walk.decide(self._scale.one_density(float(action[0]), group) * units)
         info: dict[str, Any] = {"group": self._names[group], "executed_action": self._executed[group][kept].copy()}
         if group + 1 < len(self._names):
             lost = 0.0 if self._lost is None else -float(self._lost[group][kept])
@@ -90,11 +85,6 @@ class LayerwiseEnv(gymnasium.Env[Observation, Action]):
         observation[-1] = kept / units
         reward = outcome.reward + float(given_back(self._lost, np.array(self._walk.kept)))
         return observation, reward, True, False, info | {"plan": plan, "outcome": outcome}
-
-    def _density(self, action: float, group: int) -> float:
-        if self._prior is None:
-            return density_of(action)
-        return min(1.0, self._prior[group] * math.exp(self._reach * min(max(action, -1.0), 1.0)))
 
     def _observe(self, last_density: float) -> Observation:
         walk, units, dense = self._walk, self._units[self._walk.group], self._dense
@@ -119,16 +109,6 @@ def observation_rows(features: FloatArray, budget: float) -> Observation:
     return np.concatenate([features, state], axis=1).astype(np.float32)
 
 
-def prior_densities(prior: IntArray | FloatArray | None, structure: Structure, reach: float) -> list[float] | None:
-    """A prior's densities. A module that it passes over counts as half there, so it may come back."""
-    if reach <= 0:
-        raise ValueError(f"reach must be positive, got {reach}")
-    if prior is None:
-        return None
-    densities: list[float] = (np.where(np.asarray(prior) > 0, prior, 0.5) / structure.units).tolist()
-    return densities
-
-
 def given_back(lost: Sequence[FloatArray] | None, kept: IntArray) -> NDArray[np.float64]:
     """What steps before the last have cost for potential's sake: kept [..., groups] → [...]."""
     if lost is None:
@@ -137,32 +117,3 @@ def given_back(lost: Sequence[FloatArray] | None, kept: IntArray) -> NDArray[np.
     for group, table in enumerate(lost[:-1]):
         back = back + table[kept[..., group]]
     return back
-
-
-def executable_actions(structure: Structure, prior: Sequence[float] | None = None, reach: float = 1.0) -> list[Action]:
-    """For each group [units + 1]: the action that asks for so many units. Groups of one size share theirs."""
-    sizes = structure.units.tolist()
-    if prior is not None:
-        return [
-            np.clip(np.log(np.maximum(np.arange(units + 1) / units, SMALLEST) / density) / reach, -1, 1).astype(
-                np.float32
-            )
-            for units, density in zip(sizes, prior, strict=True)
-        ]
-    known = {units: actions_of(np.arange(units + 1) / units).astype(np.float32) for units in set(sizes)}
-    return [known[units] for units in sizes]
-
-
-def density_of(action: float) -> float:
-    """[−1, 1] → the density that is asked for, in [LEAST_DENSITY, 1]."""
-    return LEAST_DENSITY + SPAN * (min(max(action, -1.0), 1.0) + 1.0)
-
-
-def densities_of(actions: FloatArray) -> FloatArray:
-    """density_of for arrays, to the last bit."""
-    return LEAST_DENSITY + SPAN * (np.minimum(np.maximum(actions, -1.0), 1.0) + 1.0)
-
-
-def actions_of(densities: FloatArray) -> FloatArray:
-    """The actions that ask for densities; below LEAST_DENSITY they are −1."""
-    return np.clip((densities - LEAST_DENSITY) / SPAN - 1, -1, 1)

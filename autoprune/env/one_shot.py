@@ -1,7 +1,6 @@
 """The whole plan as one action: either the groups' densities, or a correction to a prior plan."""
 
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -9,7 +8,8 @@ import numpy as np
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.env.features import HIGHEST, LOWEST
-from autoprune.env.layerwise import SMALLEST, Action, Evaluate, Observation, actions_of, densities_of, prior_densities
+from autoprune.env.layerwise import Evaluate, Observation
+from autoprune.env.scale import Action, PlanScale
 from autoprune.structure.groups import IntArray, Structure
 
 
@@ -66,32 +66,6 @@ class OneShotEnv(gymnasium.Env[Observation, Action]):
     def action_of(self, kept: IntArray) -> Action:
         """The action that comes nearest to saying kept [..., groups], a plan inside the budget or not."""
         return self._scale.action(np.asarray(kept) / self.structure.units)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PlanScale:
-    """What actions [..., groups] mean: densities, or corrections to `prior`, the densities of a plan [groups]."""
-
-    prior: FloatArray | None
-    reach: float
-
-    @classmethod
-    def around(cls, prior: IntArray | FloatArray | None, structure: Structure, reach: float) -> Self:
-        """Of a prior's kept units [groups]; see prior_densities."""
-        densities = prior_densities(prior, structure, reach)
-        return cls(None if densities is None else np.array(densities), reach)
-
-    def density(self, action: FloatArray) -> FloatArray:
-        if self.prior is None:
-            return densities_of(action)
-        return np.minimum(1.0, self.prior * np.exp(self.reach * np.clip(action, -1, 1)))
-
-    def action(self, density: FloatArray) -> Action:
-        """What of a density can be said as an action: the inverse of `density` within [−1, 1]."""
-        if self.prior is None:
-            return actions_of(density).astype(np.float32)
-        ratio = np.maximum(density, SMALLEST) / self.prior  # a module that is passed over has no density
-        return np.clip(np.log(ratio) / self.reach, -1, 1).astype(np.float32)
 
 
 def one_shot_observation(features: FloatArray, projector: Projector) -> Observation:

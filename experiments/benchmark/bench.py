@@ -16,7 +16,7 @@ from autoprune.cli.parts import task_of
 from autoprune.cost.budget import parse_budget
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
-from autoprune.env.one_shot import PlanScale
+from autoprune.env.scale import PlanScale
 from autoprune.evaluation.curves import single_group_curves
 from autoprune.evaluation.evaluator import SlicedEvaluator
 from autoprune.evaluation.objective import Objective

@@ -10,8 +10,9 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 import autoprune  # noqa: F401  registers the environments
 from autoprune.env.discrete import DiscreteLevels
 from autoprune.env.features import GROUP_FEATURES, features_of, group_features
-from autoprune.env.layerwise import LEAST_DENSITY, LayerwiseEnv, actions_of, densities_of, density_of
+from autoprune.env.layerwise import LayerwiseEnv
 from autoprune.env.one_shot import OneShotEnv
+from autoprune.env.scale import LEAST_DENSITY, actions_of, densities_of, density_of
 from tests.language_models import causal_task
 from tests.tasks import prepared, tiny_task
 
