@@ -93,19 +93,7 @@ def search(
     )
     if not constraint.projected:
         _last_word(problem, shown, learned.policy)
-    save_policy(
-        learned.policy,
-        problem.folder / "policy",
-        training=Training(
-            features=shown.feature_names,
-            mode=how.mode,
-            actions=f"corrections to the {how.prior} plan" if begun is not None else "densities",
-            tasks=(problem.task,),
-            budget=problem.projector.budget.text,
-            seeds=(problem.seed,),
-            evaluations=problem.objective.spent,
-        ),
-    )
+    _save(problem, how, shown, learned.policy)
     return best_plan(problem)
 
 
@@ -117,6 +105,22 @@ def play(env: gymnasium.Env, policy: Policy) -> None:
     while not over:
         observation, _, terminated, truncated, _ = env.step(policy.act(observation))
         over = terminated or truncated
+
+
+def _save(problem: Problem, how: Reveal, shown: Revealed, policy: Policy) -> None:
+    save_policy(
+        policy,
+        problem.folder / "policy",
+        training=Training(
+            features=shown.feature_names,
+            mode=how.mode,
+            actions="densities" if how.prior == "none" else f"corrections to the {how.prior} plan",
+            tasks=(problem.task,),
+            budget=problem.projector.budget.text,
+            seeds=(problem.seed,),
+            evaluations=problem.objective.spent,
+        ),
+    )
 
 
 def _last_word(problem: Problem, shown: Revealed, policy: Policy) -> None:
