@@ -2,36 +2,37 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
+from stable_baselines3.common.policies import BasePolicy
 
+from autoprune.agent.card import card
 from autoprune.agent.policy import Policy, build_network
-
-SCHEMA = 1  # raised when a reader of the old files would misread the new ones
-WEIGHTS, RECORD, CARD = "policy.safetensors", "policy.json", "README.md"
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """What a policy was trained on, and what its observations and actions mean.
-
-    features: names of the observation's features. mode: "layerwise" or "one_shot". actions: what −1 and 1 ask for.
-    """
-
-    features: Sequence[str]
-    mode: str
-    actions: str
-    tasks: Sequence[str]
-    budget: str
-    seeds: Sequence[int]
-    evaluations: int
+from autoprune.agent.record import (
+    ANEW,
+    CARD,
+    OBSERVATION_VERSION,
+    RECORD,
+    SCHEMA,
+    WEIGHTS,
+    digest,
+    is_carried,
+    read_record,
+    sealed,
+    space_as_json,
+    space_from_json,
+)
+from autoprune.agent.training import Training as Training  # who saves a policy says this of it
+from autoprune.env.features import HIGHEST, LOWEST
+from autoprune.runs import versions
 
 
 def save_policy(policy: Policy, folder: Path, *, training: Training) -> None:
@@ -39,100 +40,126 @@ def save_policy(policy: Policy, folder: Path, *, training: Training) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
     save_file({name: weight.contiguous() for name, weight in policy.network.state_dict().items()}, folder / WEIGHTS)
-    (folder / CARD).write_text(_card(policy, training), encoding="utf-8")
+    (folder / CARD).write_text(card(policy, training), encoding="utf-8")
     record = {
         "schema": SCHEMA,
+        "autoprune": versions().get("autoprune"),
+        "saved": datetime.now(UTC).date().isoformat(),
         "algorithm": policy.algorithm,
         "architecture": policy.architecture,
-        "observation": _space_as_json(policy.network.observation_space),
-        "action": _space_as_json(policy.network.action_space),
+        "observation": space_as_json(policy.network.observation_space),
+        "observation_version": OBSERVATION_VERSION,
+        "action": space_as_json(policy.network.action_space),
         "training": asdict(training),
     }
     partial = folder / f"{RECORD}.partial"
-    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    content = json.dumps(sealed(record, weights=(folder / WEIGHTS).read_bytes()), indent=2)
+    partial.write_text(content + "\n", encoding="utf-8")
     partial.replace(folder / RECORD)
 
 
-def load_policy(folder: Path) -> Policy:
-    """The saved policy; it acts as it did."""
-    record = _read_record(folder)
+def load_policy(folder: Path, *, groups: int | None = None, features: Sequence[str] | None = None) -> Policy:
+    """The saved policy; it acts as it did.
+
+    groups: of the network that it is carried to; None: as many as it was trained with. features: the names that the
+    caller's observations have. Raises ValueError for what doesn't fit, and for a folder that was damaged or edited, or
+    that holds what could run.
+    """
+    record = read_record(folder)
+    training = _training_of(record, folder)
+    architecture = record["architecture"]
+    if features is not None:
+        _check_features(folder, training.features, features)
+    if groups is not None:
+        _check_groups(folder, architecture, groups)
     try:
-        network = build_network(
-            record["algorithm"],
-            record["architecture"],
-            observation_space=_space_from_json(record["observation"]),
-            action_space=_space_from_json(record["action"]),
-        )
-        network.load_state_dict(load_file(folder / WEIGHTS))
+        seen, done = space_from_json(record["observation"]), space_from_json(record["action"])
+        if is_carried(architecture):
+            seen, done = _carried_spaces(seen, done, features=len(training.features), groups=groups)
+        with torch.random.fork_rng(devices=[]):  # fresh weights are drawn that nobody uses
+            network = build_network(record["algorithm"], architecture, observation_space=seen, action_space=done)
     except KeyError as error:
         raise ValueError(f"{folder / RECORD} does not describe a policy: {error} is missing or unknown") from error
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # networks object to arguments in many ways, and these may be anybody's
         raise ValueError(f"{folder / RECORD} does not describe a policy: {error}") from error
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise ValueError(f"{folder / WEIGHTS} does not hold this policy's weights: {error}") from error
+    _fill(network, folder / WEIGHTS, expected=record["sha256"]["weights"])
     network.set_training_mode(False)
-    return Policy(record["algorithm"], record["architecture"], network)
+    return Policy(record["algorithm"], architecture, network)
 
 
 def load_training(folder: Path) -> Training:
     """What the saved policy was trained on."""
-    try:
-        return Training(**_read_record(folder)["training"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder / RECORD} does not say what the policy was trained on: {error}") from error
+    return _training_of(read_record(folder), folder)
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
-    path = folder / RECORD
-    if not path.is_file():
-        raise ValueError(f"{folder} holds no policy: there is no {RECORD} in it")
+def _training_of(record: Mapping[str, Any], folder: Path) -> Training:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        return Training.read(record["training"])
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    schema = record.get("schema") if isinstance(record, dict) else None
-    if schema != SCHEMA:
-        raise ValueError(f"{path} has schema {schema!r}, this version reads {SCHEMA}: use the version that wrote it")
-    return dict(record)
+        raise ValueError(f"{folder / RECORD} does not say what the policy was trained on: {error}; {ANEW}") from error
 
 
-def _space_as_json(space: spaces.Space[Any]) -> dict[str, Any]:
-    match space:
-        case spaces.Discrete():
-            return {"kind": "discrete", "n": int(space.n)}
-        case spaces.Box() if space.is_bounded():
-            return {"kind": "box", "low": space.low.tolist(), "high": space.high.tolist()}
-        case spaces.Box():
-            return {"kind": "unbounded", "shape": list(space.shape)}
-    raise ValueError(f"a policy over {space} cannot be saved; only boxes and discrete levels can")
+def _check_features(folder: Path, trained: Sequence[str], expected: Sequence[str]) -> None:
+    if list(trained) == list(expected):
+        return
+    unknown, lacking = sorted(set(trained) - set(expected)), sorted(set(expected) - set(trained))
+    if unknown or lacking:
+        difference = f"it reads {unknown}, which are unknown here, and does not read {lacking}"
+    elif len(trained) != len(expected):
+        difference = f"it reads {len(trained)} features, some of them twice; here there are {len(expected)}"
+    else:
+        place = next(i for i, pair in enumerate(zip(trained, expected, strict=True)) if pair[0] != pair[1])
+        difference = f"in another order: {trained[place]!r} stands where {expected[place]!r} does here"
+    raise ValueError(
+        f"the policy in {folder} was trained on other observations: {difference}. Use the version that wrote it, or "
+        "train it again"
+    )
 
 
-def _space_from_json(record: Mapping[str, Any]) -> gymnasium.Space[Any]:
-    match record["kind"]:
-        case "discrete":
-            return spaces.Discrete(record["n"])
-        case "box":
-            return spaces.Box(np.array(record["low"], np.float32), np.array(record["high"], np.float32))
-        case "unbounded":
-            return spaces.Box(-np.inf, np.inf, tuple(record["shape"]), np.float32)
-    raise ValueError(f"unknown space {record['kind']!r}")
+def _check_groups(folder: Path, architecture: Mapping[str, Any], groups: int) -> None:
+    if not is_carried(architecture):
+        raise ValueError(
+            f"the policy in {folder} cannot be carried to a network of {groups} groups: it has no encoder, and fits "
+            "only the network that it was trained on. Use one that has an encoder, or load it without groups"
+        )
+    if groups < 1:
+        raise ValueError(f"a network has at least one group, got groups={groups}")
 
 
-def _card(policy: Policy, training: Training) -> str:
-    network = policy.architecture
-    return f"""# A pruning policy
+def _carried_spaces(
+    seen: spaces.Space[Any], done: spaces.Space[Any], *, features: int, groups: int | None
+) -> tuple[spaces.Box, spaces.Box]:
+    """Observations and actions for that many groups; None: for as many as in the spaces that were saved."""
+    trained = done.shape[0] if done.shape else 0
+    if seen.shape != (trained * (features + trained),):
+        raise ValueError(
+            f"an observation of {trained} groups and {features} features has {trained * (features + trained)} numbers, "
+            f"not {seen.shape}"
+        )
+    many = trained if groups is None else groups
+    return (
+        spaces.Box(LOWEST, HIGHEST, (many * (features + many),), np.float32),
+        spaces.Box(-1, 1, (many,), np.float32),
+    )
 
-{policy.algorithm}, hidden layers {network["hidden"]}, {network["activation"]}. It proposes how much of each group of a
-network to keep ({training.mode}); an action means: {training.actions}.
 
-| | |
-|---|---|
-| trained on | {", ".join(training.tasks)} |
-| budget | {training.budget} |
-| evaluations | {training.evaluations} |
-| seeds | {", ".join(map(str, training.seeds))} |
-| observation | {", ".join(training.features)} |
-
-`{WEIGHTS}` holds the weights, `{RECORD}` what is needed to rebuild the network; neither is a pickle. Load it with
-`autoprune.agent.bundle.load_policy(folder).act(observation)`.
-"""
+def _fill(network: BasePolicy, path: Path, *, expected: str) -> None:
+    """The network has the file's weights: all of them, of its shapes, and finite."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not hold this policy's weights: there is no such file; {ANEW}")
+    content = path.read_bytes()
+    if digest(content) != expected:
+        raise ValueError(
+            f"{path} does not hold this policy's weights: its SHA-256 is {digest(content)}, and {RECORD} says "
+            f"{expected}. It was cut short or changed; {ANEW}"
+        )
+    try:
+        weights = load(content)
+        network.load_state_dict(weights)
+    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} does not hold this policy's weights: {error}") from error
+    for name, weight in weights.items():
+        if not torch.isfinite(weight).all():
+            raise ValueError(
+                f"{path} holds weights that are not finite, in {name!r}: training diverged; train it again"
+            )

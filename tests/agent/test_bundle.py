@@ -1,16 +1,23 @@
 """A saved policy acts as it did, needs no pickle, and is refused with the reason when it is damaged."""
 
+import hashlib
 import json
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from autoprune.agent.bundle import SCHEMA, Training, load_policy, load_training, save_policy
+import autoprune
+from autoprune.agent.bundle import load_policy, load_training, save_policy
 from autoprune.agent.learn import learn
 from autoprune.agent.policy import Policy
+from autoprune.agent.record import SCHEMA, sealed
 from autoprune.agent.spec import ALGORITHMS
+from autoprune.agent.training import Training
 from tests.agent.environments import environment_for, small_agent
 
 TRAINING = Training(
@@ -43,8 +50,10 @@ def saved(tmp_path: Path) -> Path:
 
 
 def change(folder: Path, **changes: Any) -> None:
+    """Another record, and one that its seal fits."""
     path = folder / "policy.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    record = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(sealed(record, weights=(folder / "policy.safetensors").read_bytes())))
 
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
@@ -67,6 +76,50 @@ def test_the_card_says_what_it_was_trained_on(saved: Path) -> None:
         assert word in card
 
 
+ELSEWHERE = replace(
+    TRAINING,
+    score="kl",
+    budgets={"macs": (0.2, 0.8), "params": (0.3, 0.9)},
+    reach=0.7,
+    prior="sensitivity",
+    curves=True,
+    normaliser={"depth": (0.5, 0.25)},
+    held_out=[
+        {"network": "mobilenet_v1", "family": "depthwise", "budget": "macs:0.5", "score": 0.625, "sensitivity": 0.5}
+    ],
+)
+
+
+def test_all_that_is_known_of_its_training_is_kept(tmp_path: Path) -> None:
+    save_policy(learned_policy("TD3"), tmp_path, training=ELSEWHERE)
+    assert load_training(tmp_path) == ELSEWHERE
+
+
+def test_the_card_says_how_far_it_may_be_trusted(tmp_path: Path) -> None:
+    save_policy(learned_policy("TD3"), tmp_path, training=ELSEWHERE)
+    card = (tmp_path / "README.md").read_text()
+    assert "| macs | 0.2 to 0.8 of dense |" in card
+    assert "| mobilenet_v1 | depthwise | macs:0.5 | 0.62 | 0.50 |" in card
+    assert "every group's loss when it is pruned alone and the sensitivity plan" in card
+    assert "Budgets outside the ranges above, and in other costs than macs, params, were never practised" in card
+    assert "fits the network that it was trained on, and no other" in card
+    assert "autoprune apply" not in card  # of a policy that can't be carried
+
+
+def test_the_record_says_what_wrote_it_and_when(saved: Path) -> None:
+    record = json.loads((saved / "policy.json").read_text())
+    assert record["autoprune"] == autoprune.__version__
+    assert (datetime.now(UTC).date() - date.fromisoformat(record["saved"])).days in (0, 1)
+    assert record["observation_version"] == 1
+    assert record["sha256"]["weights"] == hashlib.sha256((saved / "policy.safetensors").read_bytes()).hexdigest()
+
+
+def test_loading_draws_no_random_numbers(saved: Path) -> None:
+    before = torch.get_rng_state()
+    load_policy(saved)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_bundle_is_three_files_and_none_is_a_pickle(saved: Path) -> None:
     assert {path.name for path in saved.iterdir()} == {"policy.safetensors", "policy.json", "README.md"}
 
@@ -81,10 +134,23 @@ def test_a_folder_without_a_policy_is_refused(tmp_path: Path) -> None:
         load_policy(tmp_path)
 
 
-@pytest.mark.parametrize("schema", [SCHEMA + 1, None, "1"])
+@pytest.mark.parametrize("schema", [1, SCHEMA + 1, None, "1"])
 def test_an_unknown_schema_is_refused(saved: Path, schema: Any) -> None:
     change(saved, schema=schema)
     with pytest.raises(ValueError, match=f"has schema {schema!r}, this version reads {SCHEMA}"):
+        load_policy(saved)
+
+
+def test_another_meaning_of_features_is_refused(saved: Path) -> None:
+    change(saved, observation_version=2)
+    with pytest.raises(ValueError, match="has observation version 2, this version reads 1: use the version that wrote"):
+        load_policy(saved)
+
+
+def test_an_edited_record_is_refused(saved: Path) -> None:
+    path = saved / "policy.json"
+    path.write_text(path.read_text().replace('"macs:0.5"', '"macs:0.1"'))
+    with pytest.raises(ValueError, match="was changed after it was saved"):
         load_policy(saved)
 
 
@@ -108,6 +174,24 @@ def test_weights_of_another_network_are_refused(saved: Path) -> None:
         load_policy(saved)
 
 
+def test_edited_weights_are_refused(saved: Path) -> None:
+    path = saved / "policy.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"its SHA-256 is \w{64}, and policy.json says \w{64}"):
+        load_policy(saved)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    policy = learned_policy("PPO")
+    with torch.no_grad():
+        next(policy.network.parameters()).flatten()[0] = torch.nan
+    save_policy(policy, tmp_path, training=TRAINING)
+    with pytest.raises(ValueError, match="weights that are not finite"):
+        load_policy(tmp_path)
+
+
 def test_a_record_cut_short_is_refused(saved: Path) -> None:
     path = saved / "policy.json"
     path.write_text(path.read_text()[:40])
@@ -122,6 +206,22 @@ def test_a_record_cut_short_is_refused(saved: Path) -> None:
         ({"architecture": {"hidden": [64]}}, "'options'"),
         ({"architecture": {"hidden": [64], "options": {}}}, "'activation'"),
         ({"observation": {"kind": "sphere"}}, "unknown space 'sphere'"),
+        (
+            {"observation": {"kind": "unbounded", "shape": [10**12]}},
+            "sizes of a space must be whole",
+        ),
+        ({"observation": {"kind": "unbounded", "shape": [True]}}, "sizes of a space"),
+        ({"action": {"kind": "box", "low": -1, "high": [1, 1, 1], "shape": [2]}}, "broadcast"),
+        ({"action": None}, "'action' must be of type dict"),
+        (
+            {"architecture": {"hidden": [10**9], "activation": "relu", "options": {}}},
+            "must be at most 4096, got 10{9}",
+        ),
+        ({"architecture": {"hidden": [-8], "activation": "relu", "options": {}}}, "negative dimension"),
+        (
+            {"architecture": {"hidden": [8], "activation": "relu", "options": {"features_extractor_class": "os"}}},
+            "call",
+        ),
         ({"architecture": {"hidden": [8], "activation": "relu", "options": {"wings": 2}}}, "wings"),
     ],
 )
@@ -129,6 +229,15 @@ def test_a_record_that_describes_no_policy_is_refused(saved: Path, changes: dict
     change(saved, **changes)
     with pytest.raises(ValueError, match=f"does not describe a policy.*{message}"):
         load_policy(saved)
+
+
+def test_training_that_cannot_have_been_is_refused(saved: Path) -> None:
+    change(saved, training=json.loads((saved / "policy.json").read_text())["training"] | {"reach": -1})
+    for load in (load_policy, load_training):
+        with pytest.raises(
+            ValueError, match=r"does not say what the policy was trained on: training.reach must be"
+        ):
+            load(saved)
 
 
 def test_an_observation_of_another_shape_is_refused(saved: Path) -> None:
