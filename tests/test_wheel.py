@@ -45,7 +45,7 @@ def test_wheel_names_its_licence_its_python_and_its_command(wheel: Path) -> None
         commands = archive.read(f"{folder}/entry_points.txt").decode()
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"dev", "search", "sweep", "llm", "vision", "report"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"dev", "search", "sweep", "llm", "vision", "report", "hub"}
     assert "autoprune = autoprune.cli:main" in commands
 
 

@@ -14,6 +14,7 @@ from gymnasium import spaces
 SCHEMA = 2  # raised when a reader of the old files would misread the new ones
 OBSERVATION_VERSION = 1  # raised when a feature of an old name means something else
 WEIGHTS, RECORD, CARD = "policy.safetensors", "policy.json", "README.md"
+FILES = (RECORD, WEIGHTS, CARD)  # all that a bundle is
 
 # What could run when it is opened or imported, or what others unpickle; a bundle has no use for it.
 RUNNABLE = (

@@ -1,0 +1,56 @@
+"""Where policies come from and go to: folders, the package, Weights & Biases, the Hugging Face Hub."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from autoprune.agent.bundle import load_policy, load_training
+from autoprune.exchange import artifacts, hub
+
+SHIPPED = Path(__file__).parent.parent / "zoo" / "policies"
+DEFAULT = "carried"  # what `shipped` alone is
+FORMS = "a folder, shipped, shipped:NAME, wandb:ENTITY/PROJECT/NAME:VERSION or hf:USER/REPO[@REVISION]"
+TARGETS = "wandb:ENTITY/PROJECT/NAME or hf:USER/REPO"
+
+
+def fetch_policy(source: str) -> Path:
+    """The folder of the policy, which was downloaded unless it was before. It is not loaded, and may be refused then.
+
+    source: a folder, `shipped`, `shipped:NAME`, `wandb:ENTITY/PROJECT/NAME:VERSION` or `hf:USER/REPO[@REVISION]`.
+    Raises ValueError where there is no such policy, ConnectionError where nobody answers, PermissionError without a
+    login that is needed, ImportError without a package that is.
+    """
+    kind, _, name = source.partition(":")
+    match kind:
+        case "shipped":
+            return _shipped(name or DEFAULT)
+        case "wandb":
+            return artifacts.fetch(name)
+        case "hf":
+            return hub.fetch(name)
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {source!r}; a policy is given as {FORMS}")
+    return folder
+
+
+def publish_policy(folder: Path, target: str) -> str:
+    """The policy is there, and what is returned fetches it; with WANDB_MODE=offline that is the command that sends it.
+
+    target: `wandb:ENTITY/PROJECT/NAME` or `hf:USER/REPO`. Raises ValueError for a folder whose policy can't be loaded
+    and for another target; the rest is as in fetch_policy.
+    """
+    kind, _, name = target.partition(":")
+    if kind not in ("wandb", "hf"):
+        raise ValueError(f"a policy is published to {TARGETS}, got {target!r}")
+    policy = load_policy(folder)  # what would be refused is not handed on
+    if kind == "hf":
+        return hub.publish(folder, name)
+    facts = {"algorithm": policy.algorithm, "architecture": dict(policy.architecture)}
+    return artifacts.publish(folder, name, metadata=facts | asdict(load_training(folder)))
+
+
+def _shipped(name: str) -> Path:
+    names = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir()) if SHIPPED.is_dir() else []
+    if name not in names:
+        raise ValueError(f"autoprune brings no policy {name!r} along, but {names}; a policy is given as {FORMS}")
+    return SHIPPED / name
