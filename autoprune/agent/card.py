@@ -93,7 +93,7 @@ def _use(*, carried: bool) -> str:
     return f"""## How to use it
 
 ```bash
-autoprune apply policy=PATH task=resnet20 budget=macs:0.4
+autoprune apply policy=PATH task=fashion_resnet20 budget=macs:0.4
 ```
 
 ```python
