@@ -23,7 +23,7 @@ def digits() -> Task:
     with torch.random.fork_rng():  # initial weights come from torch's global generator; the caller's is left alone
         torch.manual_seed(0)
         model = networks.digits_net()
-    data = _digits_roles()
+    data = digits_roles()
     weights = cache_dir() / "digits_net.safetensors"
     if not weights.exists():
         _train_digits(model, data.train)
@@ -83,7 +83,8 @@ def _fashion(name: str, build: Callable[[], nn.Module], *, budget: str) -> Task:
     )
 
 
-def _digits_roles() -> Roles:
+def digits_roles() -> Roles:
+    """scikit-learn's 8×8 digits as four roles."""
     from sklearn.datasets import load_digits  # slow to import, and only this task needs it
 
     bunch = load_digits()
