@@ -8,11 +8,13 @@ if TYPE_CHECKING:
     from autoprune.export.network import load_run as load
     from autoprune.plan import PruningPlan
     from autoprune.task.task import Role, Roles, Task
+    from autoprune.transfer.policy import Policy
 
-__all__ = ["PruningPlan", "Role", "Roles", "Task", "load"]
+__all__ = ["Policy", "PruningPlan", "Role", "Roles", "Task", "load"]
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Policy": ("autoprune.transfer.policy", "Policy"),
     "PruningPlan": ("autoprune.plan", "PruningPlan"),
     "Role": ("autoprune.task.task", "Role"),
     "Roles": ("autoprune.task.task", "Roles"),

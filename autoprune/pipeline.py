@@ -109,6 +109,7 @@ class Job:
                 projector=prepared.projector,
                 objective=objective,
                 features=features_of(prepared),
+                errors=prepared.errors,
                 scores=prepared.scores,
                 folder=self.run.path,
                 log_agent=self._agent_metrics,
@@ -134,8 +135,7 @@ class Job:
 
     def choose(self, networks: Mapping[str, nn.Module]) -> str:
         """The best on search samples that no reward has seen; the search's own plan where there is a tie."""
-        judge = Judge(self.prepared.task, self.prepared.held_out)
-        scores = {name: self.prepared.score(judge(network)) for name, network in networks.items()}
+        scores = self.prepared.held_out_scores(networks)
         return max(scores, key=lambda name: scores[name])
 
     def recovered(self, plans: Mapping[str, PruningPlan], networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from autoprune.cli import conf_dir
 from autoprune.cli.search import PARTS
-from autoprune.env import make
+from autoprune.evaluation import defaults
 
 CHOICES = sorted(
     f"{path.parent.name}={path.stem}" for path in conf_dir().glob("*/*.yaml") if path.parent.name != "experiment"
@@ -58,11 +58,11 @@ def test_conf_holds_yaml_only() -> None:
 
 
 def test_environments_made_by_name_are_the_main_jobs() -> None:
-    """autoprune.env.make cannot read conf/; its settings must be the ones that stand there.
+    """autoprune.evaluation.defaults cannot read conf/; its settings must be the ones that stand there.
 
     Of the evaluation's it takes none that a machine or another run has a part in: batch size, race and store.
     """
-    settings, source = composed(), inspect.getsource(make._prepared)
+    settings, source = composed(), inspect.getsource(defaults.with_defaults)
     least_squares = settings["repair"]["least_squares"]
     wanted = {
         "importance": "partial(magnitude, order=1, read=False)",

@@ -1,6 +1,7 @@
 """The Stable-Baselines3 model of an agent, not yet trained."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from autoprune.agent.noise import EpisodeNoise
 from autoprune.agent.policy import network_arguments, network_class
-from autoprune.agent.proposals import Advised, Executable, Near
+from autoprune.agent.proposals import Advised, Executable, Near, Place
 from autoprune.agent.replay import ExecutedActionReplayBuffer, TerminalRewardReplayBuffer
 from autoprune.agent.spec import ALGORITHMS, AgentSpec, Replay, Rollout
 from autoprune.agent.vectorized import Env
@@ -22,10 +23,10 @@ from autoprune.agent.vectorized import Env
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Known:
-    """What is known before an agent acts, where each step is an episode and all begin at one observation.
+    """What is known before an agent acts, where each step is an episode that begins at this observation.
 
-    actions [many, …], rewards [many]: what a replay begins with. The last one can be done, and the agent begins near
-    it; the others need not be. executable, near: see Proposals.
+    actions [many, …], rewards [many]: what a replay begins with. The last `done` of them can be done, and the agent
+    begins near them; the others need not be. executable, near: see Proposals.
     """
 
     observation: NDArray[np.float32]
@@ -33,6 +34,7 @@ class Known:
     rewards: NDArray[np.float64]
     executable: Executable
     near: Near
+    done: int = 1
 
 
 def build(agent: AgentSpec, *, env: Env | VecEnv, episode_steps: int, episodes: int, seed: int) -> BaseAlgorithm:
@@ -41,7 +43,9 @@ def build(agent: AgentSpec, *, env: Env | VecEnv, episode_steps: int, episodes: 
     if agent.initial_std is not None and not isinstance(env.action_space, spaces.Box):
         raise ValueError(f"initial_std needs actions in a box, the environment's are {env.action_space}")
     options: dict[str, Any] = {}
-    if agent.network != "whole":
+    if agent.network == "carried":
+        options |= {"encoder": agent.encoder, "reach": agent.reach}
+    elif agent.network != "whole":
         options |= {"shared": True, "group_bias": agent.network == "shared_bias"}
     if agent.critics is not None:
         options["n_critics"] = agent.critics
@@ -91,7 +95,8 @@ def _replay_arguments(replay: Replay, episode_steps: int, *, gamma: float) -> di
         options["standardised"] = True
     if replay.shifted:
         options["shifted"] = True
-    updates = -1 if replay.updates_per_episode is None else replay.updates_per_episode * replay.parallel
+    each = replay.updates_per_episode
+    updates = -1 if each is None else max(1, round(each * replay.parallel))
     return {
         "buffer_size": replay.episodes * episode_steps * (2 if replay.keep_proposed else 1),
         "learning_starts": replay.warm_up_episodes * episode_steps,
@@ -133,25 +138,32 @@ def _set_up_actor(agent: AgentSpec, model: BaseAlgorithm, noise: EpisodeNoise | 
         noise.follow(actor)
 
 
-def tell(agent: AgentSpec, model: BaseAlgorithm, known: Known | None, *, seed: int) -> None:
-    """The replay begins with what is known, and proposals are judged by the critics."""
-    if known is None:
+def tell(agent: AgentSpec, model: BaseAlgorithm, known: Sequence[Known], *, seed: int) -> None:
+    """The replay begins with what is known of each observation, and proposals are judged by the critics."""
+    if not known:
         if agent.proposals is not None:
             raise ValueError("proposals are judged as they would be executed: use agent.mode=one_shot")
         return
     if not isinstance(model, OffPolicyAlgorithm) or not isinstance(model.replay_buffer, ExecutedActionReplayBuffer):
         raise ValueError(f"{agent.algorithm} has no replay that what is known could be told to")
-    replay, envs = model.replay_buffer, model.n_envs
-    *others, last = range(len(known.rewards))
-    rows = [*np.resize(others, -(-len(others) // envs) * envs), *[last] * envs]  # whole rows: some are told twice
-    observations = np.repeat(known.observation[None], envs, axis=0)
-    for row in np.reshape(rows, (-1, envs)):
-        told = [{"executed_action": action} for action in known.actions[row]]
-        replay.add(observations, observations, known.actions[row], known.rewards[row], np.ones(envs, bool), told)
+    replay = model.replay_buffer
+    executed = {each.observation.tobytes(): _told(replay, each, envs=model.n_envs) for each in known}
     replay.told = replay.pos - 1
     model.train(gradient_steps=max(1, model.gradient_steps), batch_size=model.batch_size)
     if agent.proposals is not None:
-        advised = Advised(
-            model, agent.proposals, executable=known.executable, near=known.near, told=replay.told, seed=seed
-        )
+        places = {each.observation.tobytes(): Place(each.executable, each.near) for each in known}
+        advised = Advised(model, agent.proposals, places=places, executed=executed, seed=seed)
         model._sample_action = advised  # type: ignore[method-assign]
+
+
+def _told(replay: ExecutedActionReplayBuffer, known: Known, *, envs: int) -> range:
+    """Adds what is known, in whole rows, so that some is told twice. The rows whose actions can be done."""
+    split = len(known.rewards) - known.done
+    observations = np.repeat(known.observation[None], envs, axis=0)
+    parts = [np.arange(split), np.arange(split, len(known.rewards))]
+    for part in parts:
+        first = replay.pos
+        for row in np.resize(part, (-(-len(part) // envs), envs)):
+            told = [{"executed_action": action} for action in known.actions[row]]
+            replay.add(observations, observations, known.actions[row], known.rewards[row], np.ones(envs, bool), told)
+    return range(first, replay.pos)

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -46,13 +46,17 @@ def learn(
     on_metrics: OnMetrics,
     stop: Callable[[], bool] = lambda: False,
     on_update: OnUpdate = lambda policy: None,
-    known: Known | None = None,
+    known: Sequence[Known] = (),
+    begin: Callable[[Policy], None] = lambda policy: None,
 ) -> Learned:
     """Learns in `env` for `episodes` episodes, each of `episode_steps` steps, and returns the policy.
 
     Schedules (noise, DQN's exploration) are laid over `episodes`. It ends earlier, with all it learned so far, when
     stop() is true before a step, or when the environment raises EvaluationsSpent. A vector environment's last batch is
     begun where fewer episodes are left: a metered objective evaluates those, and then raises EvaluationsSpent.
+
+    known: what is known before, for each observation that episodes begin at. begin: what is done to the policy before
+    it learns, such as filling in the weights of another one.
 
     on_metrics gets the agent's losses. on_update gets the policy after every update but the last, always between two
     episodes, so that the plan which it thinks best can be evaluated; it must not step `env`, and it may raise
@@ -62,15 +66,16 @@ def learn(
     back as they were. An on-policy agent learns from the actions it sampled, as its gradient demands, and takes the
     budget's projection for a part of the environment; every other agent learns from the executed ones.
     """
-    check_length(agent, episodes, episode_steps, told=0 if known is None else len(known.rewards))
+    check_length(agent, episodes, episode_steps, told=sum(len(each.rewards) for each in known))
     venv = vectorized(env)
     batches = math.ceil(episodes / venv.num_envs)
     until = Until(venv, stop=stop, most_steps=batches * venv.num_envs * episode_steps)
     with _own_randomness(), _own_threads():
         model = build(agent, env=until, episode_steps=episode_steps, episodes=episodes, seed=seed)
         model.set_logger(logger(on_metrics))
-        tell(agent, model, known, seed=seed)
         policy = policy_of(agent.algorithm, model)
+        begin(policy)
+        tell(agent, model, known, seed=seed)
         with suppress(EvaluationsSpent):
             # A log line per episode or rollout: there are only a few hundred.
             model.learn(until.most_steps, callback=_Updates(policy, on_update), log_interval=1)

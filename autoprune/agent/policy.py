@@ -5,14 +5,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
+from autoprune.agent.carried import CarriedPolicy, Normaliser
 from autoprune.agent.critics import ENSEMBLES
 from autoprune.agent.shared import SharedPolicy
 from autoprune.agent.spec import ACTIVATIONS, ALGORITHMS, RECURRENT
+from autoprune.env.rows import ROW_FEATURES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,10 +57,25 @@ def policy_of(algorithm: str, model: BaseAlgorithm) -> Policy:
     return Policy(algorithm, architecture, model.policy)
 
 
+def normalised(policy: Policy, rows: NDArray[np.float64]) -> None:
+    """A carried policy reads features from now on as deviations from these groups' [groups, features]."""
+    network: Any = policy.network
+    network.normalise(torch.as_tensor(rows, dtype=torch.float32))
+
+
+def normaliser_of(policy: Policy) -> dict[str, tuple[float, float]]:
+    """Feature → the centre and the spread that a carried policy reads it by; losses as log10 of nats."""
+    normaliser = next(module for module in policy.network.modules() if isinstance(module, Normaliser))
+    pairs = zip(normaliser.centre.tolist(), normaliser.spread.tolist(), strict=True)
+    return dict(zip(ROW_FEATURES, pairs, strict=True))
+
+
 def network_class(algorithm: str, architecture: Mapping[str, Any]) -> type[BasePolicy]:
     """What Stable-Baselines3 takes for `policy`."""
     if architecture["options"].get("shared"):
         return SharedPolicy
+    if algorithm == "TD3" and "encoder" in architecture["options"]:
+        return CarriedPolicy
     if architecture["options"].get("n_critics") and algorithm in ENSEMBLES:
         return ENSEMBLES[algorithm]
     return ALGORITHMS[algorithm].policy_aliases["MlpLstmPolicy" if algorithm in RECURRENT else "MlpPolicy"]

@@ -1,6 +1,6 @@
 """Acting on the critics' advice: of many actions that could be executed, the most promising ones are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,9 @@ class Proposals:
     `elite` best actions so far, such as the environment knows them; the others are those actions after Gaussian steps
     of one of the `sigmas` in 1 to `changes` entries, crossed with another one before with probability `crosses`. All
     are judged as they would be executed, by the critics' mean plus `optimism` times their standard deviation; what was
-    executed before is not again. The idea of asking the critic about an action's neighbours is Wolpertinger's (arXiv
-    1512.07679), that of an optimistic ensemble is in arXiv 1706.01502.
+    executed before is not again. A part `unasked` of what is executed is not the critics' choice, but any of what was
+    proposed: they learn from it where they were wrong. The idea of asking the critic about an action's neighbours is
+    Wolpertinger's (arXiv 1512.07679), that of an optimistic ensemble is in arXiv 1706.01502.
     """
 
     many: int
@@ -35,13 +36,14 @@ class Proposals:
     sigmas: tuple[float, ...]
     optimism: float
     crosses: float
+    unasked: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigmas", tuple(self.sigmas))
         for name in ("many", "elite", "changes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"proposals.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("from_actor", "near", "crosses"):
+        for name in ("from_actor", "near", "crosses", "unasked"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"proposals.{name} is a part, in [0, 1]; got {getattr(self, name)}")
         if self.from_actor + self.near > 1:
@@ -54,10 +56,19 @@ class Proposals:
             raise ValueError(f"proposals.optimism must not be negative, got {self.optimism}")
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What can be executed where an episode begins, and what is near what was executed there; see Proposals."""
+
+    executable: Executable
+    near: Near
+
+
 class Advised:
     """Chooses what an off-policy agent executes; takes the place of its own sampling.
 
-    The replay's first `told` rows were not its own actions (see learn.Known), and are no elite.
+    places: those that episodes begin at, by the bytes of their observations. executed: rows of the replay, by the same
+    key, whose actions were executed there before the agent acts; what else was told (see build.Known) is no elite.
     """
 
     def __init__(
@@ -65,57 +76,70 @@ class Advised:
         model: OffPolicyAlgorithm,
         proposals: Proposals,
         *,
-        executable: Executable,
-        near: Near,
-        told: int,
+        places: Mapping[bytes, Place],
+        executed: Mapping[bytes, Sequence[int]],
         seed: int,
     ) -> None:
-        self._model, self._proposals, self._told = model, proposals, told
-        self._executable, self._near = executable, near
+        self._model, self._proposals, self._places = model, proposals, places
         self._rng = np.random.default_rng(seed)
         self._own: Callable[..., tuple[Actions, Actions]] = model._sample_action
-        self._done: set[bytes] = set()
-        self._read = told  # rows of the replay, before those whose actions are not yet in `_done`
+        self._done: dict[bytes, set[bytes]] = {key: set() for key in places}
+        self._rows: dict[bytes, list[int]] = {key: [] for key in places}
+        for key, rows in executed.items():
+            self._remember(key, rows)
+        self._read = 0 if model.replay_buffer is None else model.replay_buffer.pos
 
     def __call__(self, learning_starts: int, action_noise: Any = None, n_envs: int = 1) -> tuple[Actions, Actions]:
         """Actions to execute and to store, [n_envs, entries] each; the box is [−1, 1], so they are the same."""
-        elite = self._elite()
+        key = np.asarray(self._model._last_obs)[0].tobytes()
+        elite = self._elite(key)
         if self._model.num_timesteps < learning_starts:
             return self._own(learning_starts, action_noise, n_envs)
-        new = self._fresh(self._proposed(elite, n_envs))
+        new = self._fresh(key, self._proposed(key, elite, n_envs))
         if len(new) < n_envs:  # all is known that is near: the actor is asked
             return self._own(learning_starts, action_noise, n_envs)
         values = self._values(new)
         best = np.argsort(-(values.mean(axis=0) + self._proposals.optimism * values.std(axis=0)), kind="stable")
-        chosen = new[best[:n_envs]]
-        self._done.update(map(_key, chosen))
+        asked = n_envs - round(self._proposals.unasked * n_envs)
+        others = self._rng.choice(best[asked:], n_envs - asked, replace=False) if asked < n_envs else best[:0]
+        chosen = new[np.append(best[:asked], others)]
+        self._done[key].update(map(_key, chosen))
         return chosen, chosen
 
-    def _elite(self) -> Actions:
-        """The best actions so far, best first, [at most `elite`, entries]."""
-        replay = self._model.replay_buffer
+    def _elite(self, key: bytes) -> Actions:
+        """The best actions so far that were executed there, best first, [at most `elite`, entries]."""
+        replay: Any = self._model.replay_buffer
         if replay is None or replay.full:
             raise RuntimeError(
                 "an advised agent chooses among all that it has done: its replay must hold the whole search"
             )
-        rows = slice(self._told, replay.pos)
+        for row in range(self._read, replay.pos):
+            self._remember(replay.observations[row, 0].tobytes(), [row])
+        self._read = replay.pos
+        rows = self._rows[key]
         rewards, actions = replay.rewards[rows].reshape(-1), replay.actions[rows]
         best = np.argsort(-rewards, kind="stable")[: self._proposals.elite]
         found: Actions = actions.reshape(len(rewards), -1)[best]
         return found
 
-    def _proposed(self, elite: Actions, envs: int) -> Actions:
+    def _remember(self, key: bytes, rows: Sequence[int]) -> None:
+        replay: Any = self._model.replay_buffer
+        self._rows[key] += rows
+        for row in rows:
+            self._done[key].update(map(_key, replay.actions[row]))
+
+    def _proposed(self, key: bytes, elite: Actions, envs: int) -> Actions:
         """Actions as they would be executed: [many · envs, entries]."""
-        wanted = self._proposals
+        wanted, place = self._proposals, self._places[key]
         many = wanted.many * envs
         sampled, near = round(wanted.from_actor * many), round(wanted.near * many)
         found = []
         if sampled:
-            found.append(self._executable(self._samples(sampled)))
+            found.append(place.executable(self._samples(sampled)))
         if near:
-            found.append(self._near(self._parents(elite, near), self._rng))
+            found.append(place.near(self._parents(elite, near), self._rng))
         if many > sampled + near:
-            found.append(self._executable(self._changed(elite, many - sampled - near)))
+            found.append(place.executable(self._changed(elite, many - sampled - near)))
         return np.concatenate(found)
 
     def _parents(self, elite: Actions, many: int) -> Actions:
@@ -138,12 +162,10 @@ class Advised:
         observations = np.repeat(np.asarray(self._model._last_obs)[:1], many, axis=0)
         return np.asarray(self._model.predict(observations, deterministic=False)[0], np.float32)
 
-    def _fresh(self, executed: Actions) -> Actions:
+    def _fresh(self, key: bytes, executed: Actions) -> Actions:
         """Those that were not executed before, each once, in the order of the first: [fresh, entries]."""
-        replay: Any = self._model.replay_buffer
-        self._done.update(map(_key, replay.actions[self._read : replay.pos].reshape(-1, executed.shape[1])))
-        self._read = replay.pos
-        found = {key: row for row in executed if (key := _key(row)) not in self._done}
+        done = self._done[key]
+        found = {found: row for row in executed if (found := _key(row)) not in done}
         return np.array(list(found.values()), np.float32).reshape(-1, executed.shape[1])
 
     @torch.no_grad()

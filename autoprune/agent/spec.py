@@ -11,6 +11,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
+from autoprune.agent.encoders import ENCODERS
 from autoprune.agent.noise import Noise
 from autoprune.agent.proposals import Proposals
 
@@ -28,12 +29,13 @@ ALGORITHMS: Mapping[str, type[BaseAlgorithm]] = {
 }
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
-NETWORKS = ("whole", "shared", "shared_bias")
+NETWORKS = ("whole", "shared", "shared_bias", "carried")
 
 GAUSSIAN = ("A2C", "CrossQ", "PPO", "RecurrentPPO", "SAC", "TQC")  # sample their actions from a normal distribution
 ACTOR_CRITIC = ("CrossQ", "DDPG", "SAC", "TD3", "TQC")  # have an actor with an optimizer of its own
 CRITICS = ("CrossQ", "SAC", "TD3", "TQC")  # have an ensemble of critics, of any size
 SHARING = ("A2C", "PPO")  # can have one network for all groups
+CARRYING = ("TD3",)  # can have one that fits any number of groups
 RECURRENT = ("RecurrentPPO",)  # remember the steps of an episode
 
 # Arguments of Stable-Baselines3 that are decided here, and by what.
@@ -62,16 +64,16 @@ DECIDED = {
 class Replay:
     """What an off-policy agent learns from: the last `episodes` episodes, updated on after each of them.
 
-    The first `warm_up_episodes` act at random and nothing is learned in them. updates_per_episode: gradient steps; None
-    means one for each of the episode's steps. n_steps: rewards that a target adds up before it asks the critic.
-    parallel: episodes that are acted in at once, whose plans are one batch for the objective. keep_proposed,
-    standardised and shifted: see ExecutedActionReplayBuffer; copy_terminal_reward and baseline_rate: see
-    TerminalRewardReplayBuffer.
+    The first `warm_up_episodes` act at random and nothing is learned in them. updates_per_episode: gradient steps, of
+    which there is at least one for a batch of episodes; None means one for each of the episode's steps. n_steps:
+    rewards that a target adds up before it asks the critic. parallel: episodes that are acted in at once, whose plans
+    are one batch for the objective. keep_proposed, standardised and shifted: see ExecutedActionReplayBuffer;
+    copy_terminal_reward and baseline_rate: see TerminalRewardReplayBuffer.
     """
 
     episodes: int
     warm_up_episodes: int
-    updates_per_episode: int | None = None
+    updates_per_episode: float | None = None
     n_steps: int = 1
     parallel: int = 1
     standardised: bool = False
@@ -85,8 +87,8 @@ class Replay:
         _check_least("warm_up_episodes", self.warm_up_episodes, 0)
         _check_least("n_steps", self.n_steps, 1)
         _check_least("parallel", self.parallel, 1)
-        if self.updates_per_episode is not None:
-            _check_least("updates_per_episode", self.updates_per_episode, 1)
+        if self.updates_per_episode is not None and not self.updates_per_episode > 0:
+            raise ValueError(f"updates_per_episode must be above 0, got {self.updates_per_episode}")
         if self.n_steps > 1 and (self.keep_proposed or self.copy_terminal_reward):
             raise ValueError("n_steps adds up the rewards of each step once: it needs neither keep_proposed nor copies")
         if self.standardised and self.copy_terminal_reward:
@@ -120,7 +122,8 @@ class AgentSpec:
     under its names. initial_std: standard deviation of the first samples in the action box [−1, 1] (SAC and TQC squash
     them by tanh). actor_learning_rate: where it differs from the critic's, which is hyperparameters.learning_rate.
     Lengths are in episodes, so that one configuration serves networks with any number of groups. network: one for the
-    whole plan, or one that is `shared` by all groups, with a bias for each of them if `shared_bias` (SharedPolicy).
+    whole plan, or one that is `shared` by all groups, with a bias for each of them if `shared_bias` (SharedPolicy), or
+    one that is `carried` from network to network (CarriedPolicy), with its encoder and reach.
     memory: units of RecurrentPPO's LSTM. critics: how many the agent has, where that can be chosen. proposals: how the
     critics choose what is executed, among much that is proposed.
 
@@ -140,6 +143,8 @@ class AgentSpec:
     memory: int | None = None
     critics: int | None = None
     proposals: Proposals | None = None
+    encoder: str | None = None
+    reach: float | None = None
 
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
@@ -178,8 +183,18 @@ class AgentSpec:
     def _check_network(self) -> None:
         if self.network not in NETWORKS:
             raise ValueError(f"agent.network must be one of {NETWORKS}, got {self.network!r}")
-        if self.network != "whole" and self.algorithm not in SHARING:
-            raise ValueError(f"network={self.network} does not apply to {self.algorithm}; only to {SHARING}")
+        able = CARRYING if self.network == "carried" else SHARING
+        if self.network != "whole" and self.algorithm not in able:
+            raise ValueError(f"network={self.network} does not apply to {self.algorithm}; only to {able}")
+        if (self.encoder is None or self.reach is None) == (self.network == "carried"):
+            raise ValueError(
+                f"encoder and reach are those of network=carried, which needs both; got encoder={self.encoder} and "
+                f"reach={self.reach} with network={self.network}"
+            )
+        if self.encoder is not None and self.encoder not in ENCODERS:
+            raise ValueError(f"unknown encoder {self.encoder!r}; known are {list(ENCODERS)}")
+        if self.reach is not None and not self.reach > 0:
+            raise ValueError(f"reach is how far corrections go, above 0; got {self.reach}")
         if self.network != "whole" and not self.hidden:
             raise ValueError(f"network={self.network} needs at least one hidden layer")
         if (self.memory is None) != (self.algorithm not in RECURRENT):

@@ -8,11 +8,16 @@ import hydra
 from autoprune.cli.compare import compare
 from autoprune.cli.fidelity import fidelity
 from autoprune.cli.generate import generate
+from autoprune.cli.parts import conf_dir as conf_dir
 from autoprune.cli.profile import profile
 from autoprune.cli.search import resume, search
+from autoprune.cli.train import train
 
 USAGE = """usage: autoprune search [-m] [OVERRIDE ...]   learn a plan, prune, recover, export, report
        autoprune search resume=RUN           go on with a run that was cut off
+       autoprune search policy=POLICY ...    learn on from a policy that learned on other networks
+       autoprune apply policy=POLICY ...     what such a policy makes of a network, in seconds
+       autoprune train [OVERRIDE ...]        make one, on many networks and budgets
        autoprune fidelity [OVERRIDE ...]     does the score that a search sees rank plans as recovery will?
        autoprune profile [OVERRIDE ...]      how fast a task's layers are on this machine, at every width
        autoprune compare RUN ... | sweep=DIR which agent is better, and at how many seeds can that be said?
@@ -23,16 +28,26 @@ The overrides are Hydra's: autoprune search task=fashion_mobilenet agent=sac bud
 What can be chosen: autoprune search --help"""
 
 
+JOBS = {
+    "search": (search, "config"),
+    "apply": (search, "apply"),  # a search whose agent learns nothing more
+    "train": (train, "train"),
+    "fidelity": (fidelity, "fidelity"),
+    "profile": (profile, "profile"),
+}
+
+
 def main() -> None:
     """The console script."""
     match sys.argv[1:]:
         case ["search", *overrides] if any(override.startswith("resume=") for override in overrides):
             resume(overrides)
-        case ["search" | "fidelity" | "profile" as command, *overrides]:
+        case [command, *overrides] if command in JOBS:
             sys.path.insert(0, str(Path.cwd()))  # task._target_=my_module.my_task finds the user's own modules
+            if command == "search" and _chosen("policy", overrides) and not _chosen("agent", overrides):
+                overrides = ["agent=carried", *overrides]  # the one that a policy is for
             sys.argv[1:] = overrides
-            jobs = {"search": (search, "config"), "fidelity": (fidelity, "fidelity"), "profile": (profile, "profile")}
-            job, name = jobs[command]
+            job, name = JOBS[command]
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
         case ["compare", *arguments]:
             compare(arguments)
@@ -50,13 +65,8 @@ def main() -> None:
             sys.exit(f"autoprune does not know {' '.join(arguments)!r}\n{USAGE}")
 
 
-def conf_dir() -> Path:
-    """The configuration's folder: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parent.parent
-    for folder in (package / "conf", package.parent / "conf"):
-        if (folder / "config.yaml").exists():
-            return folder
-    raise FileNotFoundError(f"no conf/config.yaml in {package} or beside it; autoprune is not fully installed")
+def _chosen(name: str, overrides: list[str]) -> bool:
+    return any(override.startswith(f"{name}=") and override != f"{name}=null" for override in overrides)
 
 
 def _show(run: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 
 def answering(job: Callable[[], float], *, interrupted: Callable[[], str]) -> float:
@@ -37,6 +38,24 @@ def task_of(settings: dict[str, Any], data: Mapping[str, Any] | None) -> Any:
     if data is not None:
         task = task.with_data(instantiate(data, _convert_="all"))
     return task.keeping(keep)
+
+
+def named_task(name: str) -> Any:
+    """The task of conf/task with its own settings. Raises ValueError where there is none of that name."""
+    folder = conf_dir() / "task"
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in names:
+        raise ValueError(f"there is no task {name!r}; conf/task has {names}, and a table with _target_ is another one")
+    return task_of(OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml"), resolve=True), None)  # type: ignore[arg-type]
+
+
+def conf_dir() -> Path:
+    """The configuration's folder: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").exists():
+            return folder
+    raise FileNotFoundError(f"no conf/config.yaml in {package} or beside it; autoprune is not fully installed")
 
 
 def store_folder(store: object, run: Path) -> Path | None:

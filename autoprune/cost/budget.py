@@ -113,6 +113,11 @@ def _feasible(budget: Budget, structure: Structure) -> str:
     )
 
 
+def least_share(cost: CostModel, structure: Structure) -> float:
+    """What the cheapest plan costs, over dense."""
+    return float(cost(cheapest_plan(cost, _levels(structure))) / cost(structure.units))
+
+
 def _least(budget: Budget, structure: Structure) -> float:
     return float(budget.cost(cheapest_plan(budget.cost, _levels(structure))))
 

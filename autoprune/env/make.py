@@ -5,7 +5,6 @@ other plans are evaluated together with it.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TypedDict
 
 import numpy as np
@@ -17,15 +16,9 @@ from autoprune.env.edit import EditEnv, Editing, EditVectorEnv
 from autoprune.env.features import features_of
 from autoprune.env.layerwise import Evaluate, LayerwiseEnv
 from autoprune.env.one_shot import OneShotEnv
-from autoprune.evaluation import judge, reward
-from autoprune.evaluation.least_squares import LeastSquares
-from autoprune.evaluation.prepare import Prepared, prepare
-from autoprune.evaluation.repair import Repair
-from autoprune.evaluation.settings import EvaluationSettings
-from autoprune.importance.magnitude import magnitude
-from autoprune.seeding import torch_generator
+from autoprune.evaluation.defaults import with_defaults
+from autoprune.evaluation.prepare import Prepared
 from autoprune.structure.groups import IntArray, Structure
-from autoprune.task.shipped import shipped_task
 from autoprune.task.task import Task
 
 
@@ -37,14 +30,15 @@ def layerwise(
     task: a shipped task's name or a Task of your own. budget: one, or several as a list.
     proxy_samples: of the search role; None: half, at most 500.
     """
-    return LayerwiseEnv(**_parts(_prepared(task, budget, proxy_samples)))
+    return LayerwiseEnv(**_parts(with_defaults(task, budget=budget, proxy_samples=proxy_samples)))
 
 
 def layerwise_vector(
     *, num_envs: int, task: str | Task, budget: str | Sequence[str] | None = None, proxy_samples: int | None = None
 ) -> LayerwiseVectorEnv:
     """`gym.make_vec("autoprune/Layerwise-v0", num_envs=64, task="digits", budget="macs:0.5")`"""
-    return LayerwiseVectorEnv(num_envs=num_envs, **_parts(_prepared(task, budget, proxy_samples)))
+    prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
+    return LayerwiseVectorEnv(num_envs=num_envs, **_parts(prepared))
 
 
 def one_shot(
@@ -59,7 +53,7 @@ def one_shot(
 
     correction: actions correct the uniform plan, instead of being densities; reach: how far (OneShotEnv).
     """
-    prepared = _prepared(task, budget, proxy_samples)
+    prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
     return OneShotEnv(prior=_uniform(prepared) if correction else None, reach=reach, **_parts(prepared))
 
 
@@ -73,7 +67,7 @@ def one_shot_vector(
     reach: float = 1.5,
 ) -> OneShotVectorEnv:
     """`gym.make_vec("autoprune/OneShot-v0", num_envs=64, task="digits", budget="macs:0.5")`"""
-    prepared = _prepared(task, budget, proxy_samples)
+    prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
     prior = _uniform(prepared) if correction else None
     return OneShotVectorEnv(num_envs=num_envs, prior=prior, reach=reach, **_parts(prepared))
 
@@ -91,7 +85,7 @@ def edit(
 
     It begins at the uniform plan. edits: groups that an action changes at most; reach and length: see Editing.
     """
-    prepared = _prepared(task, budget, proxy_samples)
+    prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
     editing = _editing(prepared, edits=edits, reach=reach, length=length)
     return EditEnv(editing, evaluate=prepared.objective.evaluate, features=features_of(prepared))
 
@@ -107,7 +101,7 @@ def edit_vector(
     length: int = 1,
 ) -> EditVectorEnv:
     """`gym.make_vec("autoprune/Edit-v0", num_envs=64, task="digits", budget="macs:0.5")`"""
-    prepared = _prepared(task, budget, proxy_samples)
+    prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
     editing = _editing(prepared, edits=edits, reach=reach, length=length)
     return EditVectorEnv(
         editing, num_envs=num_envs, evaluate=prepared.objective.evaluate, features=features_of(prepared)
@@ -140,19 +134,3 @@ def _editing(prepared: Prepared, *, edits: int, reach: float, length: int) -> Ed
     (start,) = prepared.objective.evaluate([prepared.structure.plan(_uniform(prepared))])
     edits = min(edits, len(prepared.structure.groups))
     return Editing(prepared.structure, prepared.projector, start, edits=edits, reach=reach, length=length)
-
-
-def _prepared(task: str | Task, budget: str | Sequence[str] | None, proxy_samples: int | None) -> Prepared:
-    task = shipped_task(task) if isinstance(task, str) else task
-    return prepare(
-        task,
-        budget=budget,
-        importance=partial(magnitude, order=1, read=False),
-        repair=Repair(batch_norm=True, least_squares=LeastSquares(ridge=0.001, rows=8192)),
-        score=judge.kl,
-        reward=reward.under_budget,
-        round_to=1,
-        min_units=1,
-        evaluation=EvaluationSettings(proxy_samples=proxy_samples),
-        generator=torch_generator(0, "importance"),
-    )

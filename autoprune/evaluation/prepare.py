@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.cost.budget import parse_budget
+from autoprune.cost.budget import Budget, parse_budget
 from autoprune.cost.counted import CostSettings, Countable
 from autoprune.cost.model import CostModel, FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.device.device import Device, on_steps
 from autoprune.evaluation.build import Candidates, build_objective
 from autoprune.evaluation.folding import followers
-from autoprune.evaluation.judge import Score
+from autoprune.evaluation.judge import Judge, Score
 from autoprune.evaluation.least_squares import LeastSquares, Reconstruction, reconstruct
 from autoprune.evaluation.levels import Levels
 from autoprune.evaluation.objective import Objective
@@ -54,6 +54,16 @@ class Prepared:
     held_out: Role
     measured: Mapping[str, Any]
     device: Device | None = None
+
+    def within(self, budget: Budget) -> "Prepared":
+        """The same under another budget. What is judged for the one is known for the other."""
+        projector = Projector(self.structure, budget)
+        return replace(self, projector=projector, objective=replace(self.objective, budget=budget))
+
+    def held_out_scores(self, networks: Mapping[str, nn.Module]) -> dict[str, float]:
+        """Of networks, on search samples that no reward has seen; higher is better."""
+        judge = Judge(self.task, self.held_out)
+        return {name: self.score(judge(network)) for name, network in networks.items()}
 
     def pruned(self, plan: PruningPlan) -> nn.Module:
         """The smaller network, repaired from the calibration role; no gradient step was made."""

@@ -1,14 +1,19 @@
 """Plans near a plan."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
+from autoprune.agent.proposals import Near
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
-from autoprune.search.evolution import ATTEMPTS, Switch
+from autoprune.search.evolution import ATTEMPTS, Switch, mutated
 from autoprune.structure.groups import IntArray
 
+SWITCHED = (0.06, 0.12, 0.25)  # shares of a group's units
+MOST_SWITCHES = 3
 DRAWS = 5  # at random, to come to a plan that was not asked for already
 
 
@@ -32,6 +37,28 @@ def neighbour(kept: IntArray, switch: Switch, rng: np.random.Generator) -> IntAr
         if (filled != kept).any():
             return filled
     return filled
+
+
+def switches_near(
+    projector: Projector,
+    *,
+    plans_of: Callable[[NDArray[np.float32]], IntArray],
+    action_of: Callable[[IntArray], NDArray[np.float32]],
+) -> Near:
+    """A few level switches away, as evolution's offspring are: the budget is kept, and the other groups stay.
+
+    plans_of and action_of: from actions to plans [many, groups], and back.
+    """
+    switches = [Switch(projector, step) for step in SWITCHED]
+
+    def near(actions: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        moved = [
+            mutated(plan, switches[rng.integers(len(switches))], (), switches=MOST_SWITCHES, rng=rng)
+            for plan in plans_of(actions)
+        ]
+        return action_of(np.array(moved))
+
+    return near
 
 
 def _central(levels: IntArray, kept: int) -> float:

@@ -20,8 +20,9 @@ class Problem:
     """Find the best plan inside the projector's budget with the objective's evaluations.
 
     scores: group → what the criterion says of its units [units], or of its matrix's weights [outputs, inputs].
-    features [groups, len(GROUP_FEATURES)]: what an agent may see. folder: where a policy is left. log_agent: takes an
-    agent's own numbers and its step.
+    features [groups, len(GROUP_FEATURES)]: what an agent may see. errors: group → how much of its readers' outputs is
+    lost when so many of its units are kept, in closed form [units + 1]. folder: where a policy is left. log_agent:
+    takes an agent's own numbers and its step.
     """
 
     task: str
@@ -31,6 +32,7 @@ class Problem:
     objective: MeteredObjective
     scores: Mapping[str, Tensor]
     features: FloatArray
+    errors: Mapping[str, FloatArray]
     folder: Path
     log_agent: Callable[[Mapping[str, float], int], None]
 

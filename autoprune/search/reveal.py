@@ -6,10 +6,8 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
-from numpy.typing import NDArray
 
 from autoprune.agent.build import Known
-from autoprune.agent.proposals import Near
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.cost.rounding import Rounding
@@ -19,7 +17,7 @@ from autoprune.env.edit import EditEnv, Editing, EditVectorEnv
 from autoprune.env.features import GROUP_FEATURES
 from autoprune.env.layerwise import Evaluate, LayerwiseEnv
 from autoprune.env.one_shot import OneShotEnv
-from autoprune.search.evolution import Switch, mutated
+from autoprune.search.near import switches_near
 from autoprune.search.problem import Problem
 from autoprune.search.start import Prior
 from autoprune.structure.groups import Structure
@@ -28,10 +26,6 @@ Mode = Literal["layerwise", "one_shot", "edit"]
 Start = Literal["none", "uniform", "sensitivity"]
 Credit = Literal["terminal", "shaped"]
 Sees = Literal["groups", "budget"]
-
-
-SWITCHED = (0.06, 0.12, 0.25)  # shares of a group's units
-MOST_SWITCHES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,22 +151,8 @@ class Revealed:
             actions=env.action_of(kept),
             rewards=np.array([outcome.reward for outcome in outcomes]),
             executable=env.executable,
-            near=self._near(env),
+            near=switches_near(self.projector, plans_of=env.plans_of, action_of=env.action_of),
         )
-
-    def _near(self, env: OneShotEnv) -> Near:
-        """A few level switches away, as evolution's offspring are: the budget is kept, and the other groups stay."""
-        switches = [Switch(self.projector, step) for step in SWITCHED]
-
-        def near(actions: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-            plans = env.plans_of(actions)
-            moved = [
-                mutated(plan, switches[rng.integers(len(switches))], (), switches=MOST_SWITCHES, rng=rng)
-                for plan in plans
-            ]
-            return env.action_of(np.array(moved))
-
-        return near
 
     @property
     def feature_names(self) -> tuple[str, ...]:

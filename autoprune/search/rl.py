@@ -89,7 +89,7 @@ def search(
         on_metrics=problem.log_agent,
         stop=lambda: problem.objective.left <= reserved,
         on_update=on_update,
-        known=shown.known() if how.tells else None,
+        known=[shown.known()] if how.tells else [],
     )
     if not constraint.projected:
         _last_word(problem, shown, learned.policy)

@@ -18,7 +18,7 @@ def test_what_is_known_begins_the_replay() -> None:
     agent, said = advised(parallel=3, standardised=True), known(others=5)
     model: Any = build(agent, env=vectorized(environments(3)), episode_steps=1, episodes=30, seed=0)
     model.set_logger(logger(lambda metrics, step: None))
-    tell(agent, model, said, seed=0)
+    tell(agent, model, [said], seed=0)
     replay = model.replay_buffer
     assert (replay.pos, replay.told) == (3, 2)
     assert {tuple(row) for row in np.round(replay.actions[:2].reshape(6, -1), 5).tolist()} == {
@@ -27,12 +27,14 @@ def test_what_is_known_begins_the_replay() -> None:
     assert replay.actions[2].tolist() == [[0.0] * 4] * 3
     assert replay.rewards[:2].ravel().tolist() == [5.0] * 6
     assert model._n_updates > 0, "and is learned from"
-    assert model._sample_action._elite().tolist() == [[0.0] * 4] * 3
+    assert model._sample_action._elite(said.observation.tobytes()).tolist() == [[0.0] * 4] * 3
 
 
 def test_what_is_known_can_be_told_to_a_replay_only() -> None:
-    on = {"on_metrics": lambda metrics, step: None}
+    on: Any = {"on_metrics": lambda metrics, step: None}
     with pytest.raises(ValueError, match="PPO has no replay that what is known could be told to"):
-        learn(small_agent("PPO"), env=Coarse(BEST, steps=1), episode_steps=1, episodes=16, seed=0, known=known(), **on)
+        learn(
+            small_agent("PPO"), env=Coarse(BEST, steps=1), episode_steps=1, episodes=16, seed=0, known=[known()], **on
+        )
     with pytest.raises(ValueError, match=r"judged as they would be executed: use agent.mode=one_shot"):
         learn(advised(parallel=1), env=Coarse(BEST, steps=1), episode_steps=1, episodes=16, seed=0, **on)

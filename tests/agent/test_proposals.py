@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from autoprune.agent.build import Known
 from autoprune.agent.learn import learn
-from autoprune.agent.proposals import Advised, Proposals
+from autoprune.agent.proposals import Advised, Place, Proposals
 from autoprune.agent.spec import Replay
 from tests.agent.environments import KnownAnswer, small_agent
 
@@ -22,6 +22,7 @@ PROPOSALS = Proposals(
     many=24, from_actor=0.1, near=0.3, elite=4, changes=2, sigmas=(0.1, 0.3), optimism=1.0, crosses=0.2
 )
 OBSERVED = np.array([0.0, 0.0, 1.0], np.float32)
+KEY = OBSERVED.tobytes()
 BEST = np.array([-0.4, 0.4, 0.1, 0.7])
 Actions = NDArray[np.float32]
 
@@ -73,7 +74,7 @@ def executed(env: Any) -> list[tuple[float, ...]]:
 def test_nothing_is_executed_twice_and_the_best_is_near(algorithm: str) -> None:
     env = environments(3)
     agent = advised(algorithm=algorithm, standardised=True)
-    on = {"on_metrics": lambda metrics, step: None, "known": known()}
+    on = {"on_metrics": lambda metrics, step: None, "known": [known()]}
     learn(agent, env=env, episode_steps=1, episodes=60, seed=0, **on)
     did = executed(env)
     assert len(did) == 60
@@ -85,7 +86,7 @@ def test_the_same_seed_chooses_the_same() -> None:
     histories = []
     for seed in (1, 1, 2):
         env = environments(2)
-        on = {"on_metrics": lambda metrics, step: None, "known": known()}
+        on = {"on_metrics": lambda metrics, step: None, "known": [known()]}
         learn(advised(parallel=2), env=env, episode_steps=1, episodes=12, seed=seed, **on)
         histories.append(executed(env))
     assert histories[0] == histories[1] != histories[2]
@@ -110,7 +111,11 @@ def chooser(
         critic=critic, set_training_mode=lambda mode: None, obs_to_tensor=lambda seen: (torch.as_tensor(seen), False)
     )
     replay = SimpleNamespace(
-        actions=did[:, None], rewards=np.asarray(rewards, np.float32)[:, None], pos=len(did), full=False
+        observations=np.repeat(OBSERVED[None, None], len(did), axis=0),
+        actions=did[:, None],
+        rewards=np.asarray(rewards, np.float32)[:, None],
+        pos=len(did),
+        full=False,
     )
     model: Any = SimpleNamespace(
         policy=policy,
@@ -120,7 +125,8 @@ def chooser(
         _sample_action=lambda *_: ("its own", "sampling"),
         predict=lambda seen, deterministic: (np.resize(samples, (len(seen), did.shape[1])), None),  # type: ignore[arg-type]
     )
-    return Advised(model, proposals, executable=executable, near=beside, told=told, seed=0)
+    places, executed = {KEY: Place(executable, beside)}, {KEY: range(told, len(did))}
+    return Advised(model, proposals, places=places, executed=executed, seed=0)
 
 
 def only(**changes: Any) -> Proposals:
@@ -163,7 +169,7 @@ def test_proposals_change_a_few_entries_of_the_best(entries: int, changes: int, 
     rng = np.random.default_rng(seed)
     did, rewards = rng.uniform(-1, 1, (7, entries)).astype(np.float32), rng.normal(size=7)
     choose = chooser(only(changes=changes, elite=3), critics=[], did=did, rewards=rewards)
-    elite = choose._elite()
+    elite = choose._elite(KEY)
     assert np.array_equal(elite, did[np.argsort(-rewards)[:3]])
     proposed = choose._changed(elite, 128)
     assert proposed.shape == (128, entries)
@@ -175,7 +181,7 @@ def test_proposals_change_a_few_entries_of_the_best(entries: int, changes: int, 
 def test_crosses_take_every_entry_from_one_of_the_best() -> None:
     did = np.array([[0.1, 0.2, 0.3], [-0.1, -0.2, -0.3]], np.float32)
     choose = chooser(only(crosses=1.0, elite=2, sigmas=(1e-9,)), critics=[], did=did, rewards=[0, 0])
-    proposed = np.round(choose._changed(choose._elite(), 64), 4)
+    proposed = np.round(choose._changed(choose._elite(KEY), 64), 4)
     assert np.allclose(np.abs(proposed), [0.1, 0.2, 0.3])
     assert {tuple(row) for row in np.sign(proposed).tolist()} == {
         (a, b, c) for a in (-1.0, 1.0) for b in (-1.0, 1.0) for c in (-1.0, 1.0)
@@ -192,7 +198,7 @@ def test_proposals_are_of_three_kinds_and_all_can_be_executed(from_actor: float,
         rewards=[0, 0],
         samples=np.array([[0.91, -0.91]], np.float32),
     )
-    proposed = choose._proposed(choose._elite(), 2)
+    proposed = choose._proposed(KEY, choose._elite(KEY), 2)
     assert proposed.shape == (128, 2)
     assert np.array_equal(proposed, coarse(proposed))
     sampled, moved = round(128 * from_actor), round(128 * near)
@@ -201,10 +207,38 @@ def test_proposals_are_of_three_kinds_and_all_can_be_executed(from_actor: float,
     assert steps == pytest.approx(np.full(moved, 0.05), abs=1e-6)
 
 
+def test_a_part_is_not_the_critics_choice() -> None:
+    """The critics like the first entry alone; what they are not asked about changes others too."""
+    prefers = [lambda actions: actions[:, 0]] * 2
+    did = np.zeros((1, 6), np.float32)
+    for unasked, least in ((0.0, 0), (0.5, 2), (1.0, 4)):
+        choose = chooser(only(unasked=unasked), critics=prefers, did=did, rewards=[0.0])
+        chosen, _ = choose(0, n_envs=8)
+        assert len({row.tobytes() for row in chosen}) == 8
+        assert np.count_nonzero(chosen[:, 1:].any(axis=1)) >= least
+        if not unasked:
+            assert (chosen[:, 0] > 0).all()
+
+
+def test_the_best_of_one_place_is_not_proposed_at_another() -> None:
+    """Two places that differ in their best action, told what lies near it; all that is proposed stays near."""
+    here, there = OBSERVED, OBSERVED + 1
+    did = np.array([[0.6, 0.6, 0.6], [-0.6, -0.6, -0.6]], np.float32)
+    choose = chooser(only(), critics=[lambda actions: actions.sum(axis=1)] * 2, did=did, rewards=[0.0, 0.0])
+    model: Any = choose._model
+    model.replay_buffer.observations[1, 0] = there
+    places = {seen.tobytes(): Place(coarse, beside) for seen in (here, there)}
+    choose = Advised(model, only(), places=places, executed={here.tobytes(): [0], there.tobytes(): [1]}, seed=0)
+    for seen, sign in ((here, 1), (there, -1)):
+        model._last_obs = seen[None]
+        chosen, _ = choose(0, n_envs=4)
+        assert (np.sort(sign * chosen, axis=1)[:, 1:] > 0.5).all(), "one entry is changed at most"
+
+
 def test_what_was_only_told_is_no_elite() -> None:
     did = np.array([[0.9, 0.9], [0.5, 0.5], [0.0, 0.0], [0.2, 0.2]], np.float32)
     choose = chooser(only(elite=5), critics=[], did=did, rewards=[9.0, 8.0, -1.0, 1.0], told=2)
-    assert choose._elite().tolist() == did[[3, 2]].tolist()
+    assert choose._elite(KEY).tolist() == did[[3, 2]].tolist()
 
 
 def test_where_all_that_is_near_is_known_the_agent_samples_itself() -> None:

@@ -88,7 +88,7 @@ def test_an_option_that_does_not_apply_is_refused(algorithm: str, changes: dict[
     [
         (lambda: Replay(0, 0), "episodes of a replay must be at least 1"),
         (lambda: Replay(1, -1), "warm_up_episodes must be at least 0"),
-        (lambda: Replay(1, 0, updates_per_episode=0), "updates_per_episode must be at least 1"),
+        (lambda: Replay(1, 0, updates_per_episode=0), "updates_per_episode must be above 0"),
         (lambda: Replay(1, 0, baseline_rate=0.5), "set copy_terminal_reward: true"),
         (lambda: Replay(1, 0, copy_terminal_reward=True, baseline_rate=1.5), r"baseline_rate must be in \(0, 1\]"),
         (lambda: Replay(1, 0, n_steps=0), "n_steps must be at least 1, got 0"),

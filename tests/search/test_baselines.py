@@ -33,6 +33,7 @@ def problem(ready: Prepared, folder: Path, *, limit: int, seen: list[Any] | None
         objective=MeteredObjective(ready.objective, limit=limit, record=record),
         scores=ready.scores,
         features=features_of(ready),
+        errors=ready.errors,
         folder=folder,
         log_agent=lambda metrics, step: None,
     )

@@ -79,6 +79,7 @@ def toy(
         objective=MeteredObjective(objective, limit=limit, record=record),
         scores=scores or {},
         features=np.zeros((len(structure.groups), 0)),
+        errors={},
         folder=folder,
         log_agent=lambda metrics, step: None,
     )

@@ -1,0 +1,117 @@
+"""Learning goes on from a policy that learned on other networks, or from nothing where it misleads."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from autoprune.agent.bundle import save_policy
+from autoprune.agent.learn import check_length, learn
+from autoprune.agent.policy import Policy, normalised
+from autoprune.agent.spec import AgentSpec
+from autoprune.agent.training import Training
+from autoprune.env.carried import CarriedVectorEnv, Setting
+from autoprune.env.rows import ROW_FEATURES
+from autoprune.evaluation.outcome import Outcome
+from autoprune.plan import PruningPlan
+from autoprune.search.carried import Carried, carried_to, proposed
+from autoprune.search.problem import Problem, best_plan
+from autoprune.search.setting import known_of, price, setting_of_problem
+
+log = logging.getLogger(__name__)
+
+
+def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, agent: AgentSpec) -> PruningPlan:
+    """The best plan that the agent met while it learned; its policy is saved in the run's folder.
+
+    policy: where learning goes on from, as exchange.policies.fetch_policy takes it; None: from nothing. Its own
+    proposals are evaluated first, as many as are one batch. Where none of them is better than the sensitivity and the
+    uniform plan, the policy misleads: the agent forgets it, and learns from what was evaluated alone.
+    agent: of network=carried; the policy's own encoder, layers, critics and reach take the place of what it says.
+    """
+    groups, batch = len(problem.structure.groups), agent.parallel_episodes
+    begun = None if policy is None else carried_to(policy, groups=groups, budget=problem.projector.budget)
+    agent = agent if begun is None else like(agent, begun.policy)
+    if agent.reach is None:
+        raise ValueError(f"learning goes on with agent.agent.network=carried, not {agent.network}")
+    told = price(problem) + (batch if begun else 0)
+    check_length(agent, problem.objective.left - told, 1, told=told)
+    setting, outcomes = setting_of_problem(problem, reach=agent.reach)
+    misled = False
+    if begun is not None:
+        plans = proposed(begun.policy, setting, outcomes, count=batch, rng=rng)
+        found = problem.objective.evaluate(plans, raced=False)
+        misled = not _better(setting, found, than=outcomes)
+        outcomes = [*outcomes, *found]
+        if misled:
+            log.warning(
+                "the policy misleads: none of the %d plans that it proposed for %s is better than the sensitivity and "
+                "the uniform plan, so the search goes on without it", len(plans), problem.task,
+            )  # fmt: skip
+        problem.log_agent({"transfer/misled": float(misled)}, 0)
+
+    def begin(fresh: Policy) -> None:
+        if begun is not None and not misled:
+            fresh.network.load_state_dict(begun.policy.network.state_dict())
+        else:
+            normalised(fresh, setting.rows)
+
+    learned = learn(
+        agent,
+        env=CarriedVectorEnv([setting], num_envs=batch),
+        episode_steps=1,
+        episodes=problem.objective.left,
+        seed=int(rng.integers(2**31)),
+        on_metrics=problem.log_agent,
+        stop=lambda: problem.objective.left <= 0,
+        known=[known_of(setting, outcomes, groups=groups)],
+        begin=begin,
+    )
+    save_policy(
+        learned.policy,
+        problem.folder / "policy",
+        training=_training(problem, None if misled else begun, reach=agent.reach),
+    )
+    return best_plan(problem)
+
+
+def like(agent: AgentSpec, policy: Policy) -> AgentSpec:
+    """The agent, with the policy's architecture."""
+    options = policy.architecture["options"]
+    return replace(
+        agent,
+        hidden=policy.architecture["hidden"],
+        activation=policy.architecture["activation"],
+        critics=options["n_critics"],
+        encoder=options["encoder"],
+        reach=options["reach"],
+    )
+
+
+def _better(setting: Setting, found: Sequence[Outcome], *, than: Sequence[Outcome]) -> bool:
+    return max(map(setting.reward, found), default=-np.inf) > max(map(setting.reward, than))
+
+
+def _training(problem: Problem, begun: Carried | None, *, reach: float) -> Training:
+    """What the policy was trained on: this network under this budget, after what came before."""
+    budget = problem.projector.budget
+    name, share = budget.tightest.cost.name, float(min(1.0, budget.tightest.relative))
+    before = None if begun is None else begun.training
+    budgets = {} if before is None else dict(before.budgets)
+    low, high = budgets.get(name, (share, share))
+    budgets[name] = (min(low, share), max(high, share))
+    return Training(
+        features=ROW_FEATURES,
+        mode="one_shot",
+        actions="corrections to the sensitivity plan",
+        tasks=(*(() if before is None else before.tasks), problem.task),
+        budget=budget.text if before is None else f"{before.budget}, then {budget.text}",
+        seeds=(*(() if before is None else before.seeds), problem.seed),
+        evaluations=problem.objective.spent + (0 if before is None else before.evaluations),
+        score="KL",
+        budgets=budgets,
+        reach=reach,
+        prior="sensitivity",
+        curves=True,
+    )

@@ -1,0 +1,88 @@
+"""How good a policy is on networks that it has never seen: between the uniform plan and the best one known."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoprune.cost.budget import Budget
+from autoprune.evaluation.judge import Judge
+from autoprune.plan import PruningPlan
+from autoprune.search import evolution
+from autoprune.search.problem import Search
+from autoprune.transfer.network import Network
+from autoprune.transfer.policy import SENSITIVITY, UNIFORM, Planned, Policy
+
+BEST, RETURNED = "best", "returned"
+REFERENCE: Search = partial(evolution.search, start="sensitivity", offspring=8, switches=3, step=0.12)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Plans for a network under a budget. kl: on data role and plan → KL in nats.
+
+    roles: `search`, the proxy samples that rewards are made of; `held_out`, by which the plan is chosen that is
+    returned; `test`, which nothing has seen. plans: `policy`, its best; `returned`; `sensitivity`; `uniform`; `best`,
+    of all that are known, by the proxy samples.
+    """
+
+    network: str
+    family: str
+    budget: str
+    chosen: str
+    evaluations: int
+    seconds: float
+    kl: Mapping[str, Mapping[str, float]]
+
+    def score(self, plan: str, *, role: str = "search") -> float:
+        """0: as good as the uniform plan, 1: as the best known; within [−1, 1], and 0 where those two are the same."""
+        kl = self.kl[role]
+        span = kl[UNIFORM] - kl[BEST]
+        return float(np.clip((kl[UNIFORM] - kl[plan]) / span, -1, 1)) if span > 0 else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def as_row(self) -> dict[str, Any]:
+        """As a policy's card has it: of the plan that was returned."""
+        return {
+            "network": self.network,
+            "family": self.family,
+            "budget": self.budget,
+            "score": round(self.score(RETURNED), 4),
+            "sensitivity": round(self.score(SENSITIVITY), 4),
+        }
+
+
+def best_known(network: Network, budget: Budget, *, evaluations: int, seed: int) -> PruningPlan:
+    """What evolution finds from the sensitivity plan in so many evaluations, curves not counted."""
+    with tempfile.TemporaryDirectory() as folder:
+        limit = network.evaluations + evaluations
+        problem = network.problem(budget, evaluations=limit, seed=seed, folder=Path(folder))
+        return REFERENCE(problem, rng=np.random.default_rng(seed))
+
+
+def held_out(policy: Policy, network: Network, budget: Budget, *, family: str, best: PruningPlan, seed: int) -> HeldOut:
+    """The policy's plan for a network, compared. best: one that is known to be good."""
+    planned = policy.plan_for(network, budget, seed=seed)
+    return compared(network, planned, budget, family=family, best=best)
+
+
+def compared(network: Network, planned: Planned, budget: Budget, *, family: str, best: PruningPlan) -> HeldOut:
+    prepared = planned.prepared
+    plans = {name: outcome.plan for name, outcome in planned.outcomes.items()}
+    known = list({*plans.values(), best})
+    outcomes = dict(zip(known, prepared.objective.evaluate(known, whole=True), strict=True))
+    plans |= {RETURNED: planned.plan, BEST: max(known, key=lambda plan: outcomes[plan].reward)}
+    roles = {"held_out": prepared.held_out, "test": prepared.task.data.test}
+    judges = {name: Judge(prepared.task, role) for name, role in roles.items()}
+    networks = {plan: prepared.pruned(plan) for plan in set(plans.values())}
+    kl = {"search": {name: outcomes[plan].metrics.kl for name, plan in plans.items()}}
+    for role, judge in judges.items():
+        found = {plan: judge(pruned).kl for plan, pruned in networks.items()}
+        kl[role] = {name: found[plan] for name, plan in plans.items()}
+    return HeldOut(prepared.task.name, family, budget.text, planned.chosen, planned.evaluations, planned.seconds, kl)

@@ -1,0 +1,63 @@
+"""A network that was looked at: what all plans for it, under whatever budget, have in common."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from autoprune.cost.budget import Budget
+from autoprune.env.carried import Setting
+from autoprune.env.features import features_of
+from autoprune.evaluation.curves import Curve, single_group_curves
+from autoprune.evaluation.metered import MeteredObjective
+from autoprune.evaluation.outcome import Outcome
+from autoprune.evaluation.prepare import Prepared
+from autoprune.search.problem import Problem
+from autoprune.search.setting import setting_of
+
+Placed = tuple[Setting, Sequence[Outcome]]  # and what was evaluated for it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """A task made ready, with its single-group curves; evaluations: what those took."""
+
+    prepared: Prepared
+    curves: Mapping[str, Curve]
+    evaluations: int
+
+    @classmethod
+    def study(cls, prepared: Prepared) -> "Network":
+        """Evaluates every group alone at a few levels."""
+        curves = single_group_curves(prepared.structure, partial(prepared.objective.evaluate, whole=True))
+        return cls(prepared, curves, 1 + sum(len(curve.outcomes) - 1 for curve in curves.values()))
+
+    def under(self, budget: Budget, *, reach: float) -> Placed:
+        """The network as a setting, and what was evaluated for it."""
+        within = self.prepared.within(budget)
+        return setting_of(
+            within.task.name,
+            within.structure,
+            within.projector,
+            evaluate=partial(within.objective.evaluate, whole=True),
+            features=features_of(within),
+            errors=within.errors,
+            curves=self.curves,
+            reach=reach,
+        )
+
+    def problem(self, budget: Budget, *, evaluations: int, seed: int, folder: Path) -> Problem:
+        """The network under a budget as any search takes it, with so many evaluations; nothing of it is logged."""
+        within = self.prepared.within(budget)
+        return Problem(
+            task=within.task.name,
+            seed=seed,
+            structure=within.structure,
+            projector=within.projector,
+            objective=MeteredObjective(within.objective, limit=evaluations, record=lambda *_: None),
+            scores=within.scores,
+            features=features_of(within),
+            errors=within.errors,
+            folder=folder,
+            log_agent=lambda metrics, step: None,
+        )
