@@ -48,7 +48,11 @@ def proposed(
 ) -> list[PruningPlan]:
     """At most `count` new plans, what the policy thinks best first. outcomes: what was evaluated there."""
     actions = proposals(policy, known_of(setting, outcomes, groups=len(setting.rows)), count=count, rng=rng)
-    return [setting.structure.plan(kept) for kept in setting.plans_of(actions)] if len(actions) else []
+    if not len(actions):
+        return []
+    known = {outcome.plan.kept for outcome in outcomes}
+    plans = {plan.kept: plan for plan in map(setting.structure.plan, setting.project(actions))}
+    return [plan for kept, plan in plans.items() if kept not in known]
 
 
 def carried_to(source: str | None, *, groups: int, budget: Budget) -> Carried:

@@ -9,7 +9,7 @@ from autoprune.cost.budget import Budget
 from autoprune.env.carried import Setting
 from autoprune.env.features import features_of
 from autoprune.evaluation.curves import Curve, single_group_curves
-from autoprune.evaluation.metered import MeteredObjective
+from autoprune.evaluation.metered import MeteredObjective, Record
 from autoprune.evaluation.outcome import Outcome
 from autoprune.evaluation.prepare import Prepared
 from autoprune.search.problem import Problem
@@ -46,15 +46,17 @@ class Network:
             reach=reach,
         )
 
-    def problem(self, budget: Budget, *, evaluations: int, seed: int, folder: Path) -> Problem:
-        """The network under a budget as any search takes it, with so many evaluations; nothing of it is logged."""
+    def problem(
+        self, budget: Budget, *, evaluations: int, seed: int, folder: Path, record: Record = lambda *_: None
+    ) -> Problem:
+        """The network under a budget as any search takes it, with so many evaluations."""
         within = self.prepared.within(budget)
         return Problem(
             task=within.task.name,
             seed=seed,
             structure=within.structure,
             projector=within.projector,
-            objective=MeteredObjective(within.objective, limit=evaluations, record=lambda *_: None),
+            objective=MeteredObjective(within.objective, limit=evaluations, record=record),
             scores=within.scores,
             features=features_of(within),
             errors=within.errors,

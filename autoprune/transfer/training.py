@@ -9,7 +9,7 @@ import numpy as np
 from autoprune.agent.learn import learn
 from autoprune.agent.metrics import OnMetrics
 from autoprune.agent.policy import Policy, normalised, normaliser_of
-from autoprune.agent.spec import AgentSpec
+from autoprune.agent.spec import AgentSpec, Replay
 from autoprune.agent.training import Training
 from autoprune.cost.budget_range import BudgetRange
 from autoprune.env.carried import CarriedVectorEnv
@@ -67,7 +67,7 @@ def train(
         return env.spent + env.num_envs > episodes
 
     learned = learn(
-        agent,
+        _remembering(agent, episodes, settings=len(placed)),
         env=env,
         episode_steps=1,
         episodes=episodes,
@@ -93,6 +93,15 @@ def train(
         normaliser=normaliser_of(learned.policy),
     )
     return Trained(learned.policy, paid + env.spent, training)
+
+
+def _remembering(agent: AgentSpec, episodes: int, *, settings: int) -> AgentSpec:
+    """The agent with a replay that holds all that it will do, and a batch of what is known in each setting."""
+    if not isinstance(agent.experience, Replay):
+        raise TypeError(f"{agent.algorithm} learns from a replay")
+    batch = agent.experience.parallel
+    needed = episodes + (settings + 4) * batch
+    return replace(agent, experience=replace(agent.experience, episodes=max(needed, agent.experience.episodes)))
 
 
 def _drawn(ranges: Sequence[BudgetRange]) -> dict[str, tuple[float, float]]:
