@@ -31,7 +31,7 @@ class Planned:
 
     chosen: whose it is. outcomes: of all three, on the proxy samples; scores: on the held-out ones, by which it was
     chosen; higher is better. evaluations: plans that were judged, those of the single-group curves included. seconds:
-    what finding the plan took, without the curves.
+    what it took the policy to propose plans, without the curves and without judging what it proposed.
     """
 
     plan: PruningPlan
@@ -87,11 +87,12 @@ class Policy:
         """The same for a network whose single-group curves are there."""
         if candidates < 1:
             raise ValueError(f"candidates must be at least 1 plan of the policy's, got {candidates}")
-        start = time.perf_counter()
         prepared = network.prepared.within(budget)
         carried = carried_to(str(self.folder), groups=len(prepared.structure.groups), budget=budget)
         setting, (prior, uniform) = network.under(budget, reach=carried.reach)
+        start = time.perf_counter()
         plans = proposed(carried.policy, setting, [prior, uniform], count=candidates, rng=np.random.default_rng(seed))
+        seconds = time.perf_counter() - start
         found = setting.evaluate(plans)
         outcomes = {SENSITIVITY: prior, UNIFORM: uniform}
         if able := [outcome for outcome in found if outcome.failed is None]:
@@ -104,6 +105,6 @@ class Policy:
             outcomes,
             scores,
             evaluations=network.evaluations + 2 + len(found),
-            seconds=time.perf_counter() - start,
+            seconds=seconds,
             prepared=prepared,
         )

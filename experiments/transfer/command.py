@@ -1,0 +1,56 @@
+"""The command: one architecture family is left out at a time, and the policies are tried on it."""
+
+import argparse
+import json
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoprune.runs import machine, versions
+from experiments.transfer import conditioned, few_shot, zero_shot
+from experiments.transfer.table import markdown, write_between
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+CELLS = ROOT / "runs" / "transfer"
+STAGES: dict[str, Callable[[Path, int], list[dict[str, Any]]]] = {
+    "zero_shot": zero_shot.rows,
+    "few_shot": few_shot.rows,
+    "conditioned": conditioned.rows,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="experiments/transfer/run", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--out", type=Path, default=HERE)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / "transfer.json"
+    record = json.loads(path.read_text()) if path.exists() else {}
+    for seed in range(arguments.seeds):  # so that what is cut off has all families and fewer seeds
+        for stage in arguments.stages:
+            rows = STAGES[stage](CELLS, seed)
+            kept = [row for row in record.get(stage, []) if row["seed"] != seed]
+            record |= {
+                "command": "experiments/transfer/run",
+                "date": datetime.now(UTC).isoformat(timespec="minutes"),
+                "commit": _commit(),
+                "machine": machine(),
+                "versions": versions(),
+                stage: sorted([*kept, *rows], key=lambda row: row["seed"]),
+            }
+            path.write_text(json.dumps(record, indent=1) + "\n")
+            if (arguments.out / "README.md").exists():
+                write_between(arguments.out / "README.md", markdown(record))
+
+
+def _commit() -> str:
+    asked = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,0 +1,65 @@
+"""Searches that go on from a policy, beside those that begin from nothing."""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoprune.search import few_shot
+from autoprune.search.problem import Search
+from autoprune.transfer.network import Network
+from experiments.transfer.networks import FAMILIES, agent_of, best_of, budget_of, kept, unseen
+from experiments.transfer.zero_shot import policy_of
+
+BUDGET = "macs:0.3"
+EVALUATIONS = 200  # beside the single-group curves
+AGENT = [
+    "agent.agent.experience.updates_per_episode=1",
+    "agent.agent.proposals.unasked=0",
+    "agent.agent.hyperparameters.batch_size=128",
+]
+
+
+def rows(cells: Path, seed: int) -> list[dict[str, Any]]:
+    """Two networks of each family, the shipped one where there is one."""
+    return [
+        kept(cells, f"few_shot_{network.prepared.task.name}_{seed}", partial(_row, cells, network, family, seed))
+        for family in FAMILIES
+        for network in [*unseen(family)[:1], unseen(family)[-1]]
+    ]
+
+
+def _row(cells: Path, network: Network, family: str, seed: int) -> dict[str, Any]:
+    agent = agent_of(AGENT)
+    policy = str(policy_of(cells, family, seed).folder)
+    best = best_of(cells, network, BUDGET)
+    within = network.prepared.within(budget_of(network, BUDGET))
+    (known,) = within.objective.evaluate([best], whole=True)
+    return {
+        "seed": seed,
+        "network": network.prepared.task.name,
+        "family": family,
+        "budget": BUDGET,
+        "curves": network.evaluations,
+        "best": known.metrics.kl,
+        "scratch": _searched(network, partial(few_shot.search, policy=None, agent=agent), seed),
+        "few_shot": _searched(network, partial(few_shot.search, policy=policy, agent=agent), seed),
+    }
+
+
+def _searched(network: Network, search: Search, seed: int) -> list[float]:
+    """The KL of every plan that was judged after the curves, in order: sensitivity and uniform first."""
+    with tempfile.TemporaryDirectory() as folder:
+        kl: list[float] = []
+        limit = network.evaluations + EVALUATIONS
+        problem = network.problem(
+            budget_of(network, BUDGET),
+            evaluations=limit,
+            seed=seed,
+            folder=Path(folder),
+            record=lambda outcome, _, phase: kl.append(outcome.metrics.kl) if phase == "search" else None,
+        )
+        search(problem, rng=np.random.default_rng(seed))
+    return [round(value, 6) for value in kl]

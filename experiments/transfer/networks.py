@@ -1,0 +1,87 @@
+"""The networks of the study, each studied once, and what is known of them."""
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from autoprune.agent.spec import AgentSpec
+from autoprune.cli.parts import named_task
+from autoprune.cost.budget import Budget, parse_budget
+from autoprune.evaluation.defaults import with_defaults
+from autoprune.plan import PruningPlan
+from autoprune.task.variants import variant
+from autoprune.transfer.held_out import best_known
+from autoprune.transfer.network import Network
+
+FAMILIES = ("residual", "plain", "depthwise", "dense")
+SHIPPED = {"residual": "fashion_resnet20", "plain": "fashion_plain20", "depthwise": "fashion_mobilenet"}
+LEARNED = 6  # variants of a family and kind of images that are trained on
+UNSEEN = (("digits", 20), ("digits", 21), ("fashion", 20))  # that are tested on, beside the shipped ones
+BUDGETS = ("macs:0.2", "macs:0.4")
+BEST = 200  # evaluations of the search whose best plan counts as the best known, where nothing better was found
+
+
+@functools.cache
+def learned(family: str) -> list[Network]:
+    """What policies learn from."""
+    return [
+        _studied(variant(family=family, number=number, images=images))
+        for images in ("digits", "fashion")
+        for number in range(LEARNED)
+    ]
+
+
+@functools.cache
+def unseen(family: str) -> list[Network]:
+    """What they are tried on where the family is left out."""
+    tasks = [variant(family=family, number=number, images=images) for images, number in UNSEEN]
+    return [*([named(SHIPPED[family])] if family in SHIPPED else []), *map(_studied, tasks)]
+
+
+@functools.cache
+def named(task: str) -> Network:
+    return _studied(named_task(task))
+
+
+def _studied(task: Any) -> Network:
+    return Network.study(with_defaults(task, budget=None, proxy_samples=None))
+
+
+def budget_of(network: Network, text: str) -> Budget:
+    return parse_budget(text, network.prepared.costs, network.prepared.structure)
+
+
+def best_of(cells: Path, network: Network, text: str) -> PruningPlan:
+    """What evolution finds; kept between runs of the command."""
+    budget = budget_of(network, text)
+    name = f"best_{network.prepared.task.name}_{text.replace(':', '_')}"
+    found = kept(cells, name, lambda: {"kept": best_known(network, budget, evaluations=BEST, seed=0).kept})
+    return network.prepared.structure.plan(found["kept"])
+
+
+def agent_of(overrides: list[str]) -> AgentSpec:
+    """conf/agent/carried.yaml as `autoprune train` changes it."""
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from autoprune.cli import conf_dir
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        settings: Any = OmegaConf.to_container(compose("train", overrides=overrides), resolve=True)
+    found: AgentSpec = instantiate(settings["agent"], _convert_="all").keywords["agent"]
+    return found
+
+
+def kept(cells: Path, name: str, make: Callable[[], Any]) -> Any:
+    """What make() returns, in JSON's values; it is called once, and its answer is read from its file from then on."""
+    path = cells / f"{name}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(make()))
+        partial.replace(path)
+        print(f"{name} is there", flush=True)
+    return json.loads(path.read_text())

@@ -1,0 +1,70 @@
+"""Plans for networks of a family that the policy has not seen, without learning."""
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoprune.agent.bundle import save_policy
+from autoprune.cost.budget_range import BudgetRange
+from autoprune.search.setting import known_of
+from autoprune.transfer.held_out import held_out
+from autoprune.transfer.network import Network
+from autoprune.transfer.policy import CANDIDATES, Policy
+from autoprune.transfer.training import train
+from experiments.transfer.networks import BUDGETS, FAMILIES, agent_of, best_of, budget_of, kept, learned, unseen
+
+RANGE = BudgetRange("macs", 0.15, 0.8)
+SETTINGS = 5  # budgets of each network
+EVALUATIONS = 4_500
+REACH = 1.5
+
+
+def rows(cells: Path, seed: int) -> list[dict[str, Any]]:
+    """Every family left out once."""
+    return [
+        row
+        for family in FAMILIES
+        for row in kept(cells, f"zero_shot_{family}_{seed}", partial(_rows, cells, family, seed))
+    ]
+
+
+def policy_of(cells: Path, family: str, seed: int) -> Policy:
+    """The policy that has not seen the family; it is trained where it is not there."""
+    folder = cells / f"policy_{family}_{seed}"
+    if not (folder / "policy.json").exists():
+        start = time.perf_counter()
+        networks = [network for other in FAMILIES if other != family for network in learned(other)]
+        trained = train(
+            networks,
+            budgets=[RANGE],
+            settings=SETTINGS,
+            agent=agent_of([f"agent.agent.reach={REACH}", "agent.agent.experience.updates_per_episode=0.25"]),
+            evaluations=EVALUATIONS,
+            seed=seed,
+        )
+        save_policy(trained.policy, folder, training=trained.training)
+        print(f"{family} {seed}: trained in {time.perf_counter() - start:.0f} s", flush=True)
+    return Policy.load(folder)
+
+
+def _rows(cells: Path, family: str, seed: int) -> list[dict[str, Any]]:
+    policy = policy_of(cells, family, seed)
+    found = []
+    for network in unseen(family):
+        for text in BUDGETS:
+            budget, best = budget_of(network, text), best_of(cells, network, text)
+            row = held_out(policy, network, budget, family=family, best=best, seed=seed)
+            found.append({"seed": seed, **row.as_json(), "switches": _switches(network, text, seed)})
+    return found
+
+
+def _switches(network: Network, text: str, seed: int) -> float:
+    """The control: the least KL of the two known plans and as many random ones near the prior, a few switches away."""
+    setting, outcomes = network.under(budget_of(network, text), reach=REACH)
+    known = known_of(setting, outcomes, groups=len(setting.rows))
+    near = known.near(np.repeat(known.actions[:1], CANDIDATES, axis=0), np.random.default_rng(seed))
+    plans = [setting.structure.plan(row) for row in setting.plans_of(near)]
+    return float(min(outcome.metrics.kl for outcome in [*outcomes, *setting.evaluate(plans)]))
