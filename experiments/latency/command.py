@@ -26,7 +26,8 @@ from autoprune.runs import machine, versions
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import IntArray
 from autoprune.task.shipped import shipped_task
-from experiments.latency.table import markdown, write_between
+from experiments.latency.table import markdown
+from experiments.readme import write_between
 
 HERE = Path(__file__).resolve().parent
 TASKS = ("fashion_resnet20", "fashion_plain20", "fashion_mobilenet")
@@ -63,7 +64,7 @@ def main() -> None:
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "latency.json").write_text(json.dumps(record, indent=1) + "\n")
-    write_between(arguments.out / "README.md", markdown(record))
+    write_between(arguments.out / "README.md", markdown(record), name="latency")
 
 
 def row(name: str, here: MeasuredDevice, *, plans: int) -> dict[str, Any]:

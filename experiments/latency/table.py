@@ -1,10 +1,8 @@
 """What was measured, as a table and in sentences."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-MARKERS = ("<!-- latency -->", "<!-- /latency -->")
 NAMES = {"onnxruntime": "ONNX Runtime", "torch": "torch", "torch_compiled": "torch, compiled"}
 
 
@@ -52,11 +50,3 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
 
 def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
-
-
-def write_between(path: Path, text: str) -> None:
-    """Puts the text between the markers of a Markdown file, which need not be there yet."""
-    begin, end = MARKERS
-    before, _, rest = (path.read_text() if path.exists() else "").partition(begin)
-    after = rest.partition(end)[2]
-    path.write_text(f"{before}{begin}\n{text}{end}{after}")

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from autoprune.runs import machine, versions
+from experiments.readme import write_between
 from experiments.transfer import conditioned, few_shot, zero_shot
-from experiments.transfer.table import markdown, write_between
+from experiments.transfer.table import markdown
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -48,7 +49,7 @@ def main() -> None:
             }
             path.write_text(json.dumps(record, indent=1) + "\n")
             if (arguments.out / "README.md").exists():
-                write_between(arguments.out / "README.md", markdown(record))
+                write_between(arguments.out / "README.md", markdown(record), name="transfer")
 
 
 def _commit() -> str:

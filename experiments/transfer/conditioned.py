@@ -13,8 +13,9 @@ from autoprune.search import few_shot
 from autoprune.transfer.network import Network
 from autoprune.transfer.policy import CANDIDATES, POLICY, SENSITIVITY, UNIFORM, Policy
 from autoprune.transfer.training import train
+from experiments.cells import kept
 from experiments.transfer.few_shot import AGENT
-from experiments.transfer.networks import agent_of, budget_of, kept, unseen
+from experiments.transfer.networks import agent_of, budget_of, unseen
 
 RANGE = BudgetRange("macs", 0.2, 0.8)
 BUDGETS = ("macs:0.25", "macs:0.35", "macs:0.45", "macs:0.55", "macs:0.65")

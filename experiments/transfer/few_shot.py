@@ -10,7 +10,8 @@ import numpy as np
 from autoprune.search import few_shot
 from autoprune.search.problem import Search
 from autoprune.transfer.network import Network
-from experiments.transfer.networks import FAMILIES, agent_of, best_of, budget_of, kept, unseen
+from experiments.cells import kept
+from experiments.transfer.networks import FAMILIES, agent_of, best_of, budget_of, unseen
 from experiments.transfer.zero_shot import policy_of
 
 BUDGET = "macs:0.3"

@@ -1,8 +1,6 @@
 """The networks of the study, each studied once, and what is known of them."""
 
 import functools
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from autoprune.plan import PruningPlan
 from autoprune.task.variants import variant
 from autoprune.transfer.held_out import best_known
 from autoprune.transfer.network import Network
+from experiments.cells import kept
 
 FAMILIES = ("residual", "plain", "depthwise", "dense")
 SHIPPED = {"residual": "fashion_resnet20", "plain": "fashion_plain20", "depthwise": "fashion_mobilenet"}
@@ -73,15 +72,3 @@ def agent_of(overrides: list[str]) -> AgentSpec:
         settings: Any = OmegaConf.to_container(compose("train", overrides=overrides), resolve=True)
     found: AgentSpec = instantiate(settings["agent"], _convert_="all").keywords["agent"]
     return found
-
-
-def kept(cells: Path, name: str, make: Callable[[], Any]) -> Any:
-    """What make() returns, in JSON's values; it is called once, and its answer is read from its file from then on."""
-    path = cells / f"{name}.json"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(make()))
-        partial.replace(path)
-        print(f"{name} is there", flush=True)
-    return json.loads(path.read_text())

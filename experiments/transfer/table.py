@@ -1,12 +1,10 @@
 """What was measured, as tables and in sentences."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-MARKERS = ("<!-- transfer -->", "<!-- /transfer -->")
 DRAWS = 4_000  # of the bootstrap
 Row = Mapping[str, Any]
 
@@ -178,10 +176,3 @@ def told(counts: Any) -> str:
 def seeds(rows: Sequence[Row]) -> str:
     many = len({row["seed"] for row in rows})
     return f"{many} training seed{'s' if many > 1 else ''}"
-
-
-def write_between(path: Path, text: str) -> None:
-    """Puts the text between the markers of a Markdown file."""
-    before, _, rest = path.read_text().partition(MARKERS[0])
-    after = rest.partition(MARKERS[1])[2]
-    path.write_text(f"{before}{MARKERS[0]}\n{text}{MARKERS[1]}{after}")

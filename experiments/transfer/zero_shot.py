@@ -14,7 +14,8 @@ from autoprune.transfer.held_out import held_out
 from autoprune.transfer.network import Network
 from autoprune.transfer.policy import CANDIDATES, Policy
 from autoprune.transfer.training import train
-from experiments.transfer.networks import BUDGETS, FAMILIES, agent_of, best_of, budget_of, kept, learned, unseen
+from experiments.cells import kept
+from experiments.transfer.networks import BUDGETS, FAMILIES, agent_of, best_of, budget_of, learned, unseen
 
 RANGE = BudgetRange("macs", 0.15, 0.8)
 SETTINGS = 5  # budgets of each network

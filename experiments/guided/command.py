@@ -1,0 +1,182 @@
+"""The command: searches under budgets of MACs and of latency, recovers what they find, and measures it."""
+
+import argparse
+import functools
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from autoprune.cli import conf_dir
+from autoprune.cost.budget import parse_budget
+from autoprune.device.measured import MeasuredDevice
+from autoprune.device.profile import NetworkProfiler, PieceProfiler
+from autoprune.device.widths import widths_of
+from autoprune.evaluation.judge import Judge
+from autoprune.evaluation.prepare import Prepared, prepare
+from autoprune.plan import PruningPlan
+from autoprune.runs import machine, versions
+from autoprune.seeding import numpy_rng, torch_generator
+from autoprune.structure.graph import find_structure
+from autoprune.task.shipped import shipped_task
+from autoprune.transfer.network import Network
+from experiments.cells import kept
+from experiments.guided.table import markdown
+from experiments.readme import write_between
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+CELLS = ROOT / "runs" / "guided"
+TASKS = ("fashion_resnet20", "fashion_plain20", "fashion_mobilenet")
+STAGES = ("recovered", "speedup", "timed")
+AGENT = "advised"
+EVALUATIONS = 200
+RECOVERED, SPEEDUP = "macs:0.35", "macs:0.5"  # whose plans' latency is the other searches' budget
+FITTED = 32  # plans of the whole network that the sum of pieces is corrected by
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="experiments/guided/run", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--tasks", nargs="+", default=TASKS)
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--out", type=Path, default=HERE)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    for seed in range(arguments.seeds):  # so that what is cut off has all tasks and fewer seeds
+        for task in arguments.tasks:
+            if "recovered" in arguments.stages:
+                cell = kept(CELLS, f"recovered_{task}_{seed}", partial(pair, task, seed, RECOVERED, recovers=True))
+                rows += cell
+            if "speedup" in arguments.stages:
+                rows += kept(CELLS, f"speedup_{task}_{seed}", partial(pair, task, seed, SPEEDUP, recovers=False))
+    if "timed" in arguments.stages:
+        write(arguments.out, [row for task in arguments.tasks for row in timed(task, rows)])
+
+
+def pair(task: str, seed: int, budget: str, *, recovers: bool) -> list[dict[str, Any]]:
+    """Plans of searches under the budget, in MACs, at any widths and at steps of the device's latency alone.
+
+    And of searches under the latency that is predicted of the second, which is the faster one, likewise.
+    """
+    free, stepped = ready(task, 1), ready(task, "device")
+    found = {"macs": (free, searched(free, budget, seed)), "macs, steps": (stepped, searched(stepped, budget, seed))}
+    predicted = float(stepped.costs["latency"](np.array(found["macs, steps"][1].kept)))
+    same = f"latency:{1000 * predicted:.3f}us"
+    found |= {"latency": (free, searched(free, same, seed)), "latency, steps": (stepped, searched(stepped, same, seed))}
+    dense = float(free.costs["macs"](free.structure.units))
+    return [
+        {
+            "task": task,
+            "seed": seed,
+            "budget": budget,
+            "guided by": name,
+            "kept": list(plan.kept),
+            "predicted_ms": float(prepared.costs["latency"](np.array(plan.kept))),
+            "macs": float(prepared.costs["macs"](np.array(plan.kept))) / dense,
+            **(accuracies(prepared, plan, seed) if recovers else {}),
+        }
+        for name, (prepared, plan) in found.items()
+    ]
+
+
+def searched(prepared: Prepared, budget: str, seed: int) -> PruningPlan:
+    network = Network(prepared, {}, 0)
+    bound = parse_budget(budget, prepared.costs, prepared.structure)
+    with TemporaryDirectory() as folder:
+        problem = network.problem(bound, evaluations=EVALUATIONS, seed=seed, folder=Path(folder))
+        search = instantiate(settings(f"agent={AGENT}")["agent"], _convert_="all")
+        plan: PruningPlan = search(problem, rng=numpy_rng(seed, "search"))
+    return plan
+
+
+def accuracies(prepared: Prepared, plan: PruningPlan, seed: int) -> dict[str, float]:
+    """On test data, of the repaired network and of the one that was trained after."""
+    judge, network = Judge(prepared.task, prepared.task.data.test), prepared.pruned(plan)
+    before = judge(network).accuracy
+    recover = instantiate(settings()["recover"], _convert_="all")
+    trained = recover(
+        network,
+        prepared.task,
+        teacher=prepared.task.model,
+        generator=torch_generator(seed, "recover"),
+        on_step=lambda *_: None,
+    )
+    return {"post_training": before, "recovered": judge(trained).accuracy}
+
+
+@functools.cache
+def ready(task: str, round_to: Any) -> Prepared:
+    """The task made ready as the main job does it, with this machine's latency as a cost."""
+    profiled(task)
+    chosen = settings(f"task={task}", f"structure.round_to={round_to}")
+    chosen["evaluation"] |= {"store": None, "precision": "fp32", "batch_size": 50}
+    parts = ("importance", "repair", "score", "reward", "evaluation", "costs", "device")
+    return prepare(
+        shipped_task(task),
+        budget=RECOVERED,
+        generator=torch_generator(0, "importance"),
+        **{name: instantiate(chosen[name], _convert_="all") for name in parts},
+        **chosen["structure"],
+    )
+
+
+@functools.cache
+def profiled(task: str) -> tuple[Any, NetworkProfiler]:
+    """Its structure, and what measures whole networks; the task's pieces have been measured."""
+    device = instantiate(settings()["device"], _convert_="all")
+    assert isinstance(device, MeasuredDevice)
+    made = shipped_task(task)
+    structure = find_structure(made.model, made.example_input, keep=made.keep)
+    widths = widths_of(made.model, structure, made.example_input, forward=made.forward)
+    tell = {"on_progress": lambda done, of, what: None}
+    PieceProfiler(device, widths, **tell).run()
+    networks = NetworkProfiler(device, made, structure, widths, **tell)
+    networks.calibrate(FITTED)
+    return structure, networks
+
+
+def settings(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        config = compose("config", overrides=["device=this_cpu", "device.care.patience_s=600", *overrides])
+    found: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return found
+
+
+def timed(task: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a task with what their plans and the dense network take, measured in turn."""
+    structure, networks = profiled(task)
+    of = [row for row in rows if row["task"] == task]
+    plans = np.array([structure.units.tolist(), *(row["kept"] for row in of)])
+    timings = networks.timings(plans)
+    dense, *each = (1000 * timings.minimum).tolist()
+    return [{**row, "ms": round(ms, 5), "dense_ms": round(dense, 5)} for row, ms in zip(of, each, strict=True)]
+
+
+def write(folder: Path, rows: list[dict[str, Any]]) -> None:
+    record = {
+        "command": "experiments/guided/run",
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip(),
+        "machine": machine(),
+        "versions": versions(),
+        "agent": AGENT,
+        "evaluations": EVALUATIONS,
+        "rows": rows,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "guided.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_between(folder / "README.md", markdown(record), name="guided")
