@@ -16,7 +16,8 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from autoprune.runs import machine, versions
 from autoprune.structure.block_sparse import KeyBlocks
-from experiments.block_sparse.table import markdown, write_between
+from experiments.block_sparse.table import markdown
+from experiments.readme import write_between
 
 HERE = Path(__file__).resolve().parent
 TOKENS, BLOCK = (512, 1024, 2048), 64
@@ -47,7 +48,7 @@ def main() -> None:
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "block_sparse.json").write_text(json.dumps(record, indent=1) + "\n")
-    write_between(arguments.out / "README.md", markdown(record))
+    write_between(arguments.out / "README.md", markdown(record), name="block_sparse")
 
 
 def at_length(tokens: int, flex: Callable[..., Tensor], *, repeats: int) -> list[dict[str, Any]]:

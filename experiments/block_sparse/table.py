@@ -1,10 +1,8 @@
 """What was measured, as a table and in sentences."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-MARKERS = ("<!-- block_sparse -->", "<!-- /block_sparse -->")
 FASTER = 1.05  # what counts as a speedup; two runs of one thing differ by about as much
 
 
@@ -58,9 +56,3 @@ def sentences(rows: list[dict[str, Any]]) -> list[str]:
             f"differ from masked attention's by at most {difference:.0e}."
         )
     return said
-
-
-def write_between(file: Path, text: str) -> None:
-    begin, end = MARKERS
-    before, _, rest = file.read_text().partition(begin) if file.exists() else ("", "", end)
-    file.write_text(f"{before}{begin}\n{text}{end}{rest.partition(end)[2] or chr(10)}")
