@@ -7,6 +7,7 @@ import hydra
 
 from autoprune.cli.compare import compare
 from autoprune.cli.fidelity import fidelity
+from autoprune.cli.front import front
 from autoprune.cli.generate import generate
 from autoprune.cli.parts import conf_dir as conf_dir
 from autoprune.cli.profile import profile
@@ -21,6 +22,7 @@ USAGE = """usage: autoprune search [-m] [OVERRIDE ...]   learn a plan, prune, re
        autoprune fidelity [OVERRIDE ...]     does the score that a search sees rank plans as recovery will?
        autoprune profile [OVERRIDE ...]      how fast a task's layers are on this machine, at every width
        autoprune compare RUN ... | sweep=DIR which agent is better, and at how many seeds can that be said?
+       autoprune front RUN|SWEEP ...         accuracy against measured latency, from runs under several budgets
        autoprune show RUN                    a finished run's table again
        autoprune generate RUN "PROMPT"       what a pruned language model goes on to say
 
@@ -51,6 +53,8 @@ def main() -> None:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
         case ["compare", *arguments]:
             compare(arguments)
+        case ["front", *arguments]:
+            front(arguments)
         case ["show", run]:
             _show(run)
         case ["generate", *arguments]:

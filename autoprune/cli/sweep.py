@@ -105,14 +105,30 @@ def value_of(result: Mapping[str, Any]) -> float:
 
 
 class SweepEnd(Callback):
-    """A sweep some of whose jobs failed ends with a list of them, and with a status that is not zero."""
+    """A sweep over budgets ends with the page of its front; one some of whose jobs failed with a list of them.
+
+    And with a status that is not zero then.
+    """
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         sweep = Path(config.hydra.sweep.dir)
+        write_front(sweep)
         failed = dict(failures(sweep))
         if failed:
             lines = [f"  {job}: {error}" for job, error in failed.items()]
             sys.exit("\n".join([f"error: {len(failed)} of the jobs in {sweep} failed:", *lines, "", going_on(sweep)]))
+
+
+def write_front(sweep: Path) -> None:
+    """Writes front.html into the sweep's folder, where its runs are under several budgets."""
+    from autoprune.report.front import NoFrontError, fronts
+    from autoprune.report.front_page import headline, write_front_page
+
+    try:
+        found = fronts([sweep])
+    except NoFrontError:
+        return
+    print(f"{headline(found)}.\nfront: {write_front_page(found, sweep)}")
 
 
 def failures(sweep: Path) -> Iterator[tuple[str, str]]:
