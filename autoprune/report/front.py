@@ -12,6 +12,7 @@ from autoprune.runs import RUN_FILE, RunFolder
 REGIMES = {"post_training": "Post-training", "recovered": "Recovered"}
 RUNTIMES = ("onnxruntime", "torch")  # the first that every run has measured is the page's
 LATENCY = "latency"
+FAR = 0.15  # from what latency tables predict, which are off by a few percent
 
 
 class NoFrontError(ValueError):
@@ -23,7 +24,8 @@ class Point:
     """One run's own network. guided: what its budget bounds; share: its median latency over that of the dense network.
 
     Both were measured in the same run, so that a machine's mood is in both; dense_ms is that run's own. macs: over
-    dense. accuracy: regime → on test data; a regime that the run has not is not there.
+    dense. predicted_ms, predicted_share: what the run's device said of the network, and over the dense one; None
+    without a device. accuracy: regime → on test data; a regime that the run has not is not there.
     """
 
     task: str
@@ -36,6 +38,7 @@ class Point:
     dense_ms: float
     macs: float
     predicted_ms: float | None
+    predicted_share: float | None
     accuracy: Mapping[str, float]
 
     @property
@@ -45,6 +48,11 @@ class Point:
     @property
     def series(self) -> tuple[str, str]:
         return self.agent, self.guided
+
+    @property
+    def surprising(self) -> bool:
+        """What was measured is far from what was predicted: the machine may have been busy."""
+        return self.predicted_share is not None and abs(self.share / self.predicted_share - 1) > FAR
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +174,7 @@ def _point(path: Path, result: Mapping[str, Any], runtime: str) -> Point:
     accuracy = {name: own[key].get("accuracy") for name, key in (("post_training", "before"), ("recovered", "after"))}
     if own["after"] == own["before"]:  # nothing was trained
         del accuracy["recovered"]
+    predicted = own["cost"].get(LATENCY)
     return Point(
         task=result["task"],
         agent=result["agent"],
@@ -176,6 +185,7 @@ def _point(path: Path, result: Mapping[str, Any], runtime: str) -> Point:
         share=own["latency_ms"][runtime]["median"] / dense["latency_ms"][runtime]["median"],
         dense_ms=dense["latency_ms"][runtime]["median"],
         macs=own["cost"]["macs"] / dense["cost"]["macs"],
-        predicted_ms=own["cost"].get(LATENCY),
+        predicted_ms=predicted,
+        predicted_share=None if predicted is None else predicted / dense["cost"][LATENCY],
         accuracy={name: value for name, value in accuracy.items() if value is not None},
     )

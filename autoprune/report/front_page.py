@@ -47,6 +47,7 @@ def render(fronts: Sequence[Front]) -> str:
         runs=runs,
         runtime=RUNTIMES[fronts[0].runtime],
         parts=parts,
+        surprising=sum(point.surprising for front in fronts for point in front.points),
         regimes=list(REGIMES.values()),
         colours=COLOURS,
     )
@@ -60,7 +61,7 @@ def headline(fronts: Sequence[Front]) -> str:
     if found:
         return (
             f"At the same measured latency, searching under a budget of latency instead of MACs changes "
-            f"{REGIMES[regime].lower()} accuracy by {np.mean(found):+.2f} points"
+            f"{REGIMES[regime].lower()} accuracy by {_signed(found)} points"
         )
     shares = [point.share for front in fronts for point in front.points]
     return f"From {percent(max(shares), digits=0)} to {percent(min(shares), digits=0)} of the dense network's latency"
@@ -73,10 +74,15 @@ def sentence(found: AtEqualLatency) -> str:
     said = f"{found.agent}, {regime}: guided by {_named(found.guided)} instead of {_named(found.other)}"
     if not found.differences:
         return f"{said}, no run has a latency within the range of the others."
-    low, high = min(found.differences), max(found.differences)
-    spread = f" ({low:+.2f} to {high:+.2f})" if len(found.differences) > 1 else ""
+    ends = (_signed([end(found.differences)]) for end in (min, max))
+    spread = f" ({' to '.join(ends)})" if len(found.differences) > 1 else ""
     runs = f"{len(found.differences)} run{'s' if len(found.differences) > 1 else ''}"
-    return f"{said}, {np.mean(found.differences):+.2f} points{spread} in {runs}.{outside if found.outside else ''}"
+    return f"{said}, {_signed(found.differences)} points{spread} in {runs}.{outside if found.outside else ''}"
+
+
+def _signed(values: Sequence[float]) -> str:
+    """Their mean, with its sign."""
+    return f"{np.mean(values):+.2f}".replace("-", "−")
 
 
 def _named(cost: str) -> str:

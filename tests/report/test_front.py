@@ -1,5 +1,6 @@
 """Fronts from run folders: whose latency is whose, and what is interpolated at equal latency."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from autoprune.runs import RunFolder
 def run(folder: Path, budget: str, ms: float, accuracy: float, **changes: Any) -> None:
     """A complete run whose network takes so long, where the dense one takes 2 ms."""
     dense_ms = changes.pop("dense_ms", 2.0)
+    predicted = changes.pop("predicted", 0.9)
     trained = changes.pop("recovered", accuracy + 0.1)
     cost = budget.partition(":")[0]
 
     def network(ms: float, macs: float, before: float, after: float) -> dict[str, Any]:
         latency = {"median": ms, "low": ms, "high": ms}
         return {
-            "cost": {"macs": macs, **({"latency": ms * 0.9} if cost == "latency" else {})},
+            "cost": {"macs": macs, **({"latency": ms * predicted} if cost == "latency" else {})},
             "before": {"accuracy": before},
             "after": {"accuracy": after},
             "latency_ms": {"onnxruntime": latency, "torch": latency},
@@ -86,6 +88,18 @@ def test_the_page_holds_every_run_and_escapes_their_names(sweep: Path) -> None:
     assert page.count("<svg") >= 2
     assert "http" not in page.replace("http://www.w3.org", ""), "it opens offline"
     assert write_front_page([front], sweep).read_text() == page
+
+
+def test_a_busy_machine_is_noticed(sweep: Path) -> None:
+    (front,) = fronts([sweep])
+    assert not any(point.surprising for point in front.points), "all predictions are off by the same"
+    assert "Read with care" not in render([front])
+    path = sweep / "c" / "result.json"
+    path.write_text(path.read_text().replace('"latency": 1.08', '"latency": 0.8'))
+    assert json.loads(path.read_text())["networks"]["searched"]["cost"]["latency"] == 0.8
+    (front,) = fronts([sweep])
+    assert [point.run for point in front.points if point.surprising] == ["c"]
+    assert "The latency of 1 of 4 runs is more than 15 % off" in render([front])
 
 
 def test_sweeps_end_with_a_front_where_there_is_one(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
