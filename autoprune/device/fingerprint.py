@@ -28,8 +28,8 @@ def fingerprint(*, runtime: str, place: str, batch: int, precision: str, threads
         "threads": threads,
         "torch": torch.__version__,
     }
-    if runtime == "onnxruntime":
-        known["onnxruntime"] = importlib.metadata.version("onnxruntime")
+    if runtime in ("onnxruntime", "openvino"):
+        known[runtime] = _version(runtime)
     if place == "cuda":
         known["accelerator"] = torch.cuda.get_device_name()
         known["cuda"] = torch.version.cuda
@@ -45,6 +45,14 @@ def differences(made: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tu
 def in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
     """`threads 2 there, 1 here; torch …`."""
     return "; ".join(f"{key} {there!r} there, {here!r} here" for key, (there, here) in differing.items())
+
+
+def _version(package: str) -> str | None:
+    """None where it is not there: whoever runs something on it is told then."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _processor() -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import io
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,13 @@ def onnx_session(model: str | bytes, *, threads: int) -> "onnxruntime.InferenceS
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def onnx_run(model: bytes, inputs: Sequence[NDArray[np.generic]], *, threads: int) -> Callable[[], object]:
+    """A file's content with its inputs, ready to run."""
+    session = onnx_session(model, threads=threads)
+    names = [value.name for value in session.get_inputs()]
+    return partial(session.run, None, dict(zip(names, inputs, strict=True)))
 
 
 def write_onnx(network: nn.Module, inputs: tuple[Tensor, ...], to: Path | io.BytesIO) -> None:

@@ -1,24 +1,34 @@
-"""What runs networks: torch, torch compiled, ONNX Runtime. Each makes pieces and whole networks ready to be timed."""
+"""What runs networks: torch, ONNX Runtime, OpenVINO. Each makes pieces and whole networks ready to be timed."""
 
 import copy
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoprune.device.onnx_runtime import Called, Template, onnx_session, write_onnx
+from autoprune.device.onnx_runtime import Called, Template, onnx_run, write_onnx
+from autoprune.device.openvino_runtime import openvino_run
 from autoprune.device.piece import Piece
 from autoprune.task.task import Forward
 
 Run = Callable[[], object]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-RUNTIMES = ("onnxruntime", "torch", "torch_compiled")
+RUNTIMES = ("onnxruntime", "openvino", "torch", "torch_compiled")
+FILES: Mapping[str, "Start"] = {"onnxruntime": onnx_run, "openvino": openvino_run}  # those that run ONNX files
 PRIMES = (101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157)  # widths that no other dimension of a piece is
+
+
+class Start(Protocol):
+    """See FileRuntime."""
+
+    def __call__(self, model: bytes, inputs: Sequence[NDArray[np.generic]], *, threads: int) -> Run: ...
 
 
 class Runtime(Protocol):
@@ -47,23 +57,26 @@ def runtime_of(name: str, *, place: str, batch: int, precision: str) -> Runtime:
         raise ValueError(f"device.precision must be one of {list(PRECISIONS)}, got {precision!r}")
     if batch < 1:
         raise ValueError(f"device.batch must be at least 1, got {batch}")
-    if name == "onnxruntime":
+    if name in FILES:
         if (place, precision) != ("cpu", "fp32"):
             raise ValueError(
-                f"device.runtime=onnxruntime is measured at fp32 on the CPU, not at {precision} on {place}; "
+                f"device.runtime={name} is measured at fp32 on the CPU, not at {precision} on {place}; "
                 "set device.runtime=torch"
             )
-        return OnnxRuntime(batch=batch)
+        return FileRuntime(FILES[name], batch=batch)
     if place == "cuda" and not torch.cuda.is_available():
         raise ValueError("device.place=cuda needs a CUDA device, and torch sees none; set device.place=cpu")
     return TorchRuntime(place=place, batch=batch, dtype=PRECISIONS[precision], compiled=name == "torch_compiled")
 
 
-class OnnxRuntime:
-    """ONNX Runtime on the CPU, with as many threads as torch has, all its optimisations on."""
+class FileRuntime:
+    """What runs ONNX files on the CPU, with as many threads as torch has, all its optimisations on.
 
-    def __init__(self, *, batch: int) -> None:
-        self._batch = batch
+    start: (a file's content, inputs, threads) → the file on those inputs, ready to run.
+    """
+
+    def __init__(self, start: Start, *, batch: int) -> None:
+        self._start, self._batch = start, batch
 
     def piece(self, piece: Piece) -> Callable[[int, int], Run]:
         taken = {*piece.size, *piece.kernel, *piece.output_size, self._batch, piece.groups}
@@ -76,21 +89,17 @@ class OnnxRuntime:
         def at(inputs: int, outputs: int) -> Run:
             replaced = {stands[0]: inputs, widths[0]: inputs * piece.groups}
             replaced |= {stands[1]: outputs, widths[1]: outputs * piece.groups}
-            session = onnx_session(template.at(replaced), threads=torch.get_num_threads())
             tensors = piece.example(inputs * piece.groups, outputs * piece.groups, batch=self._batch)
-            names = [value.name for value in session.get_inputs()]
-            return partial(
-                session.run, None, {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
-            )
+            arrays = [tensor.numpy() for tensor in tensors]
+            return self._start(template.at(replaced), arrays, threads=torch.get_num_threads())
 
         return at
 
     def network(self, network: nn.Module, example_input: Tensor, forward: Forward) -> Run:
         sample, buffer = example_input[:1].cpu(), io.BytesIO()
         write_onnx(Called(copy.deepcopy(network).cpu().eval(), forward).eval(), (sample,), buffer)
-        session = onnx_session(buffer.getvalue(), threads=torch.get_num_threads())
         inputs = sample.repeat(self._batch, *[1] * (sample.ndim - 1)).numpy()
-        return partial(session.run, None, {session.get_inputs()[0].name: inputs})
+        return self._start(buffer.getvalue(), [inputs], threads=torch.get_num_threads())
 
     def seconds(self, run: Run) -> float:
         return wall_seconds(run)

@@ -42,7 +42,7 @@ def policy_of(cells: Path, family: str, seed: int) -> Policy:
             networks,
             budgets=[RANGE],
             settings=SETTINGS,
-            agent=agent_of([f"agent.agent.reach={REACH}", "agent.agent.experience.updates_per_episode=0.25"]),
+            agent=agent_of([f"agent.agent.reach={REACH}"]),
             evaluations=EVALUATIONS,
             seed=seed,
         )

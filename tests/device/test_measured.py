@@ -67,7 +67,7 @@ def profiled(device: MeasuredDevice, task: Task, *, plans: int = 8) -> list[str]
 
 
 @pytest.mark.parametrize("kind", PIECES)
-@pytest.mark.parametrize("name", ["torch", "onnxruntime"])
+@pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino"])
 def test_a_piece_runs_at_any_width(name: str, kind: str) -> None:
     runtime, piece = runtime_of(name, place="cpu", batch=2, precision="fp32"), PIECES[kind]
     with threads_of_torch(1):
@@ -75,10 +75,28 @@ def test_a_piece_runs_at_any_width(name: str, kind: str) -> None:
         for inputs, outputs in ((1, 1), (5, 5 if piece.square else 7), (16, 16)):
             run = at(inputs, outputs)
             answer = run()
-            shape = tuple((answer[0] if isinstance(answer, list) else answer).shape)  # type: ignore[union-attr]
+            shape = tuple((answer if isinstance(answer, torch.Tensor) else answer[0]).shape)  # type: ignore[index]
             assert shape[1] == (inputs if piece.square else outputs) * piece.groups
             assert shape[0] == 2 * (piece.size[0] if piece.kind == "linear" else 1)
             assert runtime.seconds(run) > 0
+
+
+@pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino"])
+def test_a_network_computes_the_same_everywhere(name: str) -> None:
+    task = tiny_task("residual")
+    with threads_of_torch(1):
+        answer: Any = runtime_of(name, place="cpu", batch=3, precision="fp32").network(
+            task.model, task.example_input, task.forward
+        )()
+        expected = task.model(task.example_input[:1]).expand(3, -1)
+    assert np.allclose(answer if name == "torch" else answer[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_extra_that_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    task, runtime = tiny_task("plain"), runtime_of("openvino", place="cpu", batch=1, precision="fp32")
+    with pytest.raises(ImportError, match=r"needs OpenVINO: pip install 'autoprune\[openvino\]'"):
+        runtime.network(task.model, task.example_input, task.forward)
 
 
 def test_an_onnx_file_made_from_a_template_is_that_of_the_piece() -> None:
@@ -96,7 +114,7 @@ def test_an_onnx_file_made_from_a_template_is_that_of_the_piece() -> None:
     assert onnx_session(made.SerializeToString(), threads=1).get_inputs()[0].shape[1:] == [5, 6, 6]
 
 
-@pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
+@pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "openvino"])
 def test_a_profiled_task_has_a_latency(cache: Path, runtime: str) -> None:
     device, task = this_cpu(runtime=runtime), tiny_task("plain")
     structure = PRUNABLE["plain"].structure()
@@ -179,7 +197,7 @@ def test_another_devices_tables_are_refused(cache: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"runtime": "tensorrt"}, r"must be one of \['onnxruntime', 'torch', 'torch_compiled'\], got 'tensorrt'"),
+        ({"runtime": "tensorrt"}, r"one of \['onnxruntime', 'openvino', 'torch', 'torch_compiled'\], got 'tensorrt'"),
         ({"place": "tpu"}, "device.place must be cpu or cuda, got 'tpu'"),
         ({"precision": "fp8"}, r"device.precision must be one of \['fp32', 'bf16'\], got 'fp8'"),
         ({"runtime": "onnxruntime", "precision": "bf16"}, "onnxruntime is measured at fp32 on the CPU"),
