@@ -30,6 +30,7 @@ def train(config: DictConfig) -> float:
 
 
 def _train(config: DictConfig, folder: Path) -> float:
+    import numpy as np
     import torch
 
     from autoprune.agent.bundle import save_policy
@@ -37,7 +38,8 @@ def _train(config: DictConfig, folder: Path) -> float:
     from autoprune.report.progress import StageProgress
     from autoprune.report.transfer import print_trained
     from autoprune.runs import RunFolder, machine, versions
-    from autoprune.transfer.policy import Policy
+    from autoprune.transfer.held_out import RETURNED
+    from autoprune.transfer.policy import SENSITIVITY, Policy
     from autoprune.transfer.training import train
 
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -80,6 +82,13 @@ def _train(config: DictConfig, folder: Path) -> float:
                 "machine": machine(),
             },
         )
+        if rows:
+            tracker.summary(
+                {
+                    "result/held_out_score": float(np.mean([row.score(RETURNED) for row in rows])),
+                    "result/held_out_sensitivity": float(np.mean([row.score(SENSITIVITY) for row in rows])),
+                }
+            )
         tracker.artifact("policy", folder / "policy", kind="policy")
         failed = False
     finally:
