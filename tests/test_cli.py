@@ -40,7 +40,7 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["search", *QUICK, "task.keep=[conv9]"], "task.keep names ['conv9'], which the model lacks"),
         (["search", *QUICK, "budget=macs:0.0001"], "feasible budgets lie between"),
         (["search", *QUICK, "budget=half"], "must be written cost:amount"),
-        (["search", *QUICK, "evaluations=10"], "the sensitivity plan needs"),
+        (["search", *QUICK, "agent=sensitivity", "evaluations=10"], "the sensitivity plan needs"),
         (["search", *QUICK, "agent=sa"], "Could not find 'agent/sa'"),
         (["search", *QUICK, "agent=ppo", "+agent.levels=4"], "DQN chooses one of 4 levels"),
         (["search", "task=digits", "tracking.mode=online"], "tracking.mode=offline"),
