@@ -66,6 +66,27 @@ def test_the_readme_episode_ends_inside_its_budget(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out
 
 
+def test_the_readme_policy_plans_for_a_network_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+    example = next(block for block in _blocks("README.md", "python") if "Policy.load" in block)
+    assert len(example.strip().splitlines()) <= 20
+    names: dict[str, object] = {}
+    exec(example, names)
+    assert isinstance(names["smaller"], torch.nn.Module)
+    assert sum(p.numel() for p in names["smaller"].parameters()) < sum(
+        p.numel()
+        for p in names["network"].parameters()  # type: ignore[attr-defined]
+    )
+    assert capsys.readouterr().out.split()[0] in ("policy", "sensitivity", "uniform")
+
+
+def test_the_documented_policy_plans_for_several_budgets(capsys: pytest.CaptureFixture[str]) -> None:
+    once, several = _blocks("docs/transfer.md", "python")
+    names: dict[str, object] = {"my_task": lambda: "digits"}
+    exec(once, names)
+    exec(several, names)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()][-3:] == ["0.3", "0.5", "0.7"]
+
+
 def test_the_readme_task_has_every_role() -> None:
     task = next(block for block in _blocks("README.md", "python") if "def my_task" in block)
     body = task.replace("from my_project import load_images, load_network\n", "")

@@ -29,7 +29,16 @@ def test_wheel_holds_every_file_of_the_package_and_conf(wheel: Path) -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    ["py.typed", "zoo/*.safetensors", "zoo/*.xz", "zoo/*.npz", "zoo/*.json", "zoo/LICENSE*", "report/*.jinja"],
+    [
+        "py.typed",
+        "zoo/*.safetensors",
+        "zoo/*.xz",
+        "zoo/*.npz",
+        "zoo/*.json",
+        "zoo/LICENSE*",
+        "zoo/policies/*/*",
+        "report/*.jinja",
+    ],
 )
 def test_wheel_holds_what_is_not_python(wheel: Path, pattern: str) -> None:
     expected = [path.relative_to(ROOT).as_posix() for path in (ROOT / "autoprune").glob(pattern)]
@@ -45,7 +54,9 @@ def test_wheel_names_its_licence_its_python_and_its_command(wheel: Path) -> None
         commands = archive.read(f"{folder}/entry_points.txt").decode()
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"dev", "search", "sweep", "llm", "vision", "report", "hub"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "dev", "hub", "llm", "openvino", "report", "search", "sweep", "vision",
+    }  # fmt: skip
     assert "autoprune = autoprune.cli:main" in commands
 
 
