@@ -49,8 +49,8 @@ def zero_shot(rows: Sequence[Row]) -> list[str]:
         "",
         "Scores are between the uniform plan, 0, and the best known, 1, within [−1, 1]; means with 95 % intervals over "
         "networks and budgets. The first three are on the samples that plans are judged on: the sensitivity plan, and "
-        "the best of it, the uniform one and 8 more, which are random ones near it, or the policy's. What is *returned* "
-        "is chosen on others, and the last three columns are on test data. *Gain*: how much lower its KL is than that of "
+        "the best of it, the uniform one and 8 more, random ones near it or the policy's. What is *returned* is "
+        "chosen on others, and the last three columns are on test data. *Gain*: how much lower its KL is than that of "
         "the plan which would have been returned without a policy, the sensitivity or the uniform one, chosen likewise "
         "(mean).",
         "",
