@@ -28,11 +28,11 @@ def print_trained(rows: Sequence[HeldOut], folder: Path, *, console: Console | N
 
 def _table(rows: Sequence[HeldOut]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title="0: as the uniform plan, 1: as the best known", title_justify="left")
-    table.add_column("network")
+    table.add_column("network", overflow="fold", min_width=max(len(row.network) for row in rows))
     table.add_column("budget")
-    for name in ("sensitivity", "policy's best", "returned"):
+    for name in ("sensitivity", "policy", "returned"):
         table.add_column(name, justify="right")
-    table.add_column("whose that is")
+    table.add_column("whose")
     for row in rows:
         scores = [row.score(plan) if plan in row.kl["search"] else None for plan in (SENSITIVITY, POLICY, RETURNED)]
         table.add_row(
