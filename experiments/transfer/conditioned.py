@@ -39,27 +39,35 @@ def rows(cells: Path, seed: int) -> list[dict[str, Any]]:
 
 
 def _row(cells: Path, network: Network, seed: int) -> dict[str, Any]:
+    name = network.prepared.task.name
     trained = train(
         [network],
         budgets=[RANGE],
         settings=SETTINGS,
-        agent=agent_of([]),
+        agent=agent_of(AGENT),
         evaluations=SPENT - len(BUDGETS) * (CANDIDATES + 2),
         seed=seed,
     )
-    folder = cells / f"conditioned_policy_{network.prepared.task.name}_{seed}"
+    folder = cells / f"conditioned_policy_{name}_{seed}"
     save_policy(trained.policy, folder, training=trained.training)
     policy, kl = Policy.load(folder), {}
     for text in BUDGETS:
         planned = policy.plan_for(network, budget_of(network, text), seed=seed)
-        found = {name: outcome.metrics.kl for name, outcome in planned.outcomes.items()}
+        found = {whose: outcome.metrics.kl for whose, outcome in planned.outcomes.items()}
         kl[text] = {
             "policy": min(found.get(POLICY, found[SENSITIVITY]), found[SENSITIVITY], found[UNIFORM]),
             "sensitivity": found[SENSITIVITY],
             "uniform": found[UNIFORM],
-            "dedicated": _dedicated(network, text, seed),
+            "dedicated": kept(
+                cells, f"dedicated_{name}_{text.replace(':', '_')}_{seed}", partial(_dedicated, network, text, seed)
+            ),
         }
-    return {"seed": seed, "network": network.prepared.task.name, "evaluations": SPENT, "search": ONE_SEARCH, "kl": kl}
+    return {"seed": seed, "network": name, "evaluations": SPENT, "search": ONE_SEARCH, "kl": kl}
+
+
+def _dedicated_once(cells: Path, network: Network, text: str, seed: int) -> float:
+    name = f"dedicated_{network.prepared.task.name}_{text.replace(':', '_')}_{seed}"
+    return float(kept(cells, name, partial(_dedicated, network, text, seed)))
 
 
 def _dedicated(network: Network, text: str, seed: int) -> float:

@@ -151,7 +151,9 @@ def without(row: Row) -> float:
 
 def scored(kl: Mapping[str, float], best: float, plan: str) -> float:
     span = kl["uniform"] - best
-    return float(np.clip((kl["uniform"] - kl.get(plan, kl["sensitivity"])) / span, -1, 1)) if span > 0 else 0.0
+    return (
+        float(np.clip((kl["uniform"] - kl[plan if plan in kl else "sensitivity"]) / span, -1, 1)) if span > 0 else 0.0
+    )
 
 
 def reached(kl: Sequence[float], row: Row) -> float:
