@@ -2,15 +2,14 @@
 
 import heapq
 import math
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from autoprune.agent.build import Known
 from autoprune.agent.critics import CAUTION
 from autoprune.agent.policy import Policy
+from autoprune.agent.proposals import critic_values
 
 DEPTHS = (1, 3, 8, 20)  # rounds of level switches after which proposals are taken
 MANY = 48  # plans in a round
@@ -53,12 +52,9 @@ def proposals(policy: Policy, known: Known, *, count: int, rng: np.random.Genera
     return np.array(chosen[len(known.actions) :], np.float32).reshape(-1, known.actions.shape[1])
 
 
-@torch.no_grad()
 def _values(policy: Policy, known: Known, actions: NDArray[np.float32]) -> NDArray[np.float64]:
     """[actions]: by how much the plan is better than the prior, in log KL, said with caution."""
-    network: Any = policy.network
-    network.set_training_mode(False)
-    observations = torch.as_tensor(np.repeat(known.observation[None], len(actions), axis=0))
-    values = torch.stack([value.squeeze(1) for value in network.critic(observations, torch.as_tensor(actions))])
-    spread = values.std(dim=0) if len(values) > 1 else 0.0
-    return np.asarray((values.mean(dim=0) - CAUTION * spread).double().numpy())
+    values = critic_values(policy.network, known.observation, actions)
+    spread = values.std(axis=0, ddof=1) if len(values) > 1 else 0.0
+    found: NDArray[np.float64] = values.mean(axis=0) - CAUTION * spread
+    return found

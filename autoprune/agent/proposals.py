@@ -98,7 +98,7 @@ class Advised:
         new = self._fresh(key, self._proposed(key, elite, n_envs))
         if len(new) < n_envs:  # all is known that is near: the actor is asked
             return self._own(learning_starts, action_noise, n_envs)
-        values = self._values(new)
+        values = critic_values(self._model.policy, np.asarray(self._model._last_obs)[0], new)
         best = np.argsort(-(values.mean(axis=0) + self._proposals.optimism * values.std(axis=0)), kind="stable")
         asked = n_envs - round(self._proposals.unasked * n_envs)
         others = self._rng.choice(best[asked:], n_envs - asked, replace=False) if asked < n_envs else best[:0]
@@ -168,18 +168,16 @@ class Advised:
         found = {found: row for row in executed if (found := _key(row)) not in done}
         return np.array(list(found.values()), np.float32).reshape(-1, executed.shape[1])
 
-    @torch.no_grad()
-    def _values(self, actions: Actions) -> NDArray[np.float64]:
-        """What each critic says: [critics, actions]."""
-        policy: Any = self._model.policy
-        policy.set_training_mode(False)
-        observations = np.repeat(np.asarray(self._model._last_obs)[:1], len(actions), axis=0)
-        values = policy.critic(policy.obs_to_tensor(observations)[0], torch.as_tensor(actions))
-        if isinstance(values, tuple):
-            values = torch.stack([value.squeeze(1) for value in values])
-        else:  # TQC's quantiles [actions, critics, quantiles]
-            values = values.mean(dim=2).T
-        return np.asarray(values.double().numpy())
+
+@torch.no_grad()
+def critic_values(policy: Any, observation: NDArray[np.float32], actions: Actions) -> NDArray[np.float64]:
+    """What each critic of a policy's network says of actions [many, …] at one observation: [critics, many]."""
+    policy.set_training_mode(False)
+    observations = np.repeat(observation[None], len(actions), axis=0)
+    values = policy.critic(policy.obs_to_tensor(observations)[0], torch.as_tensor(actions))
+    if not isinstance(values, tuple):  # TQC's quantiles [actions, critics, quantiles]
+        return np.asarray(values.mean(dim=2).T.double().numpy())
+    return np.asarray(torch.stack([value.squeeze(1) for value in values]).double().numpy())
 
 
 def _key(action: Actions) -> bytes:

@@ -1,13 +1,13 @@
 """A policy that learned on other networks proposes plans for this one: a handful of evaluations, and no learning."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from autoprune.agent.advice import proposals
 from autoprune.agent.bundle import load_policy, load_training
-from autoprune.agent.policy import Policy
+from autoprune.agent.policy import Policy, normaliser_of
 from autoprune.agent.training import Training
 from autoprune.cost.budget import Budget
 from autoprune.env.carried import Setting
@@ -95,3 +95,31 @@ def _check_budget(training: Training, budget: Budget, folder: str) -> None:
             f"the policy in {folder} was trained under {able[name]}, and {budget.text!r} is {budget.relative:.3f} of "
             f"dense; {way_out}"
         )
+
+
+def carried_training(
+    policy: Policy,
+    *,
+    tasks: Sequence[str],
+    budget: str,
+    budgets: Mapping[str, tuple[float, float]],
+    seeds: Sequence[int],
+    evaluations: int,
+    reach: float,
+) -> Training:
+    """What a carried policy's bundle says of it: what `carried_to` asks for, and what differs (see Training)."""
+    return Training(
+        features=ROW_FEATURES,
+        mode="one_shot",
+        actions="corrections to the sensitivity plan",
+        tasks=tasks,
+        budget=budget,
+        seeds=seeds,
+        evaluations=evaluations,
+        score="KL",
+        budgets=budgets,
+        reach=reach,
+        prior="sensitivity",
+        curves=True,
+        normaliser=normaliser_of(policy),
+    )

@@ -12,10 +12,9 @@ from autoprune.agent.policy import Policy, normalised
 from autoprune.agent.spec import AgentSpec
 from autoprune.agent.training import Training
 from autoprune.env.carried import CarriedVectorEnv, Setting
-from autoprune.env.rows import ROW_FEATURES
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
-from autoprune.search.carried import Carried, carried_to, proposed
+from autoprune.search.carried import Carried, carried_to, carried_training, proposed
 from autoprune.search.problem import Problem, best_plan
 from autoprune.search.setting import known_of, price, setting_of_problem
 
@@ -71,7 +70,7 @@ def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, ag
     save_policy(
         learned.policy,
         problem.folder / "policy",
-        training=_training(problem, None if misled else begun, reach=agent.reach),
+        training=_training(learned.policy, problem, None if misled else begun, reach=agent.reach),
     )
     return best_plan(problem)
 
@@ -93,7 +92,7 @@ def _better(setting: Setting, found: Sequence[Outcome], *, than: Sequence[Outcom
     return max(map(setting.reward, found), default=-np.inf) > max(map(setting.reward, than))
 
 
-def _training(problem: Problem, begun: Carried | None, *, reach: float) -> Training:
+def _training(policy: Policy, problem: Problem, begun: Carried | None, *, reach: float) -> Training:
     """What the policy was trained on: this network under this budget, after what came before."""
     budget = problem.projector.budget
     name, share = budget.tightest.cost.name, float(min(1.0, budget.tightest.relative))
@@ -101,17 +100,12 @@ def _training(problem: Problem, begun: Carried | None, *, reach: float) -> Train
     budgets = {} if before is None else dict(before.budgets)
     low, high = budgets.get(name, (share, share))
     budgets[name] = (min(low, share), max(high, share))
-    return Training(
-        features=ROW_FEATURES,
-        mode="one_shot",
-        actions="corrections to the sensitivity plan",
+    return carried_training(
+        policy,
         tasks=(*(() if before is None else before.tasks), problem.task),
         budget=budget.text if before is None else f"{before.budget}, then {budget.text}",
+        budgets=budgets,
         seeds=(*(() if before is None else before.seeds), problem.seed),
         evaluations=problem.objective.spent + (0 if before is None else before.evaluations),
-        score="KL",
-        budgets=budgets,
         reach=reach,
-        prior="sensitivity",
-        curves=True,
     )

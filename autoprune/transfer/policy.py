@@ -78,8 +78,10 @@ class Policy:
         candidates: plans of the policy's that are judged. Raises ValueError for a budget that it was not trained for.
         """
         prepared = with_defaults(task, budget=budget, proxy_samples=None)
+        bound = prepared.projector.budget
+        carried_to(str(self.folder), groups=len(prepared.structure.groups), budget=bound)  # refused before it costs
         try:
-            return self.plan_for(Network.study(prepared), prepared.projector.budget, candidates=candidates, seed=seed)
+            return self.plan_for(Network.study(prepared), bound, candidates=candidates, seed=seed)
         finally:
             prepared.objective.close()
 

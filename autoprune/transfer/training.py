@@ -8,12 +8,12 @@ import numpy as np
 
 from autoprune.agent.learn import learn
 from autoprune.agent.metrics import OnMetrics
-from autoprune.agent.policy import Policy, normalised, normaliser_of
+from autoprune.agent.policy import Policy, normalised
 from autoprune.agent.spec import AgentSpec, Replay
 from autoprune.agent.training import Training
 from autoprune.cost.budget_range import BudgetRange
 from autoprune.env.carried import CarriedVectorEnv
-from autoprune.env.rows import ROW_FEATURES
+from autoprune.search.carried import carried_training
 from autoprune.search.setting import known_of
 from autoprune.transfer.network import Network, Placed
 
@@ -77,20 +77,14 @@ def train(
         known=[known_of(setting, outcomes, groups=env.groups) for setting, outcomes in placed],
         begin=lambda policy: normalised(policy, np.concatenate([setting.rows for setting, _ in placed])),
     )
-    training = Training(
-        features=ROW_FEATURES,
-        mode="one_shot",
-        actions="corrections to the sensitivity plan",
+    training = carried_training(
+        learned.policy,
         tasks=[network.prepared.task.name for network in networks],
         budget=",".join(map(str, budgets)),
+        budgets=_drawn(budgets),
         seeds=(seed,),
         evaluations=paid + env.spent,
-        score="KL",
-        budgets=_drawn(budgets),
         reach=agent.reach,
-        prior="sensitivity",
-        curves=True,
-        normaliser=normaliser_of(learned.policy),
     )
     return Trained(learned.policy, paid + env.spent, training)
 
