@@ -16,7 +16,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One row of the comparison. Metrics are empty where none were measured.
+    """One row of the comparison. Metrics are empty where none were measured, or nothing was trained.
 
     plan: group → units, kept. proxy: on the search data; held_out: on its part that no reward saw.
     latency: runtime → median, low and high in ms. files: format → bytes. measures: what else the task had measured.
@@ -110,7 +110,7 @@ def read_contents(folder: RunFolder) -> Contents:
         recover=folder.read_lines("recover.jsonl"),
         result=result,
         config=(folder.path / "config.yaml").read_text(encoding="utf-8") if folder.has("config.yaml") else "",
-        networks=_networks(result) if result else (),
+        networks=networks_of(result) if result else (),
     )
 
 
@@ -124,8 +124,10 @@ def _read(folder: RunFolder, name: str) -> Json:
     return value
 
 
-def _networks(result: Json) -> tuple[Network, ...]:
+def networks_of(result: Json) -> tuple[Network, ...]:
+    """The networks of a result.json, in ORDER. Where the run's recovery changed nothing, none of them was recovered."""
     known = {name: result["networks"][name] for name in ORDER if name in result["networks"]}
+    trained = any(record.get("after") != record.get("before") for name, record in known.items() if name != "dense")
     networks: list[Network] = []
     for name, record in known.items():
         same = next((n.name for n in networks if n.name != "dense" and n.plan == record["plan"]), None)
@@ -140,7 +142,7 @@ def _networks(result: Json) -> tuple[Network, ...]:
                 proxy=record.get("proxy") or {},
                 held_out=record.get("held_out") or {},
                 post_training=record.get("before") or {},
-                recovered=record.get("after") or {},
+                recovered=(record.get("after") or {}) if trained else {},
                 latency=record.get("latency_ms") or {},
                 files=record.get("file_bytes") or {},
                 measures=record.get("measures") or {},

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.runs import RUN_FILE, RunFolder
+from autoprune.comparison.reading import job_folders
+from autoprune.report.contents import Network, networks_of
+from autoprune.runs import RunFolder
 
 REGIMES = {"post_training": "Post-training", "recovered": "Recovered"}
 RUNTIMES = ("onnxruntime", "torch")  # the first that every run has measured is the page's
@@ -156,25 +158,27 @@ def _compared(task: str, regime: str, ours: Sequence[Point], others: Sequence[Po
 def _complete(folders: Sequence[Path]) -> Iterator[RunFolder]:
     """Raises FileNotFoundError for a folder that is not there."""
     for folder in folders:
-        if not folder.is_dir():
-            raise FileNotFoundError(f"there is no folder {folder}")
-        for file in sorted(folder.rglob(RUN_FILE)):
-            if (file.parent / "result.json").is_file():
-                yield RunFolder.open(file.parent)
+        for job in job_folders(folder):
+            if (job / "result.json").is_file():
+                yield RunFolder.open(job)
 
 
 def _latencies(result: Mapping[str, Any]) -> set[str]:
-    networks = result["networks"]
-    return {name for name in networks["dense"]["latency_ms"] if name in networks["searched"]["latency_ms"]}
+    """The runtimes on which the dense and the search's own network were measured."""
+    dense, own = _pair(result)
+    return {*dense.latency} & {*own.latency}
+
+
+def _pair(result: Mapping[str, Any]) -> tuple[Network, Network]:
+    known = {network.name: network for network in networks_of(result)}
+    return known["dense"], known["searched"]
 
 
 def _point(path: Path, result: Mapping[str, Any], runtime: str) -> Point:
-    dense, own = (result["networks"][name] for name in ("dense", "searched"))
+    dense, own = _pair(result)
     bounds = result["budget"].get("bounds") or [result["budget"]]
-    accuracy = {name: own[key].get("accuracy") for name, key in (("post_training", "before"), ("recovered", "after"))}
-    if own["after"] == own["before"]:  # nothing was trained
-        del accuracy["recovered"]
-    predicted = own["cost"].get(LATENCY)
+    accuracy = {"post_training": own.post_training.get("accuracy"), "recovered": own.recovered.get("accuracy")}
+    predicted = own.cost.get(LATENCY)
     return Point(
         task=result["task"],
         agent=result["agent"],
@@ -182,10 +186,10 @@ def _point(path: Path, result: Mapping[str, Any], runtime: str) -> Point:
         budget=result["budget"]["text"],
         seed=result["seed"],
         run=path.name,
-        share=own["latency_ms"][runtime]["median"] / dense["latency_ms"][runtime]["median"],
-        dense_ms=dense["latency_ms"][runtime]["median"],
-        macs=own["cost"]["macs"] / dense["cost"]["macs"],
+        share=own.latency[runtime]["median"] / dense.latency[runtime]["median"],
+        dense_ms=dense.latency[runtime]["median"],
+        macs=own.cost["macs"] / dense.cost["macs"],
         predicted_ms=predicted,
-        predicted_share=None if predicted is None else predicted / dense["cost"][LATENCY],
+        predicted_share=None if predicted is None else predicted / dense.cost[LATENCY],
         accuracy={name: value for name, value in accuracy.items() if value is not None},
     )

@@ -22,6 +22,7 @@ def run(folder: Path, budget: str, ms: float, accuracy: float, **changes: Any) -
     def network(ms: float, macs: float, before: float, after: float) -> dict[str, Any]:
         latency = {"median": ms, "low": ms, "high": ms}
         return {
+            "plan": {"conv": {"units": 100, "kept": int(macs)}},
             "cost": {"macs": macs, **({"latency": ms * predicted} if cost == "latency" else {})},
             "before": {"accuracy": before},
             "after": {"accuracy": after},
@@ -31,6 +32,7 @@ def run(folder: Path, budget: str, ms: float, accuracy: float, **changes: Any) -
     result = {
         "task": "digits",
         "agent": "evolution",
+        "chosen": "searched",
         "seed": 0,
         "budget": {"text": budget, "cost": cost, "unit": "", "limit": 1.0, "dense": 2.0, "relative": 0.5},
         "networks": {"dense": network(dense_ms, 100, 0.9, 0.9), "searched": network(ms, 40, accuracy, trained)},

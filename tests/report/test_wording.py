@@ -110,3 +110,14 @@ def test_fewer_key_blocks_are_said_to_need_a_kernel(run: RunFolder) -> None:
     console = Console(file=io.StringIO(), width=400)
     print_result(run, console)
     assert note in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_nothing_is_called_recovered_where_nothing_was_trained(run: RunFolder) -> None:
+    """Without recovery, a run's networks are afterwards what they were before."""
+    assert "after recovery" in headline(run)
+    for name in ("searched", "uniform", "sensitivity"):
+        change(run, name, after=run.read_json("result.json")["networks"][name]["before"])
+    assert "76.2 % accuracy without recovery" in headline(run)
+    assert all(not network.recovered for network in read_contents(run).networks)
+    change(run, "uniform", after={"accuracy": 0.9, "loss": 0.3})
+    assert read_contents(run).network("searched").recovered, "its own training may have changed nothing"  # type: ignore[union-attr]
