@@ -71,6 +71,7 @@ def _agent_share(ready: Ready, scratch: Path, *, seed: int, race: bool, idle: in
         projector=prepared.projector,
         objective=metered,
         features=features_of(prepared),
+        errors=prepared.errors,
         scores=prepared.scores,
         folder=scratch,
         log_agent=lambda metrics, step: None,

@@ -34,7 +34,7 @@ def main() -> None:
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "transfer.json"
-    record = json.loads(path.read_text()) if path.exists() else {}
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     for seed in range(arguments.seeds):  # so that what is cut off has all families and fewer seeds
         for stage in arguments.stages:
             rows = STAGES[stage](CELLS, seed)
@@ -45,8 +45,8 @@ def main() -> None:
                 "commit": _commit(),
                 "machine": machine(),
                 "versions": versions(),
-                stage: sorted([*kept, *rows], key=lambda row: row["seed"]),
             }
+            record[stage] = sorted([*kept, *rows], key=lambda row: row["seed"])
             path.write_text(json.dumps(record, indent=1) + "\n")
             if (arguments.out / "README.md").exists():
                 write_between(arguments.out / "README.md", markdown(record), name="transfer")

@@ -135,7 +135,7 @@ def by_cell(rows: Sequence[Row]) -> Iterable[tuple[tuple[str, str], list[Row]]]:
 
 def known(row: Row) -> float:
     """The least KL of the two known plans and the policy's."""
-    kl = row["kl"]["search"]
+    kl: Mapping[str, float] = row["kl"]["search"]
     return min(kl.get("policy", np.inf), least(kl))
 
 
