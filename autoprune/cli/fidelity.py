@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from autoprune.cli.parts import answering, task_of
+from autoprune.cli.parts import answering, part_of, task_of
 
 # What a study that goes on must share.
 FIXED = ("importance", "start", "recover", "structure", "evaluation", "repairs", "seed")
@@ -43,7 +42,7 @@ def _fidelity(config: DictConfig, folder: Path) -> float:
     torch.set_num_threads(settings["threads"] or os.cpu_count() or 1)
     torch.manual_seed(settings["seed"])
     names = ("importance", "reward", "evaluation", "recover", "repairs", "scores", "trained")
-    parts = {name: instantiate(settings[name], _convert_="all") for name in names}
+    parts = {name: part_of(settings, name) for name in names}
     task = task_of(settings["task"], settings.get("data"))
 
     def ready(budget: Any, repair: Any, score: Any) -> Any:

@@ -1,13 +1,14 @@
 """What commands have in common: a configuration's parts as objects, and errors as sentences."""
 
+import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 
@@ -25,18 +26,56 @@ def answering(job: Callable[[], float], *, interrupted: Callable[[], str]) -> fl
         sys.exit(f"error: {error}\n(HYDRA_FULL_ERROR=1 shows where)")
 
 
+def part_of(settings: Mapping[str, Any], name: str) -> Any:
+    """The object that the configuration describes under this name; None where there is nothing.
+
+    Raises ValueError where a key is missing, or where nothing has a key of that name: this is said before anything is
+    paid for, and not when what is made is first called.
+    """
+    for problem in _problems(settings.get(name), name):
+        raise ValueError(problem)
+    return instantiate(settings.get(name), _convert_="all")
+
+
+def _problems(node: Any, name: str) -> Iterator[str]:
+    if not isinstance(node, Mapping):
+        return
+    for key, value in node.items():
+        yield from _problems(value, f"{name}.{key}")
+    if "_target_" not in node or "_args_" in node:
+        return
+    given = {key for key in node if not key.startswith("_")}
+    try:
+        takes = inspect.signature(get_object(node["_target_"])).parameters
+    except (ImportError, TypeError, ValueError):
+        return  # Hydra says what there is to say of a target that cannot be found, and some have no signature
+    target = str(node["_target_"]).rpartition(".")[2]
+    named = [key for key, one in takes.items() if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
+    unknown = sorted(given - set(named))
+    if unknown and not any(one.kind == one.VAR_KEYWORD for one in takes.values()):
+        yield f"{name} has the key {unknown[0]!r}, which {target} does not know; it knows {named}"
+    missing = [key for key in named if takes[key].default is inspect.Parameter.empty and key not in given]
+    if missing and not node.get("_partial_"):  # a partial is given the others when it is called
+        listed = " and ".join(missing)
+        yield (
+            f"{name} lacks {listed}, without which there is no {target}; write {'it' if len(missing) == 1 else 'them'} "
+            f"into the file that {name.partition('.')[0]}= chooses, or on the command line: "
+            f"+{name}.{missing[0]}=VALUE"
+        )
+
+
 def task_of(settings: dict[str, Any], data: Mapping[str, Any] | None) -> Any:
     """The task that conf/task names. `keep` is autoprune's own key; everything else goes to the task's function."""
     from autoprune.task.task import Task
 
     keep = frozenset(settings.pop("keep", None) or ())
-    task = instantiate(settings, _convert_="all")
+    task = part_of({"task": settings}, "task")
     if not isinstance(task, Task):
         raise ValueError(
             f"task._target_={settings['_target_']} must return an autoprune.Task, got {type(task).__name__}"
         )
     if data is not None:
-        task = task.with_data(instantiate(data, _convert_="all"))
+        task = task.with_data(part_of({"data": data}, "data"))
     return task.keeping(keep)
 
 

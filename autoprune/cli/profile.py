@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from autoprune.cli.parts import answering, task_of
+from autoprune.cli.parts import answering, part_of, task_of
 
 KEPT = "What is measured is kept: the same command goes on from here."
 
@@ -24,7 +23,7 @@ def _profile(config: DictConfig) -> float:
     from autoprune.structure.graph import find_structure
 
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    device = instantiate(settings["device"], _convert_="all")
+    device = part_of(settings, "device")
     if not isinstance(device, MeasuredDevice):
         raise ValueError(
             f"{getattr(device, 'name', device)} is not measured: its figures are in its file, and it needs no profile; "

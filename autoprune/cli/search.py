@@ -12,10 +12,9 @@ from typing import Any, Self
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from autoprune.cli.parts import answering, store_folder, task_of
+from autoprune.cli.parts import answering, part_of, store_folder, task_of
 from autoprune.cli.sweep import SweepJob, going_on, value_of
 
 PARTS = ("importance", "repair", "score", "reward", "evaluation", "costs", "agent", "recover", "tracking")
@@ -103,9 +102,9 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     torch.set_num_threads(settings["threads"] or os.cpu_count() or 1)
     allocator = choose_allocator(Notebook(cache_dir()))
     torch.manual_seed(settings["seed"])  # autoprune passes its generators around; third parties may draw from this one
-    parts = {name: instantiate(settings[name], _convert_="all") for name in PARTS}
+    parts = {name: part_of(settings, name) for name in PARTS}
     task = task_of(settings["task"], settings.get("data"))
-    device = instantiate(settings.get("device"), _convert_="all")
+    device = part_of(settings, "device")
     prepared = prepare(
         task,
         device=device,

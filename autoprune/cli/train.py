@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from autoprune.cli.parts import answering, named_task, store_folder, task_of
+from autoprune.cli.parts import answering, named_task, part_of, store_folder, task_of
 
 if TYPE_CHECKING:
     from autoprune.task.task import Task
@@ -48,12 +47,10 @@ def _train(config: DictConfig, folder: Path) -> float:
     torch.manual_seed(settings["seed"])
     texts = [settings["budget"]] if isinstance(settings["budget"], str) else settings["budget"]
     ranges = [BudgetRange.parse(text) for text in texts]
-    agent = instantiate(settings["agent"], _convert_="all").keywords["agent"]
+    agent = part_of(settings, "agent").keywords["agent"]
     run = RunFolder.create(folder)
     run.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
-    tracker = instantiate(settings["tracking"], _convert_="all")(
-        folder, name=folder.name, group="train", job_type="train", config=settings
-    )
+    tracker = part_of(settings, "tracking")(folder, name=folder.name, group="train", job_type="train", config=settings)
     failed = True
     try:
         networks = [network for _, network in _networks(settings, settings, first=0)]
@@ -132,9 +129,9 @@ def _prepared(task: "Task", settings: Settings) -> Any:
     return prepare(
         task,
         budget=task.budget or "macs:0.5",  # others are drawn
-        device=instantiate(settings.get("device"), _convert_="all"),
+        device=part_of(settings, "device"),
         generator=torch_generator(settings["seed"], "importance"),
-        **{name: instantiate(settings[name], _convert_="all") for name in PARTS},
+        **{name: part_of(settings, name) for name in PARTS},
         **settings["structure"],
     )
 

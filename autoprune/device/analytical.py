@@ -56,7 +56,9 @@ class AnalyticalDevice:
         self._check("memory_gb_s", self.memory_gb_s)
         self._check("kernel_us", self.kernel_us, zero=True)
         if type(self.granularity) is not int or self.granularity < 1:
-            raise ValueError(f"device.granularity of {self.name!r} must be a whole number, got {self.granularity!r}")
+            raise ValueError(
+                f"device.granularity of {self.name!r} must be a whole number from 1 on, got {self.granularity!r}"
+            )
         for size, speed in self.caches.items():
             self._check("caches", size)
             self._check(f"caches.{size}", speed)
