@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 FILE = "measured.json"
 GAIN = 1.03  # what has to be gained for a setting to be changed
-BIG, WIDE = (128, 16, 56, 56), (16, 16, 3, 3)  # a convolution with 26 MB of activations, which glibc maps and unmaps
+BIG, WIDE = (256, 16, 56, 56), (16, 16, 3, 3)  # a convolution with 51 MB of activations, which glibc maps and unmaps
 
 
 def cache_dir() -> Path:
@@ -59,8 +59,8 @@ class Notebook:
 def choose_allocator(notebook: Notebook) -> bool:
     """Whether freed memory is kept for the next activation, which has been set so: it is where that is faster.
 
-    glibc returns big blocks to the system when they are freed, and every layer of a forward pass has to fault its pages
-    in again.
+    glibc returns blocks of more than 32 MB to the system when they are freed, and every layer of a forward pass has to
+    fault its pages in again.
     """
     if _glibc() is None:
         return False
@@ -70,7 +70,7 @@ def choose_allocator(notebook: Notebook) -> bool:
         keep_freed_memory(True)
         return _seconds() * GAIN < before
 
-    chosen = bool(notebook.recall({"question": "keep freed memory"}, measure))
+    chosen = bool(notebook.recall({"question": "keep freed memory", "of": BIG}, measure))
     keep_freed_memory(chosen)
     return chosen
 
@@ -81,7 +81,9 @@ def keep_freed_memory(keep: bool) -> None:
     if libc is None:
         return
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
-    values = (2**30, 2**31 - 1, 2**28) if keep else (2**17, 2**17, 0)  # glibc's own: 128 kB, 128 kB, 0
+    # Whoever sets a threshold ends glibc's own adjusting of it: what it would get to by itself are 32 and 64 MiB. Its
+    # initial 128 KiB, fixed, would have every activation mapped anew.
+    values = (2**30, 2**31 - 1, 2**28) if keep else (2**25, 2**26, 2**17)
     for option, value in zip((mmap_threshold, trim_threshold, top_pad), values, strict=True):
         libc.mallopt(option, value)
 

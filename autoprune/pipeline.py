@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +171,7 @@ class Job:
     ) -> dict[str, Any]:
         """What `result.json` says of the dense network and of every plan's: test metrics, costs, latency, sizes."""
         task, structure = self.prepared.task, self.prepared.structure
-        test, held_out = Judge(task, task.data.test), Judge(task, self.prepared.held_out)
+        test, held_out = cache(Judge(task, task.data.test)), cache(Judge(task, self.prepared.held_out))
         every_plan = {DENSE: structure.dense, **plans}
         before, after = {DENSE: task.model, **pruned}, {DENSE: task.model, **recovered}
         with tempfile.TemporaryDirectory() as folder:

@@ -34,6 +34,7 @@ def _train(config: DictConfig, folder: Path) -> float:
 
     from autoprune.agent.bundle import save_policy
     from autoprune.cost.budget_range import BudgetRange
+    from autoprune.measured import Notebook, cache_dir, choose_allocator
     from autoprune.report.progress import StageProgress
     from autoprune.report.transfer import print_trained
     from autoprune.runs import RunFolder, machine, versions
@@ -44,6 +45,7 @@ def _train(config: DictConfig, folder: Path) -> float:
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     settings["evaluation"]["store"] = store_folder(settings["evaluation"]["store"], folder)
     torch.set_num_threads(settings["threads"] or torch.get_num_threads())
+    choose_allocator(Notebook(cache_dir()))
     torch.manual_seed(settings["seed"])
     texts = [settings["budget"]] if isinstance(settings["budget"], str) else settings["budget"]
     ranges = [BudgetRange.parse(text) for text in texts]

@@ -36,7 +36,9 @@ def print_result(folder: RunFolder, console: Console | None = None) -> None:
     console = console or Console()
     contents = read_contents(folder)
     if contents.networks:
+        console.print()
         console.print(_table(contents, wide=console.width >= WIDE))
+        console.print()
         if found := measured(contents.networks):
             console.print(_measures(found))
             for sample in samples(found):
@@ -48,7 +50,7 @@ def print_result(folder: RunFolder, console: Console | None = None) -> None:
 
 
 def _table(contents: Contents, *, wide: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True, show_edge=False)
     table.add_column("network\n", no_wrap=True)
     headers = ["post-training\naccuracy", "recovered\naccuracy", "\nMACs"]
     headers += ["\nparameters", "file\nsafetensors"] if wide else []
