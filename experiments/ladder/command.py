@@ -1,0 +1,67 @@
+"""The command: runs what is not kept yet, writes trials and what was measured, and the README's tables."""
+
+import argparse
+import json
+import shutil
+import subprocess
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from autoprune.comparison.trial import Trial, write_trials
+from autoprune.runs import machine, versions
+from experiments.ladder.stages import QUICKLY, STAGES, Job
+from experiments.ladder.table import markdown
+from experiments.ladder.trials import trials
+from experiments.readme import write_between
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+VENV = ROOT / ".venv"
+CELLS = ROOT / "runs" / "ladder"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="experiments/ladder/run", description=__doc__)
+    parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES))
+    parser.add_argument("--processes", type=int, default=2, help="of one thread each")
+    parser.add_argument("--quick", action="store_true", help="toy sizes, which show that everything runs")
+    parser.add_argument("--out", type=Path, default=HERE)
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    stages, cells = (QUICKLY, asked.out / "cells") if asked.quick else (STAGES, CELLS)
+    for name in asked.stages:
+        jobs = stages[name].jobs()
+        start = time.perf_counter()
+        with ProcessPoolExecutor(asked.processes, mp_context=get_context("spawn")) as pool:
+            found = list(pool.map(partial(trials, cells=cells), jobs))
+        write(asked.out, name, jobs, found, seconds=time.perf_counter() - start)
+
+
+def write(folder: Path, name: str, jobs: list[Job], found: list[list[dict[str, Any]]], *, seconds: float) -> None:
+    """NAME.jsonl.gz for `autoprune compare`, its page NAME.html, NAME.json with what made it, the README's table."""
+    write_trials(folder / f"{name}.jsonl.gz", [Trial.from_json(row["trial"]) for rows in found for row in rows])
+    record = {
+        "command": f"experiments/ladder/run --stages {name}",
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "commit": subprocess.check_output(["git", "describe", "--always", "--dirty"], cwd=ROOT, text=True).strip(),
+        "seconds": round(seconds),
+        "machine": machine(),
+        "versions": versions(),
+        "searched": [
+            {**asdict(job), "trials": [{key: value for key, value in row.items() if key != "trial"} for row in rows]}
+            for job, rows in zip(jobs, found, strict=True)
+        ],
+    }
+    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    with TemporaryDirectory() as compared:
+        command = [str(VENV / "bin" / "autoprune"), "compare", str(folder / f"{name}.jsonl.gz"), f"out={compared}"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        shutil.copy(Path(compared) / "comparison.html", folder / f"{name}.html")
+    write_between(folder / "README.md", "\n".join(markdown(record, found)) + "\n", name=name)

@@ -1,0 +1,93 @@
+"""A cell made ready as the main job does it, once in a process for all agents."""
+
+import functools
+from typing import Any
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from autoprune.cli import conf_dir
+from autoprune.cli.parts import task_of
+from autoprune.env.features import features_of
+from autoprune.evaluation.judge import Judge
+from autoprune.evaluation.outcome import Metrics
+from autoprune.evaluation.prepare import Prepared, prepare
+from autoprune.evaluation.table import Table
+from autoprune.measured import cache_dir
+from autoprune.plan import PruningPlan
+from autoprune.seeding import torch_generator
+from experiments.ladder.stages import Cell
+
+AMC_WARM_UP = 3  # AMC explores for 100 of 400 episodes; here for a third of what there is, at most 100
+
+
+class Ready:
+    """The cell's task, and what its plans are worth on samples that searches do not see."""
+
+    def __init__(self, cell: Cell) -> None:
+        settings = configured(f"task={cell.task}", f"budget={cell.budget}")
+        tabular = cell.task.startswith("table_")
+        settings["evaluation"]["store"] = None if tabular else cache_dir()
+        parts = ("importance", "repair", "score", "reward", "evaluation", "costs")
+        self.prepared: Prepared = prepare(
+            task_of(settings["task"], None),
+            budget=cell.budget,
+            generator=torch_generator(0, "importance"),
+            **{name: instantiate(settings[name], _convert_="all") for name in parts},
+            **settings["structure"],
+        )
+        self.features = features_of(self.prepared)
+        path = self.prepared.task.table
+        self.table = None if path is None else Table.load(path)
+
+    @functools.cached_property
+    def held_out(self) -> Judge:
+        return Judge(self.prepared.task, self.prepared.held_out)
+
+    @functools.cached_property
+    def test(self) -> Judge:
+        return Judge(self.prepared.task, self.prepared.task.data.test)
+
+    def unseen(self, plan: PruningPlan) -> Metrics:
+        """On held-out search samples."""
+        if self.table is not None:
+            return self.table.metrics(plan.kept, on="held_out")
+        return self.held_out(self.prepared.pruned(plan))
+
+    def proxy(self, plan: PruningPlan) -> float:
+        """The score on all samples that searches see."""
+        return float(self.prepared.objective.evaluate([plan], whole=True)[0].score)
+
+    @functools.cached_property
+    def bounds(self) -> tuple[float, float] | None:
+        """The best plan's score inside the budget, on what is searched by and on held-out samples; tables only."""
+        if self.table is None:
+            return None
+        limit = self.prepared.projector.budget.limit
+        held_out = self.table.scores(on="held_out")[self.table.feasible(limit)]
+        return self.table.best(limit)[1], float(held_out.max())
+
+    def costs(self, plan: PruningPlan) -> dict[str, float]:
+        return {name: float(model(np.array(plan.kept))) for name, model in self.prepared.costs.items()}
+
+
+def search_of(agent: str, evaluations: int) -> Any:
+    """Anew for every seed: what adapts must not know the seed before."""
+    extra = []
+    if agent == "amc":
+        extra = [f"agent.agent.experience.warm_up_episodes={min(100, evaluations // AMC_WARM_UP)}"]
+    return instantiate(configured(f"agent={agent}", *extra)["agent"], _convert_="all")
+
+
+def configured(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("config", ["tracking=none", *overrides])
+    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return settings
+
+
+@functools.cache
+def ready(cell: Cell) -> Ready:
+    return Ready(cell)

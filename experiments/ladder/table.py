@@ -1,0 +1,185 @@
+"""The README's tables."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from autoprune.comparison.scale import scale_of
+from autoprune.comparison.trial import Trial
+
+DRAWS = 10_000  # of the bootstrap over seeds
+DEFAULT = "advised"
+Values = Mapping[str, Sequence[float]]  # agent → one value per seed
+Rows = Sequence[Sequence[Mapping[str, Any]]]  # of every job
+
+
+def markdown(record: Mapping[str, Any], found: Rows) -> list[str]:
+    every = [row for rows in found for row in rows]
+    trials = [Trial.from_json(row["trial"]) for row in every]
+    lines = [
+        f"{record['date'][:10]}, commit {record['commit']}, {record['machine']['processor']}, "
+        f"{record['machine']['cores']} cores; {trials[0].evaluations} evaluations; "
+        f"{record['seconds'] / 60:.0f} minutes for what was not kept from before.",
+        "",
+    ]
+    if trials[0].optimum is not None:
+        return [*lines, *regrets(trials, [row["regret"] for row in every])]
+    criteria = {trial.cell: row for trial, row in zip(trials, every, strict=True) if "criterion" in row}
+    recovered = [trial for trial in trials if trial.own.recovered is not None]
+    return [
+        *lines,
+        *accuracies(trials),
+        *differences(trials),
+        *(recoveries(recovered) if recovered else []),
+        *as_it_comes(criteria),
+    ]
+
+
+def regrets(trials: Sequence[Trial], regret: Sequence[float]) -> list[str]:
+    """Mean and worst, of every agent on every table."""
+    cells, agents = _distinct(trial.cell for trial in trials), _distinct(trial.agent for trial in trials)
+    of = {
+        (agent, cell): [
+            r for trial, r in zip(trials, regret, strict=True) if (trial.agent, trial.cell) == (agent, cell)
+        ]
+        for agent in agents
+        for cell in cells
+    }
+    agents.sort(key=lambda agent: sum(float(np.mean(of[agent, cell])) for cell in cells))
+    lines = _header(
+        "regret: mean, worst", [*(f"`{task}`, `{budget}`" for task, budget in cells), "optimum found", "seeds"]
+    )
+    for agent in agents:
+        values = [of[agent, cell] for cell in cells]
+        shown = [f"{abs(np.mean(each)):.3f}, {abs(max(each)):.3f}" for each in values]
+        best = f"{100 * np.mean([r < 1e-9 for each in values for r in each]):.0f} %"
+        lines.append(_row(f"`{agent}`", [*shown, best, str(len(values[0]))]))
+    return lines
+
+
+def accuracies(trials: Sequence[Trial]) -> list[str]:
+    """Post-training: the scaled score over all cells, and test accuracy in each."""
+    cells, agents, scaled = (
+        _distinct(trial.cell for trial in trials),
+        _distinct(t.agent for t in trials),
+        _scaled(trials),
+    )
+    mean = {agent: _interval({cell: scaled[cell][agent] for cell in cells}) for agent in agents}
+    agents.sort(key=lambda agent: -mean[agent][0])
+    lines = ["### Post-training", ""]
+    lines += _header("", ["score", *(f"`{task.removeprefix('fashion_')}`, `{budget}`" for task, budget in cells)])
+    for agent in agents:
+        shown = []
+        for cell in cells:
+            tests = [100 * t.own.test["accuracy"] for t in trials if (t.agent, t.cell) == (agent, cell)]
+            shown.append(f"{np.mean(tests):.1f}")
+        lines.append(_row(f"`{agent}`", [_written(mean[agent]), *shown]))
+    note = (
+        "Score: of KL on held-out search samples, 0 the uniform plan, 1 the best that any search found there; the mean "
+        "over cells with its 95 % bootstrap interval over seeds, none where there is one seed. The other columns are "
+        "test accuracy, %."
+    )
+    return [*lines, "", note, ""]
+
+
+def differences(trials: Sequence[Trial]) -> list[str]:
+    """The default agent's scaled score less each other one's."""
+    cells, scaled = _distinct(trial.cell for trial in trials), _scaled(trials)
+    others = [agent for agent in _distinct(t.agent for t in trials) if agent not in (DEFAULT, "uniform")]
+    if DEFAULT not in {trial.agent for trial in trials}:
+        return []
+    lines = [f"### `{DEFAULT}` over the others, score", ""]
+    lines += _header("over", ["all", *(f"`{task.removeprefix('fashion_')}`, `{budget}`" for task, budget in cells)])
+    for other in others:
+        each = [_over({cell: scaled[cell][DEFAULT]}, {cell: scaled[cell][other]}) for cell in cells]
+        every = _over({c: scaled[c][DEFAULT] for c in cells}, {c: scaled[c][other] for c in cells})
+        lines.append(_row(f"`{other}`", map(_written, [every, *each])))
+    return [*lines, ""]
+
+
+def recoveries(trials: Sequence[Trial]) -> list[str]:
+    """Test accuracy after recovery, over the uniform plan's from the same seed."""
+    cells = _distinct(trial.cell for trial in trials)
+    lines = ["### Recovered: points of test accuracy above the uniform plan from the same seed", ""]
+    lines += _header("", [*(f"`{task.removeprefix('fashion_')}`, `{budget}`" for task, budget in cells), "seeds"])
+    for agent in _distinct(trial.agent for trial in trials):
+        shown, seeds = [], 0
+        for cell in cells:
+            of = [t for t in trials if (t.agent, t.cell) == (agent, cell)]
+            above = [100 * (_accuracy(t.own.recovered) - _accuracy(t.baselines["uniform"].recovered)) for t in of]
+            level = 100 * float(np.mean([_accuracy(t.own.recovered) for t in of]))
+            seeds = max(seeds, len(of))
+            shown.append(f"{level:.1f} %" if agent == "uniform" else f"{_written(_interval({cell: above}))}")
+        lines.append(_row(f"`{agent}`", [*shown, str(seeds)]))
+    return [*lines, ""]
+
+
+def as_it_comes(criteria: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[str]:
+    said = [
+        f"`{task.removeprefix('fashion_')}`, `{budget}`: {row['criterion']}, {100 * row['as_it_comes']:.1f} %"
+        for (task, budget), row in criteria.items()
+    ]
+    if not said:
+        return []
+    return [
+        "Torch-Pruning's best criterion, and the test accuracy of its network before BatchNorm's statistics are "
+        f"measured again: {'; '.join(said)}.",
+    ]
+
+
+def _scaled(trials: Sequence[Trial]) -> dict[tuple[str, str], dict[str, list[float]]]:
+    """Cell → agent → a score per seed, on the scale that `autoprune compare` uses."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for cell in _distinct(trial.cell for trial in trials):
+        here: dict[str, list[Trial]] = {}
+        for trial in trials:
+            if trial.cell == cell:
+                here.setdefault(trial.agent, []).append(trial)
+        scale = scale_of(cell, here)
+        found[cell] = {agent: list(scale(np.array([t.own.score for t in of]))) for agent, of in here.items()}
+    return found
+
+
+Interval = tuple[float, float | None, float | None]
+
+
+def _interval(values: Mapping[Any, Sequence[float]]) -> Interval:
+    """The mean over cells of the means over seeds."""
+    return _over(values, {cell: [0.0] for cell in values})
+
+
+def _over(ours: Mapping[Any, Sequence[float]], theirs: Mapping[Any, Sequence[float]]) -> Interval:
+    rng = np.random.default_rng(0)
+    exact = float(np.mean([np.mean(ours[cell]) - np.mean(theirs[cell]) for cell in ours]))
+    if all(len(each) < 2 for side in (ours, theirs) for each in side.values()):
+        return exact, None, None
+    drawn = np.mean([_means(ours[cell], rng) - _means(theirs[cell], rng) for cell in ours], axis=0)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return exact, float(low), float(high)
+
+
+def _means(values: Sequence[float], rng: np.random.Generator) -> Any:
+    return rng.choice(np.array(values), (DRAWS, len(values))).mean(axis=1)
+
+
+def _written(interval: Interval) -> str:
+    value, low, high = interval
+    return f"{value:+.2f}" if low is None else f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _accuracy(metrics: Mapping[str, float] | None) -> float:
+    assert metrics is not None
+    return metrics["accuracy"]
+
+
+def _distinct(values: Any) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def _header(first: str, others: Sequence[str]) -> list[str]:
+    return [_row(first, others), "|" + "---|" * (len(others) + 1)]
+
+
+def _row(first: str, others: Any) -> str:
+    return f"| {first} | {' | '.join(others)} |"

@@ -1,0 +1,50 @@
+"""The ladder's command runs, goes on where it was stopped, and its tables say what was measured."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autoprune.comparison.trial import read_trials
+from experiments.ladder.stages import DETERMINISTIC, RIVALS, STAGES, Stage
+
+COMMAND = [sys.executable, str(Path(__file__).parent.parent / "experiments" / "ladder" / "run"), "--quick", "--out"]
+
+
+@pytest.mark.slow
+def test_every_stage_is_measured_and_kept(tmp_path: Path) -> None:
+    subprocess.run([*COMMAND, str(tmp_path)], check=True, capture_output=True, cwd=tmp_path)
+    written = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    tables, live = (read_trials(tmp_path / f"{name}.jsonl.gz") for name in ("tables", "live"))
+    assert {trial.agent for trial in tables} == {"uniform", "evolution", "advised"}
+    assert {trial.agent for trial in live} == {"uniform", "random", *RIVALS}
+    for trial in (*tables, *live):
+        assert trial.own.costs["macs"] <= 0.5 * trial.dense["macs"]
+        if trial.optimum is not None:
+            assert trial.own.score <= trial.optimum + 1e-9
+    assert {trial.seed for trial in live if trial.own.recovered is not None} == {0}
+    (rival,) = (trial for trial in live if trial.agent == "torch_pruning")
+    (widths,) = (trial for trial in live if trial.agent == "torch_pruning_widths")
+    assert rival.own.plan == widths.own.plan
+    assert rival.own.test != widths.own.test  # other units, and no repair
+    regrets = [
+        row["regret"] for job in json.loads((tmp_path / "tables.json").read_text())["searched"] for row in job["trials"]
+    ]
+    assert min(regrets) >= 0
+    assert max(regrets) == 1
+    table = (tmp_path / "README.md").read_text()
+    assert all(f"`{agent}`" in table for agent in ("advised", "random", *RIVALS))
+
+    subprocess.run([*COMMAND, str(tmp_path)], check=True, capture_output=True, cwd=tmp_path)
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()} == written
+
+
+@pytest.mark.parametrize("stage", STAGES.values(), ids=list(STAGES))
+def test_every_agent_has_its_seeds_in_every_cell_once(stage: Stage) -> None:
+    jobs = stage.jobs()
+    found = [(job.cell, job.agent, seed) for job in jobs for seed in job.seeds]
+    assert len(set(found)) == len(found)
+    assert {agent for _, agent, _ in found} == set(stage.agents)
+    assert {seed for _, agent, seed in found if agent in (*DETERMINISTIC, *RIVALS)} == {0}
