@@ -1,6 +1,6 @@
 """A comparison as tables in the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -28,7 +28,7 @@ def print_comparison(result: Json, console: Console | None = None) -> None:
     console = console or Console()
     for regime, title in (("post_training", "post-training"), ("recovered", "recovered")):
         if agents_of(result, regime):
-            console.print(_table(result, regime, title))
+            console.print(_that_fits(result, regime, title, console))
             for name, groups in against_all(result, regime)[:TOLD]:
                 if groups:
                     said = f"{name} ({title}): {agent_sentence(groups, most=NAMES)}."
@@ -41,15 +41,22 @@ def print_comparison(result: Json, console: Console | None = None) -> None:
     console.print(second_line(result), markup=False, highlight=False)
 
 
-def _table(result: Json, regime: str, title: str) -> Table:
+def _that_fits(result: Json, regime: str, title: str, console: Console) -> Table:
+    """With a column for each task and budget where these are few and fit into the console; the page has all of them."""
+    table = _table(result, regime, title, result["cells"][:CELLS])
+    unbounded = console.options.update(width=10_000)
+    fits = len(result["cells"]) <= CELLS and console.measure(table, options=unbounded).maximum <= console.width
+    return table if fits else _table(result, regime, title, [])
+
+
+def _table(result: Json, regime: str, title: str, cells: Sequence[Json]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     table.add_column(f"{title}\n", no_wrap=True)
     table.add_column("score\n" if regime == "post_training" else "points above\nuniform", justify="right", no_wrap=True)
-    cells = result["cells"] if len(result["cells"]) <= CELLS else []
     for cell in cells:
         table.add_column(f"{escape(cell['cell'][0])}\n{escape(cell['cell'][1])}", justify="right", no_wrap=True)
-    table.add_column("seeds\n", justify="right")
-    table.add_column("agent,\nms/plan", justify="right")
+    table.add_column("seeds\n", justify="right", no_wrap=True)
+    table.add_column("agent,\nms/plan", justify="right", no_wrap=True)
     accuracy = {(entry["label"], *entry["cell"]): entry["accuracy"] for entry in result[regime]["accuracy"]}
     seconds = {entry["label"]: entry["agent_each"] for entry in result["seconds"]}
     for agent in result[regime]["agents"]:

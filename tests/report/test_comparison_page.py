@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from autoprune.comparison.reading import Missing
 from autoprune.comparison.study import compare
@@ -202,6 +203,20 @@ def test_the_terminal_has_both_regimes_and_what_is_missing(result: Any, capsys: 
     for text in ("post-training", "recovered", "evolution", "missing: agent=amc seed=1: failed: no memory"):
         assert text in printed
     assert headline(result).split()[0] in printed
+
+
+@pytest.mark.parametrize(("width", "columns"), [(80, False), (160, True)])
+def test_the_terminal_has_columns_of_tasks_where_they_fit(
+    width: int, columns: bool, result: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_comparison(result, Console(width=width))
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    long = {**result, "cells": [{**cell, "cell": (40 * "x", cell["cell"][1])} for cell in result["cells"]]}
+    print_comparison(long, Console(width=width))
+    printed = capsys.readouterr().out
+    assert (40 * "x" in printed) is columns
+    assert "…" not in printed
 
 
 def test_words() -> None:

@@ -39,10 +39,13 @@ def test_the_sentence_ends_it(run: RunFolder) -> None:
     )
 
 
-def test_a_table_of_80_columns_cuts_nothing_off(run: RunFolder) -> None:
+@pytest.mark.parametrize("chosen", ["searched", "sensitivity"])
+def test_a_table_of_80_columns_cuts_nothing_off(chosen: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", evaluations=40)
+    run.write_json("result.json", {**run.read_json("result.json"), "chosen": chosen})
     text = printed(run, width=80)
     assert "…" not in text
-    assert "searched ←" in text
+    assert f"{chosen} ←" in text
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
