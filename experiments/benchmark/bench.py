@@ -1,17 +1,13 @@
 """What the figures measure with: tasks made ready as `autoprune search` makes them by default."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
-from autoprune.cli import conf_dir
 from autoprune.cli.parts import task_of
 from autoprune.cost.budget import parse_budget
 from autoprune.cost.model import FloatArray
@@ -24,6 +20,7 @@ from autoprune.evaluation.prepare import Prepared, prepare
 from autoprune.plan import PruningPlan
 from autoprune.search.sensitivity import sensitivity_plan
 from autoprune.seeding import torch_generator
+from experiments.configuration import composed, part_of
 
 LEAST_DENSITY = 0.1  # of random plans, as in conf/agent/random.yaml
 REACH, STD = 1.5, 0.15  # of plans around another one, as in conf/agent/ppo.yaml
@@ -115,19 +112,9 @@ def sensitivity(ready: Ready, projector: Projector) -> PruningPlan:
     return sensitivity_plan(structure, projector, curves)
 
 
-def composed(*overrides: str) -> dict[str, Any]:
-    """The main job's configuration, as the command line composes it."""
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)  # type: ignore[return-value]
-
-
-def part(settings: Mapping[str, Any], name: str) -> Any:
-    return instantiate(settings[name], _convert_="all")
-
-
 def _made_ready(task: str, seed: int, quick: bool) -> Ready:
     settings = composed(f"task={task}", f"seed={seed}", "evaluation.store=null", *(TOY if quick else ()))
-    parts = {name: part(settings, name) for name in ("importance", "repair", "score", "reward", "evaluation")}
+    parts = {name: part_of(settings, name) for name in ("importance", "repair", "score", "reward", "evaluation")}
     prepared = prepare(
         task_of(settings["task"], settings.get("data")),
         budget=settings["budget"],

@@ -10,8 +10,9 @@ import numpy as np
 from autoprune.evaluation.objective import Objective
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
-from experiments.benchmark.bench import Bench, Ready, composed, part, plans_around, random_plans, sensitivity
+from experiments.benchmark.bench import Bench, Ready, plans_around, random_plans, sensitivity
 from experiments.benchmark.row import Goal, Row
+from experiments.configuration import composed, part_of
 
 TASKS = ("fashion_resnet20", "fashion_plain20", "fashion_mobilenet")
 MOST_REGRET = 0.01  # on average
@@ -67,7 +68,7 @@ def _row(label: str, found: Sequence[Raced]) -> Row:
 
 def _raced(ready: Ready, plans: list[PruningPlan], *, one_by_one: bool = False) -> Raced:
     """Three times with objectives that know nothing: raced, which makes the kernels for these plans, full, raced."""
-    race = part(composed(), "evaluation").race
+    race = part_of(composed(), "evaluation").race
     contest = _one_by_one if one_by_one else _at_once
     raced, cold = _timed(lambda: contest(ready.objective(race=race), plans))
     full, whole = _timed(lambda: ready.objective(race=None).evaluate(plans, whole=True))

@@ -21,8 +21,9 @@ from autoprune.runs import RunFolder
 from autoprune.search.problem import Problem
 from autoprune.seeding import numpy_rng
 from autoprune.tracking import WandbTracker
-from experiments.benchmark.bench import Bench, Ready, composed, part
+from experiments.benchmark.bench import Bench, Ready
 from experiments.benchmark.row import Goal, Row, amount
+from experiments.configuration import composed, part_of
 
 TASK = "fashion_resnet20"
 METHODS: Mapping[str, tuple[tuple[type, str], ...]] = {  # whose time figure 10 adds up
@@ -77,7 +78,7 @@ def _agent_share(ready: Ready, scratch: Path, *, seed: int, race: bool, idle: in
         log_agent=lambda metrics, step: None,
     )
     with contextlib.suppress(EvaluationsSpent):
-        part(settings, "agent")(problem, rng=numpy_rng(seed, "search"))
+        part_of(settings, "agent")(problem, rng=numpy_rng(seed, "search"))
     learned = spans[idle:]  # the first update comes before the first of these
     total = spans[-1][1] - spans[idle - 1][1]
     return 100 * (1 - sum(end - start for start, end in learned) / total)
@@ -108,13 +109,13 @@ def _writing_shares(bench: Bench, repeat: int) -> dict[str, float]:
     settings = composed("tracking.mode=offline", "recover=none", f"seed={repeat}")
     run = RunFolder.create(folder)
     names = {"name": folder.name, "group": TASK, "job_type": "benchmark", "config": {}}
-    tracker = part(settings, "tracking")(folder, **names)
+    tracker = part_of(settings, "tracking")(folder, **names)
     store = EvaluationStore(folder / "evaluations.sqlite").within({"repeat": repeat})
     prepared = bench.ready(TASK).afresh(store=store)
     job = Job(
         prepared,
-        search=part(settings, "agent"),
-        recover=part(settings, "recover"),
+        search=part_of(settings, "agent"),
+        recover=part_of(settings, "recover"),
         agent="ppo",
         evaluations=evaluations,
         seed=repeat,

@@ -5,7 +5,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from autoprune.runs import machine, versions
 from autoprune.structure.block_sparse import KeyBlocks
 from experiments.block_sparse.table import markdown
+from experiments.origin import origin
 from experiments.readme import write_between
 
 HERE = Path(__file__).resolve().parent
@@ -38,10 +37,7 @@ def main() -> None:
     with torch.inference_mode():
         rows = [row for tokens in TOKENS for row in at_length(tokens, flex, repeats=arguments.repeats)]
     record = {
-        "command": "experiments/block_sparse/run",
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "machine": machine(),
-        "versions": versions(),
+        **origin("experiments/block_sparse/run"),
         "setting": SETTING,
         "repeats": arguments.repeats,
         "rows": rows,

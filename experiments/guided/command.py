@@ -3,9 +3,7 @@
 import argparse
 import functools
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,11 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
-from autoprune.cli import conf_dir
 from autoprune.cost.budget import parse_budget
 from autoprune.device.measured import MeasuredDevice
 from autoprune.device.profile import NetworkProfiler, PieceProfiler
@@ -25,13 +19,14 @@ from autoprune.device.widths import widths_of
 from autoprune.evaluation.judge import Judge
 from autoprune.evaluation.prepare import Prepared, prepare
 from autoprune.plan import PruningPlan
-from autoprune.runs import machine, versions
 from autoprune.seeding import numpy_rng, torch_generator
 from autoprune.structure.graph import find_structure
 from autoprune.task.shipped import shipped_task
 from autoprune.transfer.network import Network
 from experiments.cells import kept
+from experiments.configuration import composed, part_of
 from experiments.guided.table import markdown
+from experiments.origin import origin
 from experiments.readme import write_between
 
 HERE = Path(__file__).resolve().parent
@@ -97,7 +92,7 @@ def searched(prepared: Prepared, budget: str, seed: int) -> PruningPlan:
     bound = parse_budget(budget, prepared.costs, prepared.structure)
     with TemporaryDirectory() as folder:
         problem = network.problem(bound, evaluations=EVALUATIONS, seed=seed, folder=Path(folder))
-        search = instantiate(settings(f"agent={AGENT}")["agent"], _convert_="all")
+        search = part_of(settings(f"agent={AGENT}"), "agent")
         plan: PruningPlan = search(problem, rng=numpy_rng(seed, "search"))
     return plan
 
@@ -106,7 +101,7 @@ def accuracies(prepared: Prepared, plan: PruningPlan, seed: int) -> dict[str, fl
     """On test data, of the repaired network and of the one that was trained after."""
     judge, network = Judge(prepared.task, prepared.task.data.test), prepared.pruned(plan)
     before = judge(network).accuracy
-    recover = instantiate(settings()["recover"], _convert_="all")
+    recover = part_of(settings(), "recover")
     trained = recover(
         network,
         prepared.task,
@@ -128,7 +123,7 @@ def ready(task: str, round_to: Any) -> Prepared:
         shipped_task(task),
         budget=RECOVERED,
         generator=torch_generator(0, "importance"),
-        **{name: instantiate(chosen[name], _convert_="all") for name in parts},
+        **{name: part_of(chosen, name) for name in parts},
         **chosen["structure"],
     )
 
@@ -136,7 +131,7 @@ def ready(task: str, round_to: Any) -> Prepared:
 @functools.cache
 def profiled(task: str) -> tuple[Any, NetworkProfiler]:
     """Its structure, and what measures whole networks; the task's pieces have been measured."""
-    device = instantiate(settings()["device"], _convert_="all")
+    device = part_of(settings(), "device")
     assert isinstance(device, MeasuredDevice)
     made = shipped_task(task)
     structure = find_structure(made.model, made.example_input, keep=made.keep)
@@ -149,10 +144,7 @@ def profiled(task: str) -> tuple[Any, NetworkProfiler]:
 
 
 def settings(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        config = compose("config", overrides=["device=this_cpu", "device.care.patience_s=600", *overrides])
-    found: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    return found
+    return composed("device=this_cpu", "device.care.patience_s=600", *overrides)
 
 
 def timed(task: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -167,13 +159,7 @@ def timed(task: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> None:
     record = {
-        "command": "experiments/guided/run",
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip(),
-        "machine": machine(),
-        "versions": versions(),
+        **origin("experiments/guided/run"),
         "agent": AGENT,
         "evaluations": EVALUATIONS,
         "rows": rows,

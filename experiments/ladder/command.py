@@ -7,7 +7,6 @@ import subprocess
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,10 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from autoprune.comparison.trial import Trial, write_trials
-from autoprune.runs import machine, versions
 from experiments.ladder.stages import QUICKLY, STAGES, Job
 from experiments.ladder.table import markdown
 from experiments.ladder.trials import trials
+from experiments.origin import origin
 from experiments.readme import write_between
 
 HERE = Path(__file__).resolve().parent
@@ -48,12 +47,8 @@ def write(folder: Path, name: str, jobs: list[Job], found: list[list[dict[str, A
     """NAME.jsonl.gz for `autoprune compare`, its page NAME.html, NAME.json with what made it, the README's table."""
     write_trials(folder / f"{name}.jsonl.gz", [Trial.from_json(row["trial"]) for rows in found for row in rows])
     record = {
-        "command": f"experiments/ladder/run --stages {name}",
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "commit": subprocess.check_output(["git", "describe", "--always", "--dirty"], cwd=ROOT, text=True).strip(),
+        **origin(f"experiments/ladder/run --stages {name}"),
         "seconds": round(seconds),
-        "machine": machine(),
-        "versions": versions(),
         "searched": [
             {**asdict(job), "trials": [{key: value for key, value in row.items() if key != "trial"} for row in rows]}
             for job, rows in zip(jobs, found, strict=True)

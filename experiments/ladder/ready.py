@@ -4,11 +4,7 @@ import functools
 from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
-from autoprune.cli import conf_dir
 from autoprune.cli.parts import task_of
 from autoprune.env.features import features_of
 from autoprune.evaluation.judge import Judge
@@ -18,6 +14,7 @@ from autoprune.evaluation.table import Table
 from autoprune.measured import cache_dir
 from autoprune.plan import PruningPlan
 from autoprune.seeding import torch_generator
+from experiments.configuration import composed, part_of
 from experiments.ladder.stages import Cell
 
 AMC_WARM_UP = 3  # AMC explores for 100 of 400 episodes; here for a third of what there is, at most 100
@@ -27,7 +24,7 @@ class Ready:
     """The cell's task, and what its plans are worth on samples that searches do not see."""
 
     def __init__(self, cell: Cell) -> None:
-        settings = configured(f"task={cell.task}", f"budget={cell.budget}")
+        settings = composed(f"task={cell.task}", f"budget={cell.budget}")
         tabular = cell.task.startswith("table_")
         settings["evaluation"]["store"] = None if tabular else cache_dir()
         parts = ("importance", "repair", "score", "reward", "evaluation", "costs")
@@ -35,7 +32,7 @@ class Ready:
             task_of(settings["task"], None),
             budget=cell.budget,
             generator=torch_generator(0, "importance"),
-            **{name: instantiate(settings[name], _convert_="all") for name in parts},
+            **{name: part_of(settings, name) for name in parts},
             **settings["structure"],
         )
         self.features = features_of(self.prepared)
@@ -78,14 +75,7 @@ def search_of(agent: str, evaluations: int) -> Any:
     extra = []
     if agent == "amc":
         extra = [f"agent.agent.experience.warm_up_episodes={min(100, evaluations // AMC_WARM_UP)}"]
-    return instantiate(configured(f"agent={agent}", *extra)["agent"], _convert_="all")
-
-
-def configured(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose("config", ["tracking=none", *overrides])
-    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    return settings
+    return part_of(composed(f"agent={agent}", *extra), "agent")
 
 
 @functools.cache

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from torch import nn
 
 from autoprune.comparison.trial import Anytime, Pruned, Trial
@@ -23,7 +22,8 @@ from autoprune.search.problem import Problem
 from autoprune.search.uniform import uniform_plan
 from autoprune.seeding import numpy_rng, torch_generator
 from experiments.cells import kept
-from experiments.ladder.ready import Ready, configured, ready, search_of
+from experiments.configuration import composed, part_of
+from experiments.ladder.ready import Ready, ready, search_of
 from experiments.ladder.rivals import rival
 from experiments.ladder.stages import RIVALS, Job
 
@@ -150,7 +150,7 @@ def _after(job: Job, cells: Path, plan: PruningPlan, seed: int, network: nn.Modu
     def train() -> dict[str, float]:
         at = ready(job.cell)
         task = at.prepared.task
-        recover = instantiate(configured()["recover"], _convert_="all")
+        recover = part_of(composed(), "recover")
         trained = recover(
             at.prepared.pruned(plan) if network is None else network,
             task,

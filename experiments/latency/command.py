@@ -4,17 +4,12 @@ import argparse
 import json
 import time
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
-from autoprune.cli import conf_dir
 from autoprune.cost.model import CostModel, FloatArray
 from autoprune.device.agreement import agreement
 from autoprune.device.analytical import AnalyticalDevice
@@ -22,11 +17,12 @@ from autoprune.device.measured import MeasuredDevice, network_seconds
 from autoprune.device.profile import NetworkProfiler, PieceProfiler, random_plans
 from autoprune.device.widths import Widths, widths_of
 from autoprune.report.progress import StageProgress
-from autoprune.runs import machine, versions
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import IntArray
 from autoprune.task.shipped import shipped_task
+from experiments.configuration import composed, part_of
 from experiments.latency.table import markdown
+from experiments.origin import origin
 from experiments.readme import write_between
 
 HERE = Path(__file__).resolve().parent
@@ -53,10 +49,7 @@ def main() -> None:
             rows.append(row(task, this_cpu(runtime, patience_s=arguments.patience), plans=arguments.plans))
             print(json.dumps({key: value for key, value in rows[-1].items() if key != "plans"}), flush=True)
     record = {
-        "command": "experiments/latency/run",
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "machine": machine(),
-        "versions": versions(),
+        **origin("experiments/latency/run"),
         "fitted": FITTED,
         "handful": HANDFUL,
         "analytical": device(ANALYTICAL).name,
@@ -139,6 +132,5 @@ def device(name: str) -> AnalyticalDevice:
 
 def configured(name: str, *overrides: str) -> object:
     """The device that conf/device/NAME.yaml says."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        config = compose("profile", overrides=[f"device={name}", *overrides])
-    return instantiate(OmegaConf.to_container(config.device), _convert_="all")
+    found: object = part_of(composed(f"device={name}", *overrides, job="profile"), "device")
+    return found

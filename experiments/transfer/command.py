@@ -2,15 +2,13 @@
 
 import argparse
 import json
-import subprocess
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from autoprune.runs import machine, versions
+from experiments.origin import origin
 from experiments.readme import write_between
 from experiments.transfer import conditioned, few_shot, zero_shot
 from experiments.transfer.table import markdown
@@ -40,18 +38,9 @@ def main() -> None:
             rows = STAGES[stage](CELLS, seed)
             kept = [row for row in record.get(stage, []) if row["seed"] != seed]
             record |= {
-                "command": "experiments/transfer/run",
-                "date": datetime.now(UTC).isoformat(timespec="minutes"),
-                "commit": _commit(),
-                "machine": machine(),
-                "versions": versions(),
+                **origin("experiments/transfer/run"),
             }
             record[stage] = sorted([*kept, *rows], key=lambda row: row["seed"])
             path.write_text(json.dumps(record, indent=1) + "\n")
             if (arguments.out / "README.md").exists():
                 write_between(arguments.out / "README.md", markdown(record), name="transfer")
-
-
-def _commit() -> str:
-    asked = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

@@ -13,6 +13,7 @@ from autoprune.task.variants import variant
 from autoprune.transfer.held_out import best_known
 from autoprune.transfer.network import Network
 from experiments.cells import kept
+from experiments.configuration import composed, part_of
 
 FAMILIES = ("residual", "plain", "depthwise", "dense")
 SHIPPED = {"residual": "fashion_resnet20", "plain": "fashion_plain20", "depthwise": "fashion_mobilenet"}
@@ -62,13 +63,5 @@ def best_of(cells: Path, network: Network, text: str) -> PruningPlan:
 
 def agent_of(overrides: list[str]) -> AgentSpec:
     """conf/agent/carried.yaml as `autoprune train` changes it."""
-    from hydra import compose, initialize_config_dir
-    from hydra.utils import instantiate
-    from omegaconf import OmegaConf
-
-    from autoprune.cli import conf_dir
-
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        settings: Any = OmegaConf.to_container(compose("train", overrides=overrides), resolve=True)
-    found: AgentSpec = instantiate(settings["agent"], _convert_="all").keywords["agent"]
+    found: AgentSpec = part_of(composed(*overrides, job="train"), "agent").keywords["agent"]
     return found
