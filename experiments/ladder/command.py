@@ -29,6 +29,7 @@ CELLS = ROOT / "runs" / "ladder"
 def main() -> None:
     parser = argparse.ArgumentParser(prog="experiments/ladder/run", description=__doc__)
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES))
+    parser.add_argument("--seeds", type=int, default=None, help="so many and no more")
     parser.add_argument("--processes", type=int, default=2, help="of one thread each")
     parser.add_argument("--quick", action="store_true", help="toy sizes, which show that everything runs")
     parser.add_argument("--out", type=Path, default=HERE)
@@ -36,7 +37,7 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     stages, cells = (QUICKLY, asked.out / "cells") if asked.quick else (STAGES, CELLS)
     for name in asked.stages:
-        jobs = stages[name].jobs()
+        jobs = stages[name].jobs(asked.seeds)
         start = time.perf_counter()
         with ProcessPoolExecutor(asked.processes, mp_context=get_context("spawn")) as pool:
             found = list(pool.map(partial(trials, cells=cells), jobs))

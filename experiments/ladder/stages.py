@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 DETERMINISTIC = ("uniform", "erk", "global", "lamp", "greedy", "sensitivity")
-QUICK = (*DETERMINISTIC, "random", "random_around", "spdy", "evolution", "legr", "annealing", "cmaes")
-# Searches that train networks of a few thousand weights, or refit a model of all trials at every one.
-LEARNED = (
+QUICK = (*DETERMINISTIC, "random", "random_around", "evolution", "legr", "annealing", "cmaes")
+# Searches that take seconds of their own: they train networks of a few thousand weights, refit a model of all trials at
+# every one, or solve a dynamic program for every plan.
+COSTLY = (
     "advised", "ppo", "edit_ppo", "a2c", "recurrent_ppo", "ddpg", "td3", "sac", "tqc", "crossq", "dqn", "amc", "tpe",
+    "spdy",
 )  # fmt: skip
 RIVALS = ("torch_pruning", "torch_pruning_widths")
 
@@ -36,7 +38,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """seeds: of quick searches and of those that learn. recovers: the cells in which plans are trained again."""
+    """seeds: of quick searches and of costly ones. recovers: the cells in which plans are trained again."""
 
     cells: tuple[Cell, ...]
     agents: tuple[str, ...]
@@ -46,18 +48,18 @@ class Stage:
     recovers: tuple[Cell, ...] = ()
     recovered: int = 0
 
-    def jobs(self) -> list[Job]:
-        """First seeds of everything first, so that what is cut off has all agents and fewer seeds."""
+    def jobs(self, seeds: int | None = None) -> list[Job]:
+        """First seeds of everything first, so that what is cut off has all agents. seeds: so many and no more."""
         found = []
-        for first in range(0, max(self.seeds), self.block):
+        for first in range(0, min(max(self.seeds), seeds or max(self.seeds)), self.block):
             for cell in self.cells:
                 for agent in self.agents:
                     once = agent in DETERMINISTIC or agent in RIVALS
-                    most = 1 if once else self.seeds[agent in LEARNED]
-                    seeds = tuple(range(first, min(first + self.block, most)))
+                    most = min(1 if once else self.seeds[agent in COSTLY], seeds or max(self.seeds))
+                    these = tuple(range(first, min(first + self.block, most)))
                     recovered = self.recovered if cell in self.recovers else 0
-                    if seeds:
-                        found.append(Job(cell, agent, seeds, self.evaluations, recovered))
+                    if these:
+                        found.append(Job(cell, agent, these, self.evaluations, recovered))
         return found
 
 
@@ -73,7 +75,7 @@ STAGES = {
             Cell("table_plain", "macs:0.5"),
             Cell("table_residual", "macs:0.15"),
         ),
-        agents=(*QUICK, *LEARNED),
+        agents=(*QUICK, *COSTLY),
         evaluations=100,
         seeds=(100, 5),
         block=100,
