@@ -14,9 +14,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from autoprune.comparison.trial import Trial, write_trials
+from experiments.ladder.front_page import front_page
+from experiments.ladder.ready import dense_accuracy
 from experiments.ladder.stages import QUICKLY, STAGES, Job
 from experiments.ladder.table import markdown
-from experiments.ladder.trials import trials
+from experiments.ladder.trials import trials_of
 from experiments.origin import origin
 from experiments.readme import write_between
 
@@ -40,13 +42,14 @@ def main() -> None:
         jobs = stages[name].jobs(asked.seeds)
         start = time.perf_counter()
         with ProcessPoolExecutor(asked.processes, mp_context=get_context("spawn")) as pool:
-            found = list(pool.map(partial(trials, cells=cells), jobs))
+            found = list(pool.map(partial(trials_of, cells=cells), jobs))
         write(asked.out, name, jobs, found, seconds=time.perf_counter() - start)
 
 
 def write(folder: Path, name: str, jobs: list[Job], found: list[list[dict[str, Any]]], *, seconds: float) -> None:
     """NAME.jsonl.gz for `autoprune compare`, its page NAME.html, NAME.json with what made it, the README's table."""
-    write_trials(folder / f"{name}.jsonl.gz", [Trial.from_json(row["trial"]) for rows in found for row in rows])
+    trials = [Trial.from_json(row["trial"]) for rows in found for row in rows]
+    write_trials(folder / f"{name}.jsonl.gz", trials)
     record = {
         **origin(f"experiments/ladder/run --stages {name}"),
         "seconds": round(seconds),
@@ -61,3 +64,6 @@ def write(folder: Path, name: str, jobs: list[Job], found: list[list[dict[str, A
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         shutil.copy(Path(compared) / "comparison.html", folder / f"{name}.html")
     write_between(folder / "README.md", "\n".join(markdown(record, found)) + "\n", name=name)
+    if folder == HERE and name == "live":
+        dense = {job.cell.task: dense_accuracy(job.cell) for job in jobs}
+        write_between(ROOT / "README.md", front_page(record, trials, dense), name="results")

@@ -81,3 +81,10 @@ def search_of(agent: str, evaluations: int) -> Any:
 @functools.cache
 def ready(cell: Cell) -> Ready:
     return Ready(cell)
+
+
+@functools.cache
+def dense_accuracy(cell: Cell) -> float:
+    """Of the trained network, on test data."""
+    at = ready(cell)
+    return at.test(at.prepared.task.model).accuracy

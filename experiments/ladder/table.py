@@ -47,14 +47,14 @@ def regrets(trials: Sequence[Trial], regret: Sequence[float]) -> list[str]:
         for cell in cells
     }
     agents.sort(key=lambda agent: sum(float(np.mean(of[agent, cell])) for cell in cells))
-    lines = _header(
+    lines = header(
         "regret: mean, worst", [*(f"`{task}`, `{budget}`" for task, budget in cells), "optimum found", "seeds"]
     )
     for agent in agents:
         values = [of[agent, cell] for cell in cells]
         shown = [f"{abs(np.mean(each)):.3f}, {abs(max(each)):.3f}" for each in values]
         best = f"{100 * np.mean([r < 1e-9 for each in values for r in each]):.0f} %"
-        lines.append(_row(f"`{agent}`", [*shown, best, str(len(values[0]))]))
+        lines.append(row_of(f"`{agent}`", [*shown, best, str(len(values[0]))]))
     return lines
 
 
@@ -68,13 +68,13 @@ def accuracies(trials: Sequence[Trial]) -> list[str]:
     mean = {agent: _interval({cell: scaled[cell][agent] for cell in cells}) for agent in agents}
     agents.sort(key=lambda agent: -mean[agent][0])
     lines = ["### Post-training", ""]
-    lines += _header("", ["score", *(f"`{task.removeprefix('fashion_')}`, `{budget}`" for task, budget in cells)])
+    lines += header("", ["score", *(f"`{task.removeprefix('fashion_')}`, `{budget}`" for task, budget in cells)])
     for agent in agents:
         shown = []
         for cell in cells:
             tests = [100 * t.own.test["accuracy"] for t in trials if (t.agent, t.cell) == (agent, cell)]
             shown.append(f"{np.mean(tests):.1f}")
-        lines.append(_row(f"`{agent}`", [_written(mean[agent]), *shown]))
+        lines.append(row_of(f"`{agent}`", [_written(mean[agent]), *shown]))
     note = (
         "Score: of KL on held-out search samples, 0 the uniform plan, 1 the best that any search found there; the mean "
         "over cells with its 95 % bootstrap interval over seeds, none where there is one seed. The other columns are "
@@ -90,11 +90,11 @@ def differences(trials: Sequence[Trial]) -> list[str]:
     if DEFAULT not in {trial.agent for trial in trials}:
         return []
     lines = [f"### `{DEFAULT}` over the others, score", ""]
-    lines += _header("over", ["all", *(f"`{task.removeprefix('fashion_')}`, `{budget}`" for task, budget in cells)])
+    lines += header("over", ["all", *(f"`{task.removeprefix('fashion_')}`, `{budget}`" for task, budget in cells)])
     for other in others:
         each = [_over({cell: scaled[cell][DEFAULT]}, {cell: scaled[cell][other]}) for cell in cells]
         every = _over({c: scaled[c][DEFAULT] for c in cells}, {c: scaled[c][other] for c in cells})
-        lines.append(_row(f"`{other}`", map(_written, [every, *each])))
+        lines.append(row_of(f"`{other}`", map(_written, [every, *each])))
     return [*lines, ""]
 
 
@@ -102,7 +102,7 @@ def recoveries(trials: Sequence[Trial]) -> list[str]:
     """Test accuracy after recovery, over the uniform plan's from the same seed."""
     cells = _distinct(trial.cell for trial in trials)
     lines = ["### Recovered: points of test accuracy above the uniform plan from the same seed", ""]
-    lines += _header("", [*(f"`{task.removeprefix('fashion_')}`, `{budget}`" for task, budget in cells), "seeds"])
+    lines += header("", [*(f"`{task.removeprefix('fashion_')}`, `{budget}`" for task, budget in cells), "seeds"])
     for agent in _distinct(trial.agent for trial in trials):
         shown, seeds = [], 0
         for cell in cells:
@@ -111,7 +111,7 @@ def recoveries(trials: Sequence[Trial]) -> list[str]:
             level = 100 * float(np.mean([_accuracy(t.own.recovered) for t in of]))
             seeds = max(seeds, len(of))
             shown.append(f"{level:.1f} %" if agent == "uniform" else f"{_written(_interval({cell: above}))}")
-        lines.append(_row(f"`{agent}`", [*shown, str(seeds)]))
+        lines.append(row_of(f"`{agent}`", [*shown, str(seeds)]))
     return [*lines, ""]
 
 
@@ -149,6 +149,10 @@ def _interval(values: Mapping[Any, Sequence[float]]) -> Interval:
     return _over(values, {cell: [0.0] for cell in values})
 
 
+def interval_of_mean(values: Sequence[float]) -> Interval:
+    return _interval({None: values})
+
+
 def _over(ours: Mapping[Any, Sequence[float]], theirs: Mapping[Any, Sequence[float]]) -> Interval:
     rng = np.random.default_rng(0)
     exact = float(np.mean([np.mean(ours[cell]) - np.mean(theirs[cell]) for cell in ours]))
@@ -177,9 +181,9 @@ def _distinct(values: Any) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-def _header(first: str, others: Sequence[str]) -> list[str]:
-    return [_row(first, others), "|" + "---|" * (len(others) + 1)]
+def header(first: str, others: Sequence[str]) -> list[str]:
+    return [row_of(first, others), "|" + "---|" * (len(others) + 1)]
 
 
-def _row(first: str, others: Any) -> str:
+def row_of(first: str, others: Any) -> str:
     return f"| {first} | {' | '.join(others)} |"

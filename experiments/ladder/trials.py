@@ -30,7 +30,7 @@ from experiments.ladder.stages import RIVALS, Job
 SHOWN = 8  # incumbents of a search, which are judged on held-out samples
 
 
-def trials(job: Job, cells: Path) -> list[dict[str, Any]]:
+def trials_of(job: Job, cells: Path) -> list[dict[str, Any]]:
     """For every seed the trial, its score on the proxy, and its regret (uniform has 1) where the best plan is known."""
     torch.set_num_threads(1)
     keep_freed_memory(True)

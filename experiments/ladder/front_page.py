@@ -1,0 +1,50 @@
+"""The table of the project's own README: test accuracy of the plans that matter most."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autoprune.comparison.trial import Trial
+from experiments.ladder.table import header, interval_of_mean, row_of
+
+AGENTS = {
+    "uniform": "uniform",
+    "torch_pruning": "Torch-Pruning, global",
+    "sensitivity": "sensitivity",
+    "random_around": "random around it",
+    "evolution": "evolution",
+    "advised": "`advised` (the default)",
+}
+
+
+def front_page(record: Mapping[str, Any], trials: Sequence[Trial], dense: Mapping[str, float]) -> str:
+    """dense: task → test accuracy of its trained network."""
+    lines = header("task, budget", ["", "dense", *AGENTS.values()])
+    for task, budget in dict.fromkeys(trial.cell for trial in trials):
+        here = [trial for trial in trials if trial.cell == (task, budget)]
+        for regime in ("post-training", "recovered"):
+            shown = [_accuracy([t for t in here if t.agent == agent], regime) for agent in AGENTS]
+            if any(shown):
+                first = f"`{task}`, `{budget}`" if regime == "post-training" else ""
+                known = f"{100 * dense[task]:.1f}" if first else ""
+                lines.append(row_of(first, [regime, known, *(each or "–" for each in shown)]))
+    seeds = max(trial.seed for trial in trials) + 1
+    recovered = max((trial.seed + 1 for trial in trials if trial.own.recovered is not None), default=0)
+    note = (
+        f"Test accuracy in %, mean over {seeds} seeds ({recovered} recovered) with a 95 % bootstrap interval; "
+        f"{trials[0].evaluations} evaluations each, single-group ones included. Recovered: after the same fine-tuning. "
+        "Torch-Pruning: its best criterion of six, with BatchNorm's statistics measured again; its network is not "
+        f"repaired otherwise. Made on {record['date'][:10]} at commit {record['commit']} by `{record['command']}`; "
+        f"{record['machine']['processor']}, {record['machine']['cores']} cores. Every agent, and every value: "
+        "[experiments/ladder](experiments/ladder/README.md)."
+    )
+    return "\n".join([*lines, "", note, ""])
+
+
+def _accuracy(trials: Sequence[Trial], regime: str) -> str | None:
+    """None where there is none."""
+    found = [trial.own.test if regime == "post-training" else trial.own.recovered for trial in trials]
+    values = [100 * metrics["accuracy"] for metrics in found if metrics]
+    if not values:
+        return None
+    mean, low, high = interval_of_mean(values)
+    return f"{mean:.1f}" if low is None or high is None else f"{mean:.1f} [{low:.1f}, {high:.1f}]"
