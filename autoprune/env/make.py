@@ -28,7 +28,7 @@ def layerwise(
     """`gym.make("autoprune/Layerwise-v0", task="digits", budget="macs:0.5")`
 
     task: a shipped task's name or a Task of your own. budget: one, or several as a list.
-    proxy_samples: of the search role; None: half, at most 500.
+    proxy_samples: of the search role; None: half, at most 1,500, unless the task says.
     """
     return LayerwiseEnv(**_parts(with_defaults(task, budget=budget, proxy_samples=proxy_samples)))
 

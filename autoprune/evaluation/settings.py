@@ -12,7 +12,8 @@ PoolKind = Literal["processes", "ray"]
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSettings:
-    """proxy_samples: of the search role, the others are held out to choose a plan by; None: half of them, at most 500.
+    """proxy_samples: of the search role, the others are held out to choose a plan by; None: as many as the task
+    says, or half of them, at most 1,500.
 
     batch_size: samples per forward pass, which is part of what is measured where BatchNorm is repaired; "auto": the
     smallest that is about as fast as any on this machine. precision: "auto" is bf16 where the device computes in it and

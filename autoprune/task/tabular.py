@@ -16,7 +16,7 @@ from autoprune.task.weights import load_weights
 ZOO = Path(__file__).parent.parent / "zoo"
 LEVELS = 6  # numbers of units that each of the six groups may keep
 SHIPPED_TABLE = "shipped"
-SEARCH_SAMPLES = 2_000  # 500 of them are the proxy, the others are held out
+SEARCH_SAMPLES, PROXY_SAMPLES = 2_000, 500  # the others are held out
 
 
 def table_residual(*, table: str | None) -> Task:
@@ -57,6 +57,7 @@ def _task(name: str, build: Callable[[], nn.Module], *, table: str | None) -> Ta
         augment=flip,
         architecture=Architecture(f"{build.__module__}.{build.__name__}"),
         levels=LEVELS,
+        proxy_samples=PROXY_SAMPLES,
         table=file,
     )
 

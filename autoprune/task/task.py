@@ -143,8 +143,9 @@ class Task:
     prune: kinds of groups that are looked for (structure.prune says which there are); None: what a trace finds.
     measure: network → more of what a final report says of it, by name. tokenizer: the folder of the files that turn
     text into the model's tokens, which go wherever the network goes. onnx: final networks are exported to ONNX as well.
-    levels: how many numbers of units each group may keep, spaced evenly; None: all that there are. table: a file where
-    every plan was judged (docs/tables.md), which answers in the proxy's place; None: plans are judged when asked for.
+    levels: how many numbers of units each group may keep, spaced evenly; None: all that there are. proxy_samples: how
+    many of the search role rewards see, where nobody says. table: a file where every plan was judged (docs/tables.md),
+    which answers in the proxy's place; None: plans are judged when asked for.
 
     >>> task = Task(model, torch.zeros(1, 3, 32, 32), Roles(train, calibration, search, test))
     """
@@ -167,6 +168,7 @@ class Task:
     onnx: bool = True
     recovery_steps: int = 150
     levels: int | None = None
+    proxy_samples: int | None = None
     table: Path | None = None
 
     def __post_init__(self) -> None:

@@ -1,9 +1,10 @@
 """What is compared with what: cells of a task and a budget, agents, seeds and evaluations."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 DETERMINISTIC = ("uniform", "erk", "global", "lamp", "greedy", "sensitivity")
-QUICK = (*DETERMINISTIC, "random", "random_around", "evolution", "legr", "annealing", "cmaes")
+QUICK = ("random", "random_around", "evolution", "legr", "annealing", "cmaes")
 # Searches that take seconds of their own: they train networks of a few thousand weights, refit a model of all trials at
 # every one, or solve a dynamic program for every plan.
 COSTLY = (
@@ -37,62 +38,86 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """seeds: of quick searches and of costly ones. recovers: the cells in which plans are trained again."""
+class Part:
+    """Cells with the same agents. seeds: of each agent. recovers: whose plans are trained again, from so many seeds."""
 
     cells: tuple[Cell, ...]
-    agents: tuple[str, ...]
-    evaluations: int
-    seeds: tuple[int, int]
-    block: int
-    recovers: tuple[Cell, ...] = ()
+    seeds: Mapping[str, int]
+    recovers: tuple[str, ...] = ()
     recovered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """block: seeds that are one job."""
+
+    parts: tuple[Part, ...]
+    evaluations: int
+    block: int
 
     def jobs(self, seeds: int | None = None) -> list[Job]:
         """First seeds of everything first, so that what is cut off has all agents. seeds: so many and no more."""
         found = []
-        for first in range(0, min(max(self.seeds), seeds or max(self.seeds)), self.block):
-            for cell in self.cells:
-                for agent in self.agents:
-                    once = agent in DETERMINISTIC or agent in RIVALS
-                    most = min(1 if once else self.seeds[agent in COSTLY], seeds or max(self.seeds))
-                    these = tuple(range(first, min(first + self.block, most)))
-                    recovered = self.recovered if cell in self.recovers else 0
-                    if these:
-                        found.append(Job(cell, agent, these, self.evaluations, recovered))
+        for first in range(0, max(most for part in self.parts for most in part.seeds.values()), self.block):
+            for part in self.parts:
+                for cell in part.cells:
+                    for agent, most in part.seeds.items():
+                        last = min(first + self.block, most, seeds or most)
+                        recovered = part.recovered if agent in part.recovers else 0
+                        if first < last:
+                            found.append(Job(cell, agent, tuple(range(first, last)), self.evaluations, recovered))
         return found
 
 
-LIVE = tuple(
-    Cell(task, budget)
-    for budget in ("macs:0.3", "macs:0.5")
-    for task in ("fashion_resnet20", "fashion_plain20", "fashion_mobilenet")
-)
+def _cells(*tasks: str, budget: str) -> tuple[Cell, ...]:
+    return tuple(Cell(task, budget) for task in tasks)
+
+
+SEEDLESS = ("uniform", "sensitivity", *RIVALS)  # only what is trained again depends on a seed
+FASHION = ("fashion_resnet20", "fashion_plain20", "fashion_mobilenet")
 STAGES = {
     "tables": Stage(
-        cells=(
-            Cell("table_residual", "macs:0.5"),
-            Cell("table_plain", "macs:0.5"),
-            Cell("table_residual", "macs:0.15"),
+        parts=(
+            Part(
+                (*_cells("table_residual", "table_plain", budget="macs:0.5"), Cell("table_residual", "macs:0.15")),
+                dict.fromkeys(DETERMINISTIC, 1) | dict.fromkeys(QUICK, 100) | dict.fromkeys(COSTLY, 5),
+            ),
         ),
-        agents=(*QUICK, *COSTLY),
         evaluations=100,
-        seeds=(100, 5),
         block=100,
     ),
     "live": Stage(
-        cells=LIVE,
-        agents=("uniform", "sensitivity", *RIVALS, "advised", "evolution", "random_around", "random", "ppo", "amc"),
+        parts=(
+            Part(
+                _cells(*FASHION, budget="macs:0.3"),
+                dict.fromkeys(("advised", "evolution", "random_around"), 10)
+                | dict.fromkeys((*SEEDLESS, "random", "ppo", "amc"), 5),
+                recovers=(*SEEDLESS, "advised", "evolution"),
+                recovered=5,
+            ),
+            Part(
+                _cells(*FASHION, budget="macs:0.5"),
+                dict.fromkeys(SEEDLESS, 1) | dict.fromkeys(("advised", "evolution"), 3),
+            ),
+        ),
         evaluations=300,
-        seeds=(10, 10),
         block=5,
-        recovers=tuple(cell for cell in LIVE if cell.budget == "macs:0.3"),
-        recovered=5,
     ),
 }
 QUICKLY = {
-    "tables": Stage((Cell("table_plain", "macs:0.5"),), ("uniform", "evolution", "advised"), 20, (2, 2), 2),
+    "tables": Stage(
+        (Part(_cells("table_plain", budget="macs:0.5"), {"uniform": 1, "evolution": 2, "advised": 2}),), 20, 2
+    ),
     "live": Stage(
-        (Cell("digits", "macs:0.5"),), ("uniform", *RIVALS, "random"), 10, (2, 2), 2, (Cell("digits", "macs:0.5"),), 1
+        (
+            Part(
+                _cells("digits", budget="macs:0.5"),
+                {"uniform": 1, "random": 2} | dict.fromkeys(RIVALS, 1),
+                ("uniform", "random", *RIVALS),
+                1,
+            ),
+        ),
+        10,
+        2,
     ),
 }

@@ -10,7 +10,6 @@ from autoprune.comparison.trial import Trial
 
 DRAWS = 10_000  # of the bootstrap over seeds
 DEFAULT = "advised"
-Values = Mapping[str, Sequence[float]]  # agent → one value per seed
 Rows = Sequence[Sequence[Mapping[str, Any]]]  # of every job
 
 
@@ -59,59 +58,63 @@ def regrets(trials: Sequence[Trial], regret: Sequence[float]) -> list[str]:
 
 
 def accuracies(trials: Sequence[Trial]) -> list[str]:
-    """Post-training: the scaled score over all cells, and test accuracy in each."""
-    cells, agents, scaled = (
-        _distinct(trial.cell for trial in trials),
-        _distinct(t.agent for t in trials),
-        _scaled(trials),
-    )
-    mean = {agent: _interval({cell: scaled[cell][agent] for cell in cells}) for agent in agents}
-    agents.sort(key=lambda agent: -mean[agent][0])
-    lines = ["### Post-training", ""]
-    lines += header("", ["score", *(f"`{task.removeprefix('fashion_')}`, `{budget}`" for task, budget in cells)])
-    for agent in agents:
-        shown = []
-        for cell in cells:
-            tests = [100 * t.own.test["accuracy"] for t in trials if (t.agent, t.cell) == (agent, cell)]
-            shown.append(f"{np.mean(tests):.1f}")
-        lines.append(row_of(f"`{agent}`", [_written(mean[agent]), *shown]))
+    """Post-training: the scaled score over the cells of a budget, and test accuracy in each."""
+    lines = []
+    for budget, here in _by_budget(trials):
+        cells, scaled = _distinct(trial.cell for trial in here), _scaled(here)
+        agents = _distinct(trial.agent for trial in here)
+        mean = {agent: _interval({cell: scaled[cell][agent] for cell in cells}) for agent in agents}
+        lines += [f"### Post-training, `{budget}`", "", *header("", ["score", *map(_short, cells), "seeds"])]
+        for agent in sorted(agents, key=lambda agent: -mean[agent][0]):
+            of = [[100 * t.own.test["accuracy"] for t in here if (t.agent, t.cell) == (agent, cell)] for cell in cells]
+            shown = [f"{np.mean(tests):.1f}" for tests in of]
+            lines.append(row_of(f"`{agent}`", [_written(mean[agent]), *shown, str(len(of[0]))]))
+        lines.append("")
     note = (
         "Score: of KL on held-out search samples, 0 the uniform plan, 1 the best that any search found there; the mean "
-        "over cells with its 95 % bootstrap interval over seeds, none where there is one seed. The other columns are "
+        "over tasks with its 95 % bootstrap interval over seeds, none where no seed changes it. The other columns are "
         "test accuracy, %."
     )
-    return [*lines, "", note, ""]
+    return [*lines, note, ""]
 
 
 def differences(trials: Sequence[Trial]) -> list[str]:
-    """The default agent's scaled score less each other one's."""
-    cells, scaled = _distinct(trial.cell for trial in trials), _scaled(trials)
-    others = [agent for agent in _distinct(t.agent for t in trials) if agent not in (DEFAULT, "uniform")]
-    if DEFAULT not in {trial.agent for trial in trials}:
-        return []
-    lines = [f"### `{DEFAULT}` over the others, score", ""]
-    lines += header("over", ["all", *(f"`{task.removeprefix('fashion_')}`, `{budget}`" for task, budget in cells)])
-    for other in others:
-        each = [_over({cell: scaled[cell][DEFAULT]}, {cell: scaled[cell][other]}) for cell in cells]
-        every = _over({c: scaled[c][DEFAULT] for c in cells}, {c: scaled[c][other] for c in cells})
-        lines.append(row_of(f"`{other}`", map(_written, [every, *each])))
-    return [*lines, ""]
+    """The default agent's scaled score less each other one's, and how often it is the better one."""
+    lines = []
+    for budget, here in _by_budget(trials):
+        cells, scaled = _distinct(trial.cell for trial in here), _scaled(here)
+        others = [agent for agent in _distinct(t.agent for t in here) if agent != DEFAULT]
+        if len(others) == len(scaled[cells[0]]):
+            continue
+        lines += [f"### `{DEFAULT}` over the others, score, `{budget}`", ""]
+        lines += header("over", ["all", "P(better)", *map(_short, cells)])
+        for other in others:
+            each = [_over({cell: scaled[cell][DEFAULT]}, {cell: scaled[cell][other]}) for cell in cells]
+            every = _over({c: scaled[c][DEFAULT] for c in cells}, {c: scaled[c][other] for c in cells})
+            better = np.mean([_how_often_better(scaled[cell][DEFAULT], scaled[cell][other]) for cell in cells])
+            lines.append(row_of(f"`{other}`", [_written(every), f"{better:.2f}", *map(_written, each)]))
+        lines.append("")
+    return lines
 
 
 def recoveries(trials: Sequence[Trial]) -> list[str]:
-    """Test accuracy after recovery, over the uniform plan's from the same seed."""
-    cells = _distinct(trial.cell for trial in trials)
-    lines = ["### Recovered: points of test accuracy above the uniform plan from the same seed", ""]
-    lines += header("", [*(f"`{task.removeprefix('fashion_')}`, `{budget}`" for task, budget in cells), "seeds"])
-    for agent in _distinct(trial.agent for trial in trials):
-        shown, seeds = [], 0
-        for cell in cells:
-            of = [t for t in trials if (t.agent, t.cell) == (agent, cell)]
-            above = [100 * (_accuracy(t.own.recovered) - _accuracy(t.baselines["uniform"].recovered)) for t in of]
-            level = 100 * float(np.mean([_accuracy(t.own.recovered) for t in of]))
-            seeds = max(seeds, len(of))
-            shown.append(f"{level:.1f} %" if agent == "uniform" else f"{_written(_interval({cell: above}))}")
-        lines.append(row_of(f"`{agent}`", [*shown, str(seeds)]))
+    """Test accuracy after recovery, over the uniform plan's and Torch-Pruning's from the same seed."""
+    cells, agents = _distinct(trial.cell for trial in trials), _distinct(trial.agent for trial in trials)
+    found = {
+        (agent, cell): [100 * _accuracy(t.own.recovered) for t in trials if (t.agent, t.cell) == (agent, cell)]
+        for agent in agents
+        for cell in cells
+    }
+    lines = [f"### Recovered, `{cells[0][1]}`: points of test accuracy above another from the same seed", ""]
+    lines += header("", [*map(_short, cells), "seeds"])
+    for below in ("uniform", "torch_pruning"):
+        levels = [f"{np.mean(found[below, cell]):.1f} %" for cell in cells]
+        lines.append(row_of(f"**`{below}` itself**", [*levels, str(len(found[below, cells[0]]))]))
+        for agent in agents:
+            if agent != below:
+                above = [interval_of_mean(list(np.subtract(found[agent, cell], found[below, cell]))) for cell in cells]
+                seeds = str(len(found[agent, cells[0]]))
+                lines.append(row_of(f"`{agent}` above it", [*map(_written, above), seeds]))
     return [*lines, ""]
 
 
@@ -156,11 +159,17 @@ def interval_of_mean(values: Sequence[float]) -> Interval:
 def _over(ours: Mapping[Any, Sequence[float]], theirs: Mapping[Any, Sequence[float]]) -> Interval:
     rng = np.random.default_rng(0)
     exact = float(np.mean([np.mean(ours[cell]) - np.mean(theirs[cell]) for cell in ours]))
-    if all(len(each) < 2 for side in (ours, theirs) for each in side.values()):
+    if all(len(set(each)) < 2 for side in (ours, theirs) for each in side.values()):
         return exact, None, None
     drawn = np.mean([_means(ours[cell], rng) - _means(theirs[cell], rng) for cell in ours], axis=0)
     low, high = np.quantile(drawn, [0.025, 0.975])
     return exact, float(low), float(high)
+
+
+def _how_often_better(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Of all pairs of seeds; a tie counts half."""
+    difference = np.subtract.outer(ours, theirs)
+    return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
 
 
 def _means(values: Sequence[float], rng: np.random.Generator) -> Any:
@@ -175,6 +184,14 @@ def _written(interval: Interval) -> str:
 def _accuracy(metrics: Mapping[str, float] | None) -> float:
     assert metrics is not None
     return metrics["accuracy"]
+
+
+def _by_budget(trials: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
+    return [(budget, [t for t in trials if t.budget == budget]) for budget in _distinct(t.budget for t in trials)]
+
+
+def _short(cell: tuple[str, str]) -> str:
+    return f"`{cell[0].removeprefix('fashion_')}`"
 
 
 def _distinct(values: Any) -> list[Any]:
