@@ -38,21 +38,24 @@ def main() -> None:
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     stages, cells = (QUICKLY, asked.out / "cells") if asked.quick else (STAGES, CELLS)
+    # asked before anything is written, which would make the tree a changed one
+    made_by = {name: origin(f"experiments/ladder/run --stages {name}") for name in asked.stages}
     for name in asked.stages:
         jobs = stages[name].jobs(asked.seeds)
         start = time.perf_counter()
         with ProcessPoolExecutor(asked.processes, mp_context=get_context("spawn")) as pool:
             found = list(pool.map(partial(trials_of, cells=cells), jobs))
-        write(asked.out, name, jobs, found, seconds=time.perf_counter() - start)
+        write(asked.out, name, jobs, found, {**made_by[name], "seconds": round(time.perf_counter() - start)})
 
 
-def write(folder: Path, name: str, jobs: list[Job], found: list[list[dict[str, Any]]], *, seconds: float) -> None:
+def write(
+    folder: Path, name: str, jobs: list[Job], found: list[list[dict[str, Any]]], made_by: dict[str, Any]
+) -> None:
     """NAME.jsonl.gz for `autoprune compare`, its page NAME.html, NAME.json with what made it, the README's table."""
     trials = [Trial.from_json(row["trial"]) for rows in found for row in rows]
     write_trials(folder / f"{name}.jsonl.gz", trials)
     record = {
-        **origin(f"experiments/ladder/run --stages {name}"),
-        "seconds": round(seconds),
+        **made_by,
         "searched": [
             {**asdict(job), "trials": [{key: value for key, value in row.items() if key != "trial"} for row in rows]}
             for job, rows in zip(jobs, found, strict=True)
