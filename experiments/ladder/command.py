@@ -48,9 +48,7 @@ def main() -> None:
         write(asked.out, name, jobs, found, {**made_by[name], "seconds": round(time.perf_counter() - start)})
 
 
-def write(
-    folder: Path, name: str, jobs: list[Job], found: list[list[dict[str, Any]]], made_by: dict[str, Any]
-) -> None:
+def write(folder: Path, name: str, jobs: list[Job], found: list[list[dict[str, Any]]], made_by: dict[str, Any]) -> None:
     """NAME.jsonl.gz for `autoprune compare`, its page NAME.html, NAME.json with what made it, the README's table."""
     trials = [Trial.from_json(row["trial"]) for rows in found for row in rows]
     write_trials(folder / f"{name}.jsonl.gz", trials)
