@@ -1,7 +1,7 @@
 """Costs that follow from a network's shapes: exact, and vectorised over plans."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -65,6 +65,7 @@ class BilinearCost:
     per_output: IntArray
     constant: int = 0
     tables: Tables | None = None
+    _touched: dict[int, "_Touched"] = field(default_factory=dict, init=False, repr=False)
 
     def __call__(self, kept: IntArray) -> FloatArray:
         return self._total(np.asarray(kept, np.int64) if self.tables is None else self.tables(kept))
@@ -79,19 +80,52 @@ class BilinearCost:
         kept, levels = np.asarray(kept, np.int64), np.asarray(levels, np.int64)
         if self.tables is not None:
             kept, levels = self.tables(kept), self.tables.of(group, levels)
-        per_out, per_in = self.outputs[:, group], self.inputs[:, group]  # [layers]
-        touched = np.flatnonzero(per_out | per_in)
+        if group not in self._touched:
+            self._touched[group] = _Touched.of(self, group)
+        rows = self._touched[group]
+        now = kept[..., group]
         without = kept.copy()
         without[..., group] = 0
-        outputs = without @ self.outputs[touched, :-1].T + self.outputs[touched, -1]
-        inputs = without @ self.inputs[touched, :-1].T + self.inputs[touched, -1]
-        weight, output = self.per_weight[touched], self.per_output[touched]
+        outputs = without @ rows.outputs + rows.constant_outputs
+        inputs = without @ rows.inputs + rows.constant_inputs
         # cost(k) = a k² + b k + rest, from (out + p k)(in + q k)
-        square = (per_out[touched] * per_in[touched]) @ weight
-        linear = (outputs * per_in[touched] + inputs * per_out[touched]) @ weight + per_out[touched] @ output
-        now = kept[..., group]
-        rest = self._total(kept) - square * now**2 - linear * now
-        return np.asarray(square * levels**2 + linear[..., None] * levels + rest[..., None], np.float64)
+        linear = outputs @ rows.weighted_in + inputs @ rows.weighted_out + rows.linear
+        rest = self._total(kept) - rows.square * now**2 - linear * now
+        return np.asarray(rows.square * levels**2 + linear[..., None] * levels + rest[..., None], np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Touched:
+    """What `along` needs of the rows that a group is in: found once, as searches ask thousands of times.
+
+    outputs, inputs: [groups, touched], constants and weights [touched]. square, linear: parts of the coefficients of
+    the group's units.
+    """
+
+    outputs: IntArray
+    inputs: IntArray
+    constant_outputs: IntArray
+    constant_inputs: IntArray
+    weighted_out: IntArray
+    weighted_in: IntArray
+    square: int
+    linear: int
+
+    @classmethod
+    def of(cls, cost: BilinearCost, group: int) -> "_Touched":
+        rows = np.flatnonzero(cost.outputs[:, group] | cost.inputs[:, group])
+        outputs, inputs, weight = cost.outputs[rows], cost.inputs[rows], cost.per_weight[rows]
+        per_out, per_in = outputs[:, group], inputs[:, group]
+        return cls(
+            outputs[:, :-1].T.copy(),
+            inputs[:, :-1].T.copy(),
+            outputs[:, -1],
+            inputs[:, -1],
+            weighted_out=per_out * weight,
+            weighted_in=per_in * weight,
+            square=int((per_out * per_in) @ weight),
+            linear=int(per_out @ cost.per_output[rows]),
+        )
 
 
 def macs(structure: Structure) -> BilinearCost:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -194,7 +194,8 @@ def _measured(candidates: Candidates, settings: EvaluationSettings, notebook: No
     precision: str = settings.precision
     found: dict[str, Any] = {}
     if precision == "auto" and supports_bf16(candidates.task.device):
-        found["kendall"] = notebook.recall({"question": "rank bf16", **asked}, partial(_bf16_agreement, candidates))
+        agreement = partial(_bf16_agreement, candidates, settings.batch_size)
+        found["kendall"] = notebook.recall({"question": "rank bf16", **asked}, agreement)
     if precision == "auto":
         precision = "bf16" if found.get("kendall", -1.0) >= AGREES else "fp32"
     size = settings.batch_size
@@ -216,7 +217,7 @@ def _largest_batch(candidates: Candidates, settings: EvaluationSettings) -> int:
     return max(2, round(part * len(candidates.proxy)))
 
 
-def _bf16_agreement(candidates: Candidates) -> float:
+def _bf16_agreement(candidates: Candidates, batch_size: int | Literal["auto"]) -> float:
     """Kendall's τ between bf16 and fp32 over plans from all but dense to all but empty."""
     structure, rng = candidates.structure, np.random.default_rng(0)
     plans: list[Kept] = []
@@ -225,5 +226,8 @@ def _bf16_agreement(candidates: Candidates) -> float:
         levels = [np.array(group.levels) for group in structure.groups]
         plans.append(tuple(int(level[np.abs(level - w).argmin()]) for level, w in zip(levels, wished, strict=True)))
     size = min(BLOCKS * candidates.task.block, len(candidates.proxy))
-    rough, exact = (candidates.evaluator(precision=p, batch_size=size, samples=size) for p in ("bf16", "fp32"))
-    return agreement_of(rough, exact, plans)
+    batch = size if batch_size == "auto" else min(size, batch_size)
+    rough, exact = (
+        partial(candidates.evaluator, precision=p, batch_size=batch, samples=size) for p in ("bf16", "fp32")
+    )
+    return agreement_of(rough, exact, plans, batches=-(-size // batch))

@@ -55,7 +55,7 @@ def _add(update: Any, thing: Any) -> None:
         case torch.Tensor():
             update(repr((tuple(thing.shape), str(thing.dtype))).encode())
             flat = thing.detach().cpu().contiguous().flatten()
-            update(flat.view(torch.uint8).numpy().tobytes() if flat.ndim and flat.numel() else b"")
+            update(flat.view(torch.uint8).numpy() if flat.ndim and flat.numel() else b"")  # in place, not as a copy
         case np.ndarray():
             update(repr((thing.shape, str(thing.dtype))).encode() + np.ascontiguousarray(thing).tobytes())
         case Mapping():

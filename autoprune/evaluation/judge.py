@@ -17,6 +17,7 @@ FloatArray = NDArray[np.float64]
 
 BATCH = 100  # samples whose activations stay in a processor's cache: 500 at a time take twice as long
 KEPT_WHOLE_BYTES = 128 * 2**20  # of the dense network's outputs; more of them are kept at half precision
+COMPARED_BYTES = 8 * 2**20  # of outputs that are compared at a time
 
 
 class Judge:
@@ -76,7 +77,17 @@ class Judge:
 
 
 def _compared(outputs: Tensor, log_dense: Tensor) -> tuple[FloatArray, FloatArray]:
-    """Per sample: KL(dense ‖ network) and whether the top-1 output is the dense network's, averaged over positions."""
+    """Per sample: KL(dense ‖ network) and whether the top-1 output is the dense network's, averaged over positions.
+
+    Of large vocabularies a part of the samples at a time: the intermediate results are several times the outputs.
+    """
+    samples = max(1, COMPARED_BYTES * len(outputs) // outputs.nbytes)
+    parts = [_divergence(*pair) for pair in zip(outputs.split(samples), log_dense.split(samples), strict=True)]
+    kl, agreement = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return kl, agreement
+
+
+def _divergence(outputs: Tensor, log_dense: Tensor) -> tuple[FloatArray, FloatArray]:
     log_dense = log_dense.float()
     divergence = F.kl_div(F.log_softmax(outputs, dim=-1), log_dense, log_target=True, reduction="none").sum(dim=-1)
     same = (outputs.argmax(dim=-1) == log_dense.argmax(dim=-1)).double()
@@ -110,7 +121,7 @@ def agreement(metrics: Metrics) -> float:
 
 
 def _finite(outputs: Tensor) -> Tensor:
-    if not torch.isfinite(outputs).all():
+    if not torch.isfinite(outputs.sum(dim=-1)).all():  # of every output takes as much memory as they do
         raise FloatingPointError(f"{int((~torch.isfinite(outputs)).sum())} of its outputs are NaN or infinite")
     return outputs
 

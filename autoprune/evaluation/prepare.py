@@ -25,6 +25,7 @@ from autoprune.evaluation.reward import Reward
 from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.evaluation.sparse_gpt import sparse_gpt_levels
 from autoprune.importance.criterion import Importance, rank
+from autoprune.importance.spilled import spilled
 from autoprune.plan import PruningPlan
 from autoprune.structure.edit import Ranking
 from autoprune.structure.graph import find_structure
@@ -123,7 +124,7 @@ def prepare(
     scores = importance(
         task.model, structure, task.data.calibration, loss=task.loss, forward=task.forward, generator=generator
     )
-    ranking = rank(scores, structure, criterion=_name(importance))
+    ranking, scores = rank(scores, structure, criterion=_name(importance)), spilled(scores)
     reconstruction = reconstruct(
         task.model,
         structure,

@@ -8,6 +8,7 @@ import numpy as np
 
 from autoprune.evaluation.axes import Kept
 from autoprune.evaluation.evaluator import Evaluator
+from autoprune.evaluation.outcome import joined
 
 PLANS = 8  # that are ranked in both precisions
 BLOCKS = 20  # of samples that they are ranked on, at most
@@ -16,12 +17,21 @@ BATCH_SIZES = (50, 100, 250, 500)
 NEARLY = 1.1  # times the fastest one's time for a sample
 
 
-def agreement_of(rough: Evaluator, exact: Evaluator, plans: Sequence[Kept]) -> float:
-    """Kendall's τ between the KL of plans by two evaluators, on the first batch; −1 where one cannot judge a plan."""
+def agreement_of(
+    rough: Callable[[], Evaluator], exact: Callable[[], Evaluator], plans: Sequence[Kept], *, batches: int
+) -> float:
+    """Kendall's τ between the KL of plans by two evaluators, on the first batches; −1 where one cannot judge a plan.
+
+    They are made one after the other: a large model's copies in both precisions need not fit into memory together.
+    """
     try:
-        return kendall(*([evaluator.judge(plan, 0, 1)[0].metrics.kl for plan in plans] for evaluator in (rough, exact)))
+        return kendall(*(_divergences(made(), plans, batches) for made in (rough, exact)))
     except FloatingPointError:
         return -1.0
+
+
+def _divergences(evaluator: Evaluator, plans: Sequence[Kept], batches: int) -> list[float]:
+    return [joined(evaluator.judge(plan, 0, batches)).metrics.kl for plan in plans]
 
 
 def kendall(a: Sequence[float], b: Sequence[float]) -> float:

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,13 +35,21 @@ def verified(structure: Structure, model: nn.Module, example_input: Tensor) -> S
 
 
 def sampled(structure: Structure, model: nn.Module, example_input: Tensor) -> Structure:
-    """The structure, if one group of each kind, and all together, are removed as they are masked."""
+    """The structure, if one group of each kind, and all together, are removed as they are masked.
+
+    Of groups that compare single weights one is enough: a matrix with zeros is what is left of it either way.
+    """
     if example_input.is_meta:
         return structure  # a dry run: there are no outputs to compare
     example_input = example_input[:, :PROBED]
+    first = {group.granularity: index for index, group in reversed(list(enumerate(structure.groups)))}
     ranking: dict[str, Tensor] = {}
     generator = torch.Generator().manual_seed(0)
-    for group in structure.groups:
+    together = structure.units
+    for index, group in enumerate(structure.groups):
+        if group.compared and index not in first.values():
+            continue
+        together[index] = group.levels[(len(group.levels) - 1) // 2]
         ranking[group.name] = torch.randperm(group.units, generator=generator)
         for matrix in group.compared:
             shape = model.get_submodule(matrix.layer).get_parameter("weight").shape
@@ -50,12 +57,10 @@ def sampled(structure: Structure, model: nn.Module, example_input: Tensor) -> St
                 torch.rand(shape, generator=generator).unflatten(1, (-1, matrix.size)).argsort(dim=2).argsort(dim=2)
             )
             ranking[group.name] = places.flatten(1).to(torch.int16)
-    halves = np.array([group.levels[(len(group.levels) - 1) // 2] for group in structure.groups])
-    first = {group.granularity: index for index, group in reversed(list(enumerate(structure.groups)))}
-    trials = [halves]
+    trials = [together]
     for index in first.values():
         trials.append(structure.units)
-        trials[-1][index] = halves[index]
+        trials[-1][index] = together[index]
     for kept in trials:
         error = _differs(structure, kept, ranking, model, example_input)
         if error:

@@ -72,10 +72,16 @@ class Ready:
 
 def search_of(agent: str, evaluations: int) -> Any:
     """Anew for every seed: what adapts must not know the seed before."""
+    return part_of(_settings_of(agent, evaluations), "agent")
+
+
+@functools.cache
+def _settings_of(agent: str, evaluations: int) -> dict[str, Any]:
+    """Composing them takes longer than many a search on a table."""
     extra = []
     if agent == "amc":
         extra = [f"agent.agent.experience.warm_up_episodes={min(100, evaluations // AMC_WARM_UP)}"]
-    return part_of(composed(f"agent={agent}", *extra), "agent")
+    return composed(f"agent={agent}", *extra)
 
 
 @functools.cache

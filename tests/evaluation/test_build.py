@@ -117,7 +117,7 @@ def test_bf16_where_the_device_computes_in_it_and_it_ranks_alike(
     supported: bool, tau: float, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "supports_bf16", lambda device: supported)
-    monkeypatch.setattr(build, "agreement_of", lambda rough, exact, plans: tau)
+    monkeypatch.setattr(build, "agreement_of", lambda rough, exact, plans, batches: tau)
     measured = prepared(tiny_task(), precision="auto").measured
     assert measured["precision"] == expected
     assert measured.get("kendall") == (tau if supported else None)
@@ -133,7 +133,7 @@ def test_bf16_agreement_is_found_by_judging_plans(monkeypatch: pytest.MonkeyPatc
 def test_what_was_measured_is_remembered_with_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def agreement(*_: object) -> float:
+    def agreement(*_: object, **__: object) -> float:
         asked.append("precision")
         return 1.0
 

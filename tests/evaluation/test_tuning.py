@@ -38,16 +38,17 @@ def test_evaluators_agree_where_they_rank_alike() -> None:
         return float(kept[0])
 
     exact = Table(value)
-    assert agreement_of(Table(lambda *a: 10 * value(*a)), exact, PLANS) == 1
-    assert agreement_of(Table(lambda *a: -value(*a)), exact, PLANS) == -1
-    assert agreement_of(Table(lambda *a: 0.0), exact, PLANS) == 0
+    assert agreement_of(lambda: Table(lambda *a: 10 * value(*a)), lambda: exact, PLANS, batches=1) == 1
+    assert agreement_of(lambda: Table(lambda *a: -value(*a)), lambda: exact, PLANS, batches=1) == -1
+    assert agreement_of(lambda: Table(lambda *a: 0.0), lambda: exact, PLANS, batches=1) == 0
     assert {(job.start, job.stop) for job in exact.asked} == {(0, 1)}
+    assert agreement_of(lambda: Table(value), lambda: exact, PLANS, batches=2) == 1
 
 
 def test_an_evaluator_that_cannot_judge_a_plan_does_not_agree() -> None:
     exact = Table(lambda kept, batch, block: float(kept[0]))
     broken = Table(exact.value, failing=frozenset({(4,)}))
-    assert agreement_of(broken, exact, PLANS) == -1
+    assert agreement_of(lambda: broken, lambda: exact, PLANS, batches=1) == -1
 
 
 @dataclass

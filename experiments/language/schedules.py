@@ -1,0 +1,71 @@
+"""How many tokens a search reads until it is where EvoPress's schedule ends."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from autoprune.evaluation.incumbents import held_out_metrics
+from experiments.language.searched import prepared_by, searched
+
+SEEDS = 3
+TASK = ("experiment=language_depth", "budget=weights:0.75", "evaluation.proxy_samples=64", "evaluation.batch_size=2")
+# EvoPress (arXiv 2410.14649): 64 offspring a generation, of which those that are best on a thirty-second of the tokens
+# (2k of 65k) go on to a quarter (16k), and the best of these to all. Here all are 8k tokens. No test of significance.
+EVOPRESS = "evopress"
+SCHEDULES: Mapping[str, tuple[tuple[str, ...], int]] = {  # overrides, evaluations
+    EVOPRESS: (
+        ("agent=evolution", "agent.offspring=64", "evaluation.race={first: 0.03125, growth: 8, errors: 1000000}"),
+        12 * 64,
+    ),
+    "evolution": (("agent=evolution", "evaluation.race={first: 0.1}"), 150),
+    "advised": (("agent=advised", "evaluation.race={first: 0.1}"), 150),
+}
+
+
+def cell(schedule: str, seed: int) -> dict[str, Any]:
+    """The search's best plans: the windows that were read until then, and their KL on as many held-out ones."""
+    overrides, evaluations = SCHEDULES[schedule]
+    race = tuple(text for text in overrides if text.startswith("evaluation"))
+    prepared = prepared_by((*TASK, *race))
+    found = searched(prepared, [text for text in overrides if text not in race], evaluations=evaluations, seed=seed)
+    judged = held_out_metrics(prepared, [plan for _, plan, _ in found.best])
+    return {
+        "schedule": schedule,
+        "seed": seed,
+        "evaluations": evaluations,
+        "windows": found.spent,
+        "best": [
+            {"windows": windows, "kept": list(plan.kept), "kl": -score, "held_out_kl": metrics and metrics.kl}
+            for (windows, plan, score), metrics in zip(found.best, judged, strict=True)
+        ],
+    }
+
+
+def table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of the search's own windows and of held-out ones: where each ends, and when it is where EvoPress's ends."""
+    lines = [
+        "| schedule | seeds | windows read | KL in the end | held-out | tokens ÷ EvoPress's to its end | held-out |"
+    ]
+    lines.append("|" + "---|" * 7)
+    for schedule in SCHEDULES:
+        own = [cell for cell in cells if cell["schedule"] == schedule]
+        if not own:
+            continue
+        values = [median(cell["best"][-1][of] for cell in own) for of in ("kl", "held_out_kl")]
+        ratios = [_ratio(own, cells, of) for of in ("kl", "held_out_kl")]
+        windows = median(cell["windows"] for cell in own)
+        shown = [f"{values[0]:.3f}", f"{values[1]:.3f}", *ratios]
+        lines.append(f"| {schedule} | {len(own)} | {windows:.0f} | {' | '.join(shown)} |")
+    return lines
+
+
+def _ratio(own: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]], of: str) -> str:
+    """The median over seeds, and each; of one that does not come so far, more than all that it read."""
+    found = []
+    for cell in own:
+        theirs = next((c for c in cells if c["schedule"] == EVOPRESS and c["seed"] == cell["seed"]), None)
+        if theirs is not None:
+            end = theirs["best"][-1]
+            reached = next((best["windows"] for best in cell["best"] if best[of] <= end[of]), None)
+            found.append((float("inf") if reached is None else reached) / end["windows"])
+    return f"{median(found):.2f} ({', '.join(f'{ratio:.2f}' for ratio in found)})"

@@ -1,0 +1,68 @@
+"""Searches on SmolLM2-135M that share one preparation: the plan of each, and what it had read when it found it."""
+
+import functools
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autoprune.cli.parts import task_of
+from autoprune.env.features import features_of
+from autoprune.evaluation.metered import MeteredObjective
+from autoprune.evaluation.outcome import Outcome
+from autoprune.evaluation.prepare import Prepared, prepare
+from autoprune.measured import cache_dir
+from autoprune.plan import PruningPlan
+from autoprune.search.problem import Problem
+from autoprune.seeding import numpy_rng, torch_generator
+from experiments.configuration import composed, part_of
+
+
+@dataclass(slots=True)
+class Found:
+    """A search's best plans in the order in which they came. windows: of tokens, read until then; spent: in the end."""
+
+    best: list[tuple[int, PruningPlan, float]] = field(default_factory=list)  # (windows, plan, score)
+    spent: int = 0
+
+    def __call__(self, outcome: Outcome, evaluation: int, phase: str) -> None:
+        self.spent += outcome.metrics.samples
+        if outcome.feasible and outcome.whole and (not self.best or outcome.score > self.best[-1][2]):
+            self.best.append((self.spent, outcome.plan, outcome.score))
+
+
+@functools.cache
+def prepared_by(overrides: tuple[str, ...], *, store: Path | None = None) -> Prepared:
+    """As `autoprune search` with these overrides prepares it; once in a process. store: None: the shared one."""
+    settings = composed(*overrides)
+    settings["evaluation"]["store"] = store or cache_dir()
+    parts = ("importance", "repair", "score", "reward", "evaluation", "costs")
+    return prepare(
+        task_of(settings["task"], None),
+        budget=settings["budget"],
+        generator=torch_generator(0, "importance"),
+        **{name: part_of(settings, name) for name in parts},
+        **settings["structure"],
+    )
+
+
+def searched(prepared: Prepared, overrides: Sequence[str], *, evaluations: int, seed: int) -> Found:
+    """overrides: of the configuration's agent."""
+    found = Found()
+    search: Any = part_of(composed(*overrides), "agent")
+    with tempfile.TemporaryDirectory() as folder:
+        problem = Problem(
+            task=prepared.task.name,
+            seed=seed,
+            structure=prepared.structure,
+            projector=prepared.projector,
+            objective=MeteredObjective(prepared.objective, limit=evaluations, record=found),
+            scores=prepared.scores,
+            features=features_of(prepared),
+            errors=prepared.errors,
+            folder=Path(folder),
+            log_agent=lambda metrics, step: None,
+        )
+        search(problem, rng=numpy_rng(seed, "search"))
+    return found

@@ -1,0 +1,63 @@
+"""What a search is worth where single weights go, by Wanda: whether it is ever worse than uniform, and OWL's worth."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from autoprune.evaluation.prepare import Prepared
+from autoprune.plan import PruningPlan
+from autoprune.task.language_measures import LanguageMeasures, perplexity
+from experiments.language.searched import prepared_by, searched
+
+TASK = ("experiment=language_weights", "evaluation.proxy_samples=24", "evaluation.race={first: 0.34}")
+SEEDS = {"weights:0.5": 10, "weights:0.3": 3}  # budget → of the search
+EVALUATIONS = {"uniform": 1, "owl": 1, "evolution": 100}
+SEARCHED = "evolution"
+DENSE = "dense"
+
+
+def cell(budget: str, agent: str, seed: int) -> dict[str, Any]:
+    """The perplexities, on held-out texts, of the plan that the agent found."""
+    prepared = prepared_by((*TASK, f"budget={budget}"))
+    plan, windows = prepared.structure.dense, 0
+    if agent != DENSE:
+        found = searched(prepared, [f"agent={agent}"], evaluations=EVALUATIONS[agent], seed=seed)
+        plan, windows = found.best[-1][1], found.spent
+    return {
+        "budget": budget,
+        "agent": agent,
+        "seed": seed,
+        "windows": windows,
+        "kept": list(plan.kept),
+        "perplexity": _perplexities(prepared, plan),
+    }
+
+
+def _perplexities(prepared: Prepared, plan: PruningPlan) -> dict[str, float]:
+    measure = prepared.task.measure
+    assert isinstance(measure, LanguageMeasures)
+    network = prepared.pruned(plan)
+    with torch.inference_mode():
+        return {name: perplexity(network, windows) for name, windows in measure.texts.items()}
+
+
+def table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """÷ uniform: the mean over seeds and the worst one."""
+    lines = ["| of the weights stay | text | dense | uniform | OWL | searched | ÷ uniform: mean, worst | never worse |"]
+    lines.append("|" + "---|" * 8)
+    for budget in dict.fromkeys(cell["budget"] for cell in cells):
+        here = [cell for cell in cells if cell["budget"] == budget]
+        for text in here[0]["perplexity"]:
+            of = {
+                agent: np.array([cell["perplexity"][text] for cell in here if cell["agent"] == agent])
+                for agent in (DENSE, *EVALUATIONS)
+            }
+            ratio = of[SEARCHED] / of["uniform"]
+            shown = [f"{of[agent].mean():.1f}" for agent in (DENSE, *EVALUATIONS)]
+            never = f"{int((ratio <= 1).sum())} of {len(ratio)} seeds"
+            lines.append(
+                f"| `{budget}` | {text} | {' | '.join(shown)} | {ratio.mean():.3f}, {ratio.max():.3f} | {never} |"
+            )
+    return lines
