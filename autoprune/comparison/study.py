@@ -9,6 +9,7 @@ import numpy as np
 
 from autoprune.comparison.anytime import anytime
 from autoprune.comparison.front import fronts
+from autoprune.comparison.notices import notices
 from autoprune.comparison.ranking import FEWEST, Ranking
 from autoprune.comparison.reading import Missing
 from autoprune.comparison.scale import Scale, scale_of
@@ -33,7 +34,7 @@ def compare(trials: Sequence[Trial], *, missing: Sequence[Missing] = (), evaluat
     cells = sorted({trial.cell for trial in trials})
     scales = {cell: scale_of(cell, {n: ours.get(cell, ()) for n, ours in labelled.items()}) for cell in cells}
     after = Ranking("recovered", _recovered(labelled))
-    notices = [*_notices(labelled, scales), *unequal_terms({name: labelled[name] for name in dict.fromkeys(names)})]
+    said = [*notices(labelled, scales), *unequal_terms({name: labelled[name] for name in dict.fromkeys(names)})]
     found = {
         "evaluations": trials[0].evaluations,
         "trials": len(trials),
@@ -41,7 +42,7 @@ def compare(trials: Sequence[Trial], *, missing: Sequence[Missing] = (), evaluat
             name: {"baseline": name not in names, "agent": _first(cells).agent} for name, cells in labelled.items()
         },
         "cells": [_cell(cell, scales[cell], labelled) for cell in cells],
-        "notices": notices,
+        "notices": said,
         "missing": [asdict(job) for job in missing],
         "seeds_needed": {"one": seeds_needed(1), "all": seeds_needed(max(1, len(cells)))},
         "post_training": _regime(Ranking("post_training", _post_training(labelled, scales)), labelled),
@@ -114,7 +115,7 @@ def _recovered(labelled: Labelled) -> dict[str, dict[Cell, Floats]]:
         for cell, trials in cells.items():
             points = [_points_above_uniform(trial) for trial in trials]
             known = [value for value in points if value is not None]
-            if known and len(known) == len(points):
+            if known:
                 found[name][cell] = np.array(known)
     return dict(found)
 
@@ -133,7 +134,7 @@ def _accuracies(labelled: Labelled, *, recovered: bool) -> list[Json]:
         for cell, trials in cells.items():
             roles = [t.own.recovered if recovered else t.own.test or t.own.held_out for t in trials]
             known = [role["accuracy"] for role in roles if role and "accuracy" in role]
-            if known and len(known) == len(trials):
+            if known and (recovered or len(known) == len(trials)):
                 scores = [trial.own.score for trial in trials]
                 record = {"label": name, "cell": list(cell), "accuracy": float(iqm(known)), "seeds": len(known)}
                 found.append(record if recovered else record | {"score": float(iqm(scores))})
@@ -192,29 +193,6 @@ def _seconds(labelled: Labelled) -> list[Json]:
                 }
             )
     return found
-
-
-def _notices(labelled: Labelled, scales: Mapping[Cell, Scale]) -> list[str]:
-    said = [
-        f"On {task} at {budget} nothing is better than the uniform plan, so there is nothing to normalise by: "
-        "it is left out of the post-training ranking."
-        for (task, budget), scale in scales.items()
-        if scale.flat
-    ]
-    for name, cells in labelled.items():
-        few = [f"{task} at {budget}" for (task, budget), trials in cells.items() if len(trials) < FEWEST]
-        if few:
-            said.append(
-                f"{name} is not ranked: it has one seed on {' and '.join(few)}. {FEWEST} seeds give an interval, "
-                f"{seeds_needed(1)} can tell two agents apart there."
-            )
-        lacking = sorted(set(scales) - set(cells))
-        if lacking:
-            where = " and ".join(f"{task} at {budget}" for task, budget in lacking)
-            said.append(
-                f"{name} has no complete run on {where}: its average is over the others, and it is listed last."
-            )
-    return said
 
 
 def _first(cells: Mapping[Cell, Sequence[Trial]]) -> Trial:

@@ -54,6 +54,10 @@ def intervals(result: Json, regime: str) -> Picture:
         axes.set_xlabel(UNITS[regime] if not narrow else UNITS[regime].partition(":")[0])
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5 if narrow else 9))
         _room_for(axes, [agent["iqm"]["low"] for agent in agents] + [0.0], [agent["iqm"]["high"] for agent in agents])
+        for place, value in enumerate(agent["iqm"]["value"] for agent in agents):
+            if value < axes.get_xlim()[0]:
+                cut = f"◂ {value:.2f}".replace("-", "−")
+                axes.text(0.01, place, cut, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
 
     key = [("one", "o", "interquartile mean, 95 % interval")]
     key += [("point", "dot", "one task and budget")] if several else []
@@ -168,7 +172,7 @@ def _names(axes: Axes, names: Sequence[str], *, longest: int) -> None:
 
 
 def _room_for(axes: Axes, lows: Sequence[float], highs: Sequence[float]) -> None:
-    """A few hopeless agents must not press all others into one line: they are cut at the edge."""
+    """A few hopeless agents must not press all others into one line: they are cut at the edge, and say so."""
     low, high = min(lows), max(highs)
     floor = max(low, float(np.median(lows)) - 3 * (high - float(np.median(lows))))
     margin = 0.04 * (high - floor) or 0.1

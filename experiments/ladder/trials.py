@@ -44,7 +44,7 @@ def _found(job: Job) -> list[dict[str, Any]]:
     worst = at.proxy(uniform_plan(at.prepared.structure, at.prepared.projector))
     rows = []
     for seed in job.seeds:
-        trial = _rival(job, at) if job.agent in RIVALS else _searched(job, at, seed)
+        trial = _rival(job, at, seed) if job.agent in RIVALS else _searched(job, at, seed)
         row: dict[str, Any] = {"trial": trial.as_json(), "score": at.proxy(trial.own.plan), "regret": None}
         if at.bounds is not None:
             row["regret"] = (at.bounds[0] - row["score"]) / (at.bounds[0] - worst)
@@ -101,11 +101,14 @@ def _searched(job: Job, at: Ready, seed: int) -> Trial:
     )
 
 
-def _rival(job: Job, at: Ready) -> Trial:
-    """The network as Torch-Pruning leaves it, or its widths with the criterion and the repair of the searches."""
+def _rival(job: Job, at: Ready, seed: int) -> Trial:
+    """The network as Torch-Pruning leaves it, or its widths with the criterion and the repair of the searches.
+
+    The seed is that of its recovery.
+    """
     _, plan, network, _ = rival(job.cell)
     pruned = _pruned(at, plan, None if job.agent == "torch_pruning_widths" else network)
-    return replace(_trial(job, at, job.seeds[0], pruned), spent=0)
+    return replace(_trial(job, at, seed, pruned), spent=0)
 
 
 def _trial(job: Job, at: Ready, seed: int, own: Pruned) -> Trial:

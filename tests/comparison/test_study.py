@@ -128,6 +128,29 @@ def test_without_recovery_there_is_no_such_part(tmp_path: Path) -> None:
     assert compared(tmp_path, trials_of({"random": LOW, "ppo": HIGH}))["recovered"] is None
 
 
+def test_of_an_agent_some_of_whose_runs_were_recovered_those_are_compared(tmp_path: Path) -> None:
+    trials = []
+    for seed in range(6):
+        for agent, gain, many in (("random", 0.01, 6), ("ppo", 0.02, 4)):
+            done = trial(agent, -0.4 + seed / 100, seed=seed, recovered=0.9 + gain if seed < many else None)
+            trials.append(
+                replace(done, baselines={"uniform": replace(done.baselines["uniform"], recovered={"accuracy": 0.9})})
+            )
+    result = compared(tmp_path, trials)
+    seeds = {found["label"]: found["seeds"] for found in result["recovered"]["accuracy"]}
+    assert (seeds["random"], seeds["ppo"]) == (6, 4)
+    assert pair(result, "ppo", "random", "recovered")["difference"]["value"] == pytest.approx(1)
+    assert any("Of ppo, 4 of 6 runs of a task and budget were recovered" in said for said in result["notices"])
+    assert not any("Of random" in said for said in result["notices"])
+
+
+def test_notices_name_agents_and_places_together(tmp_path: Path) -> None:
+    everywhere = [t for task in ("a", "b") for t in trials_of({"random": LOW}, task=task, budget="macs:0.3")]
+    here = [t for task in ("a", "b") for t in trials_of({"random": LOW, "ppo": HIGH, "sac": HIGH}, task=task)]
+    said = compared(tmp_path, [*everywhere, *here])["notices"]
+    assert any(text.startswith("ppo and sac have no complete run on a and b at macs:0.3: their") for text in said)
+
+
 def test_an_agent_that_lacks_a_task_comes_last_and_is_said(tmp_path: Path) -> None:
     trials = [t for task, budget in TWO for t in trials_of({"random": LOW}, task=task, budget=budget)]
     result = compared(tmp_path, [*trials, *trials_of({"ppo": HIGH})])
