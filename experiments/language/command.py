@@ -12,13 +12,13 @@ import torch
 
 from autoprune.measured import keep_freed_memory
 from experiments.cells import kept
-from experiments.language import memory, schedules, weights
+from experiments.language import layers, memory, schedules, weights
 from experiments.origin import origin
 from experiments.readme import write_between
 
 HERE = Path(__file__).resolve().parent
 CELLS = HERE.parent.parent / "runs" / "language_searches"
-PARTS = {"memory": memory, "weights": weights, "schedules": schedules}
+PARTS = {"memory": memory, "weights": weights, "schedules": schedules, "layers": layers}
 Job = tuple[str, str, str, int]  # part; budget; agent, schedule or kind; seed
 
 
@@ -51,6 +51,8 @@ def jobs(part: str) -> list[Job]:
         return [(part, "", kind, 0) for kind in memory.KINDS]
     if part == "schedules":
         return [(part, "", schedule, seed) for seed in range(schedules.SEEDS) for schedule in schedules.SCHEDULES]
+    if part == "layers":
+        return [(part, "", agent, seed) for seed in range(layers.SEEDS) for agent in layers.AGENTS]
     found: list[Job] = []
     for budget, seeds in weights.SEEDS.items():
         found += [(part, budget, agent, 0) for agent in (weights.DENSE, *weights.EVALUATIONS)]
@@ -66,6 +68,7 @@ def made(job: Job) -> dict[str, Any]:
         "memory": partial(memory.cell, agent),
         "weights": partial(weights.cell, budget, agent, seed),
         "schedules": partial(schedules.cell, agent, seed),
+        "layers": partial(layers.cell, agent, seed),
     }[part]
     name = "_".join(filter(None, (part, budget.replace(":", "_"), agent.replace(" ", "_"), str(seed))))
     found: dict[str, Any] = kept(CELLS, name, make)

@@ -1,0 +1,64 @@
+"""Layer reduction on MiniLM, as DistilBERT does it: half of the blocks go, and what is left learns from the whole."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from autoprune.evaluation.prepare import Prepared
+from autoprune.seeding import torch_generator
+from experiments.configuration import composed, part_of
+from experiments.language.searched import prepared_by, searched
+
+TASK = ("task=minilm", "structure.prune=[blocks]", "repair=none", "budget=weights:0.5")
+RECOVERY = "recover=layer_reduction"
+SEEDS = 3
+AGENTS = {"uniform": 1, "evolution": 20}  # agent → evaluations; 20 plans keep three of six blocks
+MEASURES = ("retrieval_accuracy", "cosine_to_dense")
+
+
+def cell(agent: str, seed: int) -> dict[str, Any]:
+    """The plan that the agent found, and what its encoder is worth on held-out texts before and after distillation."""
+    prepared = prepared_by(TASK)
+    task = prepared.task
+    plan = searched(prepared, [f"agent={agent}"], evaluations=AGENTS[agent], seed=seed).best[-1][1]
+    network = prepared.pruned(plan)
+    before = _measured(prepared, network)
+    recover: Any = part_of(composed(RECOVERY), "recover")
+    trained = recover(
+        network, task, teacher=task.model, generator=torch_generator(seed, "recover"), on_step=lambda *_: None
+    )
+    return {
+        "agent": agent,
+        "seed": seed,
+        "kept": list(plan.kept),
+        "dense": _measured(prepared, task.model),
+        "before": before,
+        "after": _measured(prepared, trained),
+    }
+
+
+def _measured(prepared: Prepared, network: Any) -> dict[str, float]:
+    assert prepared.task.measure is not None
+    found = prepared.task.measure(network)
+    return {name: float(found[name]) for name in MEASURES}
+
+
+def table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The mean over seeds, and the range of what depends on them."""
+    titles = [f"{name.replace('_', ' ')}: {when}" for name in MEASURES for when in ("pruned", "distilled")]
+    lines = ["| blocks that stay | of six | " + " | ".join(titles) + " | seeds |", "|" + "---|" * (len(titles) + 3)]
+    whole = [f"{cells[0]['dense'][name]:.3f}" for name in MEASURES for _ in range(2)]
+    lines.append(f"| all | 0–5 | {' | '.join(whole)} | – |")
+    for agent in AGENTS:
+        own = [cell for cell in cells if cell["agent"] == agent]
+        blocks = "; ".join(dict.fromkeys(", ".join(map(str, np.flatnonzero(cell["kept"]))) for cell in own))
+        shown = []
+        for name in MEASURES:
+            for when in ("before", "after"):
+                values = np.array([cell[when][name] for cell in own])
+                spread = f" ({values.min():.3f}–{values.max():.3f})" if np.ptp(values) > 0 else ""
+                shown.append(f"{values.mean():.3f}{spread}")
+        title = "every other one" if agent == "uniform" else f"searched ({agent})"
+        lines.append(f"| {title} | {blocks} | {' | '.join(shown)} | {len(own)} |")
+    return lines
