@@ -7,7 +7,7 @@ from typing import Any
 from autoprune.evaluation.incumbents import held_out_metrics
 from experiments.language.searched import prepared_by, searched
 
-SEEDS = 3
+SEEDS = 2
 TASK = ("experiment=language_depth", "budget=weights:0.75", "evaluation.proxy_samples=64", "evaluation.batch_size=2")
 # EvoPress (arXiv 2410.14649): 64 offspring a generation, of which those that are best on a thirty-second of the tokens
 # (2k of 65k) go on to a quarter (16k), and the best of these to all. Here all are 8k tokens. No test of significance.
@@ -15,10 +15,10 @@ EVOPRESS = "evopress"
 SCHEDULES: Mapping[str, tuple[tuple[str, ...], int]] = {  # overrides, evaluations
     EVOPRESS: (
         ("agent=evolution", "agent.offspring=64", "evaluation.race={first: 0.03125, growth: 8, errors: 1000000}"),
-        12 * 64,
+        8 * 64,
     ),
-    "evolution": (("agent=evolution", "evaluation.race={first: 0.1}"), 150),
-    "advised": (("agent=advised", "evaluation.race={first: 0.1}"), 150),
+    "evolution": (("agent=evolution", "evaluation.race={first: 0.1}"), 100),
+    "advised": (("agent=advised", "evaluation.race={first: 0.1}"), 100),
 }
 
 
