@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-DETERMINISTIC = ("uniform", "erk", "global", "lamp", "greedy", "sensitivity")
+RULES = ("uniform", "erk", "global", "lamp", "greedy", "sensitivity")  # whose seeds change little or nothing
 QUICK = ("random", "random_around", "evolution", "legr", "annealing", "cmaes")
 # Searches that take seconds of their own: they train networks of a few thousand weights, refit a model of all trials at
 # every one, or solve a dynamic program for every plan.
@@ -81,7 +81,7 @@ STAGES = {
         parts=(
             Part(
                 (*_cells("table_residual", "table_plain", budget="macs:0.5"), Cell("table_residual", "macs:0.15")),
-                dict.fromkeys(QUICK, 100) | dict.fromkeys((*DETERMINISTIC, *COSTLY), 5) | dict.fromkeys(COSTLIEST, 3),
+                dict.fromkeys(QUICK, 100) | dict.fromkeys((*RULES, *COSTLY), 5) | dict.fromkeys(COSTLIEST, 3),
             ),
         ),
         evaluations=100,
