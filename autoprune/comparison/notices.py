@@ -23,14 +23,14 @@ def notices(labelled: Labelled, scales: Mapping[Cell, Scale]) -> list[str]:
         lacking[tuple(cell for cell in scales if cell not in cells)].append(name)
     for where, names in few.items():
         if where:
-            one, them = len(names) == 1, " and ".join(names)
+            one, them = len(names) == 1, _and(names)
             said.append(
                 f"{them} {'is not ranked: it has' if one else 'are not ranked: they have'} one seed on "
                 f"{_places(where)}. {FEWEST} seeds give an interval, {seeds_needed(1)} can tell two agents apart there."
             )
     for where, names in lacking.items():
         if where:
-            one, them = len(names) == 1, " and ".join(names)
+            one, them = len(names) == 1, _and(names)
             said.append(
                 f"{them} {'has' if one else 'have'} no complete run on {_places(where)}: "
                 + (
@@ -48,16 +48,14 @@ def _places(cells: Sequence[Cell]) -> str:
     tasks: dict[str, list[str]] = defaultdict(list)
     for task, budget in cells:
         tasks[budget].append(task)
-    return "; ".join(f"{' and '.join(names)} at {budget}" for budget, names in tasks.items())
+    return "; ".join(f"{_and(names)} at {budget}" for budget, names in tasks.items())
 
 
 def _partly_recovered(labelled: Labelled) -> list[str]:
     """Agents some of whose runs were recovered, and others not."""
     said = []
     for name, cells in labelled.items():
-        counts = {
-            (sum(t.own.recovered is not None for t in trials), len(trials)): place for place, trials in cells.items()
-        }
+        counts = {(sum(t.own.recovered is not None for t in trials), len(trials)) for trials in cells.values()}
         partly = sorted((some, every) for some, every in counts if 0 < some < every)
         if partly:
             of = " and ".join(f"{some} of {every} runs" for some, every in partly)
@@ -65,3 +63,7 @@ def _partly_recovered(labelled: Labelled) -> list[str]:
                 f"Of {name}, {of} of a task and budget were recovered: what is said of recovery is said of those."
             )
     return said
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
