@@ -12,7 +12,7 @@ from experiments.language.searched import prepared_by, searched
 
 TASK = ("task=minilm", "structure.prune=[blocks]", "repair=none", "budget=weights:0.5")
 RECOVERY = "recover=layer_reduction"
-SEEDS = 3
+SEEDS = 2
 AGENTS = {"uniform": 1, "evolution": 20}  # agent → evaluations; 20 plans keep three of six blocks
 MEASURES = ("retrieval_accuracy", "cosine_to_dense")
 

@@ -1,7 +1,6 @@
 """How many tokens a search reads until it is where EvoPress's schedule ends."""
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Any
 
 from autoprune.evaluation.incumbents import held_out_metrics
@@ -42,30 +41,30 @@ def cell(schedule: str, seed: int) -> dict[str, Any]:
 
 
 def table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Of the search's own windows and of held-out ones: where each ends, and when it is where EvoPress's ends."""
+    """Where each ends, and when it has a plan as good as EvoPress's best after half of its tokens, and after all."""
     lines = [
-        "| schedule | seeds | windows read | KL in the end | held-out | tokens ÷ EvoPress's to its end | held-out |"
+        "| schedule | seeds | windows | KL in the end | held-out | tokens ÷ EvoPress's: to its half | to its end |"
     ]
     lines.append("|" + "---|" * 7)
     for schedule in SCHEDULES:
         own = [cell for cell in cells if cell["schedule"] == schedule]
         if not own:
             continue
-        values = [median(cell["best"][-1][of] for cell in own) for of in ("kl", "held_out_kl")]
-        ratios = [_ratio(own, cells, of) for of in ("kl", "held_out_kl")]
-        windows = median(cell["windows"] for cell in own)
-        shown = [f"{values[0]:.3f}", f"{values[1]:.3f}", *ratios]
-        lines.append(f"| {schedule} | {len(own)} | {windows:.0f} | {' | '.join(shown)} |")
+        shown = [", ".join(f"{cell['best'][-1][of]:.2f}" for cell in own) for of in ("kl", "held_out_kl")]
+        shown += [_ratios(own, cells, part=part) for part in (0.5, 1.0)]
+        windows = ", ".join(str(cell["windows"]) for cell in own)
+        lines.append(f"| {schedule} | {len(own)} | {windows} | {' | '.join(shown)} |")
     return lines
 
 
-def _ratio(own: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]], of: str) -> str:
-    """The median over seeds, and each; of one that does not come so far, more than all that it read."""
-    found = []
+def _ratios(own: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]], *, part: float) -> str:
+    """Of each seed, by held-out KL; of one that does not come so far, that it is more than all that it read."""
+    shown = []
     for cell in own:
         theirs = next((c for c in cells if c["schedule"] == EVOPRESS and c["seed"] == cell["seed"]), None)
         if theirs is not None:
-            end = theirs["best"][-1]
-            reached = next((best["windows"] for best in cell["best"] if best[of] <= end[of]), None)
-            found.append((float("inf") if reached is None else reached) / end["windows"])
-    return f"{median(found):.2f} ({', '.join(f'{ratio:.2f}' for ratio in found)})"
+            goal = [best for best in theirs["best"] if best["windows"] <= part * theirs["windows"]][-1]
+            reached = next((b["windows"] for b in cell["best"] if b["held_out_kl"] <= goal["held_out_kl"]), None)
+            windows, sign = (cell["windows"], "> ") if reached is None else (reached, "")
+            shown.append(f"{sign}{windows / goal['windows']:.2f}")
+    return ", ".join(shown)
