@@ -59,6 +59,6 @@ def table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
                 values = np.array([cell[when][name] for cell in own])
                 spread = f" ({values.min():.3f}–{values.max():.3f})" if np.ptp(values) > 0 else ""
                 shown.append(f"{values.mean():.3f}{spread}")
-        title = "every other one" if agent == "uniform" else f"searched ({agent})"
+        title = "evenly spaced" if agent == "uniform" else f"searched ({agent})"
         lines.append(f"| {title} | {blocks} | {' | '.join(shown)} | {len(own)} |")
     return lines
