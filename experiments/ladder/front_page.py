@@ -27,10 +27,11 @@ def front_page(record: Mapping[str, Any], trials: Sequence[Trial], dense: Mappin
                 first = f"`{task}`, `{budget}`" if regime == "post-training" else ""
                 known = f"{100 * dense[task]:.1f}" if first else ""
                 lines.append(row_of(first, [regime, known, *(each or "–" for each in shown)]))
-    seeds = max(trial.seed for trial in trials) + 1
+    most = {t.budget: max(other.seed + 1 for other in trials if other.budget == t.budget) for t in trials}
+    seeds = " and ".join(f"{number} seeds at `{budget}`" for budget, number in most.items())
     recovered = max((trial.seed + 1 for trial in trials if trial.own.recovered is not None), default=0)
     note = (
-        f"Test accuracy in %, mean over {seeds} seeds ({recovered} recovered) with a 95 % bootstrap interval; "
+        f"Test accuracy in %, mean over at most {seeds}, {recovered} recovered, with a 95 % bootstrap interval; "
         f"{trials[0].evaluations} evaluations each, single-group ones included. Recovered: after the same fine-tuning. "
         "Torch-Pruning: its best criterion of six, with BatchNorm's statistics measured again; its network is not "
         f"repaired otherwise. Made on {record['date'][:10]} at commit {record['commit']} by `{record['command']}`; "
