@@ -13,7 +13,6 @@ from typing import Any
 from torch import nn
 
 from autoprune.device.device import promised
-from autoprune.env.features import features_of
 from autoprune.evaluation.curves import single_group_curves
 from autoprune.evaluation.incumbents import describe_anytime
 from autoprune.evaluation.judge import Judge, outputs_of
@@ -102,17 +101,8 @@ class Job:
                 judging=lambda: objective.seconds,  # of the next line's
             )
             objective = MeteredObjective(prepared.objective, limit=self.evaluations, record=recorder)
-            problem = Problem(
-                task=prepared.task.name,
-                seed=self.seed,
-                structure=prepared.structure,
-                projector=prepared.projector,
-                objective=objective,
-                features=features_of(prepared),
-                errors=prepared.errors,
-                scores=prepared.scores,
-                folder=self.run.path,
-                log_agent=self._agent_metrics,
+            problem = Problem.of(
+                prepared, objective=objective, seed=self.seed, folder=self.run.path, log_agent=self._agent_metrics
             )
             plan = self.search(problem, rng=numpy_rng(self.seed, "search"))
         return plan, recorder

@@ -1,5 +1,6 @@
-"""The configuration as the command line composes it, and its parts as objects."""
+"""The configuration as the command line composes it, its parts as objects, and a task that is prepared by it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -7,6 +8,10 @@ from omegaconf import OmegaConf
 
 from autoprune.cli import conf_dir
 from autoprune.cli.parts import part_of as part_of
+from autoprune.cli.parts import task_of
+from autoprune.evaluation.prepare import Prepared, prepare
+from autoprune.seeding import torch_generator
+from autoprune.task.task import Task
 
 
 def composed(*overrides: str, job: str = "config") -> dict[str, Any]:
@@ -15,3 +20,15 @@ def composed(*overrides: str, job: str = "config") -> dict[str, Any]:
         config = compose(job, list(overrides))
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return settings
+
+
+def prepared_by(settings: Mapping[str, Any], task: Task | None = None) -> Prepared:
+    """As `autoprune search` does. evaluation.store is a folder here, or None. task: None for the settings' own."""
+    parts = ("importance", "repair", "score", "reward", "evaluation", "costs", "device")
+    return prepare(
+        task_of(settings["task"], settings.get("data")) if task is None else task,
+        budget=settings["budget"],
+        generator=torch_generator(settings["seed"], "importance"),
+        **{name: part_of(settings, name) for name in parts},
+        **settings["structure"],
+    )

@@ -23,14 +23,14 @@ def notices(labelled: Labelled, scales: Mapping[Cell, Scale]) -> list[str]:
         lacking[tuple(cell for cell in scales if cell not in cells)].append(name)
     for where, names in few.items():
         if where:
-            one, them = len(names) == 1, _and(names)
+            one, them = len(names) == 1, listed(names)
             said.append(
                 f"{them} {'is not ranked: it has' if one else 'are not ranked: they have'} one seed on "
                 f"{_places(where)}. {FEWEST} seeds give an interval, {seeds_needed(1)} can tell two agents apart there."
             )
     for where, names in lacking.items():
         if where:
-            one, them = len(names) == 1, _and(names)
+            one, them = len(names) == 1, listed(names)
             said.append(
                 f"{them} {'has' if one else 'have'} no complete run on {_places(where)}: "
                 + (
@@ -48,7 +48,7 @@ def _places(cells: Sequence[Cell]) -> str:
     tasks: dict[str, list[str]] = defaultdict(list)
     for task, budget in cells:
         tasks[budget].append(task)
-    return "; ".join(f"{_and(names)} at {budget}" for budget, names in tasks.items())
+    return "; ".join(f"{listed(names)} at {budget}" for budget, names in tasks.items())
 
 
 def _partly_recovered(labelled: Labelled) -> list[str]:
@@ -65,5 +65,8 @@ def _partly_recovered(labelled: Labelled) -> list[str]:
     return said
 
 
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+def listed(names: Sequence[str], *, most: int | None = None) -> str:
+    """a, b and c; or a, b and 12 more."""
+    if most is not None and len(names) > most:
+        return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

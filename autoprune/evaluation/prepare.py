@@ -124,7 +124,8 @@ def prepare(
     scores = importance(
         task.model, structure, task.data.calibration, loss=task.loss, forward=task.forward, generator=generator
     )
-    ranking, scores = rank(scores, structure, criterion=_name(importance)), spilled(scores)
+    ranking = rank(scores, structure, criterion=_name(importance))
+    scores = spilled(scores)
     reconstruction = reconstruct(
         task.model,
         structure,

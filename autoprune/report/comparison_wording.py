@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from autoprune.comparison.notices import listed
 from autoprune.report.wording import DASH
 
 Json = Mapping[str, Any]
@@ -114,13 +115,6 @@ def signed(value: float, digits: int, *, plus: bool = False) -> str:
     """With a minus that is one; what rounds to zero has no sign."""
     text = f"{value:+.{digits}f}" if plus else f"{value:.{digits}f}"
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
-
-
-def listed(names: Sequence[str], *, most: int | None = None) -> str:
-    """a, b and c; or a, b and 12 more."""
-    if most is not None and len(names) > most:
-        return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _leaders(result: Json, regime: str) -> str:

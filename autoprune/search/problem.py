@@ -3,16 +3,20 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from torch import Tensor
 
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
+from autoprune.env.features import features_of
 from autoprune.evaluation.metered import MeteredObjective
+from autoprune.evaluation.prepare import Prepared
 from autoprune.plan import PruningPlan
 from autoprune.structure.groups import Structure
+
+LogAgent = Callable[[Mapping[str, float], int], None]  # of an agent's own numbers and its step
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +38,31 @@ class Problem:
     features: FloatArray
     errors: Mapping[str, FloatArray]
     folder: Path
-    log_agent: Callable[[Mapping[str, float], int], None]
+    log_agent: LogAgent
+
+    @classmethod
+    def of(
+        cls,
+        prepared: Prepared,
+        *,
+        objective: MeteredObjective,
+        seed: int,
+        folder: Path,
+        log_agent: LogAgent = lambda metrics, step: None,
+    ) -> Self:
+        """What a prepared task asks of a search, under its own budget."""
+        return cls(
+            task=prepared.task.name,
+            seed=seed,
+            structure=prepared.structure,
+            projector=prepared.projector,
+            objective=objective,
+            scores=prepared.scores,
+            features=features_of(prepared),
+            errors=prepared.errors,
+            folder=folder,
+            log_agent=log_agent,
+        )
 
 
 class Search(Protocol):

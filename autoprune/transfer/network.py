@@ -51,15 +51,9 @@ class Network:
     ) -> Problem:
         """The network under a budget as any search takes it, with so many evaluations."""
         within = self.prepared.within(budget)
-        return Problem(
-            task=within.task.name,
-            seed=seed,
-            structure=within.structure,
-            projector=within.projector,
+        return Problem.of(
+            within,
             objective=MeteredObjective(within.objective, limit=evaluations, record=record),
-            scores=within.scores,
-            features=features_of(within),
-            errors=within.errors,
+            seed=seed,
             folder=folder,
-            log_agent=lambda metrics, step: None,
         )

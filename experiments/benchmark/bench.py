@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.cli.parts import task_of
 from autoprune.cost.budget import parse_budget
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
@@ -16,11 +15,10 @@ from autoprune.env.scale import PlanScale
 from autoprune.evaluation.curves import single_group_curves
 from autoprune.evaluation.evaluator import SlicedEvaluator
 from autoprune.evaluation.objective import Objective
-from autoprune.evaluation.prepare import Prepared, prepare
+from autoprune.evaluation.prepare import Prepared
 from autoprune.plan import PruningPlan
 from autoprune.search.sensitivity import sensitivity_plan
-from autoprune.seeding import torch_generator
-from experiments.configuration import composed, part_of
+from experiments.configuration import composed, prepared_by
 
 LEAST_DENSITY = 0.1  # of random plans, as in conf/agent/random.yaml
 REACH, STD = 1.5, 0.15  # of plans around another one, as in conf/agent/ppo.yaml
@@ -114,15 +112,7 @@ def sensitivity(ready: Ready, projector: Projector) -> PruningPlan:
 
 def _made_ready(task: str, seed: int, quick: bool) -> Ready:
     settings = composed(f"task={task}", f"seed={seed}", "evaluation.store=null", *(TOY if quick else ()))
-    parts = {name: part_of(settings, name) for name in ("importance", "repair", "score", "reward", "evaluation")}
-    prepared = prepare(
-        task_of(settings["task"], settings.get("data")),
-        budget=settings["budget"],
-        generator=torch_generator(seed, "importance"),
-        **parts,
-        **settings["structure"],
-    )
-    return Ready(prepared)
+    return Ready(prepared_by(settings))
 
 
 def _different(ready: Ready, projector: Projector, count: int, density: Callable[[], FloatArray]) -> list[PruningPlan]:

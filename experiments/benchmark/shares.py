@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.live import Live
 
-from autoprune.env.features import features_of
 from autoprune.evaluation.metered import EvaluationsSpent, MeteredObjective
 from autoprune.evaluation.store import Context, EvaluationStore
 from autoprune.pipeline import Job
@@ -65,18 +64,7 @@ def _agent_share(ready: Ready, scratch: Path, *, seed: int, race: bool, idle: in
             spans.append((start, time.perf_counter()))
 
     metered.__dict__["evaluate"] = timed
-    problem = Problem(
-        task=prepared.task.name,
-        seed=seed,
-        structure=prepared.structure,
-        projector=prepared.projector,
-        objective=metered,
-        features=features_of(prepared),
-        errors=prepared.errors,
-        scores=prepared.scores,
-        folder=scratch,
-        log_agent=lambda metrics, step: None,
-    )
+    problem = Problem.of(prepared, objective=metered, seed=seed, folder=scratch)
     with contextlib.suppress(EvaluationsSpent):
         part_of(settings, "agent")(problem, rng=numpy_rng(seed, "search"))
     learned = spans[idle:]  # the first update comes before the first of these

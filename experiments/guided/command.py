@@ -17,14 +17,14 @@ from autoprune.device.measured import MeasuredDevice
 from autoprune.device.profile import NetworkProfiler, PieceProfiler
 from autoprune.device.widths import widths_of
 from autoprune.evaluation.judge import Judge
-from autoprune.evaluation.prepare import Prepared, prepare
+from autoprune.evaluation.prepare import Prepared
 from autoprune.plan import PruningPlan
 from autoprune.seeding import numpy_rng, torch_generator
 from autoprune.structure.graph import find_structure
 from autoprune.task.shipped import shipped_task
 from autoprune.transfer.network import Network
 from experiments.cells import kept
-from experiments.configuration import composed, part_of
+from experiments.configuration import composed, part_of, prepared_by
 from experiments.guided.table import markdown
 from experiments.origin import origin
 from experiments.readme import write_between
@@ -118,14 +118,7 @@ def ready(task: str, round_to: Any) -> Prepared:
     profiled(task)
     chosen = settings(f"task={task}", f"structure.round_to={round_to}")
     chosen["evaluation"] |= {"store": None, "precision": "fp32", "batch_size": 50}
-    parts = ("importance", "repair", "score", "reward", "evaluation", "costs", "device")
-    return prepare(
-        shipped_task(task),
-        budget=RECOVERED,
-        generator=torch_generator(0, "importance"),
-        **{name: part_of(chosen, name) for name in parts},
-        **chosen["structure"],
-    )
+    return prepared_by({**chosen, "budget": RECOVERED}, shipped_task(task))
 
 
 @functools.cache

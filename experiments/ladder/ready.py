@@ -5,16 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.cli.parts import task_of
-from autoprune.env.features import features_of
 from autoprune.evaluation.judge import Judge
 from autoprune.evaluation.outcome import Metrics
-from autoprune.evaluation.prepare import Prepared, prepare
+from autoprune.evaluation.prepare import Prepared
 from autoprune.evaluation.table import Table
 from autoprune.measured import cache_dir
 from autoprune.plan import PruningPlan
-from autoprune.seeding import torch_generator
-from experiments.configuration import composed, part_of
+from experiments.configuration import composed, part_of, prepared_by
 from experiments.ladder.stages import Cell
 
 AMC_WARM_UP = 3  # AMC explores for 100 of 400 episodes; here for a third of what there is, at most 100
@@ -27,15 +24,7 @@ class Ready:
         settings = composed(f"task={cell.task}", f"budget={cell.budget}")
         tabular = cell.task.startswith("table_")
         settings["evaluation"]["store"] = None if tabular else cache_dir()
-        parts = ("importance", "repair", "score", "reward", "evaluation", "costs")
-        self.prepared: Prepared = prepare(
-            task_of(settings["task"], None),
-            budget=cell.budget,
-            generator=torch_generator(0, "importance"),
-            **{name: part_of(settings, name) for name in parts},
-            **settings["structure"],
-        )
-        self.features = features_of(self.prepared)
+        self.prepared: Prepared = prepared_by(settings)
         path = self.prepared.task.table
         self.table = None if path is None else Table.load(path)
 

@@ -73,18 +73,7 @@ def _searched(job: Job, at: Ready, seed: int) -> Trial:
     prepared, watch = at.prepared, _Watch()
     metered = MeteredObjective(prepared.objective, limit=job.evaluations, record=watch)
     with tempfile.TemporaryDirectory() as folder:
-        problem = Problem(
-            task=job.cell.task,
-            seed=seed,
-            structure=prepared.structure,
-            projector=prepared.projector,
-            objective=metered,
-            scores=prepared.scores,
-            features=at.features,
-            errors=prepared.errors,
-            folder=Path(folder),
-            log_agent=lambda metrics, step: None,
-        )
+        problem = Problem.of(prepared, objective=metered, seed=seed, folder=Path(folder))
         plan = search_of(job.agent, job.evaluations)(problem, rng=numpy_rng(seed, "search"))
     own_seconds = time.perf_counter() - watch.start - metered.seconds
     trial = _trial(job, at, seed, _pruned(at, plan))

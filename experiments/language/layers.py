@@ -8,7 +8,7 @@ import numpy as np
 from autoprune.evaluation.prepare import Prepared
 from autoprune.seeding import torch_generator
 from experiments.configuration import composed, part_of
-from experiments.language.searched import prepared_by, searched
+from experiments.language.searched import ready, searched
 
 TASK = ("task=minilm", "structure.prune=[blocks]", "repair=none", "budget=weights:0.5")
 RECOVERY = "recover=layer_reduction"
@@ -19,7 +19,7 @@ MEASURES = ("retrieval_accuracy", "cosine_to_dense")
 
 def cell(agent: str, seed: int) -> dict[str, Any]:
     """The plan that the agent found, and what its encoder is worth on held-out texts before and after distillation."""
-    prepared = prepared_by(TASK)
+    prepared = ready(TASK)
     task = prepared.task
     plan = searched(prepared, [f"agent={agent}"], evaluations=AGENTS[agent], seed=seed).best[-1][1]
     network = prepared.pruned(plan)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.language.searched import prepared_by, searched
+from experiments.language.searched import ready, searched
 
 KINDS = {
     "heads and FFN neurons": ("experiment=language", "budget=weights:0.7"),
@@ -20,7 +20,7 @@ KIB = 1024
 def cell(kind: str) -> dict[str, Any]:
     """Of 48 windows, and with no setting known from before: whether bf16 ranks as fp32 does is measured as well."""
     with tempfile.TemporaryDirectory() as store:
-        prepared = prepared_by(KINDS[kind], store=Path(store))
+        prepared = ready(KINDS[kind], store=Path(store))
         searched(prepared, ["agent=evolution"], evaluations=EVALUATIONS, seed=0)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
         prepared.objective.close()

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autoprune.evaluation.incumbents import held_out_metrics
-from experiments.language.searched import prepared_by, searched
+from experiments.language.searched import ready, searched
 
 SEEDS = 2
 TASK = ("experiment=language_depth", "budget=weights:0.75", "evaluation.proxy_samples=64", "evaluation.batch_size=2")
@@ -22,10 +22,10 @@ SCHEDULES: Mapping[str, tuple[tuple[str, ...], int]] = {  # overrides, evaluatio
 
 
 def cell(schedule: str, seed: int) -> dict[str, Any]:
-    """The search's best plans: the windows that were read until then, and their KL on as many held-out ones."""
+    """The search's best plans: the windows that were read until then, and their KL on all held-out ones."""
     overrides, evaluations = SCHEDULES[schedule]
     race = tuple(text for text in overrides if text.startswith("evaluation"))
-    prepared = prepared_by((*TASK, *race))
+    prepared = ready((*TASK, *race))
     found = searched(prepared, [text for text in overrides if text not in race], evaluations=evaluations, seed=seed)
     judged = held_out_metrics(prepared, [plan for _, plan, _ in found.best])
     return {
@@ -34,8 +34,9 @@ def cell(schedule: str, seed: int) -> dict[str, Any]:
         "evaluations": evaluations,
         "windows": found.spent,
         "best": [
-            {"windows": windows, "kept": list(plan.kept), "kl": -score, "held_out_kl": metrics and metrics.kl}
+            {"windows": windows, "kept": list(plan.kept), "kl": -score, "held_out_kl": metrics.kl}
             for (windows, plan, score), metrics in zip(found.best, judged, strict=True)
+            if metrics is not None  # its outputs on held-out windows are finite
         ],
     }
 

@@ -7,16 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autoprune.cli.parts import task_of
-from autoprune.env.features import features_of
 from autoprune.evaluation.metered import MeteredObjective
 from autoprune.evaluation.outcome import Outcome
-from autoprune.evaluation.prepare import Prepared, prepare
+from autoprune.evaluation.prepare import Prepared
 from autoprune.measured import cache_dir
 from autoprune.plan import PruningPlan
 from autoprune.search.problem import Problem
-from autoprune.seeding import numpy_rng, torch_generator
-from experiments.configuration import composed, part_of
+from autoprune.seeding import numpy_rng
+from experiments.configuration import composed, part_of, prepared_by
 
 
 @dataclass(slots=True)
@@ -33,18 +31,11 @@ class Found:
 
 
 @functools.cache
-def prepared_by(overrides: tuple[str, ...], *, store: Path | None = None) -> Prepared:
-    """As `autoprune search` with these overrides prepares it; once in a process. store: None: the shared one."""
+def ready(overrides: tuple[str, ...], *, store: Path | None = None) -> Prepared:
+    """The task as these overrides of the main job prepare it, once in a process. store: None: the shared one."""
     settings = composed(*overrides)
     settings["evaluation"]["store"] = store or cache_dir()
-    parts = ("importance", "repair", "score", "reward", "evaluation", "costs")
-    return prepare(
-        task_of(settings["task"], None),
-        budget=settings["budget"],
-        generator=torch_generator(0, "importance"),
-        **{name: part_of(settings, name) for name in parts},
-        **settings["structure"],
-    )
+    return prepared_by(settings)
 
 
 def searched(prepared: Prepared, overrides: Sequence[str], *, evaluations: int, seed: int) -> Found:
@@ -52,17 +43,11 @@ def searched(prepared: Prepared, overrides: Sequence[str], *, evaluations: int, 
     found = Found()
     search: Any = part_of(composed(*overrides), "agent")
     with tempfile.TemporaryDirectory() as folder:
-        problem = Problem(
-            task=prepared.task.name,
-            seed=seed,
-            structure=prepared.structure,
-            projector=prepared.projector,
+        problem = Problem.of(
+            prepared,
             objective=MeteredObjective(prepared.objective, limit=evaluations, record=found),
-            scores=prepared.scores,
-            features=features_of(prepared),
-            errors=prepared.errors,
+            seed=seed,
             folder=Path(folder),
-            log_agent=lambda metrics, step: None,
         )
         search(problem, rng=numpy_rng(seed, "search"))
     return found

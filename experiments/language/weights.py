@@ -9,7 +9,7 @@ import torch
 from autoprune.evaluation.prepare import Prepared
 from autoprune.plan import PruningPlan
 from autoprune.task.language_measures import LanguageMeasures, perplexity
-from experiments.language.searched import prepared_by, searched
+from experiments.language.searched import ready, searched
 
 TASK = ("experiment=language_weights", "evaluation.proxy_samples=24", "evaluation.race={first: 0.34}")
 SEEDS = {"weights:0.5": 10, "weights:0.3": 3}  # budget → of the search
@@ -20,7 +20,7 @@ DENSE = "dense"
 
 def cell(budget: str, agent: str, seed: int) -> dict[str, Any]:
     """The perplexities, on held-out texts, of the plan that the agent found."""
-    prepared = prepared_by((*TASK, f"budget={budget}"))
+    prepared = ready((*TASK, f"budget={budget}"))
     plan, windows = prepared.structure.dense, 0
     if agent != DENSE:
         found = searched(prepared, [f"agent={agent}"], evaluations=EVALUATIONS[agent], seed=seed)

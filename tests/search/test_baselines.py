@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from autoprune.cost.budget import Budget
 from autoprune.cost.projection import Projector
-from autoprune.env.features import features_of
 from autoprune.evaluation.curves import Curve
 from autoprune.evaluation.metered import EvaluationsSpent, MeteredObjective
 from autoprune.evaluation.prepare import Prepared
@@ -25,17 +24,8 @@ from tests.tasks import prepared, tiny_task
 
 def problem(ready: Prepared, folder: Path, *, limit: int, seen: list[Any] | None = None) -> Problem:
     record = (lambda *_: None) if seen is None else (lambda outcome, n, phase: seen.append((phase, outcome)))
-    return Problem(
-        task=ready.task.name,
-        seed=0,
-        structure=ready.structure,
-        projector=ready.projector,
-        objective=MeteredObjective(ready.objective, limit=limit, record=record),
-        scores=ready.scores,
-        features=features_of(ready),
-        errors=ready.errors,
-        folder=folder,
-        log_agent=lambda metrics, step: None,
+    return Problem.of(
+        ready, objective=MeteredObjective(ready.objective, limit=limit, record=record), seed=0, folder=folder
     )
 
 
