@@ -12,21 +12,21 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.device.device import promised
+from autoprune.device.device import predicted_and_measured
 from autoprune.evaluation.curves import single_group_curves
 from autoprune.evaluation.incumbents import describe_anytime
 from autoprune.evaluation.judge import Judge, outputs_of
 from autoprune.evaluation.metered import MeteredObjective
-from autoprune.evaluation.prepare import Prepared
-from autoprune.export.latency import measure_latency
+from autoprune.export.latency_measurement import measure_latency
 from autoprune.export.network import TOKENIZER_FOLDER, load_network, network_bytes, save_network
 from autoprune.export.onnx import export_onnx
 from autoprune.plan import PruningPlan
+from autoprune.problem.prepare import Prepared
+from autoprune.problem.problem import Problem, Search
 from autoprune.records import Ledgers, Recorder, describe_budget, describe_curves, describe_structure, shown
 from autoprune.recover.recovery import Recovery
 from autoprune.report.progress import StageProgress
 from autoprune.runs import RunFolder
-from autoprune.search.problem import Problem, Search
 from autoprune.search.sensitivity import sensitivity_plan
 from autoprune.search.uniform import uniform_plan
 from autoprune.seeding import numpy_rng, torch_generator
@@ -195,7 +195,7 @@ class Job:
         prepared, networks = self.prepared, {DENSE: self.prepared.task.model, **recovered}
         if prepared.device is None:
             return None
-        return promised(prepared.device, prepared.task, prepared.costs["latency"], plans, networks)
+        return predicted_and_measured(prepared.device, prepared.task, prepared.costs["latency"], plans, networks)
 
     def export(self, network: nn.Module) -> dict[str, float]:
         """Writes the chosen network as safetensors and JSON and as ONNX; how far each, read back, is from it."""

@@ -11,7 +11,7 @@ from autoprune.cost.budget import Budget
 from autoprune.evaluation.curves import Curve
 from autoprune.evaluation.incumbents import Incumbent
 from autoprune.evaluation.outcome import Metrics, Outcome
-from autoprune.evaluation.prepare import Prepared
+from autoprune.problem.prepare import Prepared
 from autoprune.report.progress import StageProgress, search_note
 from autoprune.runs import RunFolder
 from autoprune.tracking import Tracker

@@ -7,9 +7,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from autoprune.cli import conf_dir
-from autoprune.cli.parts import part_of as part_of
+from autoprune.cli.parts import instantiate_part as instantiate_part
 from autoprune.cli.parts import task_of
-from autoprune.evaluation.prepare import Prepared, prepare
+from autoprune.problem.prepare import Prepared, prepare
 from autoprune.seeding import torch_generator
 from autoprune.task.task import Task
 
@@ -29,6 +29,6 @@ def prepared_by(settings: Mapping[str, Any], task: Task | None = None) -> Prepar
         task_of(settings["task"], settings.get("data")) if task is None else task,
         budget=settings["budget"],
         generator=torch_generator(settings["seed"], "importance"),
-        **{name: part_of(settings, name) for name in parts},
+        **{name: instantiate_part(settings, name) for name in parts},
         **settings["structure"],
     )

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from autoprune.evaluation import judge, reward
-from autoprune.evaluation.prepare import Prepared, prepare
-from autoprune.evaluation.repair import Repair
 from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.importance.magnitude import magnitude
+from autoprune.problem.prepare import Prepared, prepare
+from autoprune.repair.repair import Repair
 from autoprune.task.task import Roles, Task
 from tests.models import PRUNABLE
 

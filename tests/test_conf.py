@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from autoprune.cli import conf_dir
 from autoprune.cli.search import PARTS
-from autoprune.evaluation import defaults
+from autoprune.problem import defaults
 
 CHOICES = sorted(
     f"{path.parent.name}={path.stem}" for path in conf_dir().glob("*/*.yaml") if path.parent.name != "experiment"
@@ -58,7 +58,7 @@ def test_conf_holds_yaml_only() -> None:
 
 
 def test_environments_made_by_name_are_the_main_jobs() -> None:
-    """autoprune.evaluation.defaults cannot read conf/; its settings must be the ones that stand there.
+    """autoprune.problem.defaults cannot read conf/; its settings must be the ones that stand there.
 
     Of the evaluation's it takes none that a machine or another run has a part in: batch size, race and store.
     """

@@ -12,13 +12,13 @@ import torch
 import autoprune
 from autoprune.cli.generate import tokenizer_folder
 from autoprune.evaluation.judge import Judge
-from autoprune.evaluation.least_squares import LeastSquares
-from autoprune.evaluation.repair import Repair
-from autoprune.evaluation.sparse_gpt import SparseGPT
 from autoprune.importance.activation_norm import activation_norm
 from autoprune.pipeline import SEARCHED, Job
 from autoprune.records import Ledgers
 from autoprune.recover.recovery import no_recovery
+from autoprune.repair.least_squares import LeastSquares
+from autoprune.repair.repair import Repair
+from autoprune.repair.sparse_gpt_levels import SparseGPT
 from autoprune.runs import RunFolder
 from autoprune.search import evolution
 from autoprune.task.language_measures import continuation, load_tokenizer

@@ -21,9 +21,9 @@ def cells_of(line: str) -> list[str]:
 
 def test_tokens_are_counted_until_a_plan_is_as_good_as_evopress_s() -> None:
     theirs = run("evopress", 1000, (100, 3.0), (400, 2.0), (900, 1.0))
-    ours = run("advised", 600, (50, 3.0), (200, 1.9))
+    ours = run("critic_guided", 600, (50, 3.0), (200, 1.9))
     rows = [cells_of(line) for line in schedules.table([theirs, ours])[2:]]
-    assert [row[0] for row in rows] == ["evopress", "advised"]
+    assert [row[0] for row in rows] == ["evopress", "critic_guided"]
     assert rows[0][-2:] == ["1.00", "1.00"]
     assert rows[1][-2:] == ["0.50", "> 0.67"]  # 200 of 400 windows; and not there after 600 of 900
 

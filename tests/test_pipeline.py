@@ -14,11 +14,12 @@ import autoprune
 from autoprune.evaluation.judge import Judge
 from autoprune.pipeline import Job
 from autoprune.plan import PruningPlan
+from autoprune.problem.problem import Problem
 from autoprune.records import Ledgers
 from autoprune.recover.fine_tune import fine_tune
 from autoprune.runs import RunFolder
-from autoprune.search import random, uniform
-from autoprune.search.problem import Problem
+from autoprune.search import random_search as random
+from autoprune.search import uniform
 from autoprune.structure.edit import masked, shrink
 from autoprune.task.shipped import digits
 from autoprune.tracking import NoTracker

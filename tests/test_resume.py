@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from autoprune.measured import cache_dir
+from autoprune.machine_cache import cache_dir
 
 AUTOPRUNE = Path(sys.executable).with_name("autoprune")
 SETTINGS = ["task=digits", "threads=1", "evaluations=75", "recover.steps=40", "hydra.run.dir=run"]

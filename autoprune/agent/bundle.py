@@ -15,8 +15,7 @@ from safetensors.torch import load, save_file
 from stable_baselines3.common.policies import BasePolicy
 
 from autoprune.agent.card import card
-from autoprune.agent.policy import Policy, build_network
-from autoprune.agent.record import (
+from autoprune.agent.policy_file import (
     ANEW,
     CARD,
     OBSERVATION_VERSION,
@@ -24,18 +23,19 @@ from autoprune.agent.record import (
     SCHEMA,
     WEIGHTS,
     digest,
-    is_carried,
+    is_transferable,
     read_record,
     sealed,
     space_as_json,
     space_from_json,
 )
-from autoprune.agent.training import Training as Training  # who saves a policy says this of it
+from autoprune.agent.trained_policy import Policy, build_network
+from autoprune.agent.training_record import TrainingRecord as TrainingRecord  # who saves a policy says this of it
 from autoprune.env.features import HIGHEST, LOWEST
 from autoprune.runs import versions
 
 
-def save_policy(policy: Policy, folder: Path, *, training: Training) -> None:
+def save_policy(policy: Policy, folder: Path, *, training: TrainingRecord) -> None:
     """Writes policy.safetensors, policy.json and README.md. The JSON comes last: where it is, the policy is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
@@ -74,7 +74,7 @@ def load_policy(folder: Path, *, groups: int | None = None, features: Sequence[s
         _check_groups(folder, architecture, groups)
     try:
         seen, done = space_from_json(record["observation"]), space_from_json(record["action"])
-        if is_carried(architecture):
+        if is_transferable(architecture):
             seen, done = _carried_spaces(seen, done, features=len(training.features), groups=groups)
         with torch.random.fork_rng(devices=[]):  # fresh weights are drawn that nobody uses
             network = build_network(record["algorithm"], architecture, observation_space=seen, action_space=done)
@@ -87,14 +87,14 @@ def load_policy(folder: Path, *, groups: int | None = None, features: Sequence[s
     return Policy(record["algorithm"], architecture, network)
 
 
-def load_training(folder: Path) -> Training:
+def load_training(folder: Path) -> TrainingRecord:
     """What the saved policy was trained on."""
     return _training_of(read_record(folder), folder)
 
 
-def _training_of(record: Mapping[str, Any], folder: Path) -> Training:
+def _training_of(record: Mapping[str, Any], folder: Path) -> TrainingRecord:
     try:
-        return Training.read(record["training"])
+        return TrainingRecord.read(record["training"])
     except ValueError as error:
         raise ValueError(f"{folder / RECORD} does not say what the policy was trained on: {error}; {ANEW}") from error
 
@@ -117,7 +117,7 @@ def _check_features(folder: Path, trained: Sequence[str], expected: Sequence[str
 
 
 def _check_groups(folder: Path, architecture: Mapping[str, Any], groups: int) -> None:
-    if not is_carried(architecture):
+    if not is_transferable(architecture):
         raise ValueError(
             f"the policy in {folder} cannot be carried to a network of {groups} groups: it has no encoder, and fits "
             "only the network that it was trained on. Use one that has an encoder, or load it without groups"

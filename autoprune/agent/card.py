@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from autoprune.agent.policy import Policy
-from autoprune.agent.record import RECORD, WEIGHTS, is_carried
-from autoprune.agent.training import Training
+from autoprune.agent.policy_file import RECORD, WEIGHTS, is_transferable
+from autoprune.agent.trained_policy import Policy
+from autoprune.agent.training_record import TrainingRecord
 
 
-def card(policy: Policy, training: Training) -> str:
+def card(policy: Policy, training: TrainingRecord) -> str:
     """Markdown, for people; nothing reads it back."""
-    carried = is_carried(policy.architecture)
+    carried = is_transferable(policy.architecture)
     parts = [_what(policy, training, carried=carried), _trained(training)]
     if training.held_out:
         parts.append(_held_out(training))
@@ -17,7 +17,7 @@ def card(policy: Policy, training: Training) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _what(policy: Policy, training: Training, *, carried: bool) -> str:
+def _what(policy: Policy, training: TrainingRecord, *, carried: bool) -> str:
     network = policy.architecture
     encoder = f", encoder {network['options']['encoder']}" if carried else ""
     fits = "It reads any number of groups." if carried else "It fits the network that it was trained on, and no other."
@@ -31,8 +31,12 @@ It proposes how much of each group of a network to keep ({training.mode}); an ac
 {training.actions}. {fits}{needed}"""
 
 
-def _trained(training: Training) -> str:
-    reach = "" if training.reach is None else f"\n| an action of 1 | {training.reach:g} more in log-density |"
+def _trained(training: TrainingRecord) -> str:
+    max_log_correction = (
+        ""
+        if training.max_log_correction is None
+        else f"\n| an action of 1 | {training.max_log_correction:g} more in log-density |"
+    )
     ranges = "".join(
         f"\n| {cost} | {low:g} to {high:g} of dense |" for cost, (low, high) in sorted(training.budgets.items())
     )
@@ -48,7 +52,7 @@ def _trained(training: Training) -> str:
 | observation | {", ".join(training.features)} |"""
 
 
-def _held_out(training: Training) -> str:
+def _held_out(training: TrainingRecord) -> str:
     rows = "\n".join(f"| {' | '.join(_cells(row))} |" for row in training.held_out)
     return f"""## How well it does on networks that it never saw
 
@@ -64,7 +68,7 @@ def _cells(row: Mapping[str, object]) -> list[str]:
     return names + [f"{row[name]:.2f}" for name in ("score", "sensitivity")]
 
 
-def _limits(training: Training, *, carried: bool) -> str:
+def _limits(training: TrainingRecord, *, carried: bool) -> str:
     limits = [
         f"It learned from rewards made of {training.score}. What is best by another score may be another plan.",
         "It proposes and does not measure. Whatever it proposes has to be compared with the uniform and the "

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
-from autoprune.agent.build import Known, build, tell
 from autoprune.agent.metrics import OnMetrics, logger
 from autoprune.agent.noise import EpisodeNoise
-from autoprune.agent.policy import Policy, policy_of
+from autoprune.agent.sb3_model import ReplaySeed, build, seed_replay
 from autoprune.agent.spec import AgentSpec, Replay, Rollout
-from autoprune.agent.vectorized import Env, Until, VecEnvs, vectorized
+from autoprune.agent.trained_policy import Policy, policy_of
+from autoprune.agent.vec_env import Env, StepLimit, VecEnvs, vectorized
 from autoprune.evaluation.metered import EvaluationsSpent
 
 OnUpdate = Callable[[Policy], None]
@@ -46,7 +46,7 @@ def learn(
     on_metrics: OnMetrics,
     stop: Callable[[], bool] = lambda: False,
     on_update: OnUpdate = lambda policy: None,
-    known: Sequence[Known] = (),
+    known: Sequence[ReplaySeed] = (),
     begin: Callable[[Policy], None] = lambda policy: None,
 ) -> Learned:
     """Learns in `env` for `episodes` episodes, each of `episode_steps` steps, and returns the policy.
@@ -69,13 +69,13 @@ def learn(
     check_length(agent, episodes, episode_steps, told=sum(len(each.rewards) for each in known))
     venv = vectorized(env)
     batches = math.ceil(episodes / venv.num_envs)
-    until = Until(venv, stop=stop, most_steps=batches * venv.num_envs * episode_steps)
+    until = StepLimit(venv, stop=stop, most_steps=batches * venv.num_envs * episode_steps)
     with _own_randomness(), _own_threads():
         model = build(agent, env=until, episode_steps=episode_steps, episodes=episodes, seed=seed)
         model.set_logger(logger(on_metrics))
         policy = policy_of(agent.algorithm, model)
         begin(policy)
-        tell(agent, model, known, seed=seed)
+        seed_replay(agent, model, known, seed=seed)
         with suppress(EvaluationsSpent):
             # A log line per episode or rollout: there are only a few hundred.
             model.learn(until.most_steps, callback=_Updates(policy, on_update), log_interval=1)

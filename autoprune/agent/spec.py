@@ -11,9 +11,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
+from autoprune.agent.critic_search import CriticGuidance
 from autoprune.agent.encoders import ENCODERS
 from autoprune.agent.noise import Noise
-from autoprune.agent.proposals import Proposals
 
 # A one-to-one copy of names that configurations and policy files use.
 ALGORITHMS: Mapping[str, type[BaseAlgorithm]] = {
@@ -123,7 +123,7 @@ class AgentSpec:
     them by tanh). actor_learning_rate: where it differs from the critic's, which is hyperparameters.learning_rate.
     Lengths are in episodes, so that one configuration serves networks with any number of groups. network: one for the
     whole plan, or one that is `shared` by all groups, with a bias for each of them if `shared_bias` (SharedPolicy), or
-    one that is `carried` from network to network (CarriedPolicy), with its encoder and reach.
+    one that is `carried` from network to network (TransferableTD3Policy), with its encoder and reach.
     memory: units of RecurrentPPO's LSTM. critics: how many the agent has, where that can be chosen. proposals: how the
     critics choose what is executed, among much that is proposed.
 
@@ -142,9 +142,9 @@ class AgentSpec:
     network: str = "whole"
     memory: int | None = None
     critics: int | None = None
-    proposals: Proposals | None = None
+    proposals: CriticGuidance | None = None
     encoder: str | None = None
-    reach: float | None = None
+    max_log_correction: float | None = None
 
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
@@ -186,15 +186,15 @@ class AgentSpec:
         able = CARRYING if self.network == "carried" else SHARING
         if self.network != "whole" and self.algorithm not in able:
             raise ValueError(f"network={self.network} does not apply to {self.algorithm}; only to {able}")
-        if (self.encoder is None or self.reach is None) == (self.network == "carried"):
+        if (self.encoder is None or self.max_log_correction is None) == (self.network == "carried"):
             raise ValueError(
                 f"encoder and reach are those of network=carried, which needs both; got encoder={self.encoder} and "
-                f"reach={self.reach} with network={self.network}"
+                f"reach={self.max_log_correction} with network={self.network}"
             )
         if self.encoder is not None and self.encoder not in ENCODERS:
             raise ValueError(f"unknown encoder {self.encoder!r}; known are {list(ENCODERS)}")
-        if self.reach is not None and not self.reach > 0:
-            raise ValueError(f"reach is how far corrections go, above 0; got {self.reach}")
+        if self.max_log_correction is not None and not self.max_log_correction > 0:
+            raise ValueError(f"reach is how far corrections go, above 0; got {self.max_log_correction}")
         if self.network != "whole" and not self.hidden:
             raise ValueError(f"network={self.network} needs at least one hidden layer")
         if (self.memory is None) != (self.algorithm not in RECURRENT):

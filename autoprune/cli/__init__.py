@@ -47,7 +47,7 @@ def main() -> None:
         case [command, *overrides] if command in JOBS:
             sys.path.insert(0, str(Path.cwd()))  # task._target_=my_module.my_task finds the user's own modules
             if command == "search" and _chosen("policy", overrides) and not _chosen("agent", overrides):
-                overrides = ["agent=carried", *overrides]  # the one that a policy is for
+                overrides = ["agent=transferable", *overrides]  # the one that a policy is for
             sys.argv[1:] = overrides
             job, name = JOBS[command]
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()

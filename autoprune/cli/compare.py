@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 if TYPE_CHECKING:
     from autoprune.comparison.reading import Missing
-    from autoprune.comparison.trial import Trial
+    from autoprune.comparison.run_summary import RunSummary
 
 USAGE = """usage: autoprune compare RUN … | sweep=DIR | TRIALS.jsonl[.gz] … | wandb=ENTITY/PROJECT[/GROUP]
                          [evaluations=N] [out=DIR] [publish=wandb]"""
@@ -21,13 +21,13 @@ TRIALS, SUFFIXES = "trials.jsonl", (".jsonl", ".gz")
 def compare(arguments: Sequence[str]) -> None:
     """Prints who is better than whom, and writes the page and its data. Errors are sentences."""
     try:
-        Request.parse(arguments).answer()
+        CompareRequest.parse(arguments).answer()
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         sys.exit(f"error: {error}")
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CompareRequest:
     """What is to be compared. runs: folders; files: trials that were written before; project: on a server."""
 
     runs: tuple[Path, ...] = ()
@@ -71,8 +71,8 @@ class Request:
 
     def answer(self) -> None:
         """Reads, compares, prints and writes."""
-        from autoprune.comparison.study import compare as compared
-        from autoprune.comparison.trial import write_trials
+        from autoprune.comparison.compare_runs import compare as compared
+        from autoprune.comparison.run_summary import write_trials
         from autoprune.report.comparison_page import DATA, write_comparison_page
         from autoprune.report.comparison_terminal import print_comparison
         from autoprune.runs import RunFolder
@@ -91,10 +91,10 @@ class Request:
         if self.publish:
             print(f"report: {self.published(result)}")
 
-    def read(self) -> "tuple[list[Trial], list[Missing]]":
+    def read(self) -> "tuple[list[RunSummary], list[Missing]]":
         """Every trial that is asked for, and the jobs without a result."""
         from autoprune.comparison.reading import SWEEP, read_run, read_sweep
-        from autoprune.comparison.trial import read_trials
+        from autoprune.comparison.run_summary import read_trials
 
         trials, missing = [], []
         for path in self.files:

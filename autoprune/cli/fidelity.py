@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from autoprune.cli.parts import answering, part_of, task_of
+from autoprune.cli.parts import instantiate_part, run_command, task_of
 
 # What a study that goes on must share.
 FIXED = ("importance", "start", "recover", "structure", "evaluation", "repairs", "seed")
@@ -19,7 +19,7 @@ FIXED = ("importance", "start", "recover", "structure", "evaluation", "repairs",
 def fidelity(config: DictConfig) -> None:
     """One study of how well scores rank plans. In the folder of one that stopped it goes on."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    answering(
+    run_command(
         lambda: _fidelity(config, folder),
         interrupted=lambda: f"The same command goes on from here with hydra.run.dir={folder}",
     )
@@ -28,21 +28,21 @@ def fidelity(config: DictConfig) -> None:
 def _fidelity(config: DictConfig, folder: Path) -> float:
     import torch
 
-    from autoprune.evaluation.prepare import prepare
     from autoprune.fidelity.study import Level, Study
     from autoprune.fidelity.summary import PLANS, STUDY, summarise
-    from autoprune.measured import Notebook, cache_dir, choose_allocator
+    from autoprune.machine_cache import MeasurementCache, cache_dir, choose_allocator
+    from autoprune.problem.prepare import prepare
     from autoprune.report.fidelity_page import write_fidelity_page
     from autoprune.report.fidelity_wording import headline, reason
     from autoprune.runs import RunFolder, machine, versions
     from autoprune.seeding import torch_generator
 
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    choose_allocator(Notebook(cache_dir()))
+    choose_allocator(MeasurementCache(cache_dir()))
     torch.set_num_threads(settings["threads"] or os.cpu_count() or 1)
     torch.manual_seed(settings["seed"])
     names = ("importance", "reward", "evaluation", "recover", "repairs", "scores", "trained")
-    parts = {name: part_of(settings, name) for name in names}
+    parts = {name: instantiate_part(settings, name) for name in names}
     task = task_of(settings["task"], settings.get("data"))
 
     def ready(budget: Any, repair: Any, score: Any) -> Any:

@@ -10,8 +10,8 @@ USAGE = "usage: autoprune front RUN|SWEEP … [out=DIR]"
 
 def front(arguments: Sequence[str]) -> None:
     """Writes the page and says where it is. Errors are sentences."""
-    from autoprune.report.front import fronts
     from autoprune.report.front_page import headline, write_front_page
+    from autoprune.report.latency_front import fronts
 
     outs = [argument.partition("=")[2] for argument in arguments if argument.startswith("out=")]
     folders = [Path(argument) for argument in arguments if not argument.startswith("out=")]

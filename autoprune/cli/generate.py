@@ -12,7 +12,7 @@ USAGE = 'usage: autoprune generate RUN "prompt" [tokens=40] [dense=true]'
 def generate(arguments: Sequence[str]) -> None:
     """Prints the continuation that the run's network writes, and the dense one's if asked. Errors are sentences."""
     try:
-        request = Request.parse(arguments)
+        request = GenerateRequest.parse(arguments)
         for title, text in request.answers():
             print(f"{title}: {request.prompt}{text}" if title else f"{request.prompt}{text}")
     except (ValueError, OSError, ImportError) as error:
@@ -27,7 +27,7 @@ def tokenizer_folder(run: Path) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class GenerateRequest:
     """What is to be continued, by at most how many tokens, and whether by the dense network as well."""
 
     run: Path

@@ -12,7 +12,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 
-def answering(job: Callable[[], float], *, interrupted: Callable[[], str]) -> float:
+def run_command(job: Callable[[], float], *, interrupted: Callable[[], str]) -> float:
     """The job's result; what goes wrong is said in a sentence. interrupted: what to say after Ctrl-C."""
     try:
         return job()
@@ -26,7 +26,7 @@ def answering(job: Callable[[], float], *, interrupted: Callable[[], str]) -> fl
         sys.exit(f"error: {error}\n(HYDRA_FULL_ERROR=1 shows where)")
 
 
-def part_of(settings: Mapping[str, Any], name: str) -> Any:
+def instantiate_part(settings: Mapping[str, Any], name: str) -> Any:
     """The object that the configuration describes under this name; None where there is nothing.
 
     Raises ValueError where a key is missing, or where nothing has a key of that name: this is said before anything is
@@ -69,13 +69,13 @@ def task_of(settings: dict[str, Any], data: Mapping[str, Any] | None) -> Any:
     from autoprune.task.task import Task
 
     keep = frozenset(settings.pop("keep", None) or ())
-    task = part_of({"task": settings}, "task")
+    task = instantiate_part({"task": settings}, "task")
     if not isinstance(task, Task):
         raise ValueError(
             f"task._target_={settings['_target_']} must return an autoprune.Task, got {type(task).__name__}"
         )
     if data is not None:
-        task = task.with_data(part_of({"data": data}, "data"))
+        task = task.with_data(instantiate_part({"data": data}, "data"))
     return task.keeping(keep)
 
 
@@ -99,7 +99,7 @@ def conf_dir() -> Path:
 
 def store_folder(store: object, run: Path) -> Path | None:
     """Where `evaluation.store` says that judged plans are kept."""
-    from autoprune.measured import cache_dir
+    from autoprune.machine_cache import cache_dir
 
     folders = {"shared": cache_dir(), "run": run, None: None}
     if store not in folders:

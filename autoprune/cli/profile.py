@@ -4,26 +4,26 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from autoprune.cli.parts import answering, part_of, task_of
+from autoprune.cli.parts import instantiate_part, run_command, task_of
 
 KEPT = "What is measured is kept: the same command goes on from here."
 
 
 def profile(config: DictConfig) -> None:
     """Measures what is not measured yet, and prints how well predictions fit. Errors are sentences."""
-    answering(lambda: _profile(config), interrupted=lambda: KEPT)
+    run_command(lambda: _profile(config), interrupted=lambda: KEPT)
 
 
 def _profile(config: DictConfig) -> float:
-    from autoprune.device.measured import MeasuredDevice
-    from autoprune.device.profile import NetworkProfiler, PieceProfiler, random_plans
+    from autoprune.device.measured_device import MeasuredDevice
+    from autoprune.device.profiler import FusedLayerProfiler, NetworkProfiler, random_plans
     from autoprune.device.widths import widths_of
-    from autoprune.report.profile import print_profile
+    from autoprune.report.profile_tables import print_profile
     from autoprune.report.progress import StageProgress
     from autoprune.structure.graph import find_structure
 
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    device = part_of(settings, "device")
+    device = instantiate_part(settings, "device")
     if not isinstance(device, MeasuredDevice):
         raise ValueError(
             f"{getattr(device, 'name', device)} is not measured: its figures are in its file, and it needs no profile; "
@@ -40,7 +40,7 @@ def _profile(config: DictConfig) -> float:
         def tell(done: int, of: int, what: str) -> None:
             progress.update(done, of=of, phase="profile", note=what)
 
-        PieceProfiler(device, widths, on_progress=tell).run()
+        FusedLayerProfiler(device, widths, on_progress=tell).run()
         networks = NetworkProfiler(device, task, structure, widths, on_progress=tell)
         networks.calibrate(settings["plans"])
         plans = random_plans(structure, settings["checked"], seed=1)

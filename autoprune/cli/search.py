@@ -14,8 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from autoprune.cli.parts import answering, part_of, store_folder, task_of
-from autoprune.cli.sweep import SweepJob, going_on, value_of
+from autoprune.cli.parts import instantiate_part, run_command, store_folder, task_of
+from autoprune.cli.sweep import SweepJob, resume_hint, value_of
 
 PARTS = ("importance", "repair", "score", "reward", "evaluation", "costs", "agent", "recover", "tracking")
 
@@ -30,11 +30,11 @@ def search(config: DictConfig) -> float | None:
     launch = Launch.by_hydra()
     once = partial(_search, config, launch)
     if launch.group is None:
-        return answering(partial(once, resumed=False), interrupted=lambda: _so_far(launch.folder))
+        return run_command(partial(once, resumed=False), interrupted=lambda: write_partial_report(launch.folder))
     try:
         return SweepJob(launch.folder, config, launch.overrides).result(once)
     except KeyboardInterrupt:
-        sys.exit(f"\nInterrupted. {going_on(Path(HydraConfig.get().sweep.dir))}")
+        sys.exit(f"\nInterrupted. {resume_hint(Path(HydraConfig.get().sweep.dir))}")
 
 
 def resume(overrides: list[str]) -> None:
@@ -50,7 +50,7 @@ def resume(overrides: list[str]) -> None:
         launch = Launch.of_run(folder)
         return _search(OmegaConf.load(folder / "config.yaml"), launch, resumed=True)  # type: ignore[arg-type]
 
-    answering(go_on, interrupted=lambda: _so_far(folder))
+    run_command(go_on, interrupted=lambda: write_partial_report(folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ class Launch:
 def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     import torch
 
-    from autoprune.evaluation.prepare import prepare
-    from autoprune.measured import Notebook, cache_dir, choose_allocator
+    from autoprune.machine_cache import MeasurementCache, cache_dir, choose_allocator
     from autoprune.pipeline import Job
+    from autoprune.problem.prepare import prepare
     from autoprune.records import Ledgers, describe_budget, describe_measured
     from autoprune.report.page import write_report
     from autoprune.report.terminal import print_result
@@ -100,11 +100,11 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     settings["evaluation"]["store"] = store_folder(settings["evaluation"]["store"], folder)
     _check_constraint(settings)
     torch.set_num_threads(settings["threads"] or os.cpu_count() or 1)
-    allocator = choose_allocator(Notebook(cache_dir()))
+    allocator = choose_allocator(MeasurementCache(cache_dir()))
     torch.manual_seed(settings["seed"])  # autoprune passes its generators around; third parties may draw from this one
-    parts = {name: part_of(settings, name) for name in PARTS}
+    parts = {name: instantiate_part(settings, name) for name in PARTS}
     task = task_of(settings["task"], settings.get("data"))
-    device = part_of(settings, "device")
+    device = instantiate_part(settings, "device")
     prepared = prepare(
         task,
         device=device,
@@ -190,7 +190,7 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
             log.warning("resumed with other %s than before, so it may take another way: %s", what, changed)
 
 
-def _so_far(folder: Path) -> str:
+def write_partial_report(folder: Path) -> str:
     """Writes a report of a run that was interrupted, and says what there is."""
     from autoprune.report.page import write_report
     from autoprune.runs import RunFolder

@@ -116,13 +116,15 @@ class SweepEnd(Callback):
         failed = dict(failures(sweep))
         if failed:
             lines = [f"  {job}: {error}" for job, error in failed.items()]
-            sys.exit("\n".join([f"error: {len(failed)} of the jobs in {sweep} failed:", *lines, "", going_on(sweep)]))
+            sys.exit(
+                "\n".join([f"error: {len(failed)} of the jobs in {sweep} failed:", *lines, "", resume_hint(sweep)])
+            )
 
 
 def write_front(sweep: Path) -> None:
     """Writes front.html into the sweep's folder, where its runs are under several budgets."""
-    from autoprune.report.front import NoFrontError, fronts
     from autoprune.report.front_page import headline, write_front_page
+    from autoprune.report.latency_front import NoFrontError, fronts
 
     try:
         found = fronts([sweep])
@@ -139,7 +141,7 @@ def failures(sweep: Path) -> Iterator[tuple[str, str]]:
         yield str(file.parent.relative_to(sweep)), RunFolder(file.parent).read_json(FAILED)["error"]
 
 
-def going_on(sweep: Path) -> str:
+def resume_hint(sweep: Path) -> str:
     return f"The same command with hydra.sweep.dir={sweep} does what is not complete, and nothing twice."
 
 

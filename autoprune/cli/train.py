@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from autoprune.cli.parts import answering, named_task, part_of, store_folder, task_of
+from autoprune.cli.parts import instantiate_part, named_task, run_command, store_folder, task_of
 
 if TYPE_CHECKING:
     from autoprune.task.task import Task
     from autoprune.transfer.held_out import HeldOut
-    from autoprune.transfer.network import Network
     from autoprune.transfer.policy import Policy
+    from autoprune.transfer.studied_network import StudiedNetwork
 
 PARTS = ("importance", "repair", "score", "reward", "evaluation")
 KEPT = "What was judged is in the evaluation store: the same command with the same seed does not pay for it again."
@@ -25,7 +25,7 @@ Settings = Mapping[str, Any]
 def train(config: DictConfig) -> float:
     """Trains, tries the policy on networks that it has not seen, and leaves it in the run's folder."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    return answering(partial(_train, config, folder), interrupted=lambda: KEPT)
+    return run_command(partial(_train, config, folder), interrupted=lambda: KEPT)
 
 
 def _train(config: DictConfig, folder: Path) -> float:
@@ -34,25 +34,27 @@ def _train(config: DictConfig, folder: Path) -> float:
 
     from autoprune.agent.bundle import save_policy
     from autoprune.cost.budget_range import BudgetRange
-    from autoprune.measured import Notebook, cache_dir, choose_allocator
+    from autoprune.machine_cache import MeasurementCache, cache_dir, choose_allocator
     from autoprune.report.progress import StageProgress
-    from autoprune.report.transfer import print_trained
+    from autoprune.report.transfer_tables import print_trained
     from autoprune.runs import RunFolder, machine, versions
     from autoprune.transfer.held_out import RETURNED
     from autoprune.transfer.policy import SENSITIVITY, Policy
-    from autoprune.transfer.training import train
+    from autoprune.transfer.transfer_training import train
 
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     settings["evaluation"]["store"] = store_folder(settings["evaluation"]["store"], folder)
     torch.set_num_threads(settings["threads"] or torch.get_num_threads())
-    choose_allocator(Notebook(cache_dir()))
+    choose_allocator(MeasurementCache(cache_dir()))
     torch.manual_seed(settings["seed"])
     texts = [settings["budget"]] if isinstance(settings["budget"], str) else settings["budget"]
     ranges = [BudgetRange.parse(text) for text in texts]
-    agent = part_of(settings, "agent").keywords["agent"]
+    agent = instantiate_part(settings, "agent").keywords["agent"]
     run = RunFolder.create(folder)
     run.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
-    tracker = part_of(settings, "tracking")(folder, name=folder.name, group="train", job_type="train", config=settings)
+    tracker = instantiate_part(settings, "tracking")(
+        folder, name=folder.name, group="train", job_type="train", config=settings
+    )
     failed = True
     try:
         networks = [network for _, network in _networks(settings, settings, first=0)]
@@ -96,11 +98,11 @@ def _train(config: DictConfig, folder: Path) -> float:
     return 0.0
 
 
-def _networks(settings: Settings, wanted: Settings, *, first: int) -> list[tuple[str, "Network"]]:
+def _networks(settings: Settings, wanted: Settings, *, first: int) -> list[tuple[str, "StudiedNetwork"]]:
     """The networks that `wanted` names and their families, studied. first: the number that variants begin at."""
     from autoprune.report.progress import StageProgress
     from autoprune.task.variants import variant
-    from autoprune.transfer.network import Network
+    from autoprune.transfer.studied_network import StudiedNetwork
 
     named = [("named", partial(_named, each)) for each in wanted["tasks"]]
     of = wanted["variants"]
@@ -114,7 +116,7 @@ def _networks(settings: Settings, wanted: Settings, *, first: int) -> list[tuple
     with StageProgress() as progress:
         for done, (family, make) in enumerate([*named, *variants], start=1):
             task = make()
-            found.append((family, Network.study(_prepared(task, settings))))
+            found.append((family, StudiedNetwork.study(_prepared(task, settings))))
             progress.update(done, of=len(named) + len(variants), phase="networks", note=task.name)
     return found
 
@@ -125,15 +127,15 @@ def _named(task: str | dict[str, Any]) -> "Task":
 
 
 def _prepared(task: "Task", settings: Settings) -> Any:
-    from autoprune.evaluation.prepare import prepare
+    from autoprune.problem.prepare import prepare
     from autoprune.seeding import torch_generator
 
     return prepare(
         task,
         budget=task.budget or "macs:0.5",  # others are drawn
-        device=part_of(settings, "device"),
+        device=instantiate_part(settings, "device"),
         generator=torch_generator(settings["seed"], "importance"),
-        **{name: part_of(settings, name) for name in PARTS},
+        **{name: instantiate_part(settings, name) for name in PARTS},
         **settings["structure"],
     )
 

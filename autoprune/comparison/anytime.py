@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.comparison.scale import Scale
+from autoprune.comparison.comparability import Cell, Labelled
+from autoprune.comparison.run_summary import UNIFORM, Anytime
+from autoprune.comparison.score_scale import Scale
 from autoprune.comparison.statistics import QUANTILES, Floats, iqm, resampled_iqms
-from autoprune.comparison.terms import Cell, Labelled
-from autoprune.comparison.trial import UNIFORM, Anytime
 from autoprune.seeding import numpy_rng
 
 POINTS, RESAMPLES = 36, 500

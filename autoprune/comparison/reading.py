@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoprune.comparison.trial import SENSITIVITY, UNIFORM, Anytime, Incumbent, Pruned, Trial
+from autoprune.comparison.run_summary import SENSITIVITY, UNIFORM, Anytime, Pruned, RunIncumbent, RunSummary
 from autoprune.plan import PruningPlan
 from autoprune.runs import RUN_FILE, RunFolder
 
@@ -33,7 +33,7 @@ class Missing:
     reason: str
 
 
-def read_run(path: Path, *, read_config: ReadConfig) -> Trial:
+def read_run(path: Path, *, read_config: ReadConfig) -> RunSummary:
     """The trial of a complete run. Raises FileNotFoundError or ValueError for anything else."""
     run = RunFolder.open(path)
     if not run.has(RESULT):
@@ -44,7 +44,7 @@ def read_run(path: Path, *, read_config: ReadConfig) -> Trial:
     return trial_of(run.read_json(RESULT), run.read_json(RUN_FILE), config, where=str(path))
 
 
-def read_sweep(path: Path, *, read_config: ReadConfig) -> tuple[list[Trial], list[Missing]]:
+def read_sweep(path: Path, *, read_config: ReadConfig) -> tuple[list[RunSummary], list[Missing]]:
     """The trials of a sweep's folder, and its jobs without one. Raises FileNotFoundError where there are no jobs."""
     trials, missing = [], []
     jobs = list(job_folders(path))
@@ -73,7 +73,7 @@ def job_folders(path: Path) -> Iterator[Path]:
         inside.sort()
 
 
-def trial_of(result: Json, run: Json, config: Json, *, where: str) -> Trial:
+def trial_of(result: Json, run: Json, config: Json, *, where: str) -> RunSummary:
     """What result.json, run.json and the configuration say together. Raises ValueError that names `where`."""
     try:
         return _trial(result, run, config)
@@ -82,12 +82,12 @@ def trial_of(result: Json, run: Json, config: Json, *, where: str) -> Trial:
         raise ValueError(f"the result in {where} is damaged or of an earlier version ({kind}: {error})") from error
 
 
-def _trial(result: Json, run: Json, config: Json) -> Trial:
+def _trial(result: Json, run: Json, config: Json) -> RunSummary:
     networks, score = result["networks"], _score_name(config)
     recovers = not str(config.get("recover", {}).get("_target_", "")).endswith(NO_RECOVERY)
     spent, dense = result.get("search_seconds") or {}, networks["dense"]
     own = _pruned(networks["searched"], score, recovers=recovers)
-    return Trial(
+    return RunSummary(
         task=result["task"],
         agent=result["agent"],
         seed=int(result["seed"]),
@@ -146,7 +146,7 @@ def _anytime(record: Json | None) -> Anytime | None:
     names = ("evaluation", "score", "held_out", "seconds", "agent_seconds")
     known = [entry for entry in record["incumbents"] if entry["held_out"] is not None]
     references = {name: score for name, score in record["references"].items() if score is not None}
-    incumbents = tuple(Incumbent(**{name: entry[name] for name in names}) for entry in known)
+    incumbents = tuple(RunIncumbent(**{name: entry[name] for name in names}) for entry in known)
     return Anytime(incumbents, references) if incumbents else None
 
 

@@ -12,7 +12,7 @@ import wandb
 import wandb.errors
 
 from autoprune.comparison.reading import RESULT, Missing, trial_of
-from autoprune.comparison.trial import Trial
+from autoprune.comparison.run_summary import RunSummary
 
 FORM = "wandb=ENTITY/PROJECT or wandb=ENTITY/PROJECT/GROUP"
 KIND = "result"  # of the artifact that holds a run's result.json
@@ -40,7 +40,7 @@ class Project:
         return f"{self.entity}/{self.name}"
 
 
-def read_project(project: Project) -> tuple[list[Trial], list[Missing]]:
+def read_project(project: Project) -> tuple[list[RunSummary], list[Missing]]:
     """The trials of the project's searches, and those that left no result there.
 
     Raises RuntimeError where there is no login or no answer, FileNotFoundError where there are no runs.

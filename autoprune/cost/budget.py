@@ -9,8 +9,8 @@ import numpy as np
 
 from autoprune.cost.cheapest import cheapest_plan
 from autoprune.cost.combined import TightestShare
+from autoprune.cost.cost_units import amount, suffixes, written
 from autoprune.cost.model import CostModel
-from autoprune.cost.units import amount, suffixes, written
 from autoprune.structure.groups import IntArray, Structure
 
 FINEST = 10_000  # th of dense: to which suggested amounts are rounded up

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from autoprune.cost.cache import kv_cache
+from autoprune.cost.kv_cache import kv_cache
 from autoprune.cost.liveness import Forward
-from autoprune.cost.memory import peak_memory
 from autoprune.cost.model import CostModel, macs, parameter_bytes, params, weight_bytes, weights
+from autoprune.cost.peak_memory import peak_memory
 from autoprune.cost.traffic import energy
 from autoprune.structure.families import FAMILIES, model_type
 from autoprune.structure.groups import Structure

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.cost.tables import Tables, pair_tables
+from autoprune.cost.unit_tables import UnitTables, pair_tables
 from autoprune.structure.groups import IntArray, Layer, Structure, holds
 
 FloatArray = NDArray[np.float64]
@@ -64,7 +64,7 @@ class BilinearCost:
     per_weight: IntArray
     per_output: IntArray
     constant: int = 0
-    tables: Tables | None = None
+    tables: UnitTables | None = None
     _touched: dict[int, "_Touched"] = field(default_factory=dict, init=False, repr=False)
 
     def __call__(self, kept: IntArray) -> FloatArray:

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from autoprune.cost.budget import Budget
 from autoprune.cost.cheapest import cheapest_plan
-from autoprune.cost.forms import form_of
+from autoprune.cost.cost_views import cost_view_of
 from autoprune.cost.model import FloatArray
 from autoprune.cost.refinement import refined
 from autoprune.structure.groups import IntArray, Structure
@@ -37,9 +37,9 @@ class Projector:
         self._grid = np.stack([_at_most(levels, widest) for levels in self.levels])
         self._following = np.stack([_above(levels, widest) for levels in self.levels])
         self._groups = np.arange(len(self.levels))
-        self._form = form_of(budget.cost)
-        self._stepped = [bound.cost for bound in budget.bounds if not form_of(bound.cost).smooth]
-        forms = [(form_of(bound.cost), bound.limit) for bound in budget.bounds]
+        self._form = cost_view_of(budget.cost)
+        self._stepped = [bound.cost for bound in budget.bounds if not cost_view_of(bound.cost).smooth]
+        forms = [(cost_view_of(bound.cost), bound.limit) for bound in budget.bounds]
         self._rising = [(form, limit) for form, limit in forms if form.never_falls]
         self.never_falls = self._form.never_falls
         self.floor, self._completions = _completions(structure, budget, self.levels, never_falls=self.never_falls)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from autoprune.cost.memory import peak_memory
 from autoprune.cost.model import CostModel, FloatArray
+from autoprune.cost.peak_memory import peak_memory
 from autoprune.cost.traffic import energy
 from autoprune.device.calibration import fitted_factors
 from autoprune.device.roofline import Factors, Figures, Roofline

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoprune.cost.model import FloatArray
+from autoprune.device.fused_layer import FusedLayer
 from autoprune.device.grid import ALIGNED, BLOCK
-from autoprune.device.latency import TableLatency
-from autoprune.device.piece import Piece
+from autoprune.device.table_latency import TableLatency
 from autoprune.device.widths import Widths
 from autoprune.structure.groups import IntArray
 
@@ -65,7 +65,7 @@ def fitted(
     return Correction(tuple(factors.tolist()))
 
 
-def _terms(piece: Piece, table: FloatArray) -> FloatArray:
+def _terms(piece: FusedLayer, table: FloatArray) -> FloatArray:
     """[terms without the constant, inputs, outputs]: what factors are multiplied with. table: of the piece, in ms."""
     inputs = np.arange(table.shape[0], dtype=np.float64)[:, None] * piece.groups
     outputs = inputs if piece.square else np.arange(table.shape[1], dtype=np.float64)[None] * piece.groups

@@ -56,7 +56,7 @@ def on_steps(structure: Structure, cost: CostModel) -> Structure:
     return replace(structure, groups=tuple(groups))
 
 
-def promised(
+def predicted_and_measured(
     device: Device, task: Task, latency: CostModel, plans: Mapping[str, PruningPlan], networks: Mapping[str, nn.Module]
 ) -> dict[str, Any]:
     """What was predicted of every network and what it took, in ms, as JSON values; None where it is not at hand."""

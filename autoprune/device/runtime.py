@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from autoprune.device.fused_layer import FusedLayer
 from autoprune.device.onnx_runtime import Called, Template, onnx_run, write_onnx
 from autoprune.device.openvino_runtime import openvino_run
-from autoprune.device.piece import Piece
 from autoprune.task.task import Forward
 
 Run = Callable[[], object]
@@ -34,7 +34,7 @@ class Start(Protocol):
 class Runtime(Protocol):
     """Makes things ready to run. `name` and `place` ("cpu", "cuda") are those of Settings."""
 
-    def piece(self, piece: Piece) -> Callable[[int, int], Run]:
+    def piece(self, piece: FusedLayer) -> Callable[[int, int], Run]:
         """(inputs, outputs) → the piece at that width."""
         ...
 
@@ -78,7 +78,7 @@ class FileRuntime:
     def __init__(self, start: Start, *, batch: int) -> None:
         self._start, self._batch = start, batch
 
-    def piece(self, piece: Piece) -> Callable[[int, int], Run]:
+    def piece(self, piece: FusedLayer) -> Callable[[int, int], Run]:
         taken = {*piece.size, *piece.kernel, *piece.output_size, self._batch, piece.groups}
         first, second = [prime for prime in PRIMES if prime not in taken][:2]
         stands = (first, first if piece.square else second)
@@ -115,7 +115,7 @@ class TorchRuntime:
     def __init__(self, *, place: str, batch: int, dtype: torch.dtype, compiled: bool) -> None:
         self._place, self._batch, self._dtype, self._compiled = torch.device(place), batch, dtype, compiled
 
-    def piece(self, piece: Piece) -> Callable[[int, int], Run]:
+    def piece(self, piece: FusedLayer) -> Callable[[int, int], Run]:
         def at(inputs: int, outputs: int) -> Run:
             widths = (inputs * piece.groups, outputs * piece.groups)
             module = self._module(piece.module(*widths))

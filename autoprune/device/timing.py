@@ -19,7 +19,7 @@ class UnstableTimingError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Care:
+class TimingPolicy:
     """How carefully is measured.
 
     rounds: in which everything takes its turn; burst: runs in a turn, of which the fastest counts. tolerance: two
@@ -64,7 +64,9 @@ def take_turns(
     return np.array(seconds, np.float64).reshape(-1, len(runs)).T
 
 
-def measured(runs: Sequence[Run], *, clock: Clock, care: Care) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+def measured(
+    runs: Sequence[Run], *, clock: Clock, care: TimingPolicy
+) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
     """The least and the median seconds of every run [runs], and whether two rounds agree on the least."""
     take_turns(runs, clock=clock, rounds=1, burst=2)  # to warm up
     seconds = [list(row) for row in take_turns(runs, clock=clock, rounds=care.rounds, burst=care.burst)]
@@ -86,7 +88,7 @@ class Steady:
     best: the least seconds that the reference ever took, None where it was never measured.
     """
 
-    def __init__(self, reference: Run, *, clock: Clock, care: Care, best: float | None = None) -> None:
+    def __init__(self, reference: Run, *, clock: Clock, care: TimingPolicy, best: float | None = None) -> None:
         self._reference, self._clock, self._care = reference, clock, care
         self.best = np.inf if best is None else best
 

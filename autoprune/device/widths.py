@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoprune.device.cut import Cut, cut
-from autoprune.device.piece import Piece
+from autoprune.device.fused_layer import FusedLayer
+from autoprune.device.layer_instances import LayerInstance, layer_instances
 from autoprune.plan import PruningPlan
 from autoprune.structure.edit import shrink
 from autoprune.structure.groups import IntArray, Structure
@@ -30,7 +30,7 @@ class Widths:
     widest inputs and outputs of each. left_out: operators that are in no piece, with how often they run.
     """
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[FusedLayer, ...]
     index: IntArray
     inputs: IntArray
     outputs: IntArray
@@ -83,11 +83,11 @@ class _Networks:
         self._example, self._forward = example_input, forward
         self._ranking = {group.name: torch.arange(group.units) for group in structure.groups}
 
-    def cuts(self, plan: PruningPlan) -> tuple[list[Cut], list[str]]:
+    def cuts(self, plan: PruningPlan) -> tuple[list[LayerInstance], list[str]]:
         small = shrink(self._network, self._structure, plan, self._ranking)
-        return cut(small, self._example, forward=self._forward)
+        return layer_instances(small, self._example, forward=self._forward)
 
-    def sizes(self, kept: IntArray, *, like: list[Cut]) -> IntArray:
+    def sizes(self, kept: IntArray, *, like: list[LayerInstance]) -> IntArray:
         """[cuts, 2]. Raises ValueError where the pieces are others."""
         found, _ = self.cuts(self._structure.plan(kept))
         found = [
@@ -102,16 +102,16 @@ class _Networks:
         return np.array([[c.inputs, c.outputs] for c in found], np.int64)
 
 
-def _narrowest(found: Cut, *, as_one: Piece) -> Cut:
+def _narrowest(found: LayerInstance, *, as_one: FusedLayer) -> LayerInstance:
     """A depthwise convolution of one channel looks like a plain one, and a grouped one of one each like a depthwise."""
     if as_one.kind == "depthwise" and found.piece.kind == "conv" and found.piece.groups * found.outputs == 1:
-        return Cut(replace(found.piece, kind="depthwise"), 1, 1)
+        return LayerInstance(replace(found.piece, kind="depthwise"), 1, 1)
     if as_one.kind == "conv" and found.piece.kind == "depthwise" and found.outputs == as_one.groups:
-        return Cut(replace(found.piece, kind="conv", groups=as_one.groups), 1, 1)
+        return LayerInstance(replace(found.piece, kind="conv", groups=as_one.groups), 1, 1)
     return found
 
 
-def _check(seen: _Networks, structure: Structure, dense: list[Cut], tables: list[IntArray]) -> None:
+def _check(seen: _Networks, structure: Structure, dense: list[LayerInstance], tables: list[IntArray]) -> None:
     rng = np.random.default_rng(0)
     for _ in range(CHECKED):
         kept = np.array([rng.choice(group.levels) for group in structure.groups], np.int64)
@@ -124,7 +124,7 @@ def _check(seen: _Networks, structure: Structure, dense: list[Cut], tables: list
             )
 
 
-def _merged(dense: list[Cut], inputs: IntArray, outputs: IntArray, left_out: Counter[str]) -> Widths:
+def _merged(dense: list[LayerInstance], inputs: IntArray, outputs: IntArray, left_out: Counter[str]) -> Widths:
     """Cuts of the same piece at the same widths become one."""
     pieces = list(dict.fromkeys(c.piece for c in dense))
     rows = [(pieces.index(c.piece), *i, *o) for c, i, o in zip(dense, inputs.tolist(), outputs.tolist(), strict=True)]

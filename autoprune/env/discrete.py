@@ -5,8 +5,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from autoprune.env.action_scale import Action
 from autoprune.env.layerwise import LayerwiseEnv, Observation
-from autoprune.env.scale import Action
 
 
 class DiscreteLevels(gymnasium.Wrapper[Observation, Any, Observation, Action]):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from autoprune.cost.budget import Budget
 from autoprune.cost.model import CostModel, FloatArray
-from autoprune.evaluation.prepare import Prepared
+from autoprune.problem.prepare import Prepared
 from autoprune.structure.groups import Layer, Structure
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)

@@ -7,11 +7,11 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.cost.allocation import allocator_of
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
-from autoprune.cost.walk import walk_of
+from autoprune.env.action_scale import Action, PlanScale
 from autoprune.env.features import GROUP_FEATURES, HIGHEST, LOWEST, STATE_FEATURES
-from autoprune.env.scale import Action, PlanScale
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 from autoprune.structure.groups import IntArray, Structure
@@ -47,19 +47,19 @@ class LayerwiseEnv(gymnasium.Env[Observation, Action]):
         evaluate: Evaluate,
         features: FloatArray,
         prior: IntArray | FloatArray | None = None,
-        reach: float = 1.5,
+        max_log_correction: float = 1.5,
         lost: Sequence[FloatArray] | None = None,
     ) -> None:
         self.structure, self.projector = structure, projector
         self._evaluate, self._lost = evaluate, lost
-        self._scale = PlanScale.around(prior, structure, reach)
+        self._scale = PlanScale.around(prior, structure, max_log_correction)
         self.observation_space = layerwise_observations()
         self.action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
         self._names, self._units = structure.names, structure.units.tolist()
         self._budget, self._dense = projector.budget.relative, projector.budget.dense
         self._rows = list(observation_rows(features, self._budget))
         self._executed = [actions[:, None] for actions in self._scale.executable(structure)]
-        self._walk = walk_of(projector)
+        self._walk = allocator_of(projector)
         self._last = self._observe(1.0)
 
     def reset(

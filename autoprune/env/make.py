@@ -11,13 +11,13 @@ import numpy as np
 
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
-from autoprune.env.batched import LayerwiseVectorEnv, OneShotVectorEnv
-from autoprune.env.edit import EditEnv, Editing, EditVectorEnv
 from autoprune.env.features import features_of
 from autoprune.env.layerwise import Evaluate, LayerwiseEnv
 from autoprune.env.one_shot import OneShotEnv
-from autoprune.evaluation.defaults import with_defaults
-from autoprune.evaluation.prepare import Prepared
+from autoprune.env.plan_edits import EditEnv, Editing, EditVectorEnv
+from autoprune.env.vector_envs import LayerwiseVectorEnv, OneShotVectorEnv
+from autoprune.problem.defaults import with_defaults
+from autoprune.problem.prepare import Prepared
 from autoprune.structure.groups import IntArray, Structure
 from autoprune.task.task import Task
 
@@ -47,14 +47,16 @@ def one_shot(
     budget: str | Sequence[str] | None = None,
     proxy_samples: int | None = None,
     correction: bool = False,
-    reach: float = 1.5,
+    max_log_correction: float = 1.5,
 ) -> OneShotEnv:
     """`gym.make("autoprune/OneShot-v0", task="digits", budget="macs:0.5")`
 
     correction: actions correct the uniform plan, instead of being densities; reach: how far (OneShotEnv).
     """
     prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
-    return OneShotEnv(prior=_uniform(prepared) if correction else None, reach=reach, **_parts(prepared))
+    return OneShotEnv(
+        prior=_uniform(prepared) if correction else None, max_log_correction=max_log_correction, **_parts(prepared)
+    )
 
 
 def one_shot_vector(
@@ -64,12 +66,12 @@ def one_shot_vector(
     budget: str | Sequence[str] | None = None,
     proxy_samples: int | None = None,
     correction: bool = False,
-    reach: float = 1.5,
+    max_log_correction: float = 1.5,
 ) -> OneShotVectorEnv:
     """`gym.make_vec("autoprune/OneShot-v0", num_envs=64, task="digits", budget="macs:0.5")`"""
     prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
     prior = _uniform(prepared) if correction else None
-    return OneShotVectorEnv(num_envs=num_envs, prior=prior, reach=reach, **_parts(prepared))
+    return OneShotVectorEnv(num_envs=num_envs, prior=prior, max_log_correction=max_log_correction, **_parts(prepared))
 
 
 def edit(
@@ -78,7 +80,7 @@ def edit(
     budget: str | Sequence[str] | None = None,
     proxy_samples: int | None = None,
     edits: int = 3,
-    reach: float = 1.0,
+    max_log_correction: float = 1.0,
     length: int = 1,
 ) -> EditEnv:
     """`gym.make("autoprune/Edit-v0", task="digits", budget="macs:0.5")`
@@ -86,7 +88,7 @@ def edit(
     It begins at the uniform plan. edits: groups that an action changes at most; reach and length: see Editing.
     """
     prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
-    editing = _editing(prepared, edits=edits, reach=reach, length=length)
+    editing = _editing(prepared, edits=edits, max_log_correction=max_log_correction, length=length)
     return EditEnv(editing, evaluate=prepared.objective.evaluate, features=features_of(prepared))
 
 
@@ -97,12 +99,12 @@ def edit_vector(
     budget: str | Sequence[str] | None = None,
     proxy_samples: int | None = None,
     edits: int = 3,
-    reach: float = 1.0,
+    max_log_correction: float = 1.0,
     length: int = 1,
 ) -> EditVectorEnv:
     """`gym.make_vec("autoprune/Edit-v0", num_envs=64, task="digits", budget="macs:0.5")`"""
     prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
-    editing = _editing(prepared, edits=edits, reach=reach, length=length)
+    editing = _editing(prepared, edits=edits, max_log_correction=max_log_correction, length=length)
     return EditVectorEnv(
         editing, num_envs=num_envs, evaluate=prepared.objective.evaluate, features=features_of(prepared)
     )
@@ -129,8 +131,10 @@ def _uniform(prepared: Prepared) -> IntArray:
     return prepared.projector.project(np.ones(len(prepared.structure.groups)))
 
 
-def _editing(prepared: Prepared, *, edits: int, reach: float, length: int) -> Editing:
+def _editing(prepared: Prepared, *, edits: int, max_log_correction: float, length: int) -> Editing:
     """From the uniform plan, which is evaluated."""
     (start,) = prepared.objective.evaluate([prepared.structure.plan(_uniform(prepared))])
     edits = min(edits, len(prepared.structure.groups))
-    return Editing(prepared.structure, prepared.projector, start, edits=edits, reach=reach, length=length)
+    return Editing(
+        prepared.structure, prepared.projector, start, edits=edits, max_log_correction=max_log_correction, length=length
+    )

@@ -7,9 +7,9 @@ import numpy as np
 
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
+from autoprune.env.action_scale import Action, PlanScale
 from autoprune.env.features import HIGHEST, LOWEST
 from autoprune.env.layerwise import Evaluate, Observation
-from autoprune.env.scale import Action, PlanScale
 from autoprune.structure.groups import IntArray, Structure
 
 
@@ -30,11 +30,11 @@ class OneShotEnv(gymnasium.Env[Observation, Action]):
         evaluate: Evaluate,
         features: FloatArray,
         prior: IntArray | FloatArray | None = None,
-        reach: float = 1.5,
+        max_log_correction: float = 1.5,
     ) -> None:
         self.structure, self.projector = structure, projector
         self._evaluate = evaluate
-        self._scale = PlanScale.around(prior, structure, reach)
+        self._scale = PlanScale.around(prior, structure, max_log_correction)
         self._observation = one_shot_observation(features, projector)
         self.observation_space = gymnasium.spaces.Box(LOWEST, HIGHEST, self._observation.shape, np.float32)
         self.action_space = gymnasium.spaces.Box(-1, 1, (len(structure.groups),), np.float32)

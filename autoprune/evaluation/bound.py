@@ -8,7 +8,7 @@ from torch.utils.hooks import RemovableHandle
 from autoprune.evaluation.axes import Kept
 from autoprune.structure.block_sparse import install_pattern
 from autoprune.structure.groups import Group, Pattern
-from autoprune.structure.skipped import Skipped
+from autoprune.structure.skipped_modules import Skipped
 
 
 class BoundModules:

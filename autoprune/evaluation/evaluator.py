@@ -9,7 +9,7 @@ from autoprune.evaluation.axes import Kept
 from autoprune.evaluation.judge import Judge
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.evaluation.outcome import Judged
-from autoprune.evaluation.prefix import Prefix
+from autoprune.evaluation.prefix import CachedPrefix
 
 
 class Evaluator(Protocol):
@@ -30,7 +30,7 @@ class SlicedEvaluator:
 
     def __init__(self, ordered: OrderedNetwork, judge: Judge, *, dense: Kept) -> None:
         self._ordered, self._judge = ordered, judge
-        self._prefix = Prefix(ordered, dense, judge.batches, judge.forward)
+        self._prefix = CachedPrefix(ordered, dense, judge.batches, judge.forward)
 
     def judge(self, kept: Kept, start: int, stop: int) -> list[Judged]:
         network = self._ordered.at(kept)

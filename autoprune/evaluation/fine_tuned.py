@@ -15,7 +15,7 @@ from autoprune.task.task import Task
 from autoprune.task.training import fit, supports_bf16
 
 if TYPE_CHECKING:
-    from autoprune.evaluation.build import Candidates
+    from autoprune.problem.objective_builder import Candidates
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class FineTuned:
     def __call__(self, metrics: Metrics) -> float:
         return self.of(metrics)
 
-    def trained(self, candidates: "Candidates") -> "Trained":
-        return Trained(self, candidates)
+    def trained(self, candidates: "Candidates") -> "FineTunedNetworks":
+        return FineTunedNetworks(self, candidates)
 
     def identity(self, task: Task) -> dict[str, Any]:
         """What the training depends on: JSON values."""
@@ -49,7 +49,7 @@ class FineTuned:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class FineTunedNetworks:
     """Plan → its network after the short training."""
 
     score: FineTuned

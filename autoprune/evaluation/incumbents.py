@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from autoprune.evaluation.outcome import Metrics, Outcome, joined
-from autoprune.evaluation.prepare import Prepared
 from autoprune.plan import PruningPlan
+from autoprune.problem.prepare import Prepared
 
 MOST = 24  # incumbents that are judged again
 

@@ -15,7 +15,7 @@ from autoprune.evaluation.outcome import Judged, Metrics, Outcome, joined
 from autoprune.evaluation.race import Race, Rewards
 from autoprune.evaluation.reward import Reward
 from autoprune.evaluation.store import Context
-from autoprune.evaluation.workers import Failure, Job, Pool
+from autoprune.evaluation.workers import Failure, JudgeJob, Pool
 from autoprune.plan import PruningPlan
 
 UNKNOWN = Metrics(math.nan, math.nan, math.nan, math.nan, 0)
@@ -95,7 +95,7 @@ class Objective:
 
     def _judge(self, plans: Sequence[Kept], batches: int) -> None:
         """The plans have been judged on the first batches afterwards, or have failed."""
-        jobs: list[Job] = []
+        jobs: list[JudgeJob] = []
         for kept in plans:
             known = self._judged.setdefault(kept, [])
             if not self._fails(kept, batches) and len(known) < batches:
@@ -105,7 +105,7 @@ class Objective:
                             break
                         known.append(judged)
                 if len(known) < batches:
-                    jobs.append(Job(kept, len(known), batches))
+                    jobs.append(JudgeJob(kept, len(known), batches))
         if not jobs:
             return
         found: dict[Kept, dict[int, list[Judged]]] = {}
@@ -125,7 +125,7 @@ class Objective:
         """The plan is known not to be judged on so many; on fewer it may be."""
         return kept in self._failed and batches >= self._failed[kept][0]
 
-    def _shared_out(self, jobs: Sequence[Job]) -> list[Job]:
+    def _shared_out(self, jobs: Sequence[JudgeJob]) -> list[JudgeJob]:
         """Fewer plans than workers: each plan's batches are shared out among several."""
         parts = self.pool.size // len(jobs) if self.divisible else 1
         if parts < 2:
@@ -133,7 +133,7 @@ class Objective:
         shares = []
         for job in jobs:
             cuts = np.linspace(job.start, job.stop, min(parts, job.stop - job.start) + 1).round().astype(int).tolist()
-            shares += [Job(job.kept, start, stop) for start, stop in itertools.pairwise(cuts)]
+            shares += [JudgeJob(job.kept, start, stop) for start, stop in itertools.pairwise(cuts)]
         return shares
 
     def _outcome(self, plan: PruningPlan, seen: int, reference: Kept | None) -> Outcome:
@@ -149,9 +149,9 @@ class Objective:
         judged = joined(self._judged[kept][:seen])
         score, reward = self._scored(kept, seen)
         if reference is not None and seen < self.batches:
-            all_of, part_of = self._scored(reference, self.batches), self._scored(reference, seen)
-            score = min(score + all_of[0] - part_of[0], all_of[0])  # who has left has not won
-            reward = min(reward + all_of[1] - part_of[1], all_of[1])
+            all_of, instantiate_part = self._scored(reference, self.batches), self._scored(reference, seen)
+            score = min(score + all_of[0] - instantiate_part[0], all_of[0])  # who has left has not won
+            reward = min(reward + all_of[1] - instantiate_part[1], all_of[1])
         if self._worst is None or reward < self._worst[1]:
             self._worst = score, reward
         feasible = float(self.budget.cost(amounts)) <= self.budget.limit

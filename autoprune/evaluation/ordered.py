@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from autoprune.evaluation.axes import AxisSlices, Kept, touched_axes
 from autoprune.evaluation.bound import BoundMask, BoundModules
-from autoprune.evaluation.folding import fold_batch_norms
-from autoprune.evaluation.least_squares import Reconstruction
-from autoprune.evaluation.levels import Levels, RankedLevels
+from autoprune.repair.folding import fold_batch_norms
+from autoprune.repair.least_squares import Reconstruction
+from autoprune.repair.weight_levels import RankedLevels, WeightLevels
 from autoprune.structure.edit import Ranking, is_depthwise, tensor_axes
 from autoprune.structure.groups import Structure
 
@@ -39,7 +39,7 @@ class OrderedNetwork:
         dtype: torch.dtype = torch.float32,
         batch_statistics: bool = False,
         reconstruction: Reconstruction | None = None,
-        levels: Levels | None = None,
+        levels: WeightLevels | None = None,
         example_input: Tensor | None = None,
     ) -> None:
         self.network, buffers = _detached(model)
@@ -161,7 +161,7 @@ class _LayerSlices:
 class _Matrix:
     """Binds a matrix that loses single weights to its level, where that is another one than before."""
 
-    def __init__(self, layer: nn.Module, name: str, group: int, levels: Levels, dtype: torch.dtype) -> None:
+    def __init__(self, layer: nn.Module, name: str, group: int, levels: WeightLevels, dtype: torch.dtype) -> None:
         self.layer, self.name, self.group, self.levels, self.dtype = layer, name, group, levels, dtype
         self.bound: int | None = None
 

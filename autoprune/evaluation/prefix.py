@@ -9,13 +9,13 @@ from torch import Tensor
 from autoprune.evaluation.axes import Kept
 from autoprune.evaluation.judge import outputs_of
 from autoprune.evaluation.ordered import OrderedNetwork
-from autoprune.structure.skipped import standing_in
+from autoprune.structure.skipped_modules import patched_forward
 from autoprune.task.task import Forward, plain_forward
 
 MEMORY_BYTES = 512 * 2**20  # of activations that are kept
 
 
-class Prefix:
+class CachedPrefix:
     """Lets the layers that run before the first pruned one return what they returned in the dense network.
 
     It needs no trace of the network: its layers are known to run in the order in which they ran before, and what stands
@@ -54,7 +54,7 @@ class Prefix:
         if known is None:
             yield
             return
-        with standing_in({self._layers[name]: _Recall(known[name]) for name in self._order[:length]}):
+        with patched_forward({self._layers[name]: _Recall(known[name]) for name in self._order[:length]}):
             yield
 
     def _outputs(self, batch: int, kept: Kept) -> dict[str, Tensor] | None:
@@ -102,7 +102,7 @@ class Prefix:
         few = self._batches[0][:2]
         outputs, copies = self._ran(few), self._ran(few, copied=True)
         self._bytes_per_sample = -(-_nbytes(outputs) // len(few))
-        with standing_in({self._layers[name]: _Recall(output) for name, output in outputs.items()}):
+        with patched_forward({self._layers[name]: _Recall(output) for name, output in outputs.items()}):
             outputs_of(self._ordered.network, few, self._forward)
         intact = all(torch.equal(outputs[name], copies[name]) for name in outputs)
         return list(outputs) if intact else []

@@ -12,8 +12,8 @@ import wandb
 import wandb.errors
 
 from autoprune.agent.bundle import load_policy
-from autoprune.agent.record import FILES
-from autoprune.measured import cache_dir
+from autoprune.agent.policy_file import FILES
+from autoprune.machine_cache import cache_dir
 
 KIND = "policy"  # the type of the artifacts, also of those that runs log
 TIMEOUT_SECONDS = 30

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from autoprune.agent.record import FILES
+from autoprune.agent.policy_file import FILES
 
 
 def fetch(name: str) -> Path:

@@ -19,7 +19,7 @@ from autoprune.export.patterns import described, narrow
 from autoprune.structure.edit import CONVOLUTIONS, SLICEABLE, number_caches, tensor_axes
 from autoprune.structure.families import FAMILIES, SIZES, model_type
 from autoprune.structure.groups import Axis
-from autoprune.structure.skipped import Skipped
+from autoprune.structure.skipped_modules import Skipped
 from autoprune.task.task import Architecture
 from autoprune.task.weights import untied
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from autoprune.evaluation.outcome import Metrics, Outcome
-from autoprune.fidelity.ranking import Floats
+from autoprune.fidelity.rank_agreement import Floats
 from autoprune.plan import PruningPlan
 from autoprune.runs import RunFolder
 from autoprune.structure.groups import Structure

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoprune.fidelity.ranking import Chance, Estimate, Floats, better_half, estimate, kendall, resamples
+from autoprune.fidelity.rank_agreement import Floats, RankEstimate, SeedNoise, better_half, estimate, kendall, resamples
 from autoprune.seeding import numpy_rng
 
 BAR = 0.7  # Kendall's τ with recovered accuracy that a default should reach
@@ -24,15 +24,15 @@ class Recommendation:
 
     repair: str
     score: str
-    tau: Estimate
-    tau_top: Estimate
+    tau: RankEstimate
+    tau_top: RankEstimate
     tied: tuple[Choice, ...]
     rule: str
     reaches: bool | None
 
 
 def recommend(
-    proxies: Mapping[Choice, Floats], truth: Floats, *, seconds: Mapping[str, float], chance: Chance, default: Choice
+    proxies: Mapping[Choice, Floats], truth: Floats, *, seconds: Mapping[str, float], chance: SeedNoise, default: Choice
 ) -> Recommendation:
     """The choice with the highest τ; among those within one standard error of it the cheapest, then the default.
 

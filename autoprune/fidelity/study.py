@@ -7,18 +7,18 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from autoprune.cost.units import written
+from autoprune.cost.cost_units import written
 from autoprune.evaluation.curves import single_group_curves
 from autoprune.evaluation.judge import Judge, Score
-from autoprune.evaluation.prepare import Prepared
-from autoprune.evaluation.repair import Repair
 from autoprune.fidelity.plans import sampled_plans
 from autoprune.fidelity.proxies import Evaluate, find_proxies, find_singles
 from autoprune.fidelity.summary import PLANS, SECONDS, STUDY, summarise
-from autoprune.fidelity.truth import TRUTH, Trial, find_truth, trials
+from autoprune.fidelity.truth import TRUTH, RecoveryTrial, find_truth, trials
 from autoprune.plan import PruningPlan
+from autoprune.problem.prepare import Prepared
 from autoprune.records import describe_budget
 from autoprune.recover.recovery import Recovery
+from autoprune.repair.repair import Repair
 from autoprune.report.progress import StageProgress
 from autoprune.runs import RunFolder
 from autoprune.search.sensitivity import sensitivity_plan
@@ -230,7 +230,7 @@ class _Stopwatch:
         self.known = {(r["budget"], r["plan"], r["steps"], r["seed"]) for r in run.read_lines(TRUTH)}
         self.last = time.perf_counter()
 
-    def __call__(self, number: int, of: int, trial: Trial) -> None:
+    def __call__(self, number: int, of: int, trial: RecoveryTrial) -> None:
         now = time.perf_counter()
         if trial.key not in self.known:
             self.run.append(SECONDS, {**asdict(trial), "seconds": now - self.last})

@@ -9,10 +9,10 @@ import numpy as np
 
 from autoprune.evaluation.judge import Score
 from autoprune.fidelity.proxies import PROXIES, SINGLES, losses_alone, metrics_of
-from autoprune.fidelity.ranking import (
+from autoprune.fidelity.rank_agreement import (
     FEWEST,
-    Chance,
     Floats,
+    SeedNoise,
     additivity,
     better_half,
     chance,
@@ -132,7 +132,7 @@ def _ranking(x: Floats, means: Mapping[tuple[str, str], Floats]) -> Json | None:
     }
 
 
-def _with_differ(found: Chance) -> Json:
+def _with_differ(found: SeedNoise) -> Json:
     return {**asdict(found), "differ": found.differ}
 
 
@@ -165,7 +165,7 @@ def _recommendation(budget: Json, length: str, *, study: Json) -> Json | None:
         known,
         np.array([np.mean(values) for values in truth["accuracy"]]),
         seconds={repair: budget["proxies"][repair]["seconds"] for repair in study["repairs"]},
-        chance=Chance(**{key: value for key, value in truth["chance"]["accuracy"].items() if key != "differ"}),
+        chance=SeedNoise(**{key: value for key, value in truth["chance"]["accuracy"].items() if key != "differ"}),
         default=(study["default"]["repair"], study["default"]["score"]),
     )
     return asdict(found)

@@ -18,7 +18,7 @@ EVERY = 3  # plans of which one is recovered for the shorter lengths too
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class RecoveryTrial:
     """One recovery of one plan. budget: the text of the budget that the plan fills. steps: 0 is before recovery."""
 
     budget: str
@@ -31,7 +31,7 @@ class Trial:
         return self.budget, self.plan, self.steps, self.seed
 
 
-def trials(budget: str, *, plans: int, steps: Sequence[int], seeds: int, repeated: int) -> Iterator[Trial]:
+def trials(budget: str, *, plans: int, steps: Sequence[int], seeds: int, repeated: int) -> Iterator[RecoveryTrial]:
     """Every plan before recovery and after the longest; every third plan at the lengths between.
 
     `repeated` plans, spread over all, are recovered for longest from more seeds: that is what chance alone does.
@@ -41,21 +41,21 @@ def trials(budget: str, *, plans: int, steps: Sequence[int], seeds: int, repeate
     for plan in range(plans):
         for length in steps:
             if length in (0, longest) or plan % EVERY == 0:
-                yield Trial(budget, plan, length, seed=0)
+                yield RecoveryTrial(budget, plan, length, seed=0)
         for seed in range(1, seeds if plan in again and longest else 1):
-            yield Trial(budget, plan, longest, seed)
+            yield RecoveryTrial(budget, plan, longest, seed)
 
 
 def find_truth(
     run: RunFolder,
-    wanted: Sequence[Trial],
+    wanted: Sequence[RecoveryTrial],
     plans: Sequence[PruningPlan],
     *,
     task: Task,
     held_out: Role,
     pruned: Callable[[PruningPlan], nn.Module],
     recover: Callable[[int], Recovery],
-    on_trial: Callable[[int, int, Trial], None],
+    on_trial: Callable[[int, int, RecoveryTrial], None],
 ) -> None:
     """Adds to `truth.jsonl` what each trial gave, but for those that stand there already.
 

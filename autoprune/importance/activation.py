@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from autoprune.importance.block_influence import with_block_influence
 from autoprune.importance.criterion import Scores
-from autoprune.importance.depth import with_block_influence
-from autoprune.importance.inputs import first_readers, read_inputs
-from autoprune.importance.units import readers, refuse_single_weights
+from autoprune.importance.layer_inputs import first_readers, read_inputs
+from autoprune.importance.unit_weights import readers, refuse_single_weights
 from autoprune.structure.groups import Member, Structure
 from autoprune.task.task import Forward, Loss, Role
 

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.importance.activation import mean_powers
+from autoprune.importance.block_influence import with_block_influence
 from autoprune.importance.criterion import Scores
-from autoprune.importance.depth import with_block_influence
-from autoprune.importance.units import compared_weight, readers
+from autoprune.importance.unit_weights import compared_weight, readers
 from autoprune.structure.groups import Structure
 from autoprune.task.task import Forward, Loss, Role
 

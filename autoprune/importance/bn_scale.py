@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.importance.criterion import Importance, Scores
-from autoprune.importance.units import per_unit
+from autoprune.importance.unit_weights import per_unit
 from autoprune.structure.groups import Group, Structure
 from autoprune.task.task import Forward, Loss, Role
 

@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
+from autoprune.importance.block_influence import with_block_influence
 from autoprune.importance.criterion import Scores
-from autoprune.importance.depth import with_block_influence
-from autoprune.importance.units import refuse_single_weights, unit_weights
+from autoprune.importance.unit_weights import refuse_single_weights, unit_weights
 from autoprune.structure.groups import Structure
 from autoprune.task.task import Forward, Loss, Role
 

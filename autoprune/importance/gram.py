@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from autoprune.importance.inputs import first_readers, read_inputs
+from autoprune.importance.layer_inputs import first_readers, read_inputs
 from autoprune.task.task import Forward, Role
 
 BATCH = 64  # samples

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from autoprune.importance.block_influence import with_block_influence
 from autoprune.importance.criterion import Scores
-from autoprune.importance.depth import with_block_influence
 from autoprune.importance.gram import input_grams, inverse_factor
-from autoprune.importance.units import compared_weight
+from autoprune.importance.unit_weights import compared_weight
 from autoprune.structure.groups import Structure
 from autoprune.task.task import Forward, Loss, Role
 

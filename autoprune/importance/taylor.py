@@ -6,10 +6,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from autoprune.importance.block_influence import with_block_influence
 from autoprune.importance.criterion import Scores
-from autoprune.importance.depth import with_block_influence
-from autoprune.importance.inputs import batches
-from autoprune.importance.units import compared_weight, per_unit, readers
+from autoprune.importance.layer_inputs import batches
+from autoprune.importance.unit_weights import compared_weight, per_unit, readers
 from autoprune.structure.edit import evaluating
 from autoprune.structure.groups import Structure
 from autoprune.task.task import Forward, Loss, Role

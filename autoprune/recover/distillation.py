@@ -52,11 +52,11 @@ def lessons(
         return lambda _, rows: plain[rows]
     mirrored = torch.cat([ask(batch.flip(-1), None) for batch in torch.split(inputs, BATCH)])
 
-    def recall(seen: Tensor, rows: Tensor) -> Tensor:
+    def get_or_measure(seen: Tensor, rows: Tensor) -> Tensor:
         as_is = (seen == inputs[rows]).flatten(1).all(dim=1)
         return torch.where(as_is.view(-1, *[1] * (plain.ndim - 1)), plain[rows], mirrored[rows])
 
-    return recall
+    return get_or_measure
 
 
 def asking(

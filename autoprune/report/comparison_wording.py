@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autoprune.comparison.notices import listed
+from autoprune.comparison.caveats import listed
 from autoprune.report.wording import DASH
 
 Json = Mapping[str, Any]

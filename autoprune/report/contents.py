@@ -15,7 +15,7 @@ Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class NetworkReport:
     """One row of the comparison. Metrics are empty where none were measured, or nothing was trained.
 
     plan: group → units, kept. proxy: on the search data; held_out: on its part that no reward saw.
@@ -54,13 +54,13 @@ class Contents:
     recover: Sequence[Json]
     result: Json | None
     config: str
-    networks: tuple[Network, ...]
+    networks: tuple[NetworkReport, ...]
 
-    def network(self, name: str) -> Network | None:
+    def network(self, name: str) -> NetworkReport | None:
         return next((network for network in self.networks if network.name == name), None)
 
     @property
-    def chosen(self) -> Network | None:
+    def chosen(self) -> NetworkReport | None:
         return next((network for network in self.networks if network.chosen), None)
 
     @property
@@ -124,15 +124,15 @@ def _read(folder: RunFolder, name: str) -> Json:
     return value
 
 
-def networks_of(result: Json) -> tuple[Network, ...]:
+def networks_of(result: Json) -> tuple[NetworkReport, ...]:
     """The networks of a result.json, in ORDER. Where the run's recovery changed nothing, none of them was recovered."""
     known = {name: result["networks"][name] for name in ORDER if name in result["networks"]}
     trained = any(record.get("after") != record.get("before") for name, record in known.items() if name != "dense")
-    networks: list[Network] = []
+    networks: list[NetworkReport] = []
     for name, record in known.items():
         same = next((n.name for n in networks if n.name != "dense" and n.plan == record["plan"]), None)
         networks.append(
-            Network(
+            NetworkReport(
                 name=name,
                 title=f"searched ({result['agent']})" if name == "searched" else name,
                 chosen=name == result["chosen"],

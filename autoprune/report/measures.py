@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from autoprune.report.contents import Network
+from autoprune.report.contents import NetworkReport
 from autoprune.report.wording import DASH, count, number, percent, size
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MeasureRow:
     """One measure of every network; a dash where it was not measured."""
 
     title: str
@@ -20,24 +20,24 @@ class Sample:
     """What every network wrote to the same prompt: (network, text)."""
 
     title: str
-    texts: tuple[tuple[Network, str], ...]
+    texts: tuple[tuple[NetworkReport, str], ...]
 
 
-def measured(networks: Sequence[Network]) -> tuple[Network, ...]:
+def measured(networks: Sequence[NetworkReport]) -> tuple[NetworkReport, ...]:
     """The networks of which a task has measured something."""
     return tuple(network for network in networks if network.measures)
 
 
-def rows(networks: Sequence[Network]) -> list[Row]:
+def rows(networks: Sequence[NetworkReport]) -> list[MeasureRow]:
     """The numbers, in the order in which they were measured; texts are left to `samples`."""
     return [
-        Row(_title(key), tuple(_shown(key, network.measures.get(key)) for network in networks))
+        MeasureRow(_title(key), tuple(_shown(key, network.measures.get(key)) for network in networks))
         for key in _keys(networks)
         if not _is_text(key, networks)
     ]
 
 
-def samples(networks: Sequence[Network]) -> list[Sample]:
+def samples(networks: Sequence[NetworkReport]) -> list[Sample]:
     """The texts; networks whose plan is an earlier one's wrote the same and are left out."""
     return [
         Sample(
@@ -49,11 +49,11 @@ def samples(networks: Sequence[Network]) -> list[Sample]:
     ]
 
 
-def _keys(networks: Sequence[Network]) -> list[str]:
+def _keys(networks: Sequence[NetworkReport]) -> list[str]:
     return list(dict.fromkeys(key for network in networks for key in network.measures))
 
 
-def _is_text(key: str, networks: Sequence[Network]) -> bool:
+def _is_text(key: str, networks: Sequence[NetworkReport]) -> bool:
     return any(isinstance(network.measures.get(key), str) for network in networks)
 
 

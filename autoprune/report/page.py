@@ -7,9 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from autoprune.cost.units import written
+from autoprune.cost.cost_units import written
 from autoprune.report import wording
-from autoprune.report.contents import Contents, Network, read_contents
+from autoprune.report.contents import Contents, NetworkReport, read_contents
 from autoprune.report.drawing import COLOURS, NARROW
 from autoprune.report.figures import figures
 from autoprune.report.measures import measured, rows, samples
@@ -55,7 +55,7 @@ def render(contents: Contents) -> str:
     )
 
 
-def _quality(network: Network, dense: Network | None) -> dict[str, Any]:
+def _quality(network: NetworkReport, dense: NetworkReport | None) -> dict[str, Any]:
     """The row of the accuracy table; the two regimes stay apart."""
     reference = dense.post_training.get("accuracy") if dense else None
     regimes = []
@@ -76,7 +76,7 @@ def _quality(network: Network, dense: Network | None) -> dict[str, Any]:
     return {"network": network, "regimes": regimes, "held_out": held_out}
 
 
-def _expense(network: Network, contents: Contents) -> dict[str, Any]:
+def _expense(network: NetworkReport, contents: Contents) -> dict[str, Any]:
     """The row of the table of costs and speed."""
     dense, costs = contents.network("dense"), []
     for cost, unit in wording.costs(contents).items():
@@ -124,7 +124,7 @@ def _budget_in_words(contents: Contents) -> str:
     return ". ".join(_bound_in_words(bound, contents.chosen) for bound in contents.bounds) or DASH
 
 
-def _bound_in_words(bound: Mapping[str, Any], chosen: Network | None) -> str:
+def _bound_in_words(bound: Mapping[str, Any], chosen: NetworkReport | None) -> str:
     limit = float(bound["limit"])
     share = percent(bound["relative"], digits=2)
     text = f"{bound['text']}: at most {written(limit)} {bound['unit']} ({share} of dense)"

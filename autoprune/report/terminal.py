@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from autoprune.report.contents import Contents, Network, read_contents
+from autoprune.report.contents import Contents, NetworkReport, read_contents
 from autoprune.report.measures import Sample, measured, rows, samples
 from autoprune.report.wording import (
     RUNTIMES,
@@ -62,7 +62,7 @@ def _table(contents: Contents, *, wide: bool) -> Table:
     return table
 
 
-def _cells(network: Network, dense: Network | None, *, wide: bool) -> list[str]:
+def _cells(network: NetworkReport, dense: NetworkReport | None, *, wide: bool) -> list[str]:
     mark = " ←" if network.chosen else ""
     cells = [
         escape(network.title if wide else network.name) + mark,
@@ -79,7 +79,7 @@ def _cells(network: Network, dense: Network | None, *, wide: bool) -> list[str]:
     return cells
 
 
-def _measures(networks: Sequence[Network]) -> Table:
+def _measures(networks: Sequence[NetworkReport]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     table.add_column("", no_wrap=True)
     for network in networks:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from autoprune.cost.units import JOULES, SECONDS
-from autoprune.report.contents import Contents, Network
+from autoprune.cost.cost_units import JOULES, SECONDS
+from autoprune.report.contents import Contents, NetworkReport
 
 DASH = "–"
 GAP = "\u00a0"  # keeps a number and its unit on one line
@@ -92,22 +92,22 @@ def difference(value: float | None, reference: float | None) -> float | None:
     return value - reference if value is not None and reference is not None else None
 
 
-def share(network: Network, dense: Network | None, cost: str) -> float | None:
+def share(network: NetworkReport, dense: NetworkReport | None, cost: str) -> float | None:
     """The cost as a fraction of the dense network's."""
     return quotient(network.cost.get(cost), dense.cost.get(cost) if dense else None)
 
 
-def theoretical_speedup(network: Network, dense: Network | None) -> float | None:
+def theoretical_speedup(network: NetworkReport, dense: NetworkReport | None) -> float | None:
     """Dense ÷ pruned MACs: what counting promises."""
     return quotient(dense.cost.get("macs") if dense else None, network.cost.get("macs"))
 
 
-def speedup(network: Network, dense: Network | None, runtime: str) -> float | None:
+def speedup(network: NetworkReport, dense: NetworkReport | None, runtime: str) -> float | None:
     """Dense ÷ pruned median latency: what was measured."""
     return quotient(median(dense, runtime) if dense else None, median(network, runtime))
 
 
-def median(network: Network, runtime: str) -> float | None:
+def median(network: NetworkReport, runtime: str) -> float | None:
     value: Mapping[str, Any] = network.latency.get(runtime) or {}
     return value.get("median")
 

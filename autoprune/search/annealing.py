@@ -6,10 +6,10 @@ import numpy as np
 
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
+from autoprune.problem.problem import Problem, best_plan
 from autoprune.search.evolution import Switch
-from autoprune.search.near import neighbour
-from autoprune.search.problem import Problem, best_plan
-from autoprune.search.start import Start, first_plan
+from autoprune.search.neighbours import random_neighbour
+from autoprune.search.prior import Start, first_plan
 
 
 def search(
@@ -33,7 +33,7 @@ def search(
         steps = max(1, problem.objective.left - 1)
         while True:
             likely = first * (last / first) ** ((steps + 1 - problem.objective.left) / steps)
-            there = neighbour(here, switch, rng)
+            there = random_neighbour(here, switch, rng)
             outcome = problem.objective.evaluate([problem.structure.plan(there)])[0]
             lost = reward - outcome.reward
             if lost > 0:

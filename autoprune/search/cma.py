@@ -6,9 +6,9 @@ from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import WIDEST_GROUP, Projector
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
-from autoprune.search.near import central_wish
-from autoprune.search.problem import Problem, best_plan
-from autoprune.search.start import Start, first_plan
+from autoprune.problem.problem import Problem, best_plan
+from autoprune.search.neighbours import log_midpoint_target
+from autoprune.search.prior import Start, first_plan
 from autoprune.structure.groups import IntArray
 
 
@@ -34,7 +34,7 @@ def search(
     try:
         kept = np.array(first_plan(problem, start=start, rng=rng).kept, np.int64)
         while True:
-            mean, seed = np.log(central_wish(projector, kept)), int(rng.integers(2**31))
+            mean, seed = np.log(log_midpoint_target(projector, kept)), int(rng.integers(2**31))
             optimizer, fresh = CMA(mean=mean, sigma=sigma, population_size=population, seed=seed), True
             while fresh and not optimizer.should_stop():
                 points = [optimizer.ask() for _ in range(optimizer.population_size)]

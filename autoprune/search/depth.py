@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from autoprune.cost.cost_units import written
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
-from autoprune.cost.units import written
 from autoprune.plan import PruningPlan
-from autoprune.search.problem import Problem
+from autoprune.problem.problem import Problem
 from autoprune.search.uniform import is_depth
 from autoprune.structure.groups import IntArray, Structure
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from autoprune.cost.model import FloatArray
 from autoprune.plan import PruningPlan
-from autoprune.search.problem import Problem
+from autoprune.problem.problem import Problem
 from autoprune.search.uniform import uniform_wish
 from autoprune.structure.groups import Group, Layer, Structure
 

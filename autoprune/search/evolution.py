@@ -12,8 +12,8 @@ import numpy as np
 from autoprune.cost.projection import Projector
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
-from autoprune.search.problem import Problem, best_plan
-from autoprune.search.start import Start, first_plan
+from autoprune.problem.problem import Problem, best_plan
+from autoprune.search.prior import Start, first_plan
 from autoprune.structure.groups import IntArray
 
 Kept = tuple[int, ...]

@@ -8,15 +8,15 @@ import numpy as np
 
 from autoprune.agent.bundle import save_policy
 from autoprune.agent.learn import check_length, learn
-from autoprune.agent.policy import Policy, normalised
 from autoprune.agent.spec import AgentSpec
-from autoprune.agent.training import Training
-from autoprune.env.carried import CarriedVectorEnv, Setting
+from autoprune.agent.trained_policy import Policy, normalised
+from autoprune.agent.training_record import TrainingRecord
+from autoprune.env.transfer_env import TransferTask, TransferVectorEnv
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
-from autoprune.search.carried import Carried, carried_to, carried_training, proposed
-from autoprune.search.problem import Problem, best_plan
-from autoprune.search.setting import known_of, price, setting_of_problem
+from autoprune.problem.problem import Problem, best_plan
+from autoprune.search.transfer_task import price, replay_seed_of, transfer_task_of_problem
+from autoprune.search.zero_shot import Carried, proposed, transfer_record, transferred_to
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +30,13 @@ def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, ag
     agent: of network=carried; the policy's own encoder, layers, critics and reach take the place of what it says.
     """
     groups, batch = len(problem.structure.groups), agent.parallel_episodes
-    begun = None if policy is None else carried_to(policy, groups=groups, budget=problem.projector.budget)
+    begun = None if policy is None else transferred_to(policy, groups=groups, budget=problem.projector.budget)
     agent = agent if begun is None else like(agent, begun.policy)
-    if agent.reach is None:
+    if agent.max_log_correction is None:
         raise ValueError(f"learning goes on with agent.agent.network=carried, not {agent.network}")
     told = price(problem) + (batch if begun else 0)
     check_length(agent, problem.objective.left - told, 1, told=told)
-    setting, outcomes = setting_of_problem(problem, reach=agent.reach)
+    setting, outcomes = transfer_task_of_problem(problem, max_log_correction=agent.max_log_correction)
     misled = False
     if begun is not None:
         plans = proposed(begun.policy, setting, outcomes, count=batch, rng=rng)
@@ -58,19 +58,21 @@ def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, ag
 
     learned = learn(
         agent,
-        env=CarriedVectorEnv([setting], num_envs=batch),
+        env=TransferVectorEnv([setting], num_envs=batch),
         episode_steps=1,
         episodes=problem.objective.left,
         seed=int(rng.integers(2**31)),
         on_metrics=problem.log_agent,
         stop=lambda: problem.objective.left <= 0,
-        known=[known_of(setting, outcomes, groups=groups)],
+        known=[replay_seed_of(setting, outcomes, groups=groups)],
         begin=begin,
     )
     save_policy(
         learned.policy,
         problem.folder / "policy",
-        training=_training(learned.policy, problem, None if misled else begun, reach=agent.reach),
+        training=_training(
+            learned.policy, problem, None if misled else begun, max_log_correction=agent.max_log_correction
+        ),
     )
     return best_plan(problem)
 
@@ -84,15 +86,15 @@ def like(agent: AgentSpec, policy: Policy) -> AgentSpec:
         activation=policy.architecture["activation"],
         critics=options["n_critics"],
         encoder=options["encoder"],
-        reach=options["reach"],
+        max_log_correction=options["reach"],
     )
 
 
-def _better(setting: Setting, found: Sequence[Outcome], *, than: Sequence[Outcome]) -> bool:
+def _better(setting: TransferTask, found: Sequence[Outcome], *, than: Sequence[Outcome]) -> bool:
     return max(map(setting.reward, found), default=-np.inf) > max(map(setting.reward, than))
 
 
-def _training(policy: Policy, problem: Problem, begun: Carried | None, *, reach: float) -> Training:
+def _training(policy: Policy, problem: Problem, begun: Carried | None, *, max_log_correction: float) -> TrainingRecord:
     """What the policy was trained on: this network under this budget, after what came before."""
     budget = problem.projector.budget
     name, share = budget.tightest.cost.name, float(min(1.0, budget.tightest.relative))
@@ -100,12 +102,12 @@ def _training(policy: Policy, problem: Problem, begun: Carried | None, *, reach:
     budgets = {} if before is None else dict(before.budgets)
     low, high = budgets.get(name, (share, share))
     budgets[name] = (min(low, share), max(high, share))
-    return carried_training(
+    return transfer_record(
         policy,
         tasks=(*(() if before is None else before.tasks), problem.task),
         budget=budget.text if before is None else f"{before.budget}, then {budget.text}",
         budgets=budgets,
         seeds=(*(() if before is None else before.seeds), problem.seed),
         evaluations=problem.objective.spent + (0 if before is None else before.evaluations),
-        reach=reach,
+        max_log_correction=max_log_correction,
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.plan import PruningPlan
-from autoprune.search.problem import Problem
+from autoprune.problem.problem import Problem
 from autoprune.structure.groups import Group, IntArray
 
 Scale = Literal["none", "mean", "lamp"]

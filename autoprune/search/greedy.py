@@ -6,9 +6,9 @@ from autoprune.cost.projection import Projector
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
+from autoprune.problem.problem import Problem, best_plan
 from autoprune.search.evolution import Switch
-from autoprune.search.near import central_wish, neighbour
-from autoprune.search.problem import Problem, best_plan
+from autoprune.search.neighbours import log_midpoint_target, random_neighbour
 from autoprune.structure.groups import IntArray
 
 LEAST = 1e-12  # of the score; what loses less loses nothing
@@ -32,11 +32,11 @@ def search(problem: Problem, *, rng: np.random.Generator, step: float) -> Prunin
     try:
         kept = _shrunk(problem, rng)
         if float(projector.budget.cost(kept)) > projector.budget.limit:
-            kept = projector.project(central_wish(projector, kept))
+            kept = projector.project(log_midpoint_target(projector, kept))
             problem.objective.evaluate([problem.structure.plan(kept)])
         while True:
             best = kept if problem.objective.best is None else np.array(problem.objective.best.plan.kept, np.int64)
-            problem.objective.evaluate([problem.structure.plan(neighbour(best, switch, rng))])
+            problem.objective.evaluate([problem.structure.plan(random_neighbour(best, switch, rng))])
     except EvaluationsSpent:
         return best_plan(problem)
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from autoprune.cost.model import FloatArray
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
+from autoprune.problem.problem import Problem, best_plan
 from autoprune.search.global_ranking import best_units, unit_scores
-from autoprune.search.problem import Problem, best_plan
 
 FADES = 1.25  # searches, after which steps would be 0, as in the published code
 

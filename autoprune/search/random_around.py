@@ -4,15 +4,15 @@ import numpy as np
 
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
-from autoprune.search.near import DRAWS, central_wish
-from autoprune.search.problem import Problem, best_plan
-from autoprune.search.start import Start, first_plan
+from autoprune.problem.problem import Problem, best_plan
+from autoprune.search.neighbours import DRAWS, log_midpoint_target
+from autoprune.search.prior import Start, first_plan
 
 
 def search(problem: Problem, *, rng: np.random.Generator, start: Start, sigma: float) -> PruningPlan:
     """The best of the start and of plans with Gaussian noise on its log-densities, as many as evaluations are left.
 
-    start: the centre; a sensitivity plan's evaluations are charged. sigma: of log-densities (near.central_wish). No
+    start: the centre; a sensitivity plan's evaluations are charged. sigma: of log-densities (near.log_midpoint_target). No
     plan is asked for twice, unless DRAWS draws find none.
     """
     if not sigma > 0:
@@ -20,7 +20,7 @@ def search(problem: Problem, *, rng: np.random.Generator, start: Start, sigma: f
     structure = problem.structure
     try:
         centre = np.array(first_plan(problem, start=start, rng=rng).kept, np.int64)
-        wish = central_wish(problem.projector, centre)
+        wish = log_midpoint_target(problem.projector, centre)
         known = {tuple(centre.tolist())}
         while True:
             for _ in range(DRAWS):

@@ -7,19 +7,19 @@ from copy import copy
 import gymnasium
 import numpy as np
 
-from autoprune.agent.bundle import Training, save_policy
+from autoprune.agent.bundle import TrainingRecord, save_policy
 from autoprune.agent.learn import check_length, learn
-from autoprune.agent.policy import Policy
 from autoprune.agent.spec import AgentSpec, Replay
+from autoprune.agent.trained_policy import Policy
 from autoprune.cost.model import FloatArray
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
+from autoprune.problem.problem import Problem, best_plan
 from autoprune.search import sensitivity
 from autoprune.search.constraint import Constraint, rewarded
-from autoprune.search.problem import Problem, best_plan
-from autoprune.search.reveal import Credit, Mode, Reveal, Revealed, Sees, Start, revealed
-from autoprune.search.start import prior_of
+from autoprune.search.env_spec import Credit, EnvFactory, EnvSpec, Mode, Sees, Start, revealed
+from autoprune.search.prior import prior_of
 
 
 def search(
@@ -30,10 +30,10 @@ def search(
     constraint: Constraint,
     mode: Mode,
     prior: Start,
-    credit: Credit,
-    tells: bool,
-    sees: Sees,
-    reach: float | None = None,
+    reward_shaping: Credit,
+    seed_replay: bool,
+    observation: Sees,
+    max_log_correction: float | None = None,
     levels: int | None = None,
     edits: int | None = None,
     length: int | None = None,
@@ -45,9 +45,9 @@ def search(
     greedy_every: after so many updates the policy's own plan, without exploration, is evaluated as well; None never
     does. An option that does not apply is an error.
     """
-    how = Reveal(
-        mode=mode, prior=prior, reach=reach, levels=levels, edits=edits, length=length, credit=credit, tells=tells,
-        sees=sees,
+    how = EnvSpec(
+        mode=mode, prior=prior, max_log_correction=max_log_correction, levels=levels, edits=edits, length=length, reward_shaping=reward_shaping, seed_replay=seed_replay,
+        observation=observation,
     )  # fmt: skip
     constraint = copy(constraint)  # a multiplier that adapts does so in this search only
     steps = how.steps(problem.structure)
@@ -56,7 +56,7 @@ def search(
     # Before anything is paid for: what is left after the prior must be enough to learn from.
     price = sensitivity.price(problem) if how.prior == "sensitivity" else int(how.prior == "uniform")
     episodes = (problem.objective.left - price - reserved) // how.evaluations
-    check_length(agent, episodes, steps, told=price if how.tells else 0)
+    check_length(agent, episodes, steps, told=price if how.seed_replay else 0)
     begun = None
     if how.prior != "none":  # what was found before the agent acts is no reason to adapt
         begun = prior_of(problem, start=how.prior).told(
@@ -89,7 +89,7 @@ def search(
         on_metrics=problem.log_agent,
         stop=lambda: problem.objective.left <= reserved,
         on_update=on_update,
-        known=[shown.known()] if how.tells else [],
+        known=[shown.known()] if how.seed_replay else [],
     )
     if not constraint.projected:
         _last_word(problem, shown, learned.policy)
@@ -107,11 +107,11 @@ def play(env: gymnasium.Env, policy: Policy) -> None:
         over = terminated or truncated
 
 
-def _save(problem: Problem, how: Reveal, shown: Revealed, policy: Policy) -> None:
+def _save(problem: Problem, how: EnvSpec, shown: EnvFactory, policy: Policy) -> None:
     save_policy(
         policy,
         problem.folder / "policy",
-        training=Training(
+        training=TrainingRecord(
             features=shown.feature_names,
             mode=how.mode,
             actions="densities" if how.prior == "none" else f"corrections to the {how.prior} plan",
@@ -123,7 +123,7 @@ def _save(problem: Problem, how: Reveal, shown: Revealed, policy: Policy) -> Non
     )
 
 
-def _last_word(problem: Problem, shown: Revealed, policy: Policy) -> None:
+def _last_word(problem: Problem, shown: EnvFactory, policy: Policy) -> None:
     """The policy's own plan is projected onto the budget and evaluated, so that the search has one that meets it."""
 
     def projected(plans: Sequence[PruningPlan]) -> list[Outcome]:
@@ -137,44 +137,46 @@ def _last_word(problem: Problem, shown: Revealed, policy: Policy) -> None:
         return
 
 
-def _check(agent: AgentSpec, reveal: Reveal, greedy_every: int | None, *, steps: int) -> None:
+def _check(agent: AgentSpec, reveal: EnvSpec, greedy_every: int | None, *, steps: int) -> None:
     if (reveal.levels is None) != (agent.algorithm != "DQN"):
         raise ValueError(f"levels are for DQN, and DQN needs them; got levels={reveal.levels} with {agent.algorithm}")
     if agent.memory is not None and (reveal.mode == "one_shot" or reveal.length == 1):
         raise ValueError(
             "an episode of one step has nothing to remember: RecurrentPPO needs mode=layerwise, or edit with length>1"
         )
-    if agent.network != "whole" and (reveal.mode == "layerwise" or reveal.sees == "budget"):
+    if agent.network != "whole" and (reveal.mode == "layerwise" or reveal.observation == "budget"):
         raise ValueError(
             f"agent.network={agent.network} reads all groups' features at once: it needs mode=one_shot or edit, and "
-            f"sees=groups; got {reveal.mode} and {reveal.sees}"
+            f"observation=groups; got {reveal.mode} and {reveal.observation}"
         )
     _check_replay(agent, reveal, steps)
     gamma = (agent.hyperparameters or {}).get("gamma")
-    if reveal.credit == "shaped" and gamma != 1:
+    if reveal.reward_shaping == "shaped" and gamma != 1:
         raise ValueError(
-            f"credit=shaped leaves the best plan the best only without discount: set gamma=1.0, not {gamma}"
+            f"reward_shaping=shaped leaves the best plan the best only without discount: set gamma=1.0, not {gamma}"
         )
     if greedy_every is not None and greedy_every < 1:
         raise ValueError(f"agent.greedy_every must be at least 1 update, or null, got {greedy_every}")
 
 
-def _check_replay(agent: AgentSpec, reveal: Reveal, steps: int) -> None:
+def _check_replay(agent: AgentSpec, reveal: EnvSpec, steps: int) -> None:
     if (
         isinstance(agent.experience, Replay)
         and agent.experience.shifted
         and (reveal.mode != "one_shot" or reveal.prior == "none")
     ):
         raise ValueError("experience.shifted moves corrections of a plan: it needs mode=one_shot and a prior")
-    if reveal.tells and not agent.off_policy:
-        raise ValueError(f"agent.tells is what a replay begins with, and {agent.algorithm} has none")
-    if agent.proposals is not None and not reveal.tells:
+    if reveal.seed_replay and not agent.off_policy:
+        raise ValueError(f"agent.seed_replay is what a replay begins with, and {agent.algorithm} has none")
+    if agent.proposals is not None and not reveal.seed_replay:
         raise ValueError(
-            "proposals begin with changes of what is known: they need mode=one_shot, a prior and tells=true"
+            "proposals begin with changes of what is known: they need mode=one_shot, a prior and seed_replay=true"
         )
     if not isinstance(agent.experience, Replay):
         return
     if agent.experience.standardised and steps > 1:
         raise ValueError("standardised rewards are those of one-step episodes: they need agent.mode=one_shot")
-    if agent.experience.copy_terminal_reward and reveal.credit == "shaped":
-        raise ValueError("a shaped return is that of all its steps: credit=shaped needs copy_terminal_reward=false")
+    if agent.experience.copy_terminal_reward and reveal.reward_shaping == "shaped":
+        raise ValueError(
+            "a shaped return is that of all its steps: reward_shaping=shaped needs copy_terminal_reward=false"
+        )

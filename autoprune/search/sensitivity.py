@@ -9,14 +9,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from autoprune.cost.budget_multipliers import BudgetMultipliers
 from autoprune.cost.model import BilinearCost, FloatArray
-from autoprune.cost.prices import Prices
 from autoprune.cost.projection import Projector
-from autoprune.cost.quadratic import QuadraticForm, quadratic_form
+from autoprune.cost.quadratic_view import QuadraticCostView, quadratic_cost_view
 from autoprune.evaluation.curves import Curve, curve_plans, single_group_curves
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
-from autoprune.search.problem import Problem
+from autoprune.problem.problem import Problem
 from autoprune.search.uniform import uniform_wish
 from autoprune.structure.groups import IntArray, Structure
 
@@ -58,7 +58,7 @@ def sensitivity_plan(structure: Structure, projector: Projector, curves: Mapping
     exchange = _Exchange(projector, losses)
     current = projector.project(uniform_wish(structure))
     best, best_loss = current, exchange.loss(current)
-    prices = Prices(projector.budget)
+    prices = BudgetMultipliers(projector.budget)
     for _ in range(ROUNDS):
         cost = prices.cost
         costs = [cost.along(current, g, levels) for g, levels in enumerate(projector.levels)]
@@ -122,7 +122,7 @@ class _Exchange:
     def __init__(self, projector: Projector, losses: list[FloatArray]) -> None:
         self._projector = projector
         cost = projector.budget.cost
-        form = quadratic_form(cost) if isinstance(cost, BilinearCost) else None
+        form = quadratic_cost_view(cost) if isinstance(cost, BilinearCost) else None
         self._form = form if form is not None and form.never_falls else None
         widest = max(len(levels) for levels in projector.levels)
         # [places, groups]: some groups have fewer levels, so their last one is repeated
@@ -180,7 +180,7 @@ class _Exchange:
         worth[giver] = False
         return np.flatnonzero(worth).tolist()
 
-    def _reach(self, form: QuadraticForm, kept: IntArray) -> tuple[IntArray, FloatArray]:
+    def _reach(self, form: QuadraticCostView, kept: IntArray) -> tuple[IntArray, FloatArray]:
         """The next places of every group until none fits, and what each alone would leave: both [places, groups]."""
         last, more = len(self._levels) - 1, NEAR
         while True:

@@ -14,8 +14,8 @@ from autoprune.cost.model import FloatArray
 from autoprune.evaluation.curves import Curve, single_group_curves
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
-from autoprune.search.near import DRAWS
-from autoprune.search.problem import Problem, best_plan
+from autoprune.problem.problem import Problem, best_plan
+from autoprune.search.neighbours import DRAWS
 from autoprune.search.sensitivity import price, sensitivity_plan
 
 

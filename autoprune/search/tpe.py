@@ -9,8 +9,8 @@ import numpy as np
 
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
-from autoprune.search.near import central_wish
-from autoprune.search.problem import Problem, best_plan
+from autoprune.problem.problem import Problem, best_plan
+from autoprune.search.neighbours import log_midpoint_target
 
 
 def search(problem: Problem, *, rng: np.random.Generator, least_density: float, random: int) -> PruningPlan:
@@ -25,7 +25,7 @@ def search(problem: Problem, *, rng: np.random.Generator, least_density: float, 
     if random < 1:
         raise ValueError(f"agent.random must be at least 1 plan, got {random}")
     structure, projector = problem.structure, problem.projector
-    highest = central_wish(projector, structure.units)
+    highest = log_midpoint_target(projector, structure.units)
     ranges = {
         name: optuna.distributions.UniformDistribution(least_density, most)
         for name, most in zip(structure.names, highest.tolist(), strict=True)

@@ -12,7 +12,7 @@ import numpy as np
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.plan import PruningPlan
-from autoprune.search.problem import Problem
+from autoprune.problem.problem import Problem
 from autoprune.structure.groups import Group, Structure
 
 TIE = 1e-6  # what of a density decides between groups that would else be equal

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from autoprune.plan import PruningPlan
 from autoprune.structure.block_sparse import install_pattern
 from autoprune.structure.groups import Axis, Group, Structure
-from autoprune.structure.skipped import Skipped, standing_in
+from autoprune.structure.skipped_modules import Skipped, patched_forward
 
 # group → its units [units], most important first; of a group whose units are places of a comparison, the place of every
 # weight of its matrix within its comparison [outputs, inputs], 0 first, int16; of a group of key blocks it says nothing
@@ -96,7 +96,7 @@ def masked(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
                 for pattern in group.patterns:
                     masks.callback(install_pattern(layers[pattern.module], pattern, kept).remove)
         gone = [skip for group, kept in partly(structure, plan) if kept == 0 for skip in group.skips]
-        with standing_in({layers[skip.module]: Skipped(skip.returns) for skip in gone}):
+        with patched_forward({layers[skip.module]: Skipped(skip.returns) for skip in gone}):
             yield model
     finally:
         masks.close()

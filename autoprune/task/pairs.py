@@ -43,7 +43,7 @@ def pair_data(tokenizer: Tokenizer, *, sources: Sources, sizes: Sizes) -> PairDa
 
     def role(share: Share[tuple[str, str]]) -> Role:
         first = sum(map(len, passages))
-        passages.append(tokens([neighbour for _, neighbour in share.samples]))
+        passages.append(tokens([random_neighbour for _, random_neighbour in share.samples]))
         inputs = tokens([passage for passage, _ in share.samples])
         return Role(inputs, torch.arange(first, first + len(inputs)), share.ids)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoprune.measured import cache_dir
+from autoprune.machine_cache import cache_dir
 from autoprune.task import networks, tabular
 from autoprune.task.fashion_mnist import fashion_subset
 from autoprune.task.task import Architecture, Role, Roles, Task

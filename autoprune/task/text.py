@@ -131,7 +131,7 @@ class Shares(Generic[Sample]):
     held_out: Mapping[str, Share[Sample]]
 
 
-class Cut(Protocol[Sample]):
+class SampleCutter(Protocol[Sample]):
     """Makes samples of documents. size: how many `unit`s (tokens, words) go into one."""
 
     @property
@@ -162,7 +162,7 @@ class Windows:
         return [tokens[i * self.size : (i + 1) * self.size] for i in range(whole)], len(tokens)
 
 
-def share_out(sources: Sources, sizes: Sizes, cut: Cut[Sample]) -> Shares[Sample]:
+def share_out(sources: Sources, sizes: Sizes, cut: SampleCutter[Sample]) -> Shares[Sample]:
     """Samples for every role and held-out text: consecutive ones of a text for those who read the same.
 
     No document is read twice, whatever texts it stands in. Raises ValueError where a text has too little.
@@ -188,7 +188,7 @@ def share_out(sources: Sources, sizes: Sizes, cut: Cut[Sample]) -> Shares[Sample
     )
 
 
-def _samples(text: str, cut: Cut[Sample], asked: Mapping[str, int], seen: set[bytes]) -> list[Sample]:
+def _samples(text: str, cut: SampleCutter[Sample], asked: Mapping[str, int], seen: set[bytes]) -> list[Sample]:
     wanted = sum(asked.values())
     samples, units = cut(_unseen(documents(text), seen), wanted)
     if len(samples) < wanted:

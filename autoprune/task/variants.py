@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoprune.measured import cache_dir
+from autoprune.machine_cache import cache_dir
 from autoprune.task.fashion_mnist import fashion_subset
 from autoprune.task.networks import SeparableBlock
 from autoprune.task.shipped import digits_roles
@@ -99,7 +99,7 @@ def _fashion_roles() -> Roles:
 DATA: Mapping[str, Callable[[], Roles]] = {"digits": digits_roles, "fashion": _fashion_roles}
 
 
-class Row(nn.Module):
+class LayerChain(nn.Module):
     """Blocks one after the other, global average pool, classifier."""
 
     def __init__(self, blocks: list[nn.Module], width: int) -> None:
@@ -115,7 +115,7 @@ def _plain(rng: np.random.Generator, *, side: int, stride: int) -> nn.Module:
     depth = int(rng.integers(4, 15))
     widths, strides = _widths(rng, depth), [stride, *_strides(rng, depth - 1, side)]
     ends = zip(pairwise([1, *widths]), strides, strict=True)
-    return Row([part for (before, after), step in ends for part in _conv(before, after, step)], widths[-1])
+    return LayerChain([part for (before, after), step in ends for part in _conv(before, after, step)], widths[-1])
 
 
 def _residual(rng: np.random.Generator, *, side: int, stride: int) -> nn.Module:
@@ -128,7 +128,7 @@ def _residual(rng: np.random.Generator, *, side: int, stride: int) -> nn.Module:
         after = int(width * rng.uniform(1.2, 2.0)) if step > 1 or rng.random() < 0.15 else width
         blocks.append(UnevenBlock(width, int(after * np.exp(rng.uniform(-0.7, 0.9))), after, step))
         width = after
-    return Row(blocks, width)
+    return LayerChain(blocks, width)
 
 
 def _depthwise(rng: np.random.Generator, *, side: int, stride: int) -> nn.Module:
@@ -136,7 +136,7 @@ def _depthwise(rng: np.random.Generator, *, side: int, stride: int) -> nn.Module
     widths, strides = _widths(rng, depth + 1), _strides(rng, depth, side)
     blocks: list[nn.Module] = _conv(1, widths[0], stride)
     blocks += [SeparableBlock(*ends, step) for ends, step in zip(pairwise(widths), strides, strict=True)]
-    return Row(blocks, widths[-1])
+    return LayerChain(blocks, widths[-1])
 
 
 def _dense(rng: np.random.Generator, *, side: int, stride: int) -> nn.Module:

@@ -12,10 +12,10 @@ import numpy as np
 from autoprune.cost.budget import Budget
 from autoprune.evaluation.judge import Judge
 from autoprune.plan import PruningPlan
+from autoprune.problem.problem import Search
 from autoprune.search import evolution
-from autoprune.search.problem import Search
-from autoprune.transfer.network import Network
 from autoprune.transfer.policy import SENSITIVITY, UNIFORM, Planned, Policy
+from autoprune.transfer.studied_network import StudiedNetwork
 
 BEST, RETURNED = "best", "returned"
 REFERENCE: Search = partial(evolution.search, start="sensitivity", offspring=8, switches=3, step=0.12)
@@ -58,7 +58,7 @@ class HeldOut:
         }
 
 
-def best_known(network: Network, budget: Budget, *, evaluations: int, seed: int) -> PruningPlan:
+def best_known(network: StudiedNetwork, budget: Budget, *, evaluations: int, seed: int) -> PruningPlan:
     """What evolution finds from the sensitivity plan in so many evaluations, curves not counted."""
     with tempfile.TemporaryDirectory() as folder:
         limit = network.evaluations + evaluations
@@ -66,13 +66,15 @@ def best_known(network: Network, budget: Budget, *, evaluations: int, seed: int)
         return REFERENCE(problem, rng=np.random.default_rng(seed))
 
 
-def held_out(policy: Policy, network: Network, budget: Budget, *, family: str, best: PruningPlan, seed: int) -> HeldOut:
+def held_out(
+    policy: Policy, network: StudiedNetwork, budget: Budget, *, family: str, best: PruningPlan, seed: int
+) -> HeldOut:
     """The policy's plan for a network, compared. best: one that is known to be good."""
     planned = policy.plan_for(network, budget, seed=seed)
     return compared(network, planned, budget, family=family, best=best)
 
 
-def compared(network: Network, planned: Planned, budget: Budget, *, family: str, best: PruningPlan) -> HeldOut:
+def compared(network: StudiedNetwork, planned: Planned, budget: Budget, *, family: str, best: PruningPlan) -> HeldOut:
     prepared = planned.prepared
     plans = {name: outcome.plan for name, outcome in planned.outcomes.items()}
     known = list({*plans.values(), best})

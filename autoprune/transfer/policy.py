@@ -10,16 +10,16 @@ import numpy as np
 from torch import nn
 
 from autoprune.agent.bundle import load_policy, load_training
-from autoprune.agent.training import Training
+from autoprune.agent.training_record import TrainingRecord
 from autoprune.cost.budget import Budget
-from autoprune.evaluation.defaults import with_defaults
 from autoprune.evaluation.outcome import Outcome
-from autoprune.evaluation.prepare import Prepared
 from autoprune.exchange.policies import fetch_policy
 from autoprune.plan import PruningPlan
-from autoprune.search.carried import carried_to, proposed
+from autoprune.problem.defaults import with_defaults
+from autoprune.problem.prepare import Prepared
+from autoprune.search.zero_shot import proposed, transferred_to
 from autoprune.task.task import Task
-from autoprune.transfer.network import Network
+from autoprune.transfer.studied_network import StudiedNetwork
 
 POLICY, SENSITIVITY, UNIFORM = "policy", "sensitivity", "uniform"
 CANDIDATES = 8
@@ -57,7 +57,7 @@ class Policy:
     """
 
     folder: Path
-    training: Training
+    training: TrainingRecord
 
     @classmethod
     def load(cls, source: str | Path = "shipped") -> Self:
@@ -79,19 +79,21 @@ class Policy:
         """
         prepared = with_defaults(task, budget=budget, proxy_samples=None)
         bound = prepared.projector.budget
-        carried_to(str(self.folder), groups=len(prepared.structure.groups), budget=bound)  # refused before it costs
+        transferred_to(str(self.folder), groups=len(prepared.structure.groups), budget=bound)  # refused before it costs
         try:
-            return self.plan_for(Network.study(prepared), bound, candidates=candidates, seed=seed)
+            return self.plan_for(StudiedNetwork.study(prepared), bound, candidates=candidates, seed=seed)
         finally:
             prepared.objective.close()
 
-    def plan_for(self, network: Network, budget: Budget, *, candidates: int = CANDIDATES, seed: int = 0) -> Planned:
+    def plan_for(
+        self, network: StudiedNetwork, budget: Budget, *, candidates: int = CANDIDATES, seed: int = 0
+    ) -> Planned:
         """The same for a network whose single-group curves are there."""
         if candidates < 1:
             raise ValueError(f"candidates must be at least 1 plan of the policy's, got {candidates}")
         prepared = network.prepared.within(budget)
-        carried = carried_to(str(self.folder), groups=len(prepared.structure.groups), budget=budget)
-        setting, (prior, uniform) = network.under(budget, reach=carried.reach)
+        carried = transferred_to(str(self.folder), groups=len(prepared.structure.groups), budget=budget)
+        setting, (prior, uniform) = network.under(budget, max_log_correction=carried.max_log_correction)
         start = time.perf_counter()
         plans = proposed(carried.policy, setting, [prior, uniform], count=candidates, rng=np.random.default_rng(seed))
         seconds = time.perf_counter() - start

@@ -11,12 +11,12 @@ import numpy as np
 from autoprune.cost.budget import parse_budget
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
-from autoprune.env.scale import PlanScale
+from autoprune.env.action_scale import PlanScale
 from autoprune.evaluation.curves import single_group_curves
 from autoprune.evaluation.evaluator import SlicedEvaluator
 from autoprune.evaluation.objective import Objective
-from autoprune.evaluation.prepare import Prepared
 from autoprune.plan import PruningPlan
+from autoprune.problem.prepare import Prepared
 from autoprune.search.sensitivity import sensitivity_plan
 from experiments.configuration import composed, prepared_by
 

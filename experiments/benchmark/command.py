@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from autoprune.measured import Notebook, choose_allocator
+from autoprune.machine_cache import MeasurementCache, choose_allocator
 from experiments.benchmark.bench import Bench
 from experiments.benchmark.figures import FIGURES, Figure
 from experiments.benchmark.record import HERE, ROOT, figure_record, merged, shown, write_table
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = _parser().parse_args(arguments)
     folder = asked.out or (TOY_FOLDER if asked.quick else HERE)
     torch.set_num_threads(asked.threads or (1 if asked.quick else os.cpu_count() or 1))  # the rest as a search does
-    keeps = choose_allocator(Notebook(None))
+    keeps = choose_allocator(MeasurementCache(None))
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(Path(scratch), quick=asked.quick, repeats=asked.repeats, freed_memory_kept=keeps)

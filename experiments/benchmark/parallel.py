@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from autoprune.evaluation.workers import InProcess, Pool, Processes
-from autoprune.measured import keep_freed_memory
+from autoprune.machine_cache import keep_freed_memory
 from autoprune.plan import PruningPlan
 from experiments.benchmark.bench import Bench, Ready, random_plans
 from experiments.benchmark.row import Goal, Row, ratio, seconds_of

@@ -12,7 +12,7 @@ from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 from experiments.benchmark.bench import Bench, Ready, plans_around, random_plans, sensitivity
 from experiments.benchmark.row import Goal, Row
-from experiments.configuration import composed, part_of
+from experiments.configuration import composed, instantiate_part
 
 TASKS = ("fashion_resnet20", "fashion_plain20", "fashion_mobilenet")
 MOST_REGRET = 0.01  # on average
@@ -68,7 +68,7 @@ def _row(label: str, found: Sequence[Raced]) -> Row:
 
 def _raced(ready: Ready, plans: list[PruningPlan], *, one_by_one: bool = False) -> Raced:
     """Three times with objectives that know nothing: raced, which makes the kernels for these plans, full, raced."""
-    race = part_of(composed(), "evaluation").race
+    race = instantiate_part(composed(), "evaluation").race
     contest = _one_by_one if one_by_one else _at_once
     raced, cold = _timed(lambda: contest(ready.objective(race=race), plans))
     full, whole = _timed(lambda: ready.objective(race=None).evaluate(plans, whole=True))

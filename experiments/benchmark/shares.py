@@ -14,15 +14,15 @@ from rich.live import Live
 from autoprune.evaluation.metered import EvaluationsSpent, MeteredObjective
 from autoprune.evaluation.store import Context, EvaluationStore
 from autoprune.pipeline import Job
+from autoprune.problem.problem import Problem
 from autoprune.records import Ledger, Ledgers, Recorder
 from autoprune.report.progress import StageProgress
 from autoprune.runs import RunFolder
-from autoprune.search.problem import Problem
 from autoprune.seeding import numpy_rng
 from autoprune.tracking import WandbTracker
 from experiments.benchmark.bench import Bench, Ready
 from experiments.benchmark.row import Goal, Row, amount
-from experiments.configuration import composed, part_of
+from experiments.configuration import composed, instantiate_part
 
 TASK = "fashion_resnet20"
 METHODS: Mapping[str, tuple[tuple[type, str], ...]] = {  # whose time figure 10 adds up
@@ -66,7 +66,7 @@ def _agent_share(ready: Ready, scratch: Path, *, seed: int, race: bool, idle: in
     metered.__dict__["evaluate"] = timed
     problem = Problem.of(prepared, objective=metered, seed=seed, folder=scratch)
     with contextlib.suppress(EvaluationsSpent):
-        part_of(settings, "agent")(problem, rng=numpy_rng(seed, "search"))
+        instantiate_part(settings, "agent")(problem, rng=numpy_rng(seed, "search"))
     learned = spans[idle:]  # the first update comes before the first of these
     total = spans[-1][1] - spans[idle - 1][1]
     return 100 * (1 - sum(end - start for start, end in learned) / total)
@@ -97,13 +97,13 @@ def _writing_shares(bench: Bench, repeat: int) -> dict[str, float]:
     settings = composed("tracking.mode=offline", "recover=none", f"seed={repeat}")
     run = RunFolder.create(folder)
     names = {"name": folder.name, "group": TASK, "job_type": "benchmark", "config": {}}
-    tracker = part_of(settings, "tracking")(folder, **names)
+    tracker = instantiate_part(settings, "tracking")(folder, **names)
     store = EvaluationStore(folder / "evaluations.sqlite").within({"repeat": repeat})
     prepared = bench.ready(TASK).afresh(store=store)
     job = Job(
         prepared,
-        search=part_of(settings, "agent"),
-        recover=part_of(settings, "recover"),
+        search=instantiate_part(settings, "agent"),
+        recover=instantiate_part(settings, "recover"),
         agent="ppo",
         evaluations=evaluations,
         seed=repeat,

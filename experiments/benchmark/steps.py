@@ -9,9 +9,9 @@ import numpy as np
 from autoprune.cost.budget import parse_budget
 from autoprune.cost.model import macs
 from autoprune.cost.projection import Projector
-from autoprune.env.batched import LayerwiseVectorEnv
 from autoprune.env.features import GROUP_FEATURES, features_of
 from autoprune.env.layerwise import Evaluate, LayerwiseEnv
+from autoprune.env.vector_envs import LayerwiseVectorEnv
 from autoprune.evaluation.outcome import Metrics, Outcome
 from autoprune.plan import PruningPlan
 from autoprune.structure.groups import Group, Layer, Member, Structure

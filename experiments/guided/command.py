@@ -13,18 +13,18 @@ import numpy as np
 import torch
 
 from autoprune.cost.budget import parse_budget
-from autoprune.device.measured import MeasuredDevice
-from autoprune.device.profile import NetworkProfiler, PieceProfiler
+from autoprune.device.measured_device import MeasuredDevice
+from autoprune.device.profiler import FusedLayerProfiler, NetworkProfiler
 from autoprune.device.widths import widths_of
 from autoprune.evaluation.judge import Judge
-from autoprune.evaluation.prepare import Prepared
 from autoprune.plan import PruningPlan
+from autoprune.problem.prepare import Prepared
 from autoprune.seeding import numpy_rng, torch_generator
 from autoprune.structure.graph import find_structure
 from autoprune.task.shipped import shipped_task
-from autoprune.transfer.network import Network
+from autoprune.transfer.studied_network import StudiedNetwork
 from experiments.cells import kept
-from experiments.configuration import composed, part_of, prepared_by
+from experiments.configuration import composed, instantiate_part, prepared_by
 from experiments.guided.table import markdown
 from experiments.origin import origin
 from experiments.readme import write_between
@@ -34,7 +34,7 @@ ROOT = HERE.parent.parent
 CELLS = ROOT / "runs" / "guided"
 TASKS = ("fashion_resnet20", "fashion_plain20", "fashion_mobilenet")
 STAGES = ("recovered", "speedup", "timed")
-AGENT = "advised"
+AGENT = "critic_guided"
 EVALUATIONS = 200
 RECOVERED, SPEEDUP = "macs:0.35", "macs:0.5"  # whose plans' latency is the other searches' budget
 SPEEDUP_SEEDS = 2  # which say enough of a quotient that does not vary
@@ -88,11 +88,11 @@ def pair(task: str, seed: int, budget: str, *, recovers: bool) -> list[dict[str,
 
 
 def searched(prepared: Prepared, budget: str, seed: int) -> PruningPlan:
-    network = Network(prepared, {}, 0)
+    network = StudiedNetwork(prepared, {}, 0)
     bound = parse_budget(budget, prepared.costs, prepared.structure)
     with TemporaryDirectory() as folder:
         problem = network.problem(bound, evaluations=EVALUATIONS, seed=seed, folder=Path(folder))
-        search = part_of(settings(f"agent={AGENT}"), "agent")
+        search = instantiate_part(settings(f"agent={AGENT}"), "agent")
         plan: PruningPlan = search(problem, rng=numpy_rng(seed, "search"))
     return plan
 
@@ -101,7 +101,7 @@ def accuracies(prepared: Prepared, plan: PruningPlan, seed: int) -> dict[str, fl
     """On test data, of the repaired network and of the one that was trained after."""
     judge, network = Judge(prepared.task, prepared.task.data.test), prepared.pruned(plan)
     before = judge(network).accuracy
-    recover = part_of(settings(), "recover")
+    recover = instantiate_part(settings(), "recover")
     trained = recover(
         network,
         prepared.task,
@@ -124,13 +124,13 @@ def ready(task: str, round_to: Any) -> Prepared:
 @functools.cache
 def profiled(task: str) -> tuple[Any, NetworkProfiler]:
     """Its structure, and what measures whole networks; the task's pieces have been measured."""
-    device = part_of(settings(), "device")
+    device = instantiate_part(settings(), "device")
     assert isinstance(device, MeasuredDevice)
     made = shipped_task(task)
     structure = find_structure(made.model, made.example_input, keep=made.keep)
     widths = widths_of(made.model, structure, made.example_input, forward=made.forward)
     tell = {"on_progress": lambda done, of, what: None}
-    PieceProfiler(device, widths, **tell).run()
+    FusedLayerProfiler(device, widths, **tell).run()
     networks = NetworkProfiler(device, made, structure, widths, **tell)
     networks.calibrate(FITTED)
     return structure, networks

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autoprune.comparison.trial import Trial
+from autoprune.comparison.run_summary import RunSummary
 from experiments.ladder.table import header, interval_of_mean, row_of
 
 AGENTS = {
@@ -12,11 +12,11 @@ AGENTS = {
     "sensitivity": "sensitivity",
     "random_around": "random around it",
     "evolution": "evolution",
-    "advised": "`advised` (the default)",
+    "critic_guided": "`critic_guided` (the default)",
 }
 
 
-def front_page(record: Mapping[str, Any], trials: Sequence[Trial], dense: Mapping[str, float]) -> str:
+def front_page(record: Mapping[str, Any], trials: Sequence[RunSummary], dense: Mapping[str, float]) -> str:
     """dense: task → test accuracy of its trained network."""
     lines = header("task, budget", ["", "dense", *AGENTS.values()])
     for task, budget in dict.fromkeys(trial.cell for trial in trials):
@@ -41,7 +41,7 @@ def front_page(record: Mapping[str, Any], trials: Sequence[Trial], dense: Mappin
     return "\n".join([*lines, "", note, ""])
 
 
-def _accuracy(trials: Sequence[Trial], regime: str) -> str | None:
+def _accuracy(trials: Sequence[RunSummary], regime: str) -> str | None:
     """None where there is none."""
     found = [trial.own.test if regime == "post-training" else trial.own.recovered for trial in trials]
     values = [100 * metrics["accuracy"] for metrics in found if metrics]

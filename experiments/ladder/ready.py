@@ -7,11 +7,11 @@ import numpy as np
 
 from autoprune.evaluation.judge import Judge
 from autoprune.evaluation.outcome import Metrics
-from autoprune.evaluation.prepare import Prepared
-from autoprune.evaluation.table import Table
-from autoprune.measured import cache_dir
+from autoprune.machine_cache import cache_dir
 from autoprune.plan import PruningPlan
-from experiments.configuration import composed, part_of, prepared_by
+from autoprune.problem.prepare import Prepared
+from autoprune.tabular.table import Table
+from experiments.configuration import composed, instantiate_part, prepared_by
 from experiments.ladder.stages import Cell
 
 AMC_WARM_UP = 3  # AMC explores for 100 of 400 episodes; here for a third of what there is, at most 100
@@ -61,7 +61,7 @@ class Ready:
 
 def search_of(agent: str, evaluations: int) -> Any:
     """Anew for every seed: what adapts must not know the seed before."""
-    return part_of(_settings_of(agent, evaluations), "agent")
+    return instantiate_part(_settings_of(agent, evaluations), "agent")
 
 
 @functools.cache

@@ -10,8 +10,8 @@ import torch_pruning
 from torch import nn
 
 from autoprune.evaluation.judge import kl
-from autoprune.evaluation.repair import measure_batch_norms
 from autoprune.plan import PruningPlan
+from autoprune.repair.repair import measure_batch_norms
 from autoprune.task.task import Task
 from experiments.ladder.ready import Ready, ready
 from experiments.ladder.stages import Cell

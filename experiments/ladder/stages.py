@@ -8,7 +8,7 @@ QUICK = ("random", "random_around", "evolution", "legr", "annealing", "cmaes")
 # Searches that take seconds of their own: they train networks of a few thousand weights, refit a model of all trials at
 # every one, or solve a dynamic program for every plan.
 COSTLY = (
-    "advised", "ppo", "edit_ppo", "a2c", "recurrent_ppo", "ddpg", "td3", "sac", "tqc", "crossq", "dqn", "amc", "tpe",
+    "critic_guided", "ppo", "edit_ppo", "a2c", "recurrent_ppo", "ddpg", "td3", "sac", "tqc", "crossq", "dqn", "amc", "tpe",
     "spdy",
 )  # fmt: skip
 COSTLIEST = ("sac", "tqc", "crossq")  # of which fewer seeds let the tabular comparison take ten minutes
@@ -91,14 +91,14 @@ STAGES = {
         parts=(
             Part(
                 _cells(*FASHION, budget="macs:0.3"),
-                dict.fromkeys(("advised", "evolution", "random_around"), 10)
+                dict.fromkeys(("critic_guided", "evolution", "random_around"), 10)
                 | dict.fromkeys((*SEEDLESS, "random", "ppo", "amc"), 5),
-                recovers=(*SEEDLESS, "advised", "evolution"),
+                recovers=(*SEEDLESS, "critic_guided", "evolution"),
                 recovered=5,
             ),
             Part(
                 _cells(*FASHION, budget="macs:0.5"),
-                dict.fromkeys((*SEEDLESS, "advised", "evolution"), 3),
+                dict.fromkeys((*SEEDLESS, "critic_guided", "evolution"), 3),
             ),
         ),
         evaluations=300,
@@ -107,7 +107,7 @@ STAGES = {
 }
 QUICKLY = {
     "tables": Stage(
-        (Part(_cells("table_plain", budget="macs:0.5"), {"uniform": 1, "evolution": 2, "advised": 2}),), 20, 2
+        (Part(_cells("table_plain", budget="macs:0.5"), {"uniform": 1, "evolution": 2, "critic_guided": 2}),), 20, 2
     ),
     "live": Stage(
         (

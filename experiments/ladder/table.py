@@ -5,17 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.comparison.scale import scale_of
-from autoprune.comparison.trial import Trial
+from autoprune.comparison.run_summary import RunSummary
+from autoprune.comparison.score_scale import scale_of
 
 DRAWS = 10_000  # of the bootstrap over seeds
-DEFAULT = "advised"
+DEFAULT = "critic_guided"
 Rows = Sequence[Sequence[Mapping[str, Any]]]  # of every job
 
 
 def markdown(record: Mapping[str, Any], found: Rows) -> list[str]:
     every = [row for rows in found for row in rows]
-    trials = [Trial.from_json(row["trial"]) for row in every]
+    trials = [RunSummary.from_json(row["trial"]) for row in every]
     lines = [
         f"{record['date'][:10]}, commit {record['commit']}, {record['machine']['processor']}, "
         f"{record['machine']['cores']} cores; {trials[0].evaluations} evaluations; "
@@ -35,7 +35,7 @@ def markdown(record: Mapping[str, Any], found: Rows) -> list[str]:
     ]
 
 
-def regrets(trials: Sequence[Trial], regret: Sequence[float]) -> list[str]:
+def regrets(trials: Sequence[RunSummary], regret: Sequence[float]) -> list[str]:
     """Mean and worst, of every agent on every table."""
     cells, agents = _distinct(trial.cell for trial in trials), _distinct(trial.agent for trial in trials)
     of = {
@@ -57,7 +57,7 @@ def regrets(trials: Sequence[Trial], regret: Sequence[float]) -> list[str]:
     return lines
 
 
-def accuracies(trials: Sequence[Trial]) -> list[str]:
+def accuracies(trials: Sequence[RunSummary]) -> list[str]:
     """Post-training: the scaled score over the cells of a budget, and test accuracy in each."""
     lines = []
     for budget, here in _by_budget(trials):
@@ -78,7 +78,7 @@ def accuracies(trials: Sequence[Trial]) -> list[str]:
     return [*lines, note, ""]
 
 
-def differences(trials: Sequence[Trial]) -> list[str]:
+def differences(trials: Sequence[RunSummary]) -> list[str]:
     """The default agent's scaled score less each other one's, and how often it is the better one."""
     lines = []
     for budget, here in _by_budget(trials):
@@ -97,7 +97,7 @@ def differences(trials: Sequence[Trial]) -> list[str]:
     return lines
 
 
-def recoveries(trials: Sequence[Trial]) -> list[str]:
+def recoveries(trials: Sequence[RunSummary]) -> list[str]:
     """Test accuracy after recovery, over the uniform plan's and Torch-Pruning's from the same seed."""
     cells, agents = _distinct(trial.cell for trial in trials), _distinct(trial.agent for trial in trials)
     found = {
@@ -131,11 +131,11 @@ def as_it_comes(criteria: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[s
     ]
 
 
-def _scaled(trials: Sequence[Trial]) -> dict[tuple[str, str], dict[str, list[float]]]:
+def _scaled(trials: Sequence[RunSummary]) -> dict[tuple[str, str], dict[str, list[float]]]:
     """Cell → agent → a score per seed, on the scale that `autoprune compare` uses."""
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
     for cell in _distinct(trial.cell for trial in trials):
-        here: dict[str, list[Trial]] = {}
+        here: dict[str, list[RunSummary]] = {}
         for trial in trials:
             if trial.cell == cell:
                 here.setdefault(trial.agent, []).append(trial)
@@ -186,7 +186,7 @@ def _accuracy(metrics: Mapping[str, float] | None) -> float:
     return metrics["accuracy"]
 
 
-def _by_budget(trials: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
+def _by_budget(trials: Sequence[RunSummary]) -> list[tuple[str, list[RunSummary]]]:
     return [(budget, [t for t in trials if t.budget == budget]) for budget in _distinct(t.budget for t in trials)]
 
 

@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.comparison.trial import Anytime, Pruned, Trial
-from autoprune.comparison.trial import Incumbent as Shown
+from autoprune.comparison.run_summary import Anytime, Pruned, RunSummary
+from autoprune.comparison.run_summary import Incumbent as Shown
 from autoprune.evaluation.incumbents import Incumbent, spaced
 from autoprune.evaluation.judge import kl
 from autoprune.evaluation.metered import MeteredObjective
 from autoprune.evaluation.outcome import Outcome
-from autoprune.measured import keep_freed_memory
+from autoprune.machine_cache import keep_freed_memory
 from autoprune.plan import PruningPlan
-from autoprune.search.problem import Problem
+from autoprune.problem.problem import Problem
 from autoprune.search.uniform import uniform_plan
 from autoprune.seeding import numpy_rng, torch_generator
 from experiments.cells import kept
-from experiments.configuration import composed, part_of
+from experiments.configuration import composed, instantiate_part
 from experiments.ladder.ready import Ready, ready, search_of
 from experiments.ladder.rivals import rival
 from experiments.ladder.stages import RIVALS, Job
@@ -69,7 +69,7 @@ class _Watch:
             self.best.append(Incumbent(outcome, evaluation, self.judging, rest))
 
 
-def _searched(job: Job, at: Ready, seed: int) -> Trial:
+def _searched(job: Job, at: Ready, seed: int) -> RunSummary:
     prepared, watch = at.prepared, _Watch()
     metered = MeteredObjective(prepared.objective, limit=job.evaluations, record=watch)
     with tempfile.TemporaryDirectory() as folder:
@@ -90,7 +90,7 @@ def _searched(job: Job, at: Ready, seed: int) -> Trial:
     )
 
 
-def _rival(job: Job, at: Ready, seed: int) -> Trial:
+def _rival(job: Job, at: Ready, seed: int) -> RunSummary:
     """The network as Torch-Pruning leaves it, or its widths with the criterion and the repair of the searches.
 
     The seed is that of its recovery.
@@ -100,9 +100,9 @@ def _rival(job: Job, at: Ready, seed: int) -> Trial:
     return replace(_trial(job, at, seed, pruned), spent=0)
 
 
-def _trial(job: Job, at: Ready, seed: int, own: Pruned) -> Trial:
+def _trial(job: Job, at: Ready, seed: int, own: Pruned) -> RunSummary:
     structure = at.prepared.structure
-    return Trial(
+    return RunSummary(
         task=job.cell.task,
         agent=job.agent,
         seed=seed,
@@ -128,7 +128,7 @@ def _pruned(at: Ready, plan: PruningPlan, network: nn.Module | None = None) -> P
 
 def _recovered(job: Job, cells: Path, row: dict[str, Any]) -> dict[str, Any]:
     """The row with what its plan, and the uniform one, are on test data after the same training from the same seed."""
-    trial = Trial.from_json(row["trial"])
+    trial = RunSummary.from_json(row["trial"])
     seed, uniform = trial.seed, trial.baselines["uniform"]
     theirs = rival(job.cell)[2] if job.agent == "torch_pruning" else None
     own = replace(trial.own, recovered=_after(job, cells, trial.own.plan, seed, theirs))
@@ -142,7 +142,7 @@ def _after(job: Job, cells: Path, plan: PruningPlan, seed: int, network: nn.Modu
     def train() -> dict[str, float]:
         at = ready(job.cell)
         task = at.prepared.task
-        recover = part_of(composed(), "recover")
+        recover = instantiate_part(composed(), "recover")
         trained = recover(
             at.prepared.pruned(plan) if network is None else network,
             task,

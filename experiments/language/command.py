@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from autoprune.measured import keep_freed_memory
+from autoprune.machine_cache import keep_freed_memory
 from experiments.cells import kept
 from experiments.language import layers, memory, schedules, weights
 from experiments.origin import origin

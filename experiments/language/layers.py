@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.evaluation.prepare import Prepared
+from autoprune.problem.prepare import Prepared
 from autoprune.seeding import torch_generator
-from experiments.configuration import composed, part_of
+from experiments.configuration import composed, instantiate_part
 from experiments.language.searched import ready, searched
 
 TASK = ("task=minilm", "structure.prune=[blocks]", "repair=none", "budget=weights:0.5")
@@ -24,7 +24,7 @@ def cell(agent: str, seed: int) -> dict[str, Any]:
     plan = searched(prepared, [f"agent={agent}"], evaluations=AGENTS[agent], seed=seed).best[-1][1]
     network = prepared.pruned(plan)
     before = _measured(prepared, network)
-    recover: Any = part_of(composed(RECOVERY), "recover")
+    recover: Any = instantiate_part(composed(RECOVERY), "recover")
     trained = recover(
         network, task, teacher=task.model, generator=torch_generator(seed, "recover"), on_step=lambda *_: None
     )

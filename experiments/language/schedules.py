@@ -17,7 +17,7 @@ SCHEDULES: Mapping[str, tuple[tuple[str, ...], int]] = {  # overrides, evaluatio
         8 * 64,
     ),
     "evolution": (("agent=evolution", "evaluation.race={first: 0.1}"), 100),
-    "advised": (("agent=advised", "evaluation.race={first: 0.1}"), 100),
+    "critic_guided": (("agent=critic_guided", "evaluation.race={first: 0.1}"), 100),
 }
 
 

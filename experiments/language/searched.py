@@ -9,12 +9,12 @@ from typing import Any
 
 from autoprune.evaluation.metered import MeteredObjective
 from autoprune.evaluation.outcome import Outcome
-from autoprune.evaluation.prepare import Prepared
-from autoprune.measured import cache_dir
+from autoprune.machine_cache import cache_dir
 from autoprune.plan import PruningPlan
-from autoprune.search.problem import Problem
+from autoprune.problem.prepare import Prepared
+from autoprune.problem.problem import Problem
 from autoprune.seeding import numpy_rng
-from experiments.configuration import composed, part_of, prepared_by
+from experiments.configuration import composed, instantiate_part, prepared_by
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ def ready(overrides: tuple[str, ...], *, store: Path | None = None) -> Prepared:
 def searched(prepared: Prepared, overrides: Sequence[str], *, evaluations: int, seed: int) -> Found:
     """overrides: of the configuration's agent."""
     found = Found()
-    search: Any = part_of(composed(*overrides), "agent")
+    search: Any = instantiate_part(composed(*overrides), "agent")
     with tempfile.TemporaryDirectory() as folder:
         problem = Problem.of(
             prepared,

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from autoprune.evaluation.prepare import Prepared
 from autoprune.plan import PruningPlan
+from autoprune.problem.prepare import Prepared
 from autoprune.task.language_measures import LanguageMeasures, perplexity
 from experiments.language.searched import ready, searched
 

@@ -13,14 +13,14 @@ import torch
 from autoprune.cost.model import CostModel, FloatArray
 from autoprune.device.agreement import agreement
 from autoprune.device.analytical import AnalyticalDevice
-from autoprune.device.measured import MeasuredDevice, network_seconds
-from autoprune.device.profile import NetworkProfiler, PieceProfiler, random_plans
+from autoprune.device.measured_device import MeasuredDevice, network_seconds
+from autoprune.device.profiler import FusedLayerProfiler, NetworkProfiler, random_plans
 from autoprune.device.widths import Widths, widths_of
 from autoprune.report.progress import StageProgress
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import IntArray
 from autoprune.task.shipped import shipped_task
-from experiments.configuration import composed, part_of
+from experiments.configuration import composed, instantiate_part
 from experiments.latency.table import markdown
 from experiments.origin import origin
 from experiments.readme import write_between
@@ -71,7 +71,7 @@ def row(name: str, here: MeasuredDevice, *, plans: int) -> dict[str, Any]:
         def tell(done: int, of: int, what: str) -> None:
             progress.update(done, of=of, phase=f"{name} {here.runtime}", note=what)
 
-        pieces = PieceProfiler(here, widths, on_progress=tell)
+        pieces = FusedLayerProfiler(here, widths, on_progress=tell)
         points = len(pieces.lacking())
         pieces.run()
         networks = NetworkProfiler(here, task, structure, widths, on_progress=tell)
@@ -132,5 +132,5 @@ def device(name: str) -> AnalyticalDevice:
 
 def configured(name: str, *overrides: str) -> object:
     """The device that conf/device/NAME.yaml says."""
-    found: object = part_of(composed(f"device={name}", *overrides, job="profile"), "device")
+    found: object = instantiate_part(composed(f"device={name}", *overrides, job="profile"), "device")
     return found

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from experiments.scaling.estimate import Estimate, Setting, accelerators, estimate
+from experiments.scaling.estimate import Estimate, TransferTask, accelerators, estimate
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCUMENT = ROOT / "docs" / "scaling.md"
@@ -32,14 +32,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("model", nargs="?", help=f"{', '.join(PRESETS)}, or a Hugging Face config.json")
     parser.add_argument("--write", action="store_true", help=f"write the table of {DOCUMENT.relative_to(ROOT)}")
     parser.add_argument("--measured", type=Path, default=MEASURED, help="JSON with what was measured per token")
-    for field in fields(Setting):
+    for field in fields(TransferTask):
         kind = type(field.default)
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
     given = parser.parse_args(arguments)
     if given.write == bool(given.model):
         parser.error(f"give a model ({', '.join(PRESETS)}, or CONFIG.json), or --write")
     try:
-        setting = Setting(**{field.name: getattr(given, field.name) for field in fields(Setting)})
+        setting = TransferTask(**{field.name: getattr(given, field.name) for field in fields(TransferTask)})
         if given.write:
             write(DOCUMENT, table(setting, given.measured))
         else:
@@ -48,14 +48,14 @@ def main(arguments: list[str] | None = None) -> None:
         parser.exit(1, f"scripts/dry_run: {error}\n")
 
 
-def listed(model: str, setting: Setting, measured: Path) -> str:
+def listed(model: str, setting: TransferTask, measured: Path) -> str:
     """The figures of one model, a line each."""
     rows = figures(estimate(configuration(model), setting), setting, known(measured))
     width = max(map(len, rows))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
 
 
-def table(setting: Setting, measured: Path) -> str:
+def table(setting: TransferTask, measured: Path) -> str:
     """The figures of the presets, a column each."""
     found = [figures(estimate(PRESETS[name], setting), setting, known(measured)) for name in PRESETS]
     lines = [f"| | {' | '.join(PRESETS)} |", "|---|" + "---|" * len(found)]
@@ -63,7 +63,7 @@ def table(setting: Setting, measured: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def figures(found: Estimate, setting: Setting, measured: Mapping[str, float]) -> dict[str, str]:
+def figures(found: Estimate, setting: TransferTask, measured: Mapping[str, float]) -> dict[str, str]:
     """Every number, by what it is."""
     overhead, share = measured.get("evaluator_over_forward"), measured.get("judged_share")
     here = measured.get("macs_per_second")
@@ -125,7 +125,7 @@ def gigabytes(count: float) -> str:
     return f"{count / 1e9:,.1f} GB"
 
 
-def held(count: float, setting: Setting) -> str:
+def held(count: float, setting: TransferTask) -> str:
     return f"{gigabytes(count)}, {accelerators(count, setting)} × {setting.memory / 1e9:.0f} GB"
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from autoprune.agent.bundle import save_policy
 from autoprune.cost.budget_range import BudgetRange
 from autoprune.search import few_shot
-from autoprune.transfer.network import Network
 from autoprune.transfer.policy import CANDIDATES, POLICY, SENSITIVITY, UNIFORM, Policy
-from autoprune.transfer.training import train
+from autoprune.transfer.studied_network import StudiedNetwork
+from autoprune.transfer.transfer_training import train
 from experiments.cells import kept
 from experiments.transfer.few_shot import AGENT
 from experiments.transfer.networks import agent_of, budget_of, unseen
@@ -24,7 +24,7 @@ ONE_SEARCH = 300  # evaluations, the single-group curves included
 SPENT = 450  # by the one policy, its plans at all budgets included
 
 
-def networks() -> list[Network]:
+def networks() -> list[StudiedNetwork]:
     return [unseen(family)[-1] for family in ("residual", "plain", "depthwise")]
 
 
@@ -35,7 +35,7 @@ def rows(cells: Path, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def _row(cells: Path, network: Network, seed: int) -> dict[str, Any]:
+def _row(cells: Path, network: StudiedNetwork, seed: int) -> dict[str, Any]:
     name = network.prepared.task.name
     trained = train(
         [network],
@@ -62,12 +62,12 @@ def _row(cells: Path, network: Network, seed: int) -> dict[str, Any]:
     return {"seed": seed, "network": name, "evaluations": SPENT, "search": ONE_SEARCH, "kl": kl}
 
 
-def _dedicated_once(cells: Path, network: Network, text: str, seed: int) -> float:
+def _dedicated_once(cells: Path, network: StudiedNetwork, text: str, seed: int) -> float:
     name = f"dedicated_{network.prepared.task.name}_{text.replace(':', '_')}_{seed}"
     return float(kept(cells, name, partial(_dedicated, network, text, seed)))
 
 
-def _dedicated(network: Network, text: str, seed: int) -> float:
+def _dedicated(network: StudiedNetwork, text: str, seed: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         problem = network.problem(budget_of(network, text), evaluations=ONE_SEARCH, seed=seed, folder=Path(folder))
         search = partial(few_shot.search, policy=None, agent=agent_of(AGENT))

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from autoprune.problem.problem import Search
 from autoprune.search import few_shot
-from autoprune.search.problem import Search
-from autoprune.transfer.network import Network
+from autoprune.transfer.studied_network import StudiedNetwork
 from experiments.cells import kept
 from experiments.transfer.networks import FAMILIES, agent_of, best_of, budget_of, unseen
 from experiments.transfer.zero_shot import policy_of
@@ -18,7 +18,7 @@ BUDGET = "macs:0.3"
 EVALUATIONS = 200  # beside the single-group curves
 AGENT = [
     "agent.agent.experience.updates_per_episode=1",
-    "agent.agent.proposals.unasked=0",
+    "agent.agent.critic_guidance.exploration_fraction=0",
     "agent.agent.hyperparameters.batch_size=128",
 ]
 
@@ -32,7 +32,7 @@ def rows(cells: Path, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def _row(cells: Path, network: Network, family: str, seed: int) -> dict[str, Any]:
+def _row(cells: Path, network: StudiedNetwork, family: str, seed: int) -> dict[str, Any]:
     agent = agent_of(AGENT)
     policy = str(policy_of(cells, family, seed).folder)
     best = best_of(cells, network, BUDGET)
@@ -50,7 +50,7 @@ def _row(cells: Path, network: Network, family: str, seed: int) -> dict[str, Any
     }
 
 
-def _searched(network: Network, search: Search, seed: int) -> list[float]:
+def _searched(network: StudiedNetwork, search: Search, seed: int) -> list[float]:
     """The KL of every plan that was judged after the curves, in order: sensitivity and uniform first."""
     with tempfile.TemporaryDirectory() as folder:
         kl: list[float] = []

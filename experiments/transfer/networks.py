@@ -7,13 +7,13 @@ from typing import Any
 from autoprune.agent.spec import AgentSpec
 from autoprune.cli.parts import named_task
 from autoprune.cost.budget import Budget, parse_budget
-from autoprune.evaluation.defaults import with_defaults
 from autoprune.plan import PruningPlan
+from autoprune.problem.defaults import with_defaults
 from autoprune.task.variants import variant
 from autoprune.transfer.held_out import best_known
-from autoprune.transfer.network import Network
+from autoprune.transfer.studied_network import StudiedNetwork
 from experiments.cells import kept
-from experiments.configuration import composed, part_of
+from experiments.configuration import composed, instantiate_part
 
 FAMILIES = ("residual", "plain", "depthwise", "dense")
 SHIPPED = {"residual": "fashion_resnet20", "plain": "fashion_plain20", "depthwise": "fashion_mobilenet"}
@@ -24,7 +24,7 @@ BEST = 200  # evaluations of the search whose best plan counts as the best known
 
 
 @functools.cache
-def learned(family: str) -> list[Network]:
+def learned(family: str) -> list[StudiedNetwork]:
     """What policies learn from."""
     return [
         _studied(variant(family=family, number=number, images=images))
@@ -34,26 +34,26 @@ def learned(family: str) -> list[Network]:
 
 
 @functools.cache
-def unseen(family: str) -> list[Network]:
+def unseen(family: str) -> list[StudiedNetwork]:
     """What they are tried on where the family is left out."""
     tasks = [variant(family=family, number=number, images=images) for images, number in UNSEEN]
     return [*([named(SHIPPED[family])] if family in SHIPPED else []), *map(_studied, tasks)]
 
 
 @functools.cache
-def named(task: str) -> Network:
+def named(task: str) -> StudiedNetwork:
     return _studied(named_task(task))
 
 
-def _studied(task: Any) -> Network:
-    return Network.study(with_defaults(task, budget=None, proxy_samples=None))
+def _studied(task: Any) -> StudiedNetwork:
+    return StudiedNetwork.study(with_defaults(task, budget=None, proxy_samples=None))
 
 
-def budget_of(network: Network, text: str) -> Budget:
+def budget_of(network: StudiedNetwork, text: str) -> Budget:
     return parse_budget(text, network.prepared.costs, network.prepared.structure)
 
 
-def best_of(cells: Path, network: Network, text: str) -> PruningPlan:
+def best_of(cells: Path, network: StudiedNetwork, text: str) -> PruningPlan:
     """What evolution finds; kept between runs of the command."""
     budget = budget_of(network, text)
     name = f"best_{network.prepared.task.name}_{text.replace(':', '_')}"
@@ -63,5 +63,5 @@ def best_of(cells: Path, network: Network, text: str) -> PruningPlan:
 
 def agent_of(overrides: list[str]) -> AgentSpec:
     """conf/agent/carried.yaml as `autoprune train` changes it."""
-    found: AgentSpec = part_of(composed(*overrides, job="train"), "agent").keywords["agent"]
+    found: AgentSpec = instantiate_part(composed(*overrides, job="train"), "agent").keywords["agent"]
     return found

@@ -9,11 +9,11 @@ import numpy as np
 
 from autoprune.agent.bundle import save_policy
 from autoprune.cost.budget_range import BudgetRange
-from autoprune.search.setting import known_of
+from autoprune.search.transfer_task import replay_seed_of
 from autoprune.transfer.held_out import held_out
-from autoprune.transfer.network import Network
 from autoprune.transfer.policy import CANDIDATES, Policy
-from autoprune.transfer.training import train
+from autoprune.transfer.studied_network import StudiedNetwork
+from autoprune.transfer.transfer_training import train
 from experiments.cells import kept
 from experiments.transfer.networks import BUDGETS, FAMILIES, agent_of, best_of, budget_of, learned, unseen
 
@@ -42,7 +42,7 @@ def policy_of(cells: Path, family: str, seed: int) -> Policy:
             networks,
             budgets=[RANGE],
             settings=SETTINGS,
-            agent=agent_of([f"agent.agent.reach={REACH}"]),
+            agent=agent_of([f"agent.agent.max_log_correction={REACH}"]),
             evaluations=EVALUATIONS,
             seed=seed,
         )
@@ -62,10 +62,10 @@ def _rows(cells: Path, family: str, seed: int) -> list[dict[str, Any]]:
     return found
 
 
-def _switches(network: Network, text: str, seed: int) -> float:
+def _switches(network: StudiedNetwork, text: str, seed: int) -> float:
     """The control: the least KL of the two known plans and as many random ones near the prior, a few switches away."""
-    setting, outcomes = network.under(budget_of(network, text), reach=REACH)
-    known = known_of(setting, outcomes, groups=len(setting.rows))
+    setting, outcomes = network.under(budget_of(network, text), max_log_correction=REACH)
+    known = replay_seed_of(setting, outcomes, groups=len(setting.rows))
     near = known.near(np.repeat(known.actions[:1], CANDIDATES, axis=0), np.random.default_rng(seed))
     plans = [setting.structure.plan(row) for row in setting.plans_of(near)]
     return float(min(outcome.metrics.kl for outcome in [*outcomes, *setting.evaluate(plans)]))

@@ -14,13 +14,13 @@ import torch
 import autoprune
 from autoprune.agent.bundle import load_policy, load_training, save_policy
 from autoprune.agent.learn import learn
-from autoprune.agent.policy import Policy
-from autoprune.agent.record import SCHEMA, sealed
+from autoprune.agent.policy_file import SCHEMA, sealed
 from autoprune.agent.spec import ALGORITHMS
-from autoprune.agent.training import Training
+from autoprune.agent.trained_policy import Policy
+from autoprune.agent.training_record import TrainingRecord
 from tests.agent.environments import environment_for, small_agent
 
-TRAINING = Training(
+TRAINING = TrainingRecord(
     features=["depth", "units", "budget"],
     mode="one_shot",
     actions="densities",
@@ -80,7 +80,7 @@ ELSEWHERE = replace(
     TRAINING,
     score="kl",
     budgets={"macs": (0.2, 0.8), "params": (0.3, 0.9)},
-    reach=0.7,
+    max_log_correction=0.7,
     prior="sensitivity",
     curves=True,
     normaliser={"depth": (0.5, 0.25)},

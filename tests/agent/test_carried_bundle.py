@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from autoprune.agent.bundle import load_policy, save_policy
 from autoprune.agent.encoders import ENCODERS
-from autoprune.agent.policy import Policy, build_network
+from autoprune.agent.trained_policy import Policy, build_network
 from autoprune.env.features import HIGHEST, LOWEST
-from autoprune.env.rows import ROW_FEATURES, column, padded
+from autoprune.env.transfer_features import ROW_FEATURES, column, padded
 from tests.agent.test_bundle import ELSEWHERE, change
 
 GROUPS = 6  # trained with

@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 
 from autoprune.agent.critics import CAUTION, EnsembleCritic
-from autoprune.agent.policy import build_network
+from autoprune.agent.trained_policy import build_network
 
 OBSERVATIONS = spaces.Box(-1, 1, (2,), np.float32)
 ACTIONS = spaces.Box(-1, 1, (3,), np.float32)

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.agent.bundle import load_policy, load_training, save_policy
-from autoprune.agent.policy import Policy
-from autoprune.agent.record import sealed
+from autoprune.agent.policy_file import sealed
+from autoprune.agent.trained_policy import Policy
 from tests.agent.test_bundle import TRAINING, learned_policy
 
 RECORD, WEIGHTS, CARD = "policy.json", "policy.safetensors", "README.md"

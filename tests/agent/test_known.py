@@ -5,20 +5,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoprune.agent.build import build, tell
 from autoprune.agent.learn import learn
 from autoprune.agent.metrics import logger
-from autoprune.agent.vectorized import vectorized
+from autoprune.agent.sb3_model import build, seed_replay
+from autoprune.agent.vec_env import vectorized
 from tests.agent.environments import small_agent
-from tests.agent.test_proposals import BEST, Coarse, advised, environments, known
+from tests.agent.test_proposals import BEST, Coarse, critic_guided, environments, known
 
 
 def test_what_is_known_begins_the_replay() -> None:
     """Whole rows: with 3 episodes at once, 5 others take 6 places, and the last is there for each episode."""
-    agent, said = advised(parallel=3, standardised=True), known(others=5)
+    agent, said = critic_guided(parallel=3, standardised=True), known(others=5)
     model: Any = build(agent, env=vectorized(environments(3)), episode_steps=1, episodes=30, seed=0)
     model.set_logger(logger(lambda metrics, step: None))
-    tell(agent, model, [said], seed=0)
+    seed_replay(agent, model, [said], seed=0)
     replay = model.replay_buffer
     assert (replay.pos, replay.told) == (3, 2)
     assert {tuple(row) for row in np.round(replay.actions[:2].reshape(6, -1), 5).tolist()} == {
@@ -37,4 +37,4 @@ def test_what_is_known_can_be_told_to_a_replay_only() -> None:
             small_agent("PPO"), env=Coarse(BEST, steps=1), episode_steps=1, episodes=16, seed=0, known=[known()], **on
         )
     with pytest.raises(ValueError, match=r"judged as they would be executed: use agent.mode=one_shot"):
-        learn(advised(parallel=1), env=Coarse(BEST, steps=1), episode_steps=1, episodes=16, seed=0, **on)
+        learn(critic_guided(parallel=1), env=Coarse(BEST, steps=1), episode_steps=1, episodes=16, seed=0, **on)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from autoprune.agent.build import build
 from autoprune.agent.learn import Learned, learn
-from autoprune.agent.policy import Policy
+from autoprune.agent.sb3_model import build
 from autoprune.agent.spec import ALGORITHMS, AgentSpec, Replay
+from autoprune.agent.trained_policy import Policy
 from autoprune.evaluation.metered import EvaluationsSpent
 from tests.agent.environments import KnownAnswer, environment_for, small_agent
 

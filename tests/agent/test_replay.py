@@ -6,8 +6,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from autoprune.agent.build import build
 from autoprune.agent.replay import ExecutedActionReplayBuffer, TerminalRewardReplayBuffer
+from autoprune.agent.sb3_model import build
 from autoprune.agent.spec import Replay
 from tests.agent.environments import KnownAnswer, KnownLevel, small_agent
 

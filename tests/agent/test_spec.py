@@ -9,10 +9,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from autoprune.agent.build import build
 from autoprune.agent.learn import check_length
+from autoprune.agent.sb3_model import build
 from autoprune.agent.spec import ALGORITHMS, AgentSpec, Replay, Rollout
-from autoprune.agent.vectorized import vectorized
+from autoprune.agent.vec_env import vectorized
 from tests.agent.environments import GAUSSIAN_NOISE, KnownAnswer, KnownLevel, small_agent
 from tests.agent.test_proposals import PROPOSALS
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from autoprune.cli.compare import Request, compare, never_started
-from autoprune.comparison.trial import read_trials, write_trials
+from autoprune.comparison.run_summary import read_trials, write_trials
 from tests.comparison.synthetic import ladder
 
 AUTOPRUNE = Path(sys.executable).with_name("autoprune")

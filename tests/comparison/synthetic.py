@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.comparison.trial import Anytime, Incumbent, Pruned, Trial
+from autoprune.comparison.run_summary import Anytime, Pruned, RunIncumbent, RunSummary
 from autoprune.plan import PruningPlan
 
 GROUPS = {f"layer{i // 3 + 1}.{i % 3}.conv1": 16 * 2 ** (i // 3) for i in range(9)}
@@ -25,7 +25,7 @@ def pruned(score: float, *, left: float = 0.35, recovered: float | None = None, 
     )
 
 
-def trial(agent: str, score: float, *, seed: int = 0, recovered: float | None = None, **changes: Any) -> Trial:
+def trial(agent: str, score: float, *, seed: int = 0, recovered: float | None = None, **changes: Any) -> RunSummary:
     """Uniform's score is −1, the sensitivity-based plan's −0.5; recovered, both have an accuracy of 0.9."""
     known = None if recovered is None else 0.9
     left = float(str(changes.get("budget", "macs:0.35")).rpartition(":")[2])
@@ -38,16 +38,16 @@ def trial(agent: str, score: float, *, seed: int = 0, recovered: float | None = 
         "own": pruned(score, left=left, recovered=recovered), "baselines": baselines, "dense": DENSE,
         "seconds": 60.0, "agent_seconds": 5.0,
     }  # fmt: skip
-    return Trial(**(settings | changes))
+    return RunSummary(**(settings | changes))
 
 
-def trials_of(scores: Mapping[str, Sequence[float]], **changes: Any) -> list[Trial]:
+def trials_of(scores: Mapping[str, Sequence[float]], **changes: Any) -> list[RunSummary]:
     """agent → one score for each seed."""
     return [trial(a, s, seed=i, **changes) for a, ours in scores.items() for i, s in enumerate(ours)]
 
 
 def ladder(agents: Sequence[str], *, seeds: int = 6, cells: Sequence[tuple[str, str]] = (("digits", "macs:0.35"),),
-           recovers: bool = True) -> list[Trial]:  # fmt: skip
+           recovers: bool = True) -> list[RunSummary]:  # fmt: skip
     """A whole sweep, the earlier agents the better ones; with curves, plans and times that look like a real one's."""
     rng, found = np.random.default_rng(3), []
     for task, budget in cells:
@@ -76,7 +76,7 @@ def _curve(rng: np.random.Generator, last: float, *, agent_seconds: float) -> An
     left = np.exp(-np.linspace(0, 4.5, len(at)))
     scores = last - (2.4 + last) * left + np.append(0.03 * rng.standard_normal(len(at) - 1), 0)
     entries = [
-        Incumbent(e, float(s) + 0.02, float(s), 0.2 * e, agent_seconds * e / 300)
+        RunIncumbent(e, float(s) + 0.02, float(s), 0.2 * e, agent_seconds * e / 300)
         for e, s in zip(at, scores, strict=True)
     ]
     return Anytime(tuple(entries), {"uniform": -1.0, "sensitivity": -0.5})

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.cost.combined import TightestShare, WeightedSum
-from autoprune.cost.forms import form_of
+from autoprune.cost.cost_views import cost_view_of
 from autoprune.cost.model import macs, parameter_bytes, params
 from tests.cost.stairs import TableCost, tables
 from tests.models import PRUNABLE
@@ -44,7 +44,7 @@ def test_every_form_of_a_combination_is_the_combination(data: st.DataObject) -> 
         kept = np.array([[data.draw(st.integers(1, n)) for n in structure.units.tolist()] for _ in range(2)])
         values = [float(cost.together([part(row) for part in parts])) for row in kept]
         assert cost(kept).tolist() == values
-        form = form_of(cost)
+        form = cost_view_of(cost)
         assert not form.never_falls
         assert not form.smooth
         assert form(kept).tolist() == values
@@ -61,7 +61,7 @@ def test_every_form_of_a_combination_is_the_combination(data: st.DataObject) -> 
 def test_a_combination_falls_only_where_a_part_may() -> None:
     structure = PRUNABLE["residual"].structure()
     exact = (macs(structure), params(structure))
-    assert form_of(TightestShare(exact, (1.0, 2.0))).never_falls
-    assert form_of(TightestShare(exact, (1.0, 2.0))).smooth
+    assert cost_view_of(TightestShare(exact, (1.0, 2.0))).never_falls
+    assert cost_view_of(TightestShare(exact, (1.0, 2.0))).smooth
     assert TightestShare(exact, (1.0, 2.0)).name == "macs,params"
-    assert not form_of(TightestShare((*exact, TableCost("time", np.ones((7, 9)))), (1.0, 2.0, 3.0))).never_falls
+    assert not cost_view_of(TightestShare((*exact, TableCost("time", np.ones((7, 9)))), (1.0, 2.0, 3.0))).never_falls

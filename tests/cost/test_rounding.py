@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoprune.cost.allocation import allocator_of, batch_allocator_of
 from autoprune.cost.projection import Projector
 from autoprune.cost.rounding import Rounding
-from autoprune.cost.walk import walk_of, walks_of
 from autoprune.structure.groups import Structure
 from tests.search.test_evolution import structures
 from tests.search.toys import additive, depth, weights
@@ -46,7 +46,7 @@ def test_group_by_group_is_the_same_as_at_once(parts: Parts, seed: int) -> None:
     rounding, (structure, _) = rounding_of(parts), parts
     density = np.random.default_rng(seed).uniform(0, 1, (4, len(structure.groups)))
     at_once = rounding.project(density)
-    walks, walk = walks_of(rounding, episodes=4), walk_of(rounding)
+    walks, walk = batch_allocator_of(rounding, episodes=4), allocator_of(rounding)
     for group, units in enumerate(structure.units):
         assert walks.interval[:, 0].tolist() == [structure.floor[group], units]
         walks.decide(density[:, group] * units)

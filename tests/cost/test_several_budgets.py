@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoprune.cost.budget import parse_budget
+from autoprune.cost.budget_multipliers import BudgetMultipliers
 from autoprune.cost.combined import TightestShare
 from autoprune.cost.model import CostModel, macs, parameter_bytes, params
-from autoprune.cost.prices import Prices
 from autoprune.cost.projection import Projector
 from tests.cost.stairs import TableCost, assert_filled, structure_with
 from tests.models import PRUNABLE
@@ -114,7 +114,7 @@ def test_plans_fill_several_exact_budgets(data: st.DataObject) -> None:
 
 def test_prices_follow_what_is_exceeded() -> None:
     budget = parse_budget(["macs:0.5", "params:0.5"], COSTS, STRUCTURE)
-    prices = Prices(budget)
+    prices = BudgetMultipliers(budget)
     kept = STRUCTURE.units
     assert float(prices.cost(kept)) == pytest.approx(2.0)
     thin = np.array([16, 1, 1, 1, 1, 1])[: len(kept)]  # many MACs, few parameters
@@ -132,7 +132,7 @@ def test_prices_follow_what_is_exceeded() -> None:
 
 def test_one_budget_is_its_own_price() -> None:
     budget = parse_budget("macs:0.5", COSTS, STRUCTURE)
-    prices = Prices(budget)
+    prices = BudgetMultipliers(budget)
     assert prices.follow(STRUCTURE.units)
     assert (prices.cost, prices.limit) == (budget.cost, budget.limit)
 

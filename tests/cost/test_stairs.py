@@ -6,11 +6,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoprune.cost.allocation import allocator_of, batch_allocator_of
 from autoprune.cost.budget import Budget
 from autoprune.cost.cheapest import cheapest_plan
 from autoprune.cost.combined import TightestShare
 from autoprune.cost.projection import Projector
-from autoprune.cost.walk import walk_of, walks_of
 from tests.cost.stairs import TableCost, assert_filled, meets_all, raised, staircases, structure_with, together
 
 EPISODES = 3
@@ -32,7 +32,7 @@ def test_projected_plans_are_inside_every_budget_and_filled(data: st.DataObject)
 def test_walks_end_inside_every_budget_with_nothing_left_for_the_last_group(data: st.DataObject) -> None:
     """The last group that is not whole could not keep any more, unless the budget is used up to the last bit."""
     projector = data.draw(staircases())
-    walks, walk = walks_of(projector, episodes=EPISODES), walk_of(projector)
+    walks, walk = batch_allocator_of(projector, episodes=EPISODES), allocator_of(projector)
     for group, units in enumerate(projector.units):
         wish = np.array([data.draw(st.floats(-0.5, 1.5)) for _ in range(EPISODES)]) * units
         least, most = walks.interval
@@ -64,7 +64,7 @@ def test_costs_that_never_fall_are_projected_onto_as_if_it_were_known(data: st.D
     projector = data.draw(staircases(monotone=True))
     wish = np.array([data.draw(st.floats(1e-3, 1)) for _ in projector.units])
     structure = structure_with([tuple(levels.tolist()) for levels in projector.levels])
-    bounds = [replace(bound, cost=Known(bound.cost.name, bound.cost.table)) for bound in projector.budget.bounds]
+    bounds = [replace(bound, cost=ReplaySeed(bound.cost.name, bound.cost.table)) for bound in projector.budget.bounds]
     known = Projector(structure, together(bounds, structure))
     assert known.never_falls
     assert not projector.never_falls
@@ -72,7 +72,7 @@ def test_costs_that_never_fall_are_projected_onto_as_if_it_were_known(data: st.D
     assert projector.floor.tolist() == known.floor.tolist()
 
 
-class Known(TableCost):
+class ReplaySeed(TableCost):
     never_falls = True
     smooth = False
 
@@ -103,7 +103,7 @@ def test_an_episode_passes_over_the_levels_that_cost_too_much() -> None:
     projector = Projector(structure, Budget("time", cost, 4.0, 12.0))
     assert projector.choices(structure.units, 0).tolist() == [True, False, False, True, False]
     for wish, kept in ((0.0, 1), (2.0, 1), (2.5, 1), (2.6, 4), (5.0, 4)):
-        assert walk_of(projector).decide(wish) == kept
+        assert allocator_of(projector).decide(wish) == kept
     wider = Projector(structure, Budget("time", cost, 5.0, 12.0))  # 4 and the other group whole: all that there is
     assert wider.choices(structure.units, 0).tolist() == [False, False, False, True, False]
 

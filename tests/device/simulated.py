@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from autoprune.device.timing import Care, Run
+from autoprune.device.timing import Run, TimingPolicy
 
-CARE = Care(rounds=4, burst=2, tolerance=0.05, most=12, unstable=0.02, drift=0.08, patience_s=0.2, chunk=64)
-CARELESS = Care(rounds=2, burst=1, tolerance=9.0, most=2, unstable=1.0, drift=1e9, patience_s=60, chunk=64)
+CARE = TimingPolicy(rounds=4, burst=2, tolerance=0.05, most=12, unstable=0.02, drift=0.08, patience_s=0.2, chunk=64)
+CARELESS = TimingPolicy(rounds=2, burst=1, tolerance=9.0, most=2, unstable=1.0, drift=1e9, patience_s=60, chunk=64)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from autoprune.cli import conf_dir
 from autoprune.device.agreement import agreement
 from autoprune.device.analytical import AnalyticalDevice
 from autoprune.device.device import preferred_levels
-from autoprune.device.profile import random_plans
+from autoprune.device.profiler import random_plans
 from autoprune.device.roofline import Factors
 from tests.models import PRUNABLE, random_plan
 from tests.tasks import tiny_task

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.device.timing import Care, Steady, UnstableTimingError, measured, take_turns
+from autoprune.device.timing import Steady, TimingPolicy, UnstableTimingError, measured, take_turns
 from tests.device.simulated import CARE, Machine, noise
 
 
@@ -90,4 +90,4 @@ def test_a_better_reference_is_the_new_best() -> None:
 def test_senseless_care_is_refused(wrong: dict[str, int]) -> None:
     settings = {"rounds": 4, "burst": 2, "chunk": 8} | wrong
     with pytest.raises(ValueError, match="care needs two rounds"):
-        Care(**settings, tolerance=0.05, most=12, unstable=0.02, drift=0.08, patience_s=1)
+        TimingPolicy(**settings, tolerance=0.05, most=12, unstable=0.02, drift=0.08, patience_s=1)

@@ -8,11 +8,11 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
 import autoprune  # noqa: F401  registers the environments
+from autoprune.env.action_scale import LEAST_DENSITY, actions_of, densities_of, density_of
 from autoprune.env.discrete import DiscreteLevels
 from autoprune.env.features import GROUP_FEATURES, features_of, group_features
 from autoprune.env.layerwise import LayerwiseEnv
 from autoprune.env.one_shot import OneShotEnv
-from autoprune.env.scale import LEAST_DENSITY, actions_of, densities_of, density_of
 from tests.language_models import causal_task
 from tests.tasks import prepared, tiny_task
 
@@ -212,7 +212,7 @@ def test_bad_options_are_refused() -> None:
             projector=ready.projector,
             evaluate=ready.objective.evaluate,
             features=features_of(ready),
-            reach=0,
+            max_log_correction=0,
         )
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.env.batched import LayerwiseVectorEnv
 from autoprune.env.layerwise import LayerwiseEnv
+from autoprune.env.vector_envs import LayerwiseVectorEnv
 from tests.env.test_batched import alone, any_parts, assert_lockstep, parts
 
 
@@ -57,7 +57,7 @@ def test_no_corrections_are_the_prior_plan_as_far_as_it_uses_the_budget_up(fract
     same = 0
     for _ in range(10):
         prior = projector.project(rng.uniform(0.2, 1, len(groups)))
-        env = LayerwiseEnv(**made, prior=prior, reach=1.0)
+        env = LayerwiseEnv(**made, prior=prior, max_log_correction=1.0)
         _, _, infos = alone(env, np.zeros((len(groups), 1), np.float32))
         kept = np.array(infos[-1]["plan"].kept)
         executed = np.concatenate([info["executed_action"] for info in infos])
@@ -86,4 +86,4 @@ def test_a_reach_must_be_positive() -> None:
     made = parts("digits_net")
     for kind, options in ((LayerwiseEnv, {}), (LayerwiseVectorEnv, {"num_envs": 2})):
         with pytest.raises(ValueError, match="reach must be positive, got -1"):
-            kind(**made, **options, prior=made["structure"].units, reach=-1)  # type: ignore[operator]
+            kind(**made, **options, prior=made["structure"].units, max_log_correction=-1)  # type: ignore[operator]

@@ -8,10 +8,10 @@ import pytest
 
 from autoprune.cost.budget import Budget
 from autoprune.cost.projection import Projector
-from autoprune.env.batched import LayerwiseVectorEnv
 from autoprune.env.features import group_features
 from autoprune.env.layerwise import FEATURE_NAMES, LayerwiseEnv
-from autoprune.evaluation.prepare import Prepared
+from autoprune.env.vector_envs import LayerwiseVectorEnv
+from autoprune.problem.prepare import Prepared
 from tests.cost.stairs import meets_all, together
 from tests.cost.test_walk import Stairs
 from tests.tasks import prepared, tiny_task

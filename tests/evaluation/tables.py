@@ -9,11 +9,11 @@ from autoprune.evaluation import judge, reward
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.evaluation.objective import Objective
 from autoprune.evaluation.outcome import Judged, Outcome
-from autoprune.evaluation.prepare import Prepared
 from autoprune.evaluation.race import Race
 from autoprune.evaluation.store import Context
-from autoprune.evaluation.workers import InProcess, Job, Pool
+from autoprune.evaluation.workers import InProcess, JudgeJob, Pool
 from autoprune.evaluation.workers.pool import Result, judged
+from autoprune.problem.prepare import Prepared
 
 Kept = tuple[int, ...]
 BLOCKS, SAMPLES = 4, 5  # of each batch, of each block
@@ -26,10 +26,10 @@ class Table:
     value: Callable[[Kept, int, int], float]
     failing: frozenset[Kept] = frozenset()
     divisible: bool = True
-    asked: list[Job] = field(default_factory=list)
+    asked: list[JudgeJob] = field(default_factory=list)
 
     def judge(self, kept: Kept, start: int, stop: int) -> list[Judged]:
-        self.asked.append(Job(kept, start, stop))
+        self.asked.append(JudgeJob(kept, start, stop))
         if kept in self.failing:
             raise FloatingPointError("3 of its outputs are NaN or infinite")
         return [self.judged(kept, batch) for batch in range(start, stop)]
@@ -56,9 +56,9 @@ class Several:
 
     evaluator: Evaluator
     size: int
-    given: list[Job] = field(default_factory=list)
+    given: list[JudgeJob] = field(default_factory=list)
 
-    def judge(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Result]]:
+    def judge(self, jobs: Sequence[JudgeJob]) -> Iterator[tuple[JudgeJob, Result]]:
         self.given += jobs
         for job in reversed(jobs):
             yield job, judged(job, evaluator=self.evaluator)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.evaluation.workers.crew import LOSSES, Answer, Crew, Gone, Raised, Ready
-from autoprune.evaluation.workers.pool import Failure, Job
+from autoprune.evaluation.workers.pool import Failure, JudgeJob
 from tests.evaluation.evaluators import expected, same
 
-JOBS = [Job((n,), 0, 1) for n in range(8)]
+JOBS = [JudgeJob((n,), 0, 1) for n in range(8)]
 FATES = st.sampled_from(["answer"] * 4 + ["die", "hang", "raise"])
 
 
@@ -24,7 +24,7 @@ class Puppet:
     answer: Answer | None = field(default_factory=Ready)
     alive: bool = True
 
-    def send(self, job: Job) -> bool:
+    def send(self, job: JudgeJob) -> bool:
         assert self.alive
         assert self.answer is None, "a second job for a worker that has one"
         fate = self.host.fates.pop(0) if self.host.fates else "answer"
@@ -52,7 +52,7 @@ class Theatre:
     fates: list[str]
     opening: Answer = field(default_factory=Ready)
     workers: list[Puppet] = field(default_factory=list)
-    given: list[tuple[Job, str]] = field(default_factory=list)
+    given: list[tuple[JudgeJob, str]] = field(default_factory=list)
 
     def start(self) -> Puppet:
         self.workers.append(Puppet(self, self.opening))
@@ -95,7 +95,7 @@ def test_what_was_left_early_does_not_reach_the_next_call(fates: list[str], size
             next(early)
     early.close()
     host.fates = [fate for fate in host.fates if fate != "raise"]
-    later = [Job((n + 100,), 0, 1) for n in range(8)]
+    later = [JudgeJob((n + 100,), 0, 1) for n in range(8)]
     assert sorted(job.kept for job, _ in crew.judge(later)) == [job.kept for job in later]
     crew.close()
 

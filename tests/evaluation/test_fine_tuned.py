@@ -8,8 +8,8 @@ from autoprune.evaluation import judge
 from autoprune.evaluation.evaluator import TrainedEvaluator
 from autoprune.evaluation.fine_tuned import FineTuned
 from autoprune.evaluation.judge import Judge
-from autoprune.evaluation.prepare import Prepared
 from autoprune.evaluation.race import Race
+from autoprune.problem.prepare import Prepared
 from tests.evaluation.tables import timeless
 from tests.models import random_plan
 from tests.tasks import prepared, tiny_task

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from autoprune.evaluation.incumbents import MOST, Incumbent, describe_anytime, held_out_metrics, spaced
 from autoprune.evaluation.judge import Judge
-from autoprune.evaluation.repair import Repair
+from autoprune.repair.repair import Repair
 from tests.models import random_plan
 from tests.tasks import prepared, tiny_task
 

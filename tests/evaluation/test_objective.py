@@ -11,12 +11,12 @@ from torch import nn
 from autoprune.evaluation import judge
 from autoprune.evaluation.judge import Judge
 from autoprune.evaluation.objective import Objective
-from autoprune.evaluation.prepare import Prepared
 from autoprune.evaluation.race import Race
-from autoprune.evaluation.repair import Repair
 from autoprune.evaluation.store import EvaluationStore
-from autoprune.evaluation.workers import Job
+from autoprune.evaluation.workers import JudgeJob
 from autoprune.plan import PruningPlan
+from autoprune.problem.prepare import Prepared
+from autoprune.repair.repair import Repair
 from autoprune.structure.edit import shrink
 from autoprune.task.task import Role, Roles
 from tests.evaluation.tables import Several, Table, by_size, objective_by, timeless
@@ -135,7 +135,7 @@ def test_equal_plans_are_judged_once(residual: Prepared) -> None:
     objective = objective_by(table, residual)
     first, second = objective.evaluate([plan, dataclasses.replace(plan)])
     assert timeless([first, second]) == timeless(objective.evaluate([plan])) * 2
-    assert table.asked == [Job(plan.kept, 0, 8)]
+    assert table.asked == [JudgeJob(plan.kept, 0, 8)]
 
 
 @given(data=st.data(), first=st.sampled_from([0.1, 0.3, 1.0]), size=st.integers(1, 4))
@@ -202,7 +202,7 @@ def test_what_a_store_knows_of_a_plan_is_not_judged_again(
         for batch in known:
             context.put(plan.kept, batch, [table.judged(plan.kept, batch)])
         found = objective_by(table, residual, store=context).evaluate([plan])
-        assert table.asked == ([] if resumed is None else [Job(plan.kept, resumed, 8)])
+        assert table.asked == ([] if resumed is None else [JudgeJob(plan.kept, resumed, 8)])
         assert timeless(found) == timeless(objective_by(Table(by_size), residual).evaluate([plan]))
         assert context.count() == 8
 
@@ -242,7 +242,7 @@ def test_one_plan_is_shared_out_among_three() -> None:
     table = Table(by_size)
     pool, kept = Several(table, 3), ready.structure.dense.kept
     objective_by(table, ready, pool=pool).evaluate([ready.structure.dense])
-    assert pool.given == [Job(kept, 0, 3), Job(kept, 3, 5), Job(kept, 5, 8)]
+    assert pool.given == [JudgeJob(kept, 0, 3), JudgeJob(kept, 3, 5), JudgeJob(kept, 5, 8)]
 
 
 def test_what_cannot_be_divided_is_not(residual: Prepared) -> None:

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from autoprune.evaluation import ordered as ordered_room
-from autoprune.evaluation.folding import followers
-from autoprune.evaluation.least_squares import LeastSquares, reconstruct
 from autoprune.evaluation.ordered import OrderedNetwork
-from autoprune.evaluation.repair import write_reconstruction
+from autoprune.repair.folding import followers
+from autoprune.repair.least_squares import LeastSquares, reconstruct
+from autoprune.repair.repair import write_reconstruction
 from autoprune.structure.edit import masked, shrink
 from autoprune.structure.graph import find_structure
 from autoprune.task import networks

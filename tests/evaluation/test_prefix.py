@@ -84,7 +84,7 @@ def test_the_dense_plan_recalls_everything_and_the_first_group_nothing() -> None
 
 def test_layers_compute_again_once_nothing_is_recalled() -> None:
     structure, ordered, judge = parts(tiny_task())
-    recalled = prefix.Prefix(ordered, structure.dense.kept, judge.batches)
+    recalled = prefix.CachedPrefix(ordered, structure.dense.kept, judge.batches)
     expected = ordered.at(structure.dense.kept)(judge.batches[1])
     with recalled.recalled(structure.dense.kept, 0):
         assert any("forward" in vars(layer) for layer in ordered.network.modules())
@@ -145,7 +145,7 @@ def test_layers_that_work_in_place_are_told_not_to(batch_statistics: bool, monke
 
 def test_nothing_is_recalled_from_a_layer_that_runs_twice() -> None:
     structure, ordered, judge = parts(tiny_task("shared_layer"))
-    recalled = prefix.Prefix(ordered, structure.dense.kept, judge.batches)
+    recalled = prefix.CachedPrefix(ordered, structure.dense.kept, judge.batches)
     assert recalled._order == ["stem"]
 
 

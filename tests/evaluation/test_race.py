@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from autoprune.evaluation.outcome import Outcome
-from autoprune.evaluation.prepare import Prepared
 from autoprune.evaluation.race import Race
 from autoprune.plan import PruningPlan
+from autoprune.problem.prepare import Prepared
 from tests.evaluation.tables import BLOCKS, SAMPLES, Kept, Table, by_size, objective_by, timeless
 from tests.tasks import prepared, tiny_task
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from autoprune.evaluation.outcome import Judged
-from autoprune.evaluation.workers import Failure, InProcess, Job, Pool, Processes, RayActors
+from autoprune.evaluation.workers import Failure, InProcess, JudgeJob, Pool, Processes, RayActors
 from tests.evaluation.evaluators import BreaksOnArrival, Holder, Noted, Scripted, expected, same
 from tests.evaluation.tensors import Tensors
 
@@ -42,17 +42,17 @@ def started(tmp_path: Path) -> Iterator[Started]:
     assert not multiprocessing.active_children()
 
 
-def jobs(*plans: int) -> list[Job]:
-    return [Job((plan,), 1, 4) for plan in plans]
+def jobs(*plans: int) -> list[JudgeJob]:
+    return [JudgeJob((plan,), 1, 4) for plan in plans]
 
 
-def judged(pool: Pool, todo: list[Job]) -> dict[Job, list[Judged] | Failure]:
+def judged(pool: Pool, todo: list[JudgeJob]) -> dict[JudgeJob, list[Judged] | Failure]:
     answers = list(pool.judge(todo))
     assert len(answers) == len(todo)
     return dict(answers)
 
 
-def right(job: Job, answer: list[Judged] | Failure) -> bool:
+def right(job: JudgeJob, answer: list[Judged] | Failure) -> bool:
     wanted = [expected(job.kept, batch) for batch in range(job.start, job.stop)]
     return isinstance(answer, list) and all(same(a, b) for a, b in zip(answer, wanted, strict=True))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.export.latency import Latency, measure_latency
+from autoprune.export.latency_measurement import Latency, measure_latency
 from autoprune.export.onnx import export_onnx
 from autoprune.task import networks
 

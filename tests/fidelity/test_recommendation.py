@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autoprune.fidelity.ranking import Chance
+from autoprune.fidelity.rank_agreement import SeedNoise
 from autoprune.fidelity.recommendation import BAR, Choice, recommend
 
-DIFFER = Chance(noise=0.01, spread=0.1, reliability=0.99, p=0.0, tau=0.95, pearson=0.99)
+DIFFER = SeedNoise(noise=0.01, spread=0.1, reliability=0.99, p=0.0, tau=0.95, pearson=0.99)
 TRUTH = np.random.default_rng(0).normal(0, 1, 40)
 NOISE = np.random.default_rng(1).normal(0, 1, 40)
 DEFAULT: Choice = ("batch_norm", "kl")

@@ -16,12 +16,12 @@ from omegaconf import OmegaConf
 
 from autoprune.cli import conf_dir
 from autoprune.evaluation import judge
-from autoprune.evaluation.repair import Repair
 from autoprune.fidelity.proxies import losses_alone
 from autoprune.fidelity.study import Level, Study, halved
 from autoprune.fidelity.summary import summarise
 from autoprune.recover.fine_tune import fine_tune
 from autoprune.recover.recovery import Recovery
+from autoprune.repair.repair import Repair
 from autoprune.report.fidelity_page import write_fidelity_page
 from autoprune.runs import RunFolder
 from autoprune.task.shipped import digits

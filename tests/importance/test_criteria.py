@@ -19,7 +19,7 @@ from autoprune.importance.bn_scale import bn_scale
 from autoprune.importance.criterion import Importance, Scores
 from autoprune.importance.fpgm import fpgm
 from autoprune.importance.magnitude import magnitude
-from autoprune.importance.random import random
+from autoprune.importance.random_scores import random
 from autoprune.importance.taylor import taylor
 from autoprune.structure.edit import masked, tensor_axes
 from autoprune.structure.graph import find_structure

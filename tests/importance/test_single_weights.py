@@ -17,7 +17,7 @@ from autoprune.importance.bn_scale import bn_scale
 from autoprune.importance.criterion import Importance, Scores, rank
 from autoprune.importance.fpgm import fpgm
 from autoprune.importance.magnitude import magnitude
-from autoprune.importance.random import random
+from autoprune.importance.random_scores import random
 from autoprune.importance.sparse_gpt import sparse_gpt
 from autoprune.importance.taylor import taylor
 from autoprune.structure.groups import Comparison, Group, Layer, Structure

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from autoprune.recover.hidden_states import LAST, blocks_of, hearing, hidden_loss, kept_blocks
 from autoprune.recover.imitation import imitate
-from autoprune.structure.skipped import Skipped
+from autoprune.structure.skipped_modules import Skipped
 from autoprune.task.task import Task
 from tests.language_models import TINY
 

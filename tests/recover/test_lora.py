@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.recover.lora import lora
-from autoprune.structure.skipped import Skipped
+from autoprune.structure.skipped_modules import Skipped
 from autoprune.task.task import Role, Roles, Task, plain_forward
 from tests.language_models import TINY, causal_task
 from tests.models import PRUNABLE

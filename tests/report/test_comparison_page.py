@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from autoprune.comparison.compare_runs import compare
 from autoprune.comparison.reading import Missing
-from autoprune.comparison.study import compare
 from autoprune.report.comparison_grids import matrix, plans
 from autoprune.report.comparison_page import render_comparison, write_comparison_page
 from autoprune.report.comparison_terminal import print_comparison

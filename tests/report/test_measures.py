@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from autoprune.report.contents import Network, read_contents
+from autoprune.report.contents import NetworkReport, read_contents
 from autoprune.report.measures import Row, measured, rows, samples
 from autoprune.report.page import render
 from autoprune.report.terminal import print_result
@@ -35,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return with_measures(tmp_path_factory.mktemp("measures"), MEASURES)
 
 
-def networks(run: RunFolder) -> tuple[Network, ...]:
+def networks(run: RunFolder) -> tuple[NetworkReport, ...]:
     return measured(read_contents(run).networks)
 
 

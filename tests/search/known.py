@@ -14,7 +14,7 @@ from torch import Tensor
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.plan import PruningPlan
-from autoprune.search.problem import Problem
+from autoprune.problem.problem import Problem
 from autoprune.search.uniform import uniform_plan
 from autoprune.structure.groups import Group, Structure
 from tests.evaluation.tables import Kept
@@ -22,7 +22,7 @@ from tests.search.toys import additive, depth, toy, weights
 
 
 @dataclass(frozen=True)
-class Known:
+class ReplaySeed:
     """A structure, its budget, and what is lost when shares x [..., groups] of the groups' units are gone."""
 
     structure: Structure
@@ -56,16 +56,18 @@ class Known:
 
 
 @cache
-def least_loss(known: Known) -> float:
+def least_loss(known: ReplaySeed) -> float:
     """Of all plans inside the budget."""
     every = np.array(list(itertools.product(*(group.levels for group in known.structure.groups))))
     feasible = every[known.projector.budget.cost(every) <= known.projector.budget.limit]
     return float(known.loses(1 - feasible / known.structure.units).min())
 
 
-def _known(groups: list[Group], prices: list[int], share: float, loses: Callable[[FloatArray], FloatArray]) -> Known:
+def _known(
+    groups: list[Group], prices: list[int], share: float, loses: Callable[[FloatArray], FloatArray]
+) -> ReplaySeed:
     limit = int(share * sum(price * group.units for price, group in zip(prices, groups, strict=True)))
-    return Known(*additive(*groups, prices=prices, limit=limit), loses)
+    return ReplaySeed(*additive(*groups, prices=prices, limit=limit), loses)
 
 
 def _separable(worth: list[float], power: float = 2.0) -> Callable[[FloatArray], FloatArray]:

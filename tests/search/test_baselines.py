@@ -12,9 +12,10 @@ from autoprune.cost.budget import Budget
 from autoprune.cost.projection import Projector
 from autoprune.evaluation.curves import Curve
 from autoprune.evaluation.metered import EvaluationsSpent, MeteredObjective
-from autoprune.evaluation.prepare import Prepared
-from autoprune.search import random, sensitivity, uniform
-from autoprune.search.problem import Problem
+from autoprune.problem.prepare import Prepared
+from autoprune.problem.problem import Problem
+from autoprune.search import random_search as random
+from autoprune.search import sensitivity, uniform
 from autoprune.search.sensitivity import BINS, allocate, sensitivity_plan
 from autoprune.structure.groups import Group, Structure
 from tests.cost.test_projection import Hidden, projectors

@@ -126,7 +126,7 @@ def test_every_constraint_ends_inside_the_budget_and_spends_all(agent: str, cons
 
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS[1:])
-@pytest.mark.parametrize("name", ["ppo", "edit_ppo", "advised"])
+@pytest.mark.parametrize("name", ["ppo", "edit_ppo", "critic_guided"])
 def test_an_objective_that_pays_for_exceeding_the_budget_gets_no_such_plan(
     name: str, constraint: str, tmp_path: Path
 ) -> None:
@@ -152,7 +152,7 @@ def test_plans_outside_the_budget_are_never_raced(
         raced.add(options.get("raced", True))
         return evaluate(plans, **options)
 
-    search_ = search("ppo", constraint=constraint, prior="none", reach=None)
+    search_ = search("ppo", constraint=constraint, prior="none", max_log_correction=None)
     monkeypatch.setattr(problem.objective, "evaluate", watched)
     search_(problem, rng=np.random.default_rng(0))
     assert raced == {constraint == "projection"}

@@ -15,8 +15,8 @@ from numpy.random import default_rng
 
 from autoprune.cost.projection import Projector
 from autoprune.plan import PruningPlan
+from autoprune.problem.problem import Problem
 from autoprune.search import annealing, cma, erk, global_ranking, greedy, legr, random_around, spdy, tpe
-from autoprune.search.problem import Problem
 from autoprune.search.sensitivity import price
 from autoprune.structure.groups import Structure
 from tests.search.known import KNOWN

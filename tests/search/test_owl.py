@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.random import default_rng
 from torch import Tensor
 
+from autoprune.problem.problem import Problem
 from autoprune.search import owl
 from autoprune.search.owl import block_densities, outlier_shares
-from autoprune.search.problem import Problem
 from autoprune.structure.groups import Comparison, Group, Layer, Structure
 from tests.search.toys import additive, depth, toy
 

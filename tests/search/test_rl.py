@@ -10,15 +10,15 @@ from hydra.utils import instantiate
 
 from autoprune.agent.bundle import load_policy, load_training
 from autoprune.cli import conf_dir
-from autoprune.search import random
+from autoprune.search import random_search as random
 from tests.search.test_baselines import filled, problem
 from tests.tasks import prepared, tiny_task
 
 AGENTS = [
-    "a2c", "advised", "amc", "crossq", "ddpg", "dqn", "edit_ppo", "ppo", "recurrent_ppo", "sac", "td3", "tqc",
+    "a2c", "critic_guided", "amc", "crossq", "ddpg", "dqn", "edit_ppo", "ppo", "recurrent_ppo", "sac", "td3", "tqc",
 ]  # fmt: skip
 ALGORITHM = {
-    "advised": "TD3",
+    "critic_guided": "TD3",
     "amc": "DDPG",
     "crossq": "CrossQ",
     "edit_ppo": "PPO",
@@ -64,7 +64,7 @@ def test_they_are_all_the_agents_that_are_configured() -> None:
     assert sorted(path.stem for path in configured) == AGENTS
 
 
-@pytest.mark.parametrize("name", ["advised", "ddpg", "dqn", "edit_ppo", "ppo", "recurrent_ppo"])
+@pytest.mark.parametrize("name", ["critic_guided", "ddpg", "dqn", "edit_ppo", "ppo", "recurrent_ppo"])
 def test_the_same_seed_gives_the_same_search(name: str, tmp_path: Path) -> None:
     histories = []
     for attempt, seed in enumerate([0, 0, 1]):
@@ -78,7 +78,7 @@ def test_the_same_seed_gives_the_same_search(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("prior", ["none", "uniform", "sensitivity"])
 def test_a_prior_is_where_one_shot_actions_start(prior: str, tmp_path: Path) -> None:
     ready, seen = prepared(tiny_task()), list[Any]()
-    search("ppo", prior=prior, reach=None if prior == "none" else 1.0)(
+    search("ppo", prior=prior, max_log_correction=None if prior == "none" else 1.0)(
         problem(ready, tmp_path, limit=60, seen=seen), rng=np.random.default_rng(0)
     )
     assert any(phase == "curves" for phase, _ in seen) == (prior == "sensitivity")
@@ -96,7 +96,7 @@ def test_a_prior_is_where_one_shot_actions_start(prior: str, tmp_path: Path) -> 
         ("edit_ppo", {"prior": "uniform", "agent__experience__episodes": 10}, 10),
         ("recurrent_ppo", {"prior": "uniform"}, 10),
         ("sac", {"prior": "uniform", "agent__experience__parallel": 10}, 10),
-        ("advised", {"prior": "uniform", "agent__experience__parallel": 10}, 10),
+        ("critic_guided", {"prior": "uniform", "agent__experience__parallel": 10}, 10),
     ],
 )
 def test_a_rollouts_plans_are_evaluated_as_one_batch(
@@ -166,13 +166,13 @@ def test_an_agent_beats_random_where_it_has_evaluations_enough(tmp_path: Path) -
         (
             "ddpg",
             {"credit": "shaped", "mode": "layerwise", "agent__experience__copy_terminal_reward": True},
-            "credit=shaped needs copy_terminal_reward=false",
+            "reward_shaping=shaped needs copy_terminal_reward=false",
         ),
         ("ppo", {"tells": True}, "PPO has none"),
         ("sac", {"tells": True, "mode": "layerwise"}, "mode=one_shot and a prior"),
         ("sac", {"tells": True, "prior": "none", "reach": None}, "mode=one_shot and a prior"),
-        ("advised", {"tells": False}, "need mode=one_shot, a prior and tells=true"),
-        ("advised", {"agent__experience__episodes": 50}, "would forget some: set agent.experience.episodes to"),
+        ("critic_guided", {"tells": False}, "need mode=one_shot, a prior and seed_replay=true"),
+        ("critic_guided", {"agent__experience__episodes": 50}, "would forget some: set agent.experience.episodes to"),
         ("sac", {"mode": "layerwise", "agent__experience__standardised": True}, "of one-step episodes"),
         ("ppo", {"mode": "layerwise", "agent__network": "shared"}, "it needs mode=one_shot or edit.*got layerwise"),
         ("ppo", {"sees": "budget", "agent__network": "shared_bias"}, "got one_shot and budget"),

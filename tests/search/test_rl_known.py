@@ -12,9 +12,9 @@ from autoprune.cost.budget import Budget
 from autoprune.cost.model import BilinearCost
 from autoprune.cost.projection import Projector
 from autoprune.cost.rounding import Rounding
-from autoprune.search import random
+from autoprune.search import random_search as random
 from autoprune.structure.groups import Structure
-from tests.search.known import KNOWN, Known
+from tests.search.known import KNOWN, ReplaySeed
 from tests.search.learners import learnable, seen
 from tests.search.test_rl import AGENTS, search, short
 from tests.search.toys import additive, depth, toy, weights
@@ -22,7 +22,7 @@ from tests.search.toys import additive, depth, toy, weights
 # How far from the best plan they are after 80 evaluations on the chain, at most; uniform is 1.
 EVALUATIONS = 80
 REGRET = {
-    "a2c": 0.25, "advised": 0.15, "amc": 0.6, "crossq": 0.25, "ddpg": 0.6, "dqn": 0.7, "edit_ppo": 0.15, "ppo": 0.25,
+    "a2c": 0.25, "critic_guided": 0.15, "amc": 0.6, "crossq": 0.25, "ddpg": 0.6, "dqn": 0.7, "edit_ppo": 0.15, "ppo": 0.25,
     "recurrent_ppo": 0.4, "sac": 0.25, "td3": 0.6, "tqc": 0.25,
 }  # fmt: skip
 
@@ -39,7 +39,7 @@ def test_every_agent_comes_near_the_best_plan_of_a_known_problem(name: str, tmp_
 # the critics find their way from there, and agents that correct or edit a plan are better off at the uniform one.
 AHEAD_OF_RANDOM = {"separable": 38, "chain": 43, "knapsack": 25}
 DECEPTIVE: list[Any] = [
-    ("advised", "deceptive", 80, {}),
+    ("critic_guided", "deceptive", 80, {}),
     ("edit_ppo", "deceptive", 60, {"prior": "uniform"}),
     ("ppo", "deceptive", 100, {"prior": "uniform"}),
 ]
@@ -50,7 +50,7 @@ DECEPTIVE: list[Any] = [
     ("name", "known", "evaluations", "changes"),
     [
         *((name, *each, {}) for name in ("edit_ppo", "ppo") for each in AHEAD_OF_RANDOM.items()),
-        ("advised", "separable", 38, {}),  # an ensemble takes a second to learn, ten seeds of it a while
+        ("critic_guided", "separable", 38, {}),  # an ensemble takes a second to learn, ten seeds of it a while
         *DECEPTIVE,
     ],
 )
@@ -74,16 +74,16 @@ def regret_of_random(known: str, evaluations: int, seed: int) -> float:
 
 def test_curves_that_mislead_are_followed_by_those_that_correct_their_plan(tmp_path: Path) -> None:
     regrets = {}
-    for name, prior in (("ppo", "sensitivity"), ("ppo", "uniform"), ("advised", "sensitivity")):
+    for name, prior in (("ppo", "sensitivity"), ("ppo", "uniform"), ("critic_guided", "sensitivity")):
         problem = learnable(KNOWN["deceptive"], tmp_path, limit=100)
         plan = search(name, prior=prior)(problem, rng=np.random.default_rng(0))
         regrets[name, prior] = KNOWN["deceptive"].regret(plan)
     assert regrets["ppo", "sensitivity"] > 1 > regrets["ppo", "uniform"]
-    assert regrets["advised", "sensitivity"] < 1
+    assert regrets["critic_guided", "sensitivity"] < 1
 
 
 AGENTS_OF_EVERY_KIND = {
-    "ppo": {}, "edit_ppo": {}, "advised": {}, "dqn": {}, "recurrent_ppo": {},
+    "ppo": {}, "edit_ppo": {}, "critic_guided": {}, "dqn": {}, "recurrent_ppo": {},
     "sac": {"agent__experience__updates_per_episode": 1},
 }  # fmt: skip
 
@@ -110,7 +110,7 @@ def test_a_reward_that_is_no_number_is_an_error(name: str, later: bool, tmp_path
         return (gone**2).sum(axis=-1) if asked <= after * 32 else np.full(gone.shape[:-1], np.nan)
 
     scores = KNOWN["chain"].scores()
-    known = Known(KNOWN["chain"].structure, KNOWN["chain"].projector, loses)
+    known = ReplaySeed(KNOWN["chain"].structure, KNOWN["chain"].projector, loses)
     problem = seen(known.problem(tmp_path, limit=40, scores=scores))
     with pytest.raises(ValueError, match=r"score and reward must be numbers, got .*nan"):
         search(name, **AGENTS_OF_EVERY_KIND[name])(problem, rng=np.random.default_rng(0))

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoprune.cost.budget import parse_budget
-from autoprune.cost.memory import peak_memory
 from autoprune.cost.model import CostModel, macs, params
+from autoprune.cost.peak_memory import peak_memory
 from autoprune.cost.projection import Projector
 from autoprune.evaluation.curves import Curve
-from autoprune.search import evolution, global_ranking, greedy, random
+from autoprune.search import evolution, global_ranking, greedy
+from autoprune.search import random_search as random
 from autoprune.search.evolution import Switch
 from autoprune.search.sensitivity import sensitivity_plan
 from autoprune.structure.groups import Structure

@@ -15,7 +15,7 @@ from autoprune.evaluation.metered import MeteredObjective
 from autoprune.evaluation.objective import Objective
 from autoprune.evaluation.race import Race
 from autoprune.evaluation.workers import InProcess
-from autoprune.search.problem import Problem
+from autoprune.problem.problem import Problem
 from autoprune.structure.groups import Group, Skip, Structure
 from tests.evaluation.tables import BLOCKS, Kept, Table
 

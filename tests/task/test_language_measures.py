@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 from autoprune.structure.edit import number_caches
-from autoprune.structure.skipped import Skipped
+from autoprune.structure.skipped_modules import Skipped
 from autoprune.task.language import EncoderForward
 from autoprune.task.language_measures import (
     EncoderMeasures,

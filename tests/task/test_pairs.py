@@ -39,10 +39,10 @@ def test_each_sample_finds_its_neighbour_by_half_of_its_words(tmp_path: Path) ->
     for role in (*(role for _, role in data.roles.items()), *data.held_out.values()):
         assert role.inputs.shape == (len(role), 10)
         for row, target in zip(role.inputs, role.targets, strict=True):
-            passage, neighbour = (part[part != data.pad] for part in (row, data.passages[target]))
-            assert len(passage) == len(neighbour) == 4
-            assert passage[2:].tolist() == neighbour[:2].tolist()
-            assert torch.equal(torch.cat([passage, neighbour[2:]]).diff(), torch.ones(5, dtype=torch.long))
+            passage, random_neighbour = (part[part != data.pad] for part in (row, data.passages[target]))
+            assert len(passage) == len(random_neighbour) == 4
+            assert passage[2:].tolist() == random_neighbour[:2].tolist()
+            assert torch.equal(torch.cat([passage, random_neighbour[2:]]).diff(), torch.ones(5, dtype=torch.long))
 
 
 def test_no_run_of_words_crosses_documents(tmp_path: Path) -> None:

@@ -16,16 +16,16 @@ import torch
 
 from autoprune.evaluation import judge, reward
 from autoprune.evaluation.curves import single_group_curves
-from autoprune.evaluation.least_squares import LeastSquares
 from autoprune.evaluation.metered import MeteredObjective
 from autoprune.evaluation.outcome import Metrics
-from autoprune.evaluation.prepare import Prepared, prepare
-from autoprune.evaluation.repair import Repair
 from autoprune.evaluation.settings import EvaluationSettings
-from autoprune.evaluation.table import METRICS, ON, On, Table
 from autoprune.importance.magnitude import magnitude
+from autoprune.problem.prepare import Prepared, prepare
+from autoprune.repair.least_squares import LeastSquares
+from autoprune.repair.repair import Repair
 from autoprune.search.sensitivity import sensitivity_plan
 from autoprune.search.uniform import uniform_plan
+from autoprune.tabular.table import METRICS, ON, On, Table
 from autoprune.task.shipped import shipped_task
 from autoprune.task.tabular import ZOO, table_plain, table_residual
 from autoprune.task.task import Task

@@ -18,9 +18,9 @@ from autoprune.cli import conf_dir
 from autoprune.cost.budget import parse_budget
 from autoprune.cost.budget_range import BudgetRange
 from autoprune.transfer.held_out import BEST, RETURNED, best_known, held_out
-from autoprune.transfer.network import Network
 from autoprune.transfer.policy import SENSITIVITY, UNIFORM, Policy
-from autoprune.transfer.training import Trained, train
+from autoprune.transfer.studied_network import StudiedNetwork
+from autoprune.transfer.transfer_training import TransferTraining, train
 from tests.tasks import prepared, tiny_task
 
 RANGE = BudgetRange("macs", 0.3, 0.8)
@@ -33,39 +33,41 @@ def agent(**changes: Any) -> AgentSpec:
 
 
 @pytest.fixture(scope="module")
-def networks() -> list[Network]:
-    return [Network.study(prepared(tiny_task(name))) for name in ("residual", "separable", "plain")]
+def networks() -> list[StudiedNetwork]:
+    return [StudiedNetwork.study(prepared(tiny_task(name))) for name in ("residual", "separable", "plain")]
 
 
-def trained(networks: Sequence[Network], *, seed: int = 0, evaluations: int = 110, **changes: Any) -> Trained:
+def trained(
+    networks: Sequence[StudiedNetwork], *, seed: int = 0, evaluations: int = 110, **changes: Any
+) -> TransferTraining:
     return train(networks, budgets=[RANGE], settings=2, agent=agent(**changes), evaluations=evaluations, seed=seed)
 
 
 @pytest.fixture(scope="module")
-def learned(networks: list[Network]) -> Trained:
+def learned(networks: list[StudiedNetwork]) -> TransferTraining:
     return trained(networks[:2])
 
 
 @pytest.fixture(scope="module")
-def policy(learned: Trained, tmp_path_factory: pytest.TempPathFactory) -> Policy:
+def policy(learned: TransferTraining, tmp_path_factory: pytest.TempPathFactory) -> Policy:
     folder = tmp_path_factory.mktemp("policy")
     save_policy(learned.policy, folder, training=learned.training)
     return Policy.load(folder)
 
 
-def test_it_says_what_it_was_trained_on(learned: Trained, networks: list[Network]) -> None:
+def test_it_says_what_it_was_trained_on(learned: TransferTraining, networks: list[StudiedNetwork]) -> None:
     training = learned.training
     assert training.tasks == ("residual", "separable")
     assert training.budgets == {"macs": (0.3, 0.8)}
     paid = sum(network.evaluations for network in networks[:2]) + 2 * 2 * 2
     assert paid < training.evaluations == learned.evaluations <= 110
-    assert (training.prior, training.curves, training.reach) == ("sensitivity", True, 1.5)
+    assert (training.prior, training.curves, training.max_log_correction) == ("sensitivity", True, 1.5)
     centre, spread = training.normaliser["budget"]
     assert 0.3 <= centre <= 0.8
     assert spread > 0
 
 
-def test_the_same_seed_trains_the_same(networks: list[Network], learned: Trained) -> None:
+def test_the_same_seed_trains_the_same(networks: list[StudiedNetwork], learned: TransferTraining) -> None:
     again, other = trained(networks[:2]), trained(networks[:2], seed=1)
     weights = [list(each.policy.network.parameters()) for each in (learned, again, other)]
     assert all(torch.equal(a, b) for a, b in zip(weights[0], weights[1], strict=True))
@@ -73,7 +75,7 @@ def test_the_same_seed_trains_the_same(networks: list[Network], learned: Trained
 
 
 @pytest.mark.parametrize("encoder", sorted(ENCODERS))
-def test_every_encoder_learns(encoder: str, networks: list[Network]) -> None:
+def test_every_encoder_learns(encoder: str, networks: list[StudiedNetwork]) -> None:
     found = trained(networks[:2], encoder=encoder)
     heads = [p for name, p in found.policy.network.critic.named_parameters() if name.endswith("head.weight")]  # type: ignore[union-attr]
     assert heads
@@ -81,21 +83,21 @@ def test_every_encoder_learns(encoder: str, networks: list[Network]) -> None:
     assert all(torch.isfinite(weight).all() for weight in found.policy.network.parameters())
 
 
-def test_ranges_of_several_costs_share_the_settings(networks: list[Network]) -> None:
+def test_ranges_of_several_costs_share_the_settings(networks: list[StudiedNetwork]) -> None:
     ranges = [RANGE, BudgetRange("params", 0.5, 0.9)]
     found = train(networks[:1], budgets=ranges, settings=3, agent=agent(), evaluations=60, seed=0)
     assert found.training.budgets == {"macs": (0.3, 0.8), "params": (0.5, 0.9)}
 
 
-def test_it_learns_of_something_or_says_what_that_takes(networks: list[Network]) -> None:
+def test_it_learns_of_something_or_says_what_that_takes(networks: list[StudiedNetwork]) -> None:
     paid = sum(network.evaluations for network in networks[:2]) + 2 * 2 * 2
     with pytest.raises(ValueError, match=f"{paid} evaluations are needed .* of 2 networks and two plans in each of 4"):
         trained(networks[:2], evaluations=paid + 7)
     with pytest.raises(ValueError, match=r"has agent\.agent\.network=carried, not whole"):
-        trained(networks[:2], network="whole", encoder=None, reach=None)
+        trained(networks[:2], network="whole", encoder=None, max_log_correction=None)
 
 
-def test_a_plan_for_another_network_is_the_best_that_is_known(policy: Policy, networks: list[Network]) -> None:
+def test_a_plan_for_another_network_is_the_best_that_is_known(policy: Policy, networks: list[StudiedNetwork]) -> None:
     network = networks[2]
     for text in ("macs:0.35", "macs:0.6"):
         budget = parse_budget(text, network.prepared.costs, network.prepared.structure)
@@ -130,7 +132,9 @@ def test_what_it_was_not_trained_for_is_refused(policy: Policy, tmp_path: Path) 
         Policy.load(tmp_path / "nothing")
 
 
-def test_networks_that_were_held_out_are_compared(policy: Policy, networks: list[Network], tmp_path: Path) -> None:
+def test_networks_that_were_held_out_are_compared(
+    policy: Policy, networks: list[StudiedNetwork], tmp_path: Path
+) -> None:
     network = networks[2]
     budget = parse_budget("macs:0.5", network.prepared.costs, network.prepared.structure)
     best = best_known(network, budget, evaluations=24, seed=0)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from autoprune.evaluation.workers.pool import Failure, Job, Result, judged
+from autoprune.evaluation.workers.pool import Failure, JudgeJob, Result, judged
 
 if TYPE_CHECKING:
     from autoprune.evaluation.evaluator import Evaluator
@@ -45,7 +45,7 @@ Answer = Ready | Result | Raised | Gone
 class Worker(Protocol):
     """Judges one job after another, somewhere else. It answers Ready once, then each job; compared by identity."""
 
-    def send(self, job: Job) -> bool:
+    def send(self, job: JudgeJob) -> bool:
         """Returns at once; False where the worker is known to be gone, which is then its next answer."""
 
     def receive(self) -> Answer:
@@ -91,7 +91,7 @@ class Crew(Generic[W]):
         self._losses = 0
         self._closed, self._process = False, os.getpid()
 
-    def judge(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Result]]:
+    def judge(self, jobs: Sequence[JudgeJob]) -> Iterator[tuple[JudgeJob, Result]]:
         if self._closed:
             raise RuntimeError("these workers were closed; make a new pool to judge more plans")
         self._round = current = _Round(jobs)
@@ -207,7 +207,7 @@ class _Seat(Generic[W]):
 class _Ticket:
     """A job of a round, and what became of the workers that had it."""
 
-    job: Job
+    job: JudgeJob
     round: "_Round"
     losses: list[str] = field(default_factory=list)
 
@@ -215,10 +215,10 @@ class _Ticket:
 class _Round:
     """The jobs of one judge(): those nobody has yet, how many have no answer, the answers nobody took yet."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, jobs: Sequence[JudgeJob]) -> None:
         self.waiting = deque(_Ticket(job, self) for job in jobs)
         self.unanswered = len(self.waiting)
-        self.finished: deque[tuple[Job, Result]] = deque()
+        self.finished: deque[tuple[JudgeJob, Result]] = deque()
         self.bug: str | None = None
 
     def answer(self, ticket: _Ticket, result: Result) -> None:
@@ -235,7 +235,7 @@ class _Round:
         self.answer(ticket, Failure(f"the plan that keeps {list(ticket.job.kept)} units: its worker {what}"))
 
 
-def answer(job: Job, *, evaluator: "Evaluator") -> Result | Raised:
+def answer(job: JudgeJob, *, evaluator: "Evaluator") -> Result | Raised:
     """What a worker answers to a job: what the evaluator says, or what it raised."""
     try:
         return judged(job, evaluator=evaluator)

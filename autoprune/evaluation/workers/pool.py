@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # a worker loads torch only where its evaluator does
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class JudgeJob:
     """A plan, as units kept per group, to be judged on the proxy batches start … stop - 1."""
 
     kept: tuple[int, ...]
@@ -38,7 +38,7 @@ class Pool(Protocol):
 
     size: int
 
-    def judge(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Result]]:
+    def judge(self, jobs: Sequence[JudgeJob]) -> Iterator[tuple[JudgeJob, Result]]:
         """One answer for each job, in any order."""
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class InProcess:
     def __init__(self, evaluator: "Evaluator") -> None:
         self._evaluator = evaluator
 
-    def judge(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Result]]:
+    def judge(self, jobs: Sequence[JudgeJob]) -> Iterator[tuple[JudgeJob, Result]]:
         for job in jobs:
             yield job, judged(job, evaluator=self._evaluator)
 
@@ -72,7 +72,7 @@ class InProcess:
         self.close()
 
 
-def judged(job: Job, *, evaluator: "Evaluator") -> Result:
+def judged(job: JudgeJob, *, evaluator: "Evaluator") -> Result:
     """What the evaluator says of the job; outputs that are not finite are the plan's Failure."""
     try:
         return evaluator.judge(job.kept, job.start, job.stop)

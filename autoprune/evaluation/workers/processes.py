@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from autoprune.evaluation.workers.crew import Answer, Crew, Gone, Ready, answer
-from autoprune.evaluation.workers.pool import Job, Result
+from autoprune.evaluation.workers.pool import JudgeJob, Result
 from autoprune.evaluation.workers.shared import share
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Processes:
         share(initialize, name="initialize")
         self._finalize = weakref.finalize(self, self._crew.close)
 
-    def judge(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Result]]:
+    def judge(self, jobs: Sequence[JudgeJob]) -> Iterator[tuple[JudgeJob, Result]]:
         yield from self._crew.judge(jobs)  # a generator of this object, which lives as long as somebody iterates
 
     def close(self) -> None:
@@ -114,12 +114,12 @@ class _Process:
     """A worker, seen from here."""
 
     def __init__(
-        self, process: multiprocessing.process.BaseProcess, link: "Connection[Job, Answer]", output: "_File"
+        self, process: multiprocessing.process.BaseProcess, link: "Connection[JudgeJob, Answer]", output: "_File"
     ) -> None:
         self._process, self._output, self._ended = process, output, False
         self.connection = link
 
-    def send(self, job: Job) -> bool:
+    def send(self, job: JudgeJob) -> bool:
         try:
             self.connection.send(job)
         except OSError:
@@ -191,7 +191,7 @@ class _Parcel:
         return evaluator
 
 
-def _work(link: "Connection[Answer, Job]", output: _File, initialize: Initialize | None, parcel: _Parcel) -> None:
+def _work(link: "Connection[Answer, JudgeJob]", output: _File, initialize: Initialize | None, parcel: _Parcel) -> None:
     """A worker's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for stream in (1, 2):

@@ -9,7 +9,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from autoprune.evaluation.workers.crew import Answer, Crew, Gone, Raised, Ready, answer
-from autoprune.evaluation.workers.pool import Job, Result
+from autoprune.evaluation.workers.pool import JudgeJob, Result
 
 if TYPE_CHECKING:
     from autoprune.evaluation.evaluator import Evaluator
@@ -38,7 +38,7 @@ class RayActors:
         self._crew = Crew(host, size=workers, time_limit_s=time_limit_s)
         self._finalize = weakref.finalize(self, self._crew.close)
 
-    def judge(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Result]]:
+    def judge(self, jobs: Sequence[JudgeJob]) -> Iterator[tuple[JudgeJob, Result]]:
         yield from self._crew.judge(jobs)  # a generator of this object, which lives as long as somebody iterates
 
     def close(self) -> None:
@@ -99,7 +99,7 @@ class _RayWorker:
         self._ray, self._actor = ray, actor
         self.pending: Any = actor.ready.remote()
 
-    def send(self, job: Job) -> bool:
+    def send(self, job: JudgeJob) -> bool:
         self.pending = self._actor.judge.remote(job)
         return True
 
@@ -129,7 +129,7 @@ class _Actor:
     def ready(self) -> Ready:
         return Ready()
 
-    def judge(self, job: Job) -> Result | Raised:
+    def judge(self, job: JudgeJob) -> Result | Raised:
         return answer(job, evaluator=self._evaluator)
 
 

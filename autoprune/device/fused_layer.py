@@ -1,0 +1,114 @@
+"""Pieces: what a network is cut into to be timed, a layer with what is fused to it, at any width."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Kind = Literal["conv", "depthwise", "linear", "op"]
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An operator of torch's ATen and its arguments after the tensors: `aten.relu.default`, ()."""
+
+    operator: str
+    arguments: tuple[Any, ...] = ()
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        _, name, overload = self.operator.split(".")
+        answer = getattr(getattr(torch.ops.aten, name), overload)(*tensors, *map(_listed, self.arguments))
+        return answer if isinstance(answer, Tensor) else answer[0]
+
+
+@dataclass(frozen=True, slots=True)
+class FusedLayer:
+    """The geometry of a layer with what follows it directly, for any numbers of input and output channels.
+
+    kind "conv": convolution; "depthwise": one input channel for each output; "linear"; "op": an operator without
+    weights, such as an average, on `tensors` inputs of the same shape. The last two but one have one width, `inputs`.
+    size: the input's spatial size, or (rows,) of a linear layer. groups: of a convolution; its channels are counted
+    in multiples of it. norm, adds, activation: what is fused, in this order; adds: a residual tensor is added.
+    """
+
+    kind: Kind
+    size: tuple[int, ...]
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    groups: int = 1
+    bias: bool = False
+    norm: bool = False
+    adds: bool = False
+    activation: Call | None = None
+    op: Call | None = None
+    tensors: int = 1
+
+    @property
+    def square(self) -> bool:
+        """Whether both axes are one: as many outputs as inputs."""
+        return self.kind in ("depthwise", "op")
+
+    def module(self, inputs: int, outputs: int) -> nn.Module:
+        """It as a network of so many input and output channels, in eval mode with random weights."""
+        return FusedLayerModule(self, inputs, outputs).eval()
+
+    def example(self, inputs: int, outputs: int, *, batch: int) -> tuple[Tensor, ...]:
+        """What that module is called with."""
+        generator = torch.Generator().manual_seed(0)
+        of_one: tuple[int, ...] = (batch * self.size[0],) if self.kind == "linear" else (batch,)
+        spatial = ((), ()) if self.kind == "linear" else (self.size, self.output_size)
+        shapes = [(*of_one, inputs, *spatial[0])] * self.tensors + [(*of_one, outputs, *spatial[1])] * self.adds
+        return tuple(torch.randn(shape, generator=generator) for shape in shapes)
+
+    @property
+    def output_size(self) -> tuple[int, ...]:
+        """The spatial size of a convolution's output; of anything else, its input's."""
+        if not self.kernel:
+            return self.size
+        axes = zip(self.size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+
+    def __str__(self) -> str:
+        size = "×".join(map(str, self.size))
+        if self.kind == "op" and self.op is not None:
+            return f"{self.op.operator.split('.')[1]} at {size}"
+        kernel = f" {'×'.join(map(str, self.kernel))}" if self.kernel else ""
+        stride = f" / {self.stride[0]}" if self.stride and self.stride[0] > 1 else ""
+        fused = [name for name, there in (("norm", self.norm), ("add", self.adds)) if there]
+        fused += [self.activation.operator.split(".")[1].rstrip("_")] if self.activation else []
+        return f"{self.kind}{kernel}{stride} at {size}" + "".join(f" + {name}" for name in fused)
+
+
+class FusedLayerModule(nn.Module):
+    """A piece at one width."""
+
+    def __init__(self, piece: FusedLayer, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.op, self.activation, self.adds = piece.op, piece.activation, piece.adds
+        self.layer: nn.Module = nn.Identity()
+        if piece.kind == "linear":
+            self.layer = nn.Linear(inputs, outputs, bias=piece.bias)
+        elif piece.kind != "op":
+            geometry = {"stride": piece.stride, "padding": piece.padding, "dilation": piece.dilation}
+            groups = inputs if piece.kind == "depthwise" else piece.groups
+            convolution: type[nn.Module] = CONVOLUTIONS[len(piece.size)]
+            self.layer = convolution(inputs, outputs, piece.kernel, **geometry, groups=groups, bias=piece.bias)
+        dimensions = len(piece.size) if piece.kind != "linear" else 1
+        self.norm: nn.Module = NORMS[dimensions](outputs) if piece.norm else nn.Identity()
+
+    def forward(self, first: Tensor, *others: Tensor) -> Tensor:
+        if self.op is not None:
+            return self.op(first, *others)
+        outputs: Tensor = self.norm(self.layer(first))
+        if self.adds:
+            outputs = outputs + others[0]
+        return outputs if self.activation is None else self.activation(outputs)
+
+
+def _listed(argument: Any) -> Any:
+    return [_listed(entry) for entry in argument] if isinstance(argument, tuple) else argument

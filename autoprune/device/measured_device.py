@@ -1,0 +1,135 @@
+"""This machine as a device: latency tables that were measured on it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from autoprune.cost.model import CostModel, FloatArray
+from autoprune.device.correction import fitted
+from autoprune.device.fingerprint import fingerprint
+from autoprune.device.grid import knots, table
+from autoprune.device.latency_tables import LatencyTables, MissingTableError, network_key
+from autoprune.device.runtime import Runtime, runtime_of, threads_of_torch
+from autoprune.device.table_latency import TableLatency
+from autoprune.device.timing import TimingPolicy, Timings, measured
+from autoprune.device.widths import Widths, widths_of
+from autoprune.structure.groups import IntArray, Structure
+from autoprune.task.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredDevice:
+    """This machine with one runtime: latencies at one batch, precision and number of threads.
+
+    runtime: "onnxruntime", "torch" or "torch_compiled". place: "cpu" or "cuda". care: how carefully is measured.
+    tables: the folder of latency tables, None: this device's in autoprune's cache.
+    Raises ValueError for what cannot be measured here.
+    """
+
+    runtime: str
+    place: str
+    batch: int
+    precision: str
+    threads: int
+    care: TimingPolicy
+    tables: Path | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError(f"device.threads must be at least 1, got {self.threads}")
+        self.runs()
+
+    @property
+    def name(self) -> str:
+        return f"this {self.place.upper()}, {self.runtime}, batch {self.batch}, {self.precision}"
+
+    def runs(self) -> Runtime:
+        """What makes pieces and networks ready to run here."""
+        return runtime_of(self.runtime, place=self.place, batch=self.batch, precision=self.precision)
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        return fingerprint(
+            runtime=self.runtime, place=self.place, batch=self.batch, precision=self.precision, threads=self.threads
+        )
+
+    @property
+    def store(self) -> LatencyTables:
+        """Raises ValueError where `tables` names the folder of another device."""
+        return LatencyTables.of(self.fingerprint, tables=None if self.tables is None else Path(self.tables))
+
+    def costs(self, task: Task, structure: Structure) -> dict[str, CostModel]:
+        """The task's latency in ms. Raises ValueError, with the command that measures it, where there is no table."""
+        return {
+            "latency": self.latency(task, widths_of(task.model, structure, task.example_input, forward=task.forward))
+        }
+
+    def latency(self, task: Task, widths: Widths) -> TableLatency:
+        """Pieces' tables, corrected by the plans of the whole network that were measured."""
+        try:
+            tables = pieces_ms(self.store, widths)
+            plans, seconds = network_seconds(self.store, widths)
+            return fitted(widths, tables, plans, 1e3 * seconds, blocked=self.runtime == "onnxruntime").applied(
+                widths, tables
+            )
+        except MissingTableError as error:
+            raise MissingTableError(
+                f"there is no latency table of {task.name!r} for this device: {error}. Make it, in a few minutes on a "
+                f"machine that does nothing else: {self._command(task)}"
+            ) from None
+
+    def _command(self, task: Task) -> str:
+        which = "this_gpu" if self.place == "cuda" else "this_cpu"
+        settings = {name: getattr(self, name) for name in ("runtime", "batch", "precision", "threads")}
+        return " ".join(
+            [f"autoprune profile task={task.name} device={which}", *(f"device.{k}={v}" for k, v in settings.items())]
+        )
+
+    def latencies(self, task: Task, networks: Mapping[str, nn.Module]) -> Timings:
+        """Seconds of whole networks here."""
+        runtime = self.runs()
+        with threads_of_torch(self.threads):
+            runs = [runtime.network(network, task.example_input, task.forward) for network in networks.values()]
+            least, median, _ = measured(runs, clock=runtime.seconds, care=self.care)
+        return Timings(least, median, np.full(len(runs), np.nan))
+
+
+def pieces_ms(store: LatencyTables, widths: Widths) -> list[FloatArray]:
+    """[pieces]: milliseconds at [inputs, outputs], [inputs, 1] of pieces of one width. Raises MissingTableError."""
+    found = []
+    for piece, (ins, outs) in zip(widths.pieces, widths.ranges, strict=True):
+        inputs, outputs = knots(*ins), np.array([0]) if piece.square else knots(*outs)
+        found.append(1e3 * table(inputs, outputs, store.measured(piece, inputs.tolist(), outputs.tolist())))
+    return found
+
+
+def network_seconds(store: LatencyTables, widths: Widths) -> tuple[IntArray, FloatArray]:
+    """Plans of the whole network [plans, groups], and the least seconds that each took. Raises MissingTableError."""
+    plans, timings = measured_plans(store, widths)
+    if not len(plans):
+        raise MissingTableError("the whole network is not measured on this device")
+    return plans, timings.minimum
+
+
+def measured_plans(store: LatencyTables, widths: Widths) -> tuple[IntArray, Timings]:
+    """All plans of the whole network that were measured [plans, groups], and what they took."""
+    record = store.network(key_of(widths)) or {"kept": [], "minimum": [], "median": [], "reference": []}
+    columns = (np.array(record[name], np.float64) for name in ("minimum", "median", "reference"))
+    return np.array(record["kept"], np.int64), Timings(*columns)
+
+
+def key_of(widths: Widths) -> str:
+    """The name of a network in a store."""
+    return network_key(
+        {
+            "pieces": [asdict(piece) for piece in widths.pieces],
+            "index": widths.index.tolist(),
+            "inputs": widths.inputs.tolist(),
+            "outputs": widths.outputs.tolist(),
+            "counts": widths.counts.tolist(),
+        }
+    )

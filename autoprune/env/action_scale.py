@@ -1,0 +1,82 @@
+"""What an action of an environment means: a group's density, or a correction to that of a prior plan."""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.cost.model import FloatArray
+from autoprune.structure.groups import IntArray, Structure
+
+Action = NDArray[np.float32]
+
+LEAST_DENSITY = 0.02  # what an action of −1 asks for
+SMALLEST = 1e-6  # density that an action can still say
+SPAN = (1 - LEAST_DENSITY) / 2  # density for 1 of action
+
+EVERY = slice(None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlanScale:
+    """Actions in [−1, 1] are densities, or corrections to `prior`: its densities times exp(reach · action).
+
+    prior [..., groups]: densities of a plan, or of one for each episode. `group` in its methods: the one that the last
+    axis is not over, where it is not over all of them.
+    """
+
+    prior: FloatArray | None
+    max_log_correction: float
+
+    @classmethod
+    def around(cls, prior: IntArray | FloatArray | None, structure: Structure, max_log_correction: float) -> Self:
+        """Of a prior's kept units [..., groups]. A module that it passes over counts as half: it may return."""
+        if max_log_correction <= 0:
+            raise ValueError(f"reach must be positive, got {max_log_correction}")
+        if prior is None:
+            return cls(None, max_log_correction)
+        return cls(np.where(np.asarray(prior) > 0, prior, 0.5) / structure.units, max_log_correction)
+
+    def density(self, action: FloatArray, group: int | slice = EVERY) -> FloatArray:
+        """The densities that are asked for, at most 1."""
+        if self.prior is None:
+            return densities_of(action)
+        return np.minimum(1.0, self.prior[..., group] * np.exp(self.max_log_correction * np.clip(action, -1, 1)))
+
+    def one_density(self, action: float, group: int) -> float:
+        """`density` of one group in plain numbers, which for one are much faster than arrays."""
+        if self.prior is None:
+            return density_of(action)
+        return min(1.0, float(self.prior[group]) * math.exp(self.max_log_correction * min(max(action, -1.0), 1.0)))
+
+    def action(self, density: FloatArray, group: int | slice = EVERY) -> Action:
+        """What of a density can be said as an action: the inverse of `density` within [−1, 1]."""
+        if self.prior is None:
+            return actions_of(density).astype(np.float32)
+        ratio = np.maximum(density, SMALLEST) / self.prior[..., group]  # a module that is passed over has no density
+        return np.clip(np.log(ratio) / self.max_log_correction, -1, 1).astype(np.float32)
+
+    def executable(self, structure: Structure) -> list[Action]:
+        """For each group [units + 1]: the action that asks for so many units. Groups of one size may share it."""
+        sizes = structure.units.tolist()
+        if self.prior is not None:
+            return [self.action(np.arange(units + 1) / units, group) for group, units in enumerate(sizes)]
+        known = {units: self.action(np.arange(units + 1) / units) for units in set(sizes)}
+        return [known[units] for units in sizes]
+
+
+def density_of(action: float) -> float:
+    """[−1, 1] → the density that is asked for, in [LEAST_DENSITY, 1]."""
+    return LEAST_DENSITY + SPAN * (min(max(action, -1.0), 1.0) + 1.0)
+
+
+def densities_of(actions: FloatArray) -> FloatArray:
+    """density_of for arrays, to the last bit."""
+    return LEAST_DENSITY + SPAN * (np.minimum(np.maximum(actions, -1.0), 1.0) + 1.0)
+
+
+def actions_of(densities: FloatArray) -> FloatArray:
+    """The actions that ask for densities; below LEAST_DENSITY they are −1."""
+    return np.clip((densities - LEAST_DENSITY) / SPAN - 1, -1, 1)

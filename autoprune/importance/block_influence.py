@@ -1,0 +1,91 @@
+"""How much a part of a network changes the stream that passes it (ShortGPT's block influence; arXiv 2403.03853)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoprune.importance.layer_inputs import batches
+from autoprune.structure.edit import evaluating
+from autoprune.structure.groups import Group, Structure
+from autoprune.task.task import Forward, Role, first_outputs
+
+BATCH = 16  # samples
+
+
+def with_block_influence(
+    scores: dict[str, Tensor], model: nn.Module, structure: Structure, role: Role, *, forward: Forward
+) -> dict[str, Tensor]:
+    """These scores, and those that are the same by every criterion; in the structure's order.
+
+    Which are the influence of every group of modules that can be passed over, and the given order of key blocks.
+    """
+    scores = scores | block_influence(model, structure, role, forward=forward)
+    scores |= {group.name: given_order(group) for group in structure.groups if group.patterns}
+    return {group.name: scores[group.name] for group in structure.groups}
+
+
+@torch.no_grad()
+def block_influence(model: nn.Module, structure: Structure, role: Role, *, forward: Forward) -> dict[str, Tensor]:
+    """Group with skips → [1], in [0, 2]: 1 − the mean cosine between the stream before and after what is skipped.
+
+    The mean is over samples and positions. What is read of a group is what its first skipped module reads; what comes
+    after it is what its last one returns, added to that if zeros are to stand in for it.
+    """
+    streams = [_Stream(group) for group in structure.groups if group.skips]
+    if not streams:
+        return {}
+    with evaluating(model), _watched(model, streams):
+        for inputs, _ in batches(role, BATCH):
+            forward(model, inputs)
+    return {stream.group.name: stream.influence() for stream in streams}
+
+
+def given_order(group: Group) -> Tensor:
+    """[units] from 1 down to above 0: a pattern's units are in order of importance already."""
+    return torch.arange(group.units, 0, -1, dtype=torch.float32) / group.units
+
+
+class _Stream:
+    """The stream around one group's modules."""
+
+    def __init__(self, group: Group) -> None:
+        self.group, self.adds = group, group.skips[-1].returns.startswith("zeros")
+        self.before: Tensor | None = None
+        self.total, self.positions = 0.0, 0
+
+    def enter(self, module: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        self.before = arguments[0] if arguments else next(iter(named.values()))
+
+    def leave(self, module: nn.Module, arguments: tuple[Tensor, ...], output: object) -> None:
+        if self.before is None:
+            raise ValueError(
+                f"{self.group.skips[-1].module} ran before {self.group.skips[0].module}; the skips of group "
+                f"{self.group.name!r} must stand in order of execution"
+            )
+        after = first_outputs(output)
+        cosines = F.cosine_similarity(self.before, self.before + after if self.adds else after, dim=-1)
+        self.total += cosines.double().sum().item()
+        self.positions += cosines.numel()
+        self.before = None
+
+    def influence(self) -> Tensor:
+        if not self.positions:
+            raise ValueError(f"{self.group.skips[-1].module} of group {self.group.name!r} never ran")
+        return torch.tensor([1 - self.total / self.positions]).clamp(min=0)  # below it by rounding only
+
+
+@contextmanager
+def _watched(model: nn.Module, streams: list[_Stream]) -> Iterator[None]:
+    hooks = []
+    for stream in streams:
+        first, last = (model.get_submodule(stream.group.skips[end].module) for end in (0, -1))
+        hooks.append(first.register_forward_pre_hook(stream.enter, with_kwargs=True))
+        hooks.append(last.register_forward_hook(stream.leave))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,32 @@
+"""Chance, the control that every criterion has to beat."""
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.importance.block_influence import given_order
+from autoprune.importance.criterion import Scores
+from autoprune.structure.groups import Group, Structure
+from autoprune.task.task import Forward, Loss, Role
+
+
+def random(
+    model: nn.Module,
+    structure: Structure,
+    role: Role,
+    *,
+    loss: Loss,
+    forward: Forward,
+    generator: torch.Generator,
+) -> Scores:
+    """Scores units, and single weights, uniformly at random in [0, 1), in the network's order of groups.
+
+    Key blocks have the order that their pattern gives them, which is a random one.
+    """
+
+    def drawn(group: Group) -> Tensor:
+        if group.patterns:
+            return given_order(group)
+        shapes = [tuple(model.get_submodule(matrix.layer).get_parameter("weight").shape) for matrix in group.compared]
+        return torch.rand(shapes[0] if shapes else (group.units,), generator=generator)
+
+    return {group.name: drawn(group) for group in structure.groups}

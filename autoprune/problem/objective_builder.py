@@ -1,0 +1,233 @@
+"""How an objective is put together: the evaluator in its precision, the pool that runs it, the store it shares."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from autoprune.cost.model import CostModel
+from autoprune.cost.projection import Projector
+from autoprune.evaluation.axes import Kept
+from autoprune.evaluation.evaluator import Evaluator, SlicedEvaluator, TrainedEvaluator
+from autoprune.evaluation.fine_tuned import FineTuned
+from autoprune.evaluation.identity import identity_of
+from autoprune.evaluation.judge import Judge, Score
+from autoprune.evaluation.objective import Objective
+from autoprune.evaluation.ordered import OrderedNetwork
+from autoprune.evaluation.reward import Reward
+from autoprune.evaluation.settings import EvaluationSettings
+from autoprune.evaluation.store import EvaluationStore
+from autoprune.evaluation.tuning import AGREES, BLOCKS, PLANS, agreement_of, fastest_batch
+from autoprune.evaluation.workers import InProcess, Pool, Processes, RayActors
+from autoprune.machine_cache import MeasurementCache, keep_freed_memory
+from autoprune.plan import PruningPlan
+from autoprune.repair.least_squares import Reconstruction
+from autoprune.repair.repair import Repair
+from autoprune.repair.weight_levels import WeightLevels
+from autoprune.structure.edit import Ranking, shrink
+from autoprune.structure.groups import Structure
+from autoprune.tabular.table import Table, TablePool
+from autoprune.tabular.table_match import check_match
+from autoprune.task.task import Role, Task
+from autoprune.task.training import supports_bf16
+
+REVISION = 2  # raised when the same plan of the same task would be judged to other numbers
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Everything that decides what a plan's network computes and on what it is judged."""
+
+    task: Task
+    structure: Structure
+    ranking: Ranking
+    repair: Repair
+    reconstruction: Reconstruction
+    levels: WeightLevels | None
+    proxy: Role
+
+    def evaluator(self, *, precision: str, batch_size: int, samples: int | None = None) -> SlicedEvaluator:
+        """Judges plans on the first `samples` of the proxy, None: on all."""
+        dtype = DTYPES[precision]
+        ordered = OrderedNetwork(
+            self.task.model,
+            self.structure,
+            self.ranking,
+            dtype=dtype,
+            batch_statistics=self.repair.batch_norm,
+            reconstruction=None if self.repair.least_squares is None else self.reconstruction,
+            levels=self.levels,
+            example_input=self.task.example_input,
+        )
+        judge = Judge(self.task, self.proxy[:samples], batch_size=batch_size, dtype=dtype)
+        return SlicedEvaluator(ordered, judge, dense=self.structure.dense.kept)
+
+    def pruned(self, plan: PruningPlan) -> nn.Module:
+        """The smaller network, repaired from the calibration role; no gradient step was made."""
+        network = shrink(self.task.model, self.structure, plan, self.ranking)
+        self.repair.apply(
+            network,
+            plan,
+            structure=self.structure,
+            ranking=self.ranking,
+            reconstruction=self.reconstruction,
+            levels=self.levels,
+            calibration=self.task.data.calibration,
+            forward=self.task.forward,
+        )
+        return network
+
+    def identity(self) -> dict[str, Any]:
+        """What judged numbers depend on, apart from the plan and the forward pass's settings: JSON values."""
+        restored = {}
+        if self.repair.least_squares is not None:  # whose calibration rows may have been drawn at random
+            floor = tuple(group.levels[0] for group in self.structure.groups)
+            restored = {name: self.reconstruction.weight(name, floor) for name in self.reconstruction.layers}
+        return {
+            "task": self.task.name,
+            "weights": identity_of(self.task.model),
+            "groups": identity_of(self.structure),
+            "ranking": identity_of(dict(self.ranking)),
+            "repair": repr(self.repair),
+            "restored": identity_of(restored),
+            "calibration": self.task.data.calibration.digest,
+            "proxy": self.proxy.digest,
+            "metric": identity_of(self.task.metric),
+            "loss": identity_of(self.task.loss),
+            "forward": identity_of(self.task.forward),
+            "block": self.task.block,
+            "revision": REVISION,
+        }
+
+
+def build_objective(
+    candidates: Candidates,
+    *,
+    costs: Mapping[str, CostModel],
+    projector: Projector,
+    score: Score,
+    reward: Reward,
+    settings: EvaluationSettings,
+) -> tuple[Objective, dict[str, Any]]:
+    """The objective, and what was measured to choose its settings."""
+    if candidates.task.table is not None:
+        return _from_table(
+            candidates.task.table, candidates, costs, projector=projector, score=score, reward=reward, settings=settings
+        )
+    notebook = MeasurementCache(settings.store)
+    measured = _measured(candidates, settings, notebook)
+    evaluator, trained = _evaluator(candidates, score, measured)
+    batches = -(-len(candidates.proxy) // measured["batch_size"])
+    threads = 1 if settings.workers else torch.get_num_threads()
+    store = None
+    if settings.store is not None:
+        context = candidates.identity() | {"trained": trained, "torch": torch.__version__, "threads": threads}
+        context |= {name: measured[name] for name in ("precision", "batch_size")}
+        store = EvaluationStore(settings.store / "evaluations.sqlite").within(context)
+    objective = Objective(
+        costs=costs,
+        budget=projector.budget,
+        score=score,
+        reward=reward,
+        batches=batches,
+        divisible=evaluator.divisible,
+        pool=_pool(evaluator, settings),
+        store=store,
+        race=settings.race,
+    )
+    return objective, measured
+
+
+def _from_table(
+    path: Path,
+    candidates: Candidates,
+    costs: Mapping[str, CostModel],
+    *,
+    projector: Projector,
+    score: Score,
+    reward: Reward,
+    settings: EvaluationSettings,
+) -> tuple[Objective, dict[str, Any]]:
+    """An objective that looks plans up: they need no store, no workers, and no race, being one batch of samples."""
+    table = Table.load(path)
+    check_match(table, candidates, score=score, settings=settings)
+    pool = TablePool(table)
+    objective = Objective(
+        costs=costs, budget=projector.budget, score=score, reward=reward, batches=1, divisible=True, pool=pool
+    )
+    return objective, {name: table.card[name] for name in ("precision", "batch_size")}
+
+
+def _evaluator(
+    candidates: Candidates, score: Score, measured: Mapping[str, Any]
+) -> tuple[Evaluator, dict[str, Any] | None]:
+    """What judges plans, and what the training that comes first depends on, if any does."""
+    if not isinstance(score, FineTuned):
+        return candidates.evaluator(precision=measured["precision"], batch_size=measured["batch_size"]), None
+    judge = Judge(candidates.task, candidates.proxy, batch_size=measured["batch_size"])
+    return TrainedEvaluator(score.trained(candidates), judge), score.identity(candidates.task)
+
+
+def _pool(evaluator: Evaluator, settings: EvaluationSettings) -> Pool:
+    if settings.workers == 0:
+        return InProcess(evaluator)
+    common: dict[str, Any] = {
+        "workers": settings.workers,
+        "time_limit_s": settings.time_limit_s,
+        "initialize": partial(keep_freed_memory, True),
+    }
+    if settings.pool == "ray":
+        return RayActors(evaluator, address=settings.address, **common)
+    return Processes(evaluator, **common)
+
+
+def _measured(candidates: Candidates, settings: EvaluationSettings, notebook: MeasurementCache) -> dict[str, Any]:
+    """precision, batch_size and, where bf16 was in question, `kendall`: how well it ranks as fp32 does."""
+    asked: dict[str, Any] = {"weights": identity_of(candidates.task.model), "repair": repr(candidates.repair)}
+    asked |= {"proxy": candidates.proxy.digest, "workers": settings.workers > 0}
+    precision: str = settings.precision
+    found: dict[str, Any] = {}
+    if precision == "auto" and supports_bf16(candidates.task.device):
+        agreement = partial(_bf16_agreement, candidates, settings.batch_size)
+        found["kendall"] = notebook.get_or_measure({"question": "rank bf16", **asked}, agreement)
+    if precision == "auto":
+        precision = "bf16" if found.get("kendall", -1.0) >= AGREES else "fp32"
+    size = settings.batch_size
+    if size == "auto":
+        size = notebook.get_or_measure(
+            {"question": "batch size", "precision": precision, "most": _largest_batch(candidates, settings), **asked},
+            lambda: fastest_batch(
+                lambda n: candidates.evaluator(precision=precision, batch_size=n, samples=n),
+                candidates.structure.dense.kept,
+                most=_largest_batch(candidates, settings),
+            ),
+        )
+    return {"precision": precision, "batch_size": min(int(size), len(candidates.proxy)), **found}
+
+
+def _largest_batch(candidates: Candidates, settings: EvaluationSettings) -> int:
+    """A race begins with one batch at least, which must not be more than its first part."""
+    part = 1.0 if settings.race is None else settings.race.first
+    return max(2, round(part * len(candidates.proxy)))
+
+
+def _bf16_agreement(candidates: Candidates, batch_size: int | Literal["auto"]) -> float:
+    """Kendall's τ between bf16 and fp32 over plans from all but dense to all but empty."""
+    structure, rng = candidates.structure, np.random.default_rng(0)
+    plans: list[Kept] = []
+    for density in np.linspace(0.3, 0.95, PLANS):
+        wished = structure.units * np.clip(rng.normal(density, 0.1, len(structure.groups)), 0.1, 1)
+        levels = [np.array(group.levels) for group in structure.groups]
+        plans.append(tuple(int(level[np.abs(level - w).argmin()]) for level, w in zip(levels, wished, strict=True)))
+    size = min(BLOCKS * candidates.task.block, len(candidates.proxy))
+    batch = size if batch_size == "auto" else min(size, batch_size)
+    rough, exact = (
+        partial(candidates.evaluator, precision=p, batch_size=batch, samples=size) for p in ("bf16", "fp32")
+    )
+    return agreement_of(rough, exact, plans, batches=-(-size // batch))

@@ -1,0 +1,1 @@
+"""Cheap repairs of a pruned network: what makes a plan judgeable without a gradient step."""

@@ -1,0 +1,248 @@
+"""Least-squares repair in closed form: the weights that best restore a layer's outputs from any number of its units."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autoprune.cost.model import FloatArray
+from autoprune.evaluation.axes import AxisSlices, Kept
+from autoprune.repair.moments import input_moments
+from autoprune.structure.edit import Ranking
+from autoprune.structure.groups import IntArray, Structure
+from autoprune.task.task import Forward, Role, plain_forward
+
+MOST_COLUMNS = 8192  # a Gram matrix of so many is half a gigabyte, and its factor as much again
+
+
+@dataclass(frozen=True, slots=True)
+class LeastSquares:
+    """ridge ≥ 0: how strongly weights are held to their old values, relative to the inputs' mean variance.
+
+    rows ≥ 1: the most rows (samples × positions) per layer that its Gram matrix is made of.
+    """
+
+    ridge: float
+    rows: int
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.ridge) and self.ridge >= 0):
+            raise ValueError(f"ridge must be a finite number of at least 0, got {self.ridge}; 1e-3 is usual")
+        if self.rows < 1:
+            raise ValueError(f"rows must be at least 1, got {self.rows}; 16384 is usual")
+
+
+class Reconstruction:
+    """For every layer that reads prunable units: the weights that best restore its outputs from those that are kept.
+
+    A layer's inputs are rows X (a column per entry and kernel element) with the Gram matrix G = XᵀX/rows + λI. Of all
+    V that read only the kept columns, the one handed out is that for which (V − W) G (V − W)ᵀ is smallest: the mean
+    squared error of the outputs, plus λ times the distance to the dense weights W. All units give W itself. Where the
+    layer has a bias, or a constant offset does not matter, X is centred: the best bias for V is then a formula.
+
+    With G = LLᵀ in ranked order and M = L⁻¹, the best V from the first m columns is (WL)[:, :m] M[:m, :m], because
+    the leading block of M is the inverse of L's, and column i of WL holds the energy that the i-th column explains.
+
+    layers: those that can be restored. untouched: the other readers, each with the reason. A tensor that is returned
+    may be the dense weights themselves, so clone one before changing it.
+    """
+
+    def __init__(self, readers: Mapping[str, "_Reader"], untouched: Mapping[str, str]) -> None:
+        self.layers, self.untouched = tuple(readers), dict(untouched)
+        self._readers = dict(readers)
+
+    def weight(self, layer: str, kept: Kept) -> Tensor:
+        """The layer's restored weights [outputs, kept entries, *kernel] for a plan's kept units, float32.
+
+        Entries are in the order of an ordered network's slices, outputs in the layer's own and whole.
+        """
+        return self._reader(layer).restored(kept)
+
+    def bias(self, layer: str, kept: Kept) -> Tensor | None:
+        """The bias [outputs] that goes with `weight`, float32; None where the layer has none."""
+        reader = self._reader(layer)
+        return None if reader.bias is None else reader.bias + reader.offset(kept, self.weight(layer, kept))
+
+    def all_widths(self, layer: str) -> Iterator[tuple[int, Tensor]]:
+        """`weight` for 1, 2, … all units, each made from the last one; a tensor is valid until the next.
+
+        Raises ValueError where several groups share the layer's inputs, so that widths do not form one sequence.
+        """
+        reader = self._reader(layer)
+        if not isinstance(reader.solver, _Nested):
+            raise ValueError(
+                f"{len(reader.axis.members)} groups share the inputs of {layer!r}; ask `weight` for a plan"
+            )
+        return ((k, reader.shaped(columns)) for k, columns in reader.solver.widths())
+
+    def error(self, layer: str, group: str) -> FloatArray:
+        """How much of the outputs' energy is lost with only the group's first k units, [units + 1], never rising in k.
+
+        A fraction: 1 without any inputs, 0 with all; the layer's inputs from elsewhere stay whole. The energy is about
+        the mean where the inputs are centred. The ridge is counted in: this is what the weights make smallest.
+        """
+        errors = self._reader(layer).errors
+        if group not in errors:
+            raise KeyError(f"{layer!r} does not read group {group!r}; it reads {sorted(errors)}")
+        return errors[group]
+
+    def group_error(self, group: str) -> FloatArray:
+        """The mean of `error` over the group's readers, [units + 1]."""
+        errors = [reader.errors[group] for reader in self._readers.values() if group in reader.errors]
+        if not errors:
+            raise KeyError(f"no layer that reads group {group!r} is restored; untouched: {self.untouched}")
+        mean: FloatArray = np.mean(errors, axis=0)
+        return mean
+
+    def _reader(self, layer: str) -> "_Reader":
+        if layer not in self._readers:
+            reason = self.untouched.get(layer, f"those that are: {list(self.layers)}")
+            raise KeyError(f"the inputs of {layer!r} are not restored; {reason}")
+        return self._readers[layer]
+
+
+@torch.no_grad()
+def reconstruct(
+    model: nn.Module,
+    structure: Structure,
+    ranking: Ranking,
+    role: Role,
+    *,
+    settings: LeastSquares,
+    centred: frozenset[str],
+    generator: torch.Generator,
+    forward: Forward = plain_forward,
+) -> Reconstruction:
+    """Solves for all readers' weights at all widths, from the dense network's activations on the calibration role.
+
+    centred: layers whose outputs may shift by a constant, because a BatchNorm that is measured again follows them.
+    Raises ValueError where inputs hold NaN or infinity, or depend on one another and the ridge is 0.
+    """
+    unknown = sorted(centred - {layer.name for layer in structure.layers})
+    if unknown:
+        raise ValueError(f"centred names {unknown}, but the layers that run are {[x.name for x in structure.layers]}")
+    axes, untouched = {}, {}
+    for name in dict.fromkeys(m.layer for group in structure.groups for m in group.members if m.axis == "in"):
+        axis = AxisSlices(structure, name, "in")
+        columns = axis.size * _kernel(model.get_submodule(name))
+        if columns <= MOST_COLUMNS:
+            axes[name] = axis
+        else:
+            untouched[name] = f"its {columns} input columns are more than the {MOST_COLUMNS} that are solved for"
+    names = tuple(axes)
+    moments = input_moments(
+        model, structure, role, names=names, rows=settings.rows, forward=forward, generator=generator
+    )
+    readers = {}
+    for name, axis in axes.items():
+        layer = model.get_submodule(name)
+        is_centred = name in centred or getattr(layer, "bias", None) is not None
+        gram, mean = moments.pop(name).gram(name, centred=is_centred, ridge=settings.ridge)
+        readers[name] = _Reader(axis, layer, axis.order(ranking), structure.names, gram=gram, mean=mean)
+    return Reconstruction(readers, untouched)
+
+
+class _Reader:
+    """One layer with its inputs in ranked order.
+
+    A place is an entry of the ordered axis, a column is one kernel element of it. weight [outputs, places, *kernel],
+    mean of the inputs [convolution groups, columns]. errors: group → [units + 1].
+    """
+
+    def __init__(
+        self, axis: AxisSlices, layer: nn.Module, order: Tensor, names: tuple[str, ...], *, gram: Tensor, mean: Tensor
+    ) -> None:
+        weight, bias = layer.get_parameter("weight").detach(), getattr(layer, "bias", None)
+        kernel, columns = _kernel(layer), _columns(order, _kernel(layer)).to(weight.device)
+        self.axis, self.weight = axis, weight[:, order.to(weight.device)].float()
+        self.bias = None if bias is None else bias.detach().float().clone()
+        self.mean, gram = mean[:, columns].float(), gram[:, columns][:, :, columns]
+        flat = self.weight.reshape(len(gram), -1, gram.shape[-1]).double()
+        nested = [_Nested(gram, flat, index, positions, kernel) for index, positions in axis.members]
+        self.errors = {names[solver.group]: solver.errors for solver in nested}
+        self.solver = nested[0] if len(nested) == 1 else _Direct(gram, flat, axis, kernel)
+
+    def restored(self, kept: Kept) -> Tensor:
+        if len(self.axis.entries(kept)) == self.axis.size:
+            return self.weight  # the solution, without its rounding
+        return self.shaped(self.solver.solve(kept)).contiguous()
+
+    def offset(self, kept: Kept, weight: Tensor) -> Tensor:
+        """What the mean outputs lose with this weight, [outputs]."""
+        lost = self.weight.clone()
+        lost[:, self.axis.entries(kept).to(lost.device)] -= weight
+        return (lost.view(len(self.mean), -1, self.mean.shape[1]) @ self.mean[:, :, None]).flatten()
+
+    def shaped(self, solution: Tensor) -> Tensor:
+        """[convolution groups, outputs of each, columns] → [outputs, places, *kernel]"""
+        return solution.reshape(len(self.weight), -1, *self.weight.shape[2:])
+
+
+class _Nested:
+    """G = LLᵀ with one group's columns last, most important unit first: what is kept is a leading block of all three.
+
+    inverse: L⁻¹ [convolution groups, columns, columns]. projected: WL [convolution groups, outputs of each, columns].
+    """
+
+    def __init__(self, gram: Tensor, weight: Tensor, group: int, positions: IntArray, kernel: int) -> None:
+        own, stays = torch.from_numpy(positions).flatten(), torch.ones(gram.shape[-1] // kernel, dtype=torch.bool)
+        stays[own] = False
+        self.group, self.kernel, self.places = group, kernel, torch.cat([stays.nonzero().flatten(), own])
+        self.ends = (int(stays.sum()) + np.arange(len(positions) + 1) * positions.shape[1]) * kernel  # by kept units
+        columns = _columns(self.places, kernel).to(gram.device)
+        lower = torch.linalg.cholesky(gram[:, columns][:, :, columns])
+        identity = torch.eye(len(columns), dtype=lower.dtype, device=lower.device)
+        self.inverse = torch.linalg.solve_triangular(lower, identity, upper=False).float()
+        projected = weight[:, :, columns] @ lower
+        self.projected, self.errors = projected.float(), self._errors(projected)
+
+    def solve(self, kept: Kept) -> Tensor:
+        """[convolution groups, outputs of each, kept columns], columns by ascending place."""
+        m = self.ends[kept[self.group]]
+        return self._ascending(self.projected[:, :, :m] @ self.inverse[:, :m, :m])
+
+    def widths(self) -> Iterator[tuple[int, Tensor]]:
+        """The solutions for 1, 2, … all units; each adds the outer products of its unit's columns to the last one."""
+        solution, done = torch.zeros_like(self.projected), 0
+        for units, m in enumerate(self.ends[1:].tolist(), start=1):
+            solution[:, :, :m] += self.projected[:, :, done:m] @ self.inverse[:, done:m, :m]
+            done = m
+            yield units, self._ascending(solution[:, :, :m])
+
+    def _ascending(self, solution: Tensor) -> Tensor:
+        places = self.places[: solution.shape[-1] // self.kernel]
+        if bool((places.diff() > 0).all()):
+            return solution
+        return solution[:, :, _columns(places.argsort(), self.kernel).to(solution.device)]
+
+    def _errors(self, projected: Tensor) -> FloatArray:
+        """The share of the energy that columns behind the kept ones explain, [units + 1]."""
+        energy = projected.square().sum(dim=(0, 1)).cpu().numpy()
+        behind = np.append(energy[::-1].cumsum()[::-1], 0.0)
+        errors: FloatArray = behind[self.ends] / (behind[0] or 1.0)  # weights of zero have nothing to lose
+        return errors
+
+
+class _Direct:
+    """Inputs that several groups share: what is kept has no fixed order, so every choice is a system of its own."""
+
+    def __init__(self, gram: Tensor, weight: Tensor, axis: AxisSlices, kernel: int) -> None:
+        self.gram, self.axis, self.kernel = gram, axis, kernel
+        self.target = gram @ weight.mT  # [convolution groups, columns, outputs of each]
+
+    def solve(self, kept: Kept) -> Tensor:
+        """[convolution groups, outputs of each, kept columns], columns by ascending place."""
+        stays = _columns(self.axis.entries(kept), self.kernel).to(self.gram.device)
+        lower = torch.linalg.cholesky(self.gram[:, stays][:, :, stays])
+        return torch.cholesky_solve(self.target[:, stays], lower).mT.float()
+
+
+def _columns(places: Tensor, kernel: int) -> Tensor:
+    return (places[:, None] * kernel + torch.arange(kernel)).flatten()
+
+
+def _kernel(layer: nn.Module) -> int:
+    return layer.get_parameter("weight")[0, 0].numel()

@@ -1,0 +1,20 @@
+"""Random plans on the budget: strong with a good objective (EagleEye, arXiv 2007.02491)."""
+
+import numpy as np
+
+from autoprune.evaluation.metered import EvaluationsSpent
+from autoprune.plan import PruningPlan
+from autoprune.problem.problem import Problem, best_plan
+
+
+def search(problem: Problem, *, rng: np.random.Generator, least_density: float) -> PruningPlan:
+    """The best of as many plans as there are evaluations, densities drawn uniformly from [least_density, 1]."""
+    if not 0 < least_density < 1:
+        raise ValueError(f"least_density must be in (0, 1), got {least_density}")
+    structure = problem.structure
+    try:
+        while True:
+            density = rng.uniform(least_density, 1, len(structure.groups))
+            problem.objective.evaluate([structure.plan(problem.projector.project(density))])
+    except EvaluationsSpent:
+        return best_plan(problem)

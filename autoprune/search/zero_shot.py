@@ -1,0 +1,125 @@
+"""A policy that learned on other networks proposes plans for this one: a handful of evaluations, and no learning."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoprune.agent.bundle import load_policy, load_training
+from autoprune.agent.critic_proposals import proposals
+from autoprune.agent.trained_policy import Policy, normaliser_of
+from autoprune.agent.training_record import TrainingRecord
+from autoprune.cost.budget import Budget
+from autoprune.env.transfer_env import TransferTask
+from autoprune.env.transfer_features import ROW_FEATURES
+from autoprune.evaluation.outcome import Outcome
+from autoprune.exchange.policies import fetch_policy
+from autoprune.plan import PruningPlan
+from autoprune.problem.problem import Problem, best_plan
+from autoprune.search.transfer_task import replay_seed_of, transfer_task_of_problem
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Carried:
+    """A policy from elsewhere that fits a network, and what it was trained on. reach: of its actions."""
+
+    policy: Policy
+    training: TrainingRecord
+    max_log_correction: float
+
+
+def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, candidates: int) -> PruningPlan:
+    """The best of the uniform plan, the sensitivity plan and at most `candidates` plans that the policy proposes.
+
+    policy: as exchange.policies.fetch_policy takes it. The single-group curves that it reads are charged. All plans are
+    judged on the proxy samples, so the policy's advice is never followed blindly.
+    """
+    if candidates < 1:
+        raise ValueError(f"agent.candidates must be at least 1 plan of the policy's, got {candidates}")
+    carried = transferred_to(policy, groups=len(problem.structure.groups), budget=problem.projector.budget)
+    setting, outcomes = transfer_task_of_problem(problem, max_log_correction=carried.max_log_correction)
+    count = min(candidates, problem.objective.left)
+    problem.objective.evaluate(proposed(carried.policy, setting, outcomes, count=count, rng=rng), raced=False)
+    return best_plan(problem)
+
+
+def proposed(
+    policy: Policy, setting: TransferTask, outcomes: Sequence[Outcome], *, count: int, rng: np.random.Generator
+) -> list[PruningPlan]:
+    """At most `count` new plans, what the policy thinks best first. outcomes: what was evaluated there."""
+    actions = proposals(policy, replay_seed_of(setting, outcomes, groups=len(setting.rows)), count=count, rng=rng)
+    if not len(actions):
+        return []
+    known = {outcome.plan.kept for outcome in outcomes}
+    plans = {plan.kept: plan for plan in map(setting.structure.plan, setting.project(actions))}
+    return [plan for kept, plan in plans.items() if kept not in known]
+
+
+def transferred_to(source: str | None, *, groups: int, budget: Budget) -> Carried:
+    """The policy, loaded for a network of so many groups. Raises ValueError where there is none, or it does not fit."""
+    if source is None:
+        raise ValueError(
+            "this agent begins with a policy: policy=FOLDER, policy=shipped for the one that comes along, "
+            "policy=wandb:ENTITY/PROJECT/NAME:VERSION or policy=hf:USER/REPO"
+        )
+    folder = fetch_policy(source)
+    policy = load_policy(folder, groups=groups, features=ROW_FEATURES)
+    training = load_training(folder)
+    if training.max_log_correction is None or training.prior != "sensitivity" or not training.curves:
+        raise ValueError(
+            f"the policy in {folder} does not correct the sensitivity plan by its curves (prior {training.prior!r}, "
+            f"reach {training.max_log_correction}), as policies do that are carried from network to network; make one by "
+            "`autoprune train`"
+        )
+    _check_budget(training, budget, str(folder))
+    return Carried(policy, training, training.max_log_correction)
+
+
+def _check_budget(training: TrainingRecord, budget: Budget, folder: str) -> None:
+    able = {name: f"{name}:{low:g}..{high:g}" for name, (low, high) in training.budgets.items()}
+    way_out = "ask for a budget within it, or search without a policy"
+    if len(budget.bounds) > 1:
+        raise ValueError(
+            f"the policy in {folder} was trained under one budget at a time, {', '.join(able.values())}, not under "
+            f"{budget.text!r} together; {way_out}"
+        )
+    name = budget.cost.name
+    if name not in able:
+        raise ValueError(
+            f"the policy in {folder} was trained under budgets of {', '.join(able.values()) or 'nothing'}, not of "
+            f"{name}; {way_out}"
+        )
+    low, high = training.budgets[name]
+    if not low <= budget.relative <= high:
+        raise ValueError(
+            f"the policy in {folder} was trained under {able[name]}, and {budget.text!r} is {budget.relative:.3f} of "
+            f"dense; {way_out}"
+        )
+
+
+def transfer_record(
+    policy: Policy,
+    *,
+    tasks: Sequence[str],
+    budget: str,
+    budgets: Mapping[str, tuple[float, float]],
+    seeds: Sequence[int],
+    evaluations: int,
+    max_log_correction: float,
+) -> TrainingRecord:
+    """What a carried policy's bundle says of it: what `transferred_to` asks for, and what differs (see Training)."""
+    return TrainingRecord(
+        features=ROW_FEATURES,
+        mode="one_shot",
+        actions="corrections to the sensitivity plan",
+        tasks=tasks,
+        budget=budget,
+        seeds=seeds,
+        evaluations=evaluations,
+        score="KL",
+        budgets=budgets,
+        max_log_correction=max_log_correction,
+        prior="sensitivity",
+        curves=True,
+        normaliser=normaliser_of(policy),
+    )

@@ -1,0 +1,125 @@
+"""One policy for many networks and budgets."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from autoprune.agent.learn import learn
+from autoprune.agent.metrics import OnMetrics
+from autoprune.agent.spec import AgentSpec, Replay
+from autoprune.agent.trained_policy import Policy, normalised
+from autoprune.agent.training_record import TrainingRecord
+from autoprune.cost.budget_range import BudgetRange
+from autoprune.env.transfer_env import TransferVectorEnv
+from autoprune.search.transfer_task import replay_seed_of
+from autoprune.search.zero_shot import transfer_record
+from autoprune.transfer.studied_network import Placed, StudiedNetwork
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TransferTraining:
+    """A policy, what it was trained on, and how many plans that took, with those of the networks' curves."""
+
+    policy: Policy
+    evaluations: int
+    training: TrainingRecord
+
+    def tried(self, rows: Sequence[Mapping[str, Any]]) -> TrainingRecord:
+        """What it was trained on, with how good it is on networks that it has not seen (HeldOut.as_row)."""
+        return replace(self.training, held_out=rows)
+
+
+def train(
+    networks: Sequence[StudiedNetwork],
+    *,
+    budgets: Sequence[BudgetRange],
+    settings: int,
+    agent: AgentSpec,
+    evaluations: int,
+    seed: int,
+    on_metrics: OnMetrics = lambda metrics, step: None,
+    on_progress: Callable[[int, int], None] = lambda done, of: None,
+) -> TransferTraining:
+    """A policy that learned on all networks at once, under budgets that were drawn.
+
+    settings: budgets that are drawn for each network, from all ranges evenly. evaluations: plans that may be judged,
+    the networks' curves and each setting's two plans included. Raises ValueError where nothing would be left to learn
+    from.
+    """
+    if agent.max_log_correction is None:
+        raise ValueError(f"a policy for many networks has agent.agent.network=carried, not {agent.network}")
+    rng = np.random.default_rng(seed)
+    placed = [
+        pair for network in networks for pair in _settings(network, budgets, settings, agent.max_log_correction, rng)
+    ]
+    paid = sum(network.evaluations for network in networks) + sum(len(outcomes) for _, outcomes in placed)
+    episodes = evaluations - paid
+    if episodes < agent.parallel_episodes:
+        raise ValueError(
+            f"{paid} evaluations are needed before anything is learned: single-group curves of {len(networks)} "
+            f"networks and two plans in each of {len(placed)} settings; got {evaluations}. Give it more with "
+            "evaluations=N"
+        )
+    env = TransferVectorEnv([setting for setting, _ in placed], num_envs=agent.parallel_episodes)
+
+    def stop() -> bool:
+        on_progress(paid + env.spent, evaluations)
+        return env.spent + env.num_envs > episodes
+
+    learned = learn(
+        _remembering(agent, episodes, settings=len(placed)),
+        env=env,
+        episode_steps=1,
+        episodes=episodes,
+        seed=seed,
+        on_metrics=on_metrics,
+        stop=stop,
+        known=[replay_seed_of(setting, outcomes, groups=env.groups) for setting, outcomes in placed],
+        begin=lambda policy: normalised(policy, np.concatenate([setting.rows for setting, _ in placed])),
+    )
+    training = transfer_record(
+        learned.policy,
+        tasks=[network.prepared.task.name for network in networks],
+        budget=",".join(map(str, budgets)),
+        budgets=_drawn(budgets),
+        seeds=(seed,),
+        evaluations=paid + env.spent,
+        max_log_correction=agent.max_log_correction,
+    )
+    return TransferTraining(learned.policy, paid + env.spent, training)
+
+
+def _remembering(agent: AgentSpec, episodes: int, *, settings: int) -> AgentSpec:
+    """The agent with a replay that holds all that it will do, and a batch of what is known in each setting."""
+    if not isinstance(agent.experience, Replay):
+        raise TypeError(f"{agent.algorithm} learns from a replay")
+    batch = agent.experience.parallel
+    needed = episodes + (settings + 4) * batch
+    return replace(agent, experience=replace(agent.experience, episodes=max(needed, agent.experience.episodes)))
+
+
+def _drawn(ranges: Sequence[BudgetRange]) -> dict[str, tuple[float, float]]:
+    """Cost → lowest and highest."""
+    names = {each.cost for each in ranges}
+    of = {name: [each for each in ranges if each.cost == name] for name in names}
+    return {name: (min(e.low for e in found), max(e.high for e in found)) for name, found in sorted(of.items())}
+
+
+def _settings(
+    network: StudiedNetwork,
+    ranges: Sequence[BudgetRange],
+    count: int,
+    max_log_correction: float,
+    rng: np.random.Generator,
+) -> list[Placed]:
+    """`count` of them, from all ranges as evenly as can be."""
+    drawn = [
+        budget
+        for place, each in enumerate(ranges)
+        for budget in each.draw(
+            len(range(place, count, len(ranges))), network.prepared.costs, network.prepared.structure, rng
+        )
+    ]
+    return [network.under(budget, max_log_correction=max_log_correction) for budget in drawn]

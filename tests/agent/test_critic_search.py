@@ -1,0 +1,272 @@
+"""Actions that critics choose: among what can be executed, new, near the best so far, and what they think most of."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from autoprune.agent.critic_search import CriticGuidance, CriticGuidedSampling, ExecutableSpace
+from autoprune.agent.learn import learn
+from autoprune.agent.sb3_model import ReplaySeed
+from autoprune.agent.spec import Replay
+from tests.agent.environments import KnownAnswer, small_agent
+
+PROPOSALS = CriticGuidance(
+    many=24, from_actor=0.1, near=0.3, elite=4, changes=2, sigmas=(0.1, 0.3), optimism=1.0, crosses=0.2
+)
+OBSERVED = np.array([0.0, 0.0, 1.0], np.float32)
+KEY = OBSERVED.tobytes()
+BEST = np.array([-0.4, 0.4, 0.1, 0.7])
+Actions = NDArray[np.float32]
+
+
+def coarse(actions: Actions) -> Actions:
+    """Twentieths are what can be executed."""
+    return (np.round(np.asarray(actions, np.float64) * 20) / 20).astype(np.float32)
+
+
+def beside(actions: Actions, rng: np.random.Generator) -> Actions:
+    """One entry of each is a twentieth more or less."""
+    places = rng.integers(actions.shape[1], size=len(actions))
+    steps = np.eye(actions.shape[1])[places] * rng.choice([-0.05, 0.05], (len(actions), 1))
+    return coarse(np.clip(actions + steps, -1, 1))
+
+
+class Coarse(KnownAnswer):
+    """KnownAnswer that executes twentieths."""
+
+    def execute(self, action: Any) -> Any:
+        return coarse(np.clip(action, -1, 1))
+
+
+def environments(many: int, best: NDArray[np.float64] = BEST) -> Any:
+    return SyncVectorEnv([lambda: Coarse(best, steps=1) for _ in range(many)], autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def known(best: NDArray[np.float64] = BEST, others: int = 5) -> ReplaySeed:
+    """Random actions that cannot be done, said to be excellent, and last what was: no change, and what it earned."""
+    actions = np.random.default_rng(3).uniform(-1, 1, (others + 1, len(best))).astype(np.float32)
+    actions[-1] = 0.0
+    rewards = np.append(np.full(others, 5.0), -float(np.mean(best**2)))
+    return ReplaySeed(observation=OBSERVED, actions=actions, rewards=rewards, executable=coarse, near=beside)
+
+
+def critic_guided(
+    *, parallel: int = 3, proposals: CriticGuidance = PROPOSALS, algorithm: str = "SAC", **replay: Any
+) -> Any:
+    experience = Replay(300, 0, parallel=parallel, updates_per_episode=2, **replay)
+    plain = {"actor_learning_rate": None, "noise": None}
+    return small_agent(algorithm, experience=experience, proposals=proposals, **plain)
+
+
+def executed(env: Any) -> list[tuple[float, ...]]:
+    """In the order in which it happened."""
+    rows = np.array([each.executed for each in env.envs]).swapaxes(0, 1)
+    return [tuple(row) for row in rows.reshape(-1, rows.shape[-1]).tolist()]
+
+
+@pytest.mark.parametrize("algorithm", ["CrossQ", "SAC", "TD3", "TQC"])
+def test_nothing_is_executed_twice_and_the_best_is_near(algorithm: str) -> None:
+    env = environments(3)
+    agent = critic_guided(algorithm=algorithm, standardised=True)
+    on = {"on_metrics": lambda metrics, step: None, "known": [known()]}
+    learn(agent, env=env, episode_steps=1, episodes=60, seed=0, **on)
+    did = executed(env)
+    assert len(did) == 60
+    assert len({*did, (0.0,) * 4}) == 61, "nor is what was told to have been executed"
+    assert max(reward for each in env.envs for reward in each.returns) > -0.08 > -np.mean(BEST**2) / 2
+
+
+def test_the_same_seed_chooses_the_same() -> None:
+    histories = []
+    for seed in (1, 1, 2):
+        env = environments(2)
+        on = {"on_metrics": lambda metrics, step: None, "known": [known()]}
+        learn(critic_guided(parallel=2), env=env, episode_steps=1, episodes=12, seed=seed, **on)
+        histories.append(executed(env))
+    assert histories[0] == histories[1] != histories[2]
+
+
+def chooser(
+    proposals: CriticGuidance,
+    *,
+    critics: list[Callable[[Actions], Any]],
+    did: Actions,
+    rewards: Any,
+    told: int = 0,
+    samples: Actions | None = None,
+    executable: Callable[[Actions], Actions] = coarse,
+) -> CriticGuidedSampling:
+    """One that advises a model which is nothing but critics set by hand, and a replay of what it did."""
+
+    def critic(observations: Any, actions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.as_tensor(np.asarray(each(actions.numpy())))[:, None] for each in critics)
+
+    policy = SimpleNamespace(
+        critic=critic, set_training_mode=lambda mode: None, obs_to_tensor=lambda seen: (torch.as_tensor(seen), False)
+    )
+    replay = SimpleNamespace(
+        observations=np.repeat(OBSERVED[None, None], len(did), axis=0),
+        actions=did[:, None],
+        rewards=np.asarray(rewards, np.float32)[:, None],
+        pos=len(did),
+        full=False,
+    )
+    model: Any = SimpleNamespace(
+        policy=policy,
+        replay_buffer=replay,
+        num_timesteps=0,
+        _last_obs=OBSERVED[None],
+        _sample_action=lambda *_: ("its own", "sampling"),
+        predict=lambda seen, deterministic: (np.resize(samples, (len(seen), did.shape[1])), None),  # type: ignore[arg-type]
+    )
+    places, executed = {KEY: ExecutableSpace(executable, beside)}, {KEY: range(told, len(did))}
+    return CriticGuidedSampling(model, proposals, places=places, executed=executed, seed=0)
+
+
+def only(**changes: Any) -> CriticGuidance:
+    """Changes of the best action alone, without crosses."""
+    settings: dict[str, Any] = {"many": 64, "from_actor": 0.0, "elite": 1, "changes": 1, "sigmas": (0.3,)}
+    return CriticGuidance(**{**settings, "near": 0.0, "optimism": 0.0, "crosses": 0.0, **changes})
+
+
+def test_what_the_critics_prefer_is_executed() -> None:
+    wanted = np.array([[0.55, -0.35, 0.0]], np.float32)
+    prefers = [lambda actions: -np.abs(actions - wanted).sum(axis=1)] * 2
+    choose = chooser(
+        only(from_actor=0.5), critics=prefers, did=np.zeros((1, 3), np.float32), rewards=[0.0], samples=wanted
+    )
+    action, stored = choose(0)
+    assert np.array_equal(action, wanted)
+    assert stored is action
+    assert not np.array_equal(choose(0)[0], wanted), "but only once"
+
+
+@pytest.mark.parametrize(("optimism", "wanted"), [(0.0, 0.5), (3.0, -0.5)])
+def test_optimists_choose_what_critics_disagree_on(optimism: float, wanted: float) -> None:
+    """Both critics like 0.5 a little; of −0.5 one thinks much better than the other."""
+
+    def says(of_other: float) -> Callable[[Actions], Any]:
+        return lambda actions: np.where(np.isclose(actions[:, 0], 0.5), 0.6, np.where(actions[:, 0] < 0, of_other, 0.0))
+
+    choose = chooser(
+        only(from_actor=1.0, optimism=optimism),
+        critics=[says(1.0), says(0.0)],
+        did=np.zeros((1, 1), np.float32),
+        rewards=[0.0],
+        samples=np.array([[0.5], [-0.5]], np.float32),
+    )
+    assert choose(0)[0].tolist() == [[wanted]]
+
+
+@given(st.integers(1, 6), st.integers(1, 8), st.integers(0, 99))
+def test_proposals_change_a_few_entries_of_the_best(entries: int, changes: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    did, rewards = rng.uniform(-1, 1, (7, entries)).astype(np.float32), rng.normal(size=7)
+    choose = chooser(only(changes=changes, elite=3), critics=[], did=did, rewards=rewards)
+    elite = choose._elite(KEY)
+    assert np.array_equal(elite, did[np.argsort(-rewards)[:3]])
+    proposed = choose._changed(elite, 128)
+    assert proposed.shape == (128, entries)
+    assert np.abs(proposed).max() <= 1
+    changed = (proposed[:, None] != elite[None]).sum(axis=2).min(axis=1)
+    assert changed.max() <= min(changes, entries)
+
+
+def test_crosses_take_every_entry_from_one_of_the_best() -> None:
+    did = np.array([[0.1, 0.2, 0.3], [-0.1, -0.2, -0.3]], np.float32)
+    choose = chooser(only(crosses=1.0, elite=2, sigmas=(1e-9,)), critics=[], did=did, rewards=[0, 0])
+    proposed = np.round(choose._changed(choose._elite(KEY), 64), 4)
+    assert np.allclose(np.abs(proposed), [0.1, 0.2, 0.3])
+    assert {tuple(row) for row in np.sign(proposed).tolist()} == {
+        (a, b, c) for a in (-1.0, 1.0) for b in (-1.0, 1.0) for c in (-1.0, 1.0)
+    }
+
+
+@pytest.mark.parametrize(("from_actor", "near"), [(0.0, 1.0), (0.25, 0.5), (1.0, 0.0)])
+def test_proposals_are_of_three_kinds_and_all_can_be_executed(from_actor: float, near: float) -> None:
+    did = np.array([[0.5, 0.5], [-0.5, -0.5]], np.float32)
+    choose = chooser(
+        only(from_actor=from_actor, near=near, elite=2, changes=2, sigmas=(0.5,)),
+        critics=[],
+        did=did,
+        rewards=[0, 0],
+        samples=np.array([[0.91, -0.91]], np.float32),
+    )
+    proposed = choose._proposed(KEY, choose._elite(KEY), 2)
+    assert proposed.shape == (128, 2)
+    assert np.array_equal(proposed, coarse(proposed))
+    sampled, moved = round(128 * from_actor), round(128 * near)
+    assert proposed[:sampled].tolist() == coarse(np.tile([[0.91, -0.91]], (sampled, 1))).tolist()
+    steps = np.abs(proposed[sampled : sampled + moved, None] - did).sum(axis=2).min(axis=1)
+    assert steps == pytest.approx(np.full(moved, 0.05), abs=1e-6)
+
+
+def test_a_part_is_not_the_critics_choice() -> None:
+    """The critics like the first entry alone; what they are not asked about changes others too."""
+    prefers = [lambda actions: actions[:, 0]] * 2
+    did = np.zeros((1, 6), np.float32)
+    for unasked, least in ((0.0, 0), (0.5, 2), (1.0, 4)):
+        choose = chooser(only(unasked=unasked), critics=prefers, did=did, rewards=[0.0])
+        chosen, _ = choose(0, n_envs=8)
+        assert len({row.tobytes() for row in chosen}) == 8
+        assert np.count_nonzero(chosen[:, 1:].any(axis=1)) >= least
+        if not unasked:
+            assert (chosen[:, 0] > 0).all()
+
+
+def test_the_best_of_one_place_is_not_proposed_at_another() -> None:
+    """Two places that differ in their best action, told what lies near it; all that is proposed stays near."""
+    here, there = OBSERVED, OBSERVED + 1
+    did = np.array([[0.6, 0.6, 0.6], [-0.6, -0.6, -0.6]], np.float32)
+    choose = chooser(only(), critics=[lambda actions: actions.sum(axis=1)] * 2, did=did, rewards=[0.0, 0.0])
+    model: Any = choose._model
+    model.replay_buffer.observations[1, 0] = there
+    places = {seen.tobytes(): ExecutableSpace(coarse, beside) for seen in (here, there)}
+    choose = CriticGuidedSampling(
+        model, only(), places=places, executed={here.tobytes(): [0], there.tobytes(): [1]}, seed=0
+    )
+    for seen, sign in ((here, 1), (there, -1)):
+        model._last_obs = seen[None]
+        chosen, _ = choose(0, n_envs=4)
+        assert (np.sort(sign * chosen, axis=1)[:, 1:] > 0.5).all(), "one entry is changed at most"
+
+
+def test_what_was_only_told_is_no_elite() -> None:
+    did = np.array([[0.9, 0.9], [0.5, 0.5], [0.0, 0.0], [0.2, 0.2]], np.float32)
+    choose = chooser(only(elite=5), critics=[], did=did, rewards=[9.0, 8.0, -1.0, 1.0], told=2)
+    assert choose._elite(KEY).tolist() == did[[3, 2]].tolist()
+
+
+def test_where_all_that_is_near_is_known_the_agent_samples_itself() -> None:
+    stuck: Any = {"critics": [lambda actions: actions[:, 0]], "did": np.zeros((1, 2), np.float32), "rewards": [0.0]}
+    still = chooser(only(), **stuck, executable=np.zeros_like)
+    assert still(0) == ("its own", "sampling")
+    assert chooser(only(), **stuck)(5) == ("its own", "sampling"), "as it does in its warm-up"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"many": 0}, "critic_guidance.candidates_per_evaluation must be at least 1, got 0"),
+        ({"elite": 0}, "proposals.elite must be at least 1, got 0"),
+        ({"changes": 0}, "critic_guidance.max_changed_groups must be at least 1, got 0"),
+        ({"from_actor": 1.5}, r"critic_guidance.actor_fraction is a part, in \[0, 1\]; got 1.5"),
+        ({"near": 1.1}, r"critic_guidance.neighbour_fraction is a part, in \[0, 1\]; got 1.1"),
+        ({"near": 0.6, "from_actor": 0.5}, "parts of one whole, got 0.5 and 0.6"),
+        ({"crosses": -0.1}, r"critic_guidance.crossover_probability is a part, in \[0, 1\]; got -0.1"),
+        ({"sigmas": ()}, r"at least one; got \(\)"),
+        ({"sigmas": (0.1, 0.0)}, r"above 0, at least one; got \(0.1, 0.0\)"),
+        ({"optimism": -1.0}, "must not be negative, got -1.0"),
+    ],
+)
+def test_senseless_proposals_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        only(**changes)

@@ -1,0 +1,156 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from autoprune.cost.model import macs
+from autoprune.device.fused_layer import Call, FusedLayer
+from autoprune.device.layer_instances import layer_instances
+from autoprune.device.widths import widths_of
+from autoprune.structure.edit import shrink
+from autoprune.structure.graph import find_structure
+from autoprune.task import networks
+from tests.models import PRUNABLE, Network, random_plan, random_ranking
+
+LAYER_NORM_NAME = "native_layer_norm"
+
+
+def described(network: nn.Module, shape: tuple[int, ...]) -> list[str]:
+    return [f"{c.piece} ({c.inputs}, {c.outputs})" for c in layer_instances(network, torch.randn(1, *shape))[0]]
+
+
+def test_what_follows_a_layer_is_fused_to_it() -> None:
+    assert described(PRUNABLE["residual"].model(), (3, 8, 8)) == [
+        "conv 3×3 at 8×8 + norm + relu (3, 8)",
+        "conv 3×3 at 8×8 + norm + relu (8, 6)",
+        "conv 3×3 at 8×8 + norm + add + relu (6, 8)",
+        "mean at 8×8 (8, 8)",
+        "linear at 1 (8, 5)",
+    ]
+
+
+def test_an_addition_belongs_to_the_branch_that_ran_last() -> None:
+    pieces = described(networks.resnet20().eval(), (1, 28, 28))
+    assert Counter(pieces)["conv 1×1 / 2 at 28×28 + norm + add + relu (16, 32)"] == 1
+    assert sum(" + add" in piece for piece in pieces) == 9
+
+
+def test_depthwise_and_grouped_convolutions_are_kinds_of_their_own() -> None:
+    assert "depthwise 3×3 / 2 at 8×8 + norm + hardtanh (8, 8)" in described(PRUNABLE["separable"].model(), (3, 8, 8))
+    grouped = [
+        c for c in layer_instances(PRUNABLE["grouped"].model(), torch.randn(1, 3, 8, 8))[0] if c.piece.groups == 4
+    ]
+    assert [(c.inputs, c.outputs) for c in grouped] == [(3, 4)]  # 12 and 16 channels, in multiples of 4
+
+
+def test_what_is_in_no_piece_is_named() -> None:
+    _, left_out = layer_instances(PRUNABLE["layer_norm"].model(), torch.randn(1, 6))
+    assert left_out == [LAYER_NORM_NAME]
+    assert layer_instances(PRUNABLE["dense"].model(), torch.randn(1, 3, 8, 8))[1].count("cat") == 2
+
+
+def test_every_piece_runs_alone_and_has_the_output_that_it_says(network: Network) -> None:
+    for found in layer_instances(network.model(), network.inputs())[0]:
+        piece, groups = found.piece, found.piece.groups
+        for inputs, outputs in ((found.inputs, found.outputs), (1, 1)):
+            module = piece.module(inputs * groups, outputs * groups)
+            answer = module(*piece.example(inputs * groups, outputs * groups, batch=2))
+            if piece.kind in ("conv", "depthwise"):
+                assert answer.shape == (2, outputs * groups, *piece.output_size)
+            elif piece.kind == "linear":
+                assert answer.shape == (2 * piece.size[0], outputs)
+
+
+def test_pieces_compute_what_the_network_does() -> None:
+    """The pieces of a chain, given its weights one after the other, are the network."""
+    network, inputs = PRUNABLE["plain"].model(), torch.randn(1, 3, 8, 8)
+    answer = inputs
+    weights = [m for m in network if isinstance(m, nn.Conv2d | nn.BatchNorm2d | nn.Linear)]
+    for found in layer_instances(network, inputs)[0]:
+        module = found.piece.module(found.inputs, found.outputs)
+        for own in (m for m in module.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d | nn.Linear)):
+            own.load_state_dict(weights.pop(0).state_dict())
+        answer = module(answer.flatten(1) if found.piece.kind == "linear" else answer)
+    assert torch.allclose(answer, network(inputs), atol=1e-6)
+
+
+@given(seed=st.integers(0, 10**6))
+@pytest.mark.parametrize("name", sorted(PRUNABLE))
+def test_widths_are_those_of_the_shrunk_network(name: str, seed: int) -> None:
+    network = PRUNABLE[name]
+    structure, plan = network.structure(), random_plan(network.structure(), seed=seed)
+    widths = WIDTHS[name]
+    inputs, outputs = widths.of(np.array(plan.kept))
+    small = shrink(network.model(), structure, plan, random_ranking(structure, seed=0))
+    expected = Counter(
+        (c.piece.size, c.inputs * c.piece.groups, c.outputs * c.piece.groups) for c in _cuts(small, name)
+    )
+    found = Counter[tuple[tuple[int, ...], int, int]]()
+    for place, index in enumerate(widths.index):
+        piece = widths.pieces[index]
+        ins, outs = int(inputs[place]) * piece.groups, int(outputs[place]) * piece.groups
+        found[piece.size, ins, outs] += int(widths.counts[place])
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", sorted(PRUNABLE))
+def test_the_pieces_macs_are_the_networks(name: str) -> None:
+    """An independent count: no layer is missing from the pieces, and none is in two."""
+    structure, widths = PRUNABLE[name].structure(), WIDTHS[name]
+    for seed in range(5):
+        kept = np.array(random_plan(structure, seed=seed).kept)
+        inputs, outputs = widths.of(kept)
+        total = 0
+        for place, index in enumerate(widths.index):
+            piece = widths.pieces[index]
+            if piece.kind != "op":
+                own = 1 if piece.kind == "depthwise" else int(inputs[place])
+                positions = int(np.prod(piece.output_size))
+                each = own * int(outputs[place]) * piece.groups * int(np.prod(piece.kernel)) * positions
+                total += each * int(widths.counts[place])
+        assert total == macs(structure)(kept)
+
+
+def test_transformers_groups_are_refused_with_another_way() -> None:
+    structure = PRUNABLE["plain"].structure()
+    from dataclasses import replace
+
+    heads = replace(structure, groups=tuple(replace(g, granularity="head") for g in structure.groups))
+    with pytest.raises(ValueError, match=r"groups lose \['head'\].*another budget, such as macs:0.5"):
+        widths_of(PRUNABLE["plain"].model(), heads, PRUNABLE["plain"].inputs())
+
+
+class Shuffled(nn.Module):
+    """Computes something else when it is narrower."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        x = torch.relu(x) if x.shape[1] == 8 else torch.relu(torch.relu(x).neg().neg())
+        return self.second(x).mean((2, 3))
+
+
+def test_networks_that_compute_something_else_when_narrower_are_refused() -> None:
+    model, inputs = Shuffled().eval(), torch.randn(1, 3, 8, 8)
+    with pytest.raises(ValueError, match="computes other operators when it is narrower"):
+        widths_of(model, find_structure(model, inputs), inputs)
+
+
+def test_names_are_short() -> None:
+    relu = Call("aten.relu.default")
+    piece = FusedLayer("conv", (8, 8), (3, 3), (2, 2), (1, 1), (1, 1), bias=True, norm=True, adds=True, activation=relu)
+    assert str(piece) == "conv 3×3 / 2 at 8×8 + norm + add + relu"
+
+
+def _cuts(network: nn.Module, name: str):  # type: ignore[no-untyped-def]
+    return layer_instances(network, PRUNABLE[name].inputs())[0]
+
+
+WIDTHS = {name: widths_of(each.model(), each.structure(), each.inputs()) for name, each in PRUNABLE.items()}

@@ -1,0 +1,326 @@
+"""Tables that are really measured, with as little care as there can be: what is tested is what becomes of them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from autoprune.device.device import predicted_and_measured
+from autoprune.device.fingerprint import differences, fingerprint, in_words
+from autoprune.device.fused_layer import Call, FusedLayer
+from autoprune.device.grid import knots
+from autoprune.device.latency_tables import LatencyTables, MissingTableError
+from autoprune.device.measured_device import MeasuredDevice, network_seconds, pieces_ms
+from autoprune.device.onnx_runtime import Template, onnx_session
+from autoprune.device.profiler import FusedLayerProfiler, NetworkProfiler, random_plans, wanted
+from autoprune.device.runtime import runtime_of, threads_of_torch
+from autoprune.device.timing import Timings
+from autoprune.device.widths import widths_of
+from autoprune.task.task import Task
+from tests.device.simulated import CARELESS
+from tests.models import PRUNABLE
+from tests.tasks import prepared, tiny_task
+
+RELU = Call("aten.relu.default")
+PIECES = {
+    "conv": FusedLayer("conv", (6, 6), (3, 3), (1, 1), (1, 1), (1, 1), norm=True, adds=True, activation=RELU),
+    "grouped": FusedLayer("conv", (6, 6), (3, 3), (2, 2), (1, 1), (1, 1), groups=3, bias=True),
+    "depthwise": FusedLayer("depthwise", (6, 6), (3, 3), (1, 1), (1, 1), (1, 1), norm=True, activation=RELU),
+    "linear": FusedLayer("linear", (2,), bias=True, activation=RELU),
+    "no bias": FusedLayer("linear", (2,)),
+    "mean": FusedLayer("op", (6, 6), op=Call("aten.mean.dim", ((2, 3),))),
+    "sum": FusedLayer("op", (6, 6), op=Call("aten.add.Tensor"), tensors=2),
+}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def this_cpu(**changes: Any) -> MeasuredDevice:
+    settings = {"runtime": "torch", "place": "cpu", "batch": 1, "precision": "fp32", "threads": 1, "care": CARELESS}
+    return MeasuredDevice(**settings | changes)
+
+
+def profiled(device: MeasuredDevice, task: Task, *, plans: int = 8) -> list[str]:
+    """Measures a task; says what was told on the way."""
+    structure = PRUNABLE[task.name].structure()
+    widths = widths_of(task.model, structure, task.example_input)
+    told: list[str] = []
+
+    def tell(done: int, of: int, what: str) -> None:
+        told.append(f"{done}/{of} {what}")
+
+    FusedLayerProfiler(device, widths, on_progress=tell).run()
+    NetworkProfiler(device, task, structure, widths, on_progress=tell).calibrate(plans)
+    return told
+
+
+@pytest.mark.parametrize("kind", PIECES)
+@pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino"])
+def test_a_piece_runs_at_any_width(name: str, kind: str) -> None:
+    runtime, piece = runtime_of(name, place="cpu", batch=2, precision="fp32"), PIECES[kind]
+    with threads_of_torch(1):
+        at = runtime.piece(piece)
+        for inputs, outputs in ((1, 1), (5, 5 if piece.square else 7), (16, 16)):
+            run = at(inputs, outputs)
+            answer = run()
+            shape = tuple((answer if isinstance(answer, torch.Tensor) else answer[0]).shape)  # type: ignore[index]
+            assert shape[1] == (inputs if piece.square else outputs) * piece.groups
+            assert shape[0] == 2 * (piece.size[0] if piece.kind == "linear" else 1)
+            assert runtime.seconds(run) > 0
+
+
+@pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino"])
+def test_a_network_computes_the_same_everywhere(name: str) -> None:
+    task = tiny_task("residual")
+    with threads_of_torch(1):
+        answer: Any = runtime_of(name, place="cpu", batch=3, precision="fp32").network(
+            task.model, task.example_input, task.forward
+        )()
+        expected = task.model(task.example_input[:1]).expand(3, -1)
+    assert np.allclose(answer if name == "torch" else answer[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_extra_that_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    task, runtime = tiny_task("plain"), runtime_of("openvino", place="cpu", batch=1, precision="fp32")
+    with pytest.raises(ImportError, match=r"needs OpenVINO: pip install 'autoprune\[openvino\]'"):
+        runtime.network(task.model, task.example_input, task.forward)
+
+
+def test_an_onnx_file_made_from_a_template_is_that_of_the_piece() -> None:
+    """The same operators and weights of the same shapes as an export at that width."""
+    import onnx
+
+    piece = PIECES["conv"]
+    made = onnx.load_from_string(
+        Template(piece.module(101, 103), piece.example(101, 103, batch=1)).at({101: 5, 103: 7})
+    )
+    fresh = onnx.load_from_string(Template(piece.module(5, 7), piece.example(5, 7, batch=1)).at({}))
+    for graph in (made.graph, fresh.graph):
+        assert [node.op_type for node in graph.node] == ["Conv", "Add", "Relu"]
+        assert sorted(tuple(weight.dims) for weight in graph.initializer) == [(7,), (7, 5, 3, 3)]
+    assert onnx_session(made.SerializeToString(), threads=1).get_inputs()[0].shape[1:] == [5, 6, 6]
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "openvino"])
+def test_a_profiled_task_has_a_latency(cache: Path, runtime: str) -> None:
+    device, task = this_cpu(runtime=runtime), tiny_task("plain")
+    structure = PRUNABLE["plain"].structure()
+    assert profiled(device, task)
+    latency = device.costs(task, structure)["latency"]
+    assert (latency.name, latency.unit) == ("latency", "ms")
+    assert 0 < latency(structure.units) < 100
+    told = predicted_and_measured(device, task, latency, {"dense": structure.dense}, {"dense": task.model})
+    assert told["name"].startswith(f"this CPU, {runtime}")
+    assert 0 < told["latency_ms"]["dense"]["least"] <= told["latency_ms"]["dense"]["median"]
+
+
+def test_what_was_measured_is_not_measured_again(cache: Path) -> None:
+    device, task = this_cpu(), tiny_task("plain")
+    assert profiled(device, task)
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}
+    assert profiled(device, task) == []
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")} == before
+    path = max(before, key=lambda path: path.stat().st_size)
+    path.unlink()
+    assert profiled(device, task)
+    assert path.exists()
+
+
+def test_identical_geometries_are_measured_once(cache: Path) -> None:
+    """Of another task, too: only what the first one lacks is measured."""
+    device = this_cpu()
+    profiled(device, tiny_task("flattened"))
+    first = len(list(cache.rglob("pieces/*.npz")))
+    told = profiled(device, tiny_task("bn_without_affine"))
+    assert told
+    assert len(list(cache.rglob("pieces/*.npz"))) > first
+    widths = widths_of(PRUNABLE["residual"].model(), PRUNABLE["residual"].structure(), PRUNABLE["residual"].inputs())
+    assert widths.counts.sum() == 5
+    assert len(widths.pieces) == 4
+
+
+def test_points_beside_a_slow_reference_are_measured_again(cache: Path) -> None:
+    device, task = this_cpu(), tiny_task("plain")
+    profiled(device, task)
+    widths = widths_of(task.model, PRUNABLE["plain"].structure(), task.example_input)
+    piece, points = widths.pieces[0], wanted(widths)[0]
+    slow = Timings(np.full(1, 9.0), np.full(1, 9.0), np.full(1, 1e12))
+    device.store.add(piece, [next(iter(points))], slow)
+    profiled(device, task)
+    assert device.store.points(piece)[1].minimum.max() < 9.0
+
+
+def test_a_task_that_was_not_profiled_is_an_error_with_the_command(cache: Path) -> None:
+    with pytest.raises(
+        MissingTableError,
+        match=r"no latency table of 'plain' for this device.*conv 3×3 at 8×8.*autoprune profile task=plain "
+        r"device=this_cpu device.runtime=torch device.batch=1 device.precision=fp32 device.threads=1",
+    ):
+        this_cpu().costs(tiny_task("plain"), PRUNABLE["plain"].structure())
+
+
+def test_a_missing_table_names_what_the_nearest_one_differs_in(cache: Path) -> None:
+    profiled(this_cpu(), tiny_task("plain"))
+    with pytest.raises(MissingTableError, match=r"nearest tables are another device's \(batch 1 there, 4 here\)"):
+        this_cpu(batch=4).costs(tiny_task("plain"), PRUNABLE["plain"].structure())
+
+
+def test_another_devices_tables_are_refused(cache: Path) -> None:
+    device = this_cpu()
+    profiled(device, tiny_task("plain"))
+    folder = device.store.folder
+    assert this_cpu(tables=folder).costs(tiny_task("plain"), PRUNABLE["plain"].structure())
+    made = json.loads((folder / "device.json").read_text())
+    (folder / "device.json").write_text(json.dumps(made | {"threads": 64, "torch": "1.0"}))
+    with pytest.raises(ValueError, match=r"threads 64 there, 1 here; torch '1.0' there.*autoprune profile"):
+        this_cpu(tables=folder).costs(tiny_task("plain"), PRUNABLE["plain"].structure())
+    with pytest.raises(MissingTableError, match=r"holds no latency tables"):
+        this_cpu(tables=folder.parent).costs(tiny_task("plain"), PRUNABLE["plain"].structure())
+    (folder / "device.json").write_text("{")
+    with pytest.raises(ValueError, match=r"device.json is damaged"):
+        this_cpu(tables=folder).costs(tiny_task("plain"), PRUNABLE["plain"].structure())
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"runtime": "tensorrt"}, r"one of \['onnxruntime', 'openvino', 'torch', 'torch_compiled'\], got 'tensorrt'"),
+        ({"place": "tpu"}, "device.place must be cpu or cuda, got 'tpu'"),
+        ({"precision": "fp8"}, r"device.precision must be one of \['fp32', 'bf16'\], got 'fp8'"),
+        ({"runtime": "onnxruntime", "precision": "bf16"}, "onnxruntime is measured at fp32 on the CPU"),
+        ({"batch": 0}, "device.batch must be at least 1, got 0"),
+        ({"threads": 0}, "device.threads must be at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        this_cpu(**changes)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_cuda_device_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"device\.place=cuda needs a CUDA device, and torch sees none"):
+        this_cpu(place="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_device_is_profiled(cache: Path) -> None:
+    device, task = this_cpu(place="cuda"), tiny_task("plain")
+    profiled(device, task)
+    assert device.costs(task, PRUNABLE["plain"].structure())["latency"](PRUNABLE["plain"].structure().units) > 0
+
+
+def test_the_store_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    store, piece = LatencyTables(tmp_path, {"threads": 1}), PIECES["conv"]
+    store.begin()
+    first = Timings(np.array([1.0, 2.0]), np.array([1.5, 2.5]), np.array([0.1, 0.1]))
+    store.add(piece, [(1, 2), (3, 4)], first)
+    store.add(piece, [(3, 4), (5, 6)], Timings(np.array([7.0, 8.0]), np.array([7.5, 8.5]), np.array([0.2, 0.2])))
+    points, timings = store.points(piece)
+    assert dict(zip(points, timings.minimum.tolist(), strict=True)) == {(1, 2): 1.0, (3, 4): 7.0, (5, 6): 8.0}
+    assert dict(zip(points, timings.reference.tolist(), strict=True)) == {(1, 2): 0.1, (3, 4): 0.2, (5, 6): 0.2}
+    assert json.loads(next(tmp_path.glob("pieces/*.json")).read_text())["kernel"] == [3, 3]
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_fingerprints_differ_in_what_speed_depends_on() -> None:
+    settings = {"runtime": "torch", "place": "cpu", "batch": 1, "precision": "fp32", "threads": 1}
+    here = fingerprint(**settings)  # type: ignore[arg-type]
+    assert here == fingerprint(**settings)  # type: ignore[arg-type]
+    assert {"torch", "cores", "threads"} <= here.keys()
+    other = fingerprint(**settings | {"threads": 2, "runtime": "onnxruntime"})  # type: ignore[arg-type]
+    assert set(differences(here, other)) == {"threads", "runtime", "onnxruntime"}
+    assert in_words({"threads": (2, 1)}) == "threads 2 there, 1 here"
+
+
+def test_random_plans_have_all_kinds_of_widths() -> None:
+    structure = PRUNABLE["plain"].structure()
+    plans = random_plans(structure, 40, seed=0)
+    assert plans.shape == (40, len(structure.groups))
+    assert (plans >= 1).all()
+    assert (plans <= structure.units).all()
+    assert (plans == random_plans(structure, 40, seed=0)).all()
+    assert len(np.unique(plans, axis=0)) > 10
+
+
+def test_tables_have_every_width(cache: Path) -> None:
+    device, task = this_cpu(), tiny_task("plain")
+    profiled(device, task)
+    widths = widths_of(task.model, PRUNABLE["plain"].structure(), task.example_input)
+    for found, piece, (ins, outs) in zip(pieces_ms(device.store, widths), widths.pieces, widths.ranges, strict=True):
+        assert found.shape == (ins[1] + 1, 1 if piece.square else outs[1] + 1)
+        assert (found > 0).all()
+        assert set(knots(*ins)) <= set(range(1, ins[1] + 1))
+    plans, seconds = network_seconds(device.store, widths)
+    assert len(plans) == len(seconds) == 8
+
+
+def test_a_search_gets_the_latency_as_a_cost_and_its_steps_as_levels(cache: Path) -> None:
+    device, task = this_cpu(), tiny_task("plain")
+    profiled(device, task)
+    ready = prepared(task, device=device, budget=["macs:0.9", "latency:50ms"], round_to="device")
+    assert ready.device is device
+    assert "latency" in ready.costs
+    outcome = ready.objective.evaluate([ready.structure.plan(ready.structure.floor)])[0]
+    assert outcome.cost["latency"] > 0
+    wide = PRUNABLE["plain"].structure()
+    assert all(set(a.levels) <= set(b.levels) for a, b in zip(ready.structure.groups, wide.groups, strict=True))
+    with pytest.raises(ValueError, match=r"structure\.round_to=device needs a device"):
+        prepared(task, round_to="device")
+
+
+KILLED = """
+import sys
+from tests.device.test_measured import profiled, this_cpu
+from tests.tasks import tiny_task
+
+profiled(this_cpu(), tiny_task("residual"))
+print("done", flush=True)
+"""
+
+
+def test_a_profile_that_is_killed_goes_on_where_it_was(cache: Path) -> None:
+    environment = os.environ | {"AUTOPRUNE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parent.parent.parent
+    process = subprocess.Popen([sys.executable, "-c", KILLED], cwd=root, env=environment)
+    deadline = time.monotonic() + 60
+    while not list(cache.rglob("pieces/*.npz")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    device, task = this_cpu(), tiny_task("residual")
+    widths = widths_of(task.model, PRUNABLE["residual"].structure(), task.example_input)
+    kept = {piece: dict(zip(*_columns(device.store.points(piece)), strict=True)) for piece in widths.pieces}
+    assert any(kept.values())
+    profiled(device, task)
+    for piece, before in kept.items():
+        after = dict(zip(*_columns(device.store.points(piece)), strict=True))
+        assert before.items() <= after.items()
+    assert device.costs(task, PRUNABLE["residual"].structure())
+
+
+def _columns(found: tuple[list[Any], Timings]) -> tuple[list[Any], list[float]]:
+    return found[0], found[1].minimum.tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
+def test_a_compiled_network_is_timed() -> None:
+    runtime = runtime_of("torch_compiled", place="cpu", batch=1, precision="fp32")
+    network = PRUNABLE["plain"]
+    with threads_of_torch(1):
+        run = runtime.network(network.model(), network.inputs(), lambda net, x: net(x))
+        assert 0 < runtime.seconds(run) < 1

@@ -1,0 +1,163 @@
+"""What an agent's environment is: its kind, what it shows, where it begins, what its replay is told."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autoprune.agent.bundle import load_policy, load_training
+from autoprune.cost.rounding import Rounding
+from autoprune.env.discrete import DiscreteLevels
+from autoprune.env.layerwise import LayerwiseEnv
+from autoprune.env.one_shot import OneShotEnv
+from autoprune.env.plan_edits import EditEnv, EditVectorEnv
+from autoprune.env.vector_envs import LayerwiseVectorEnv, OneShotVectorEnv
+from autoprune.problem.problem import Problem
+from autoprune.search.env_spec import EnvFactory, EnvSpec, revealed
+from autoprune.search.prior import prior_of
+from autoprune.search.sensitivity import price
+from tests.search.known import KNOWN
+from tests.search.learners import learnable
+from tests.search.test_baselines import filled_on
+from tests.search.test_rl import search
+
+WAYS: dict[str, tuple[dict[str, Any], type[Any], type[Any] | None]] = {
+    "layerwise": ({"mode": "layerwise", "prior": "none"}, LayerwiseEnv, LayerwiseVectorEnv),
+    "corrected": ({"mode": "layerwise", "prior": "uniform", "reach": 1.0}, LayerwiseEnv, LayerwiseVectorEnv),
+    "shaped": (
+        {"mode": "layerwise", "prior": "sensitivity", "reach": 1.0, "credit": "shaped"},
+        LayerwiseEnv,
+        LayerwiseVectorEnv,
+    ),
+    "levels": ({"mode": "layerwise", "prior": "none", "levels": 4}, DiscreteLevels, None),
+    "one_shot": ({"mode": "one_shot", "prior": "none"}, OneShotEnv, OneShotVectorEnv),
+    "blind": ({"mode": "one_shot", "prior": "uniform", "reach": 1.0, "sees": "budget"}, OneShotEnv, OneShotVectorEnv),
+    "edit": ({"mode": "edit", "prior": "uniform", "reach": 1.0, "edits": 99, "length": 3}, EditEnv, EditVectorEnv),
+}
+
+
+def way_of(**options: Any) -> EnvSpec:
+    plain: dict[str, Any] = {"credit": "terminal", "tells": False, "sees": "groups"}
+    return EnvSpec(**plain | options)
+
+
+def shown(problem: Problem, *, projected: bool = True, **options: Any) -> EnvFactory:
+    how = way_of(**options)
+    prior = None if how.prior == "none" else prior_of(problem, start=how.prior)
+    return revealed(problem, how, prior=prior, evaluate=problem.objective.evaluate, projected=projected)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_environments_are_of_the_kind_and_observations_have_names(way: str, tmp_path: Path) -> None:
+    options, kind, many = WAYS[way]
+    problem = learnable(KNOWN["chain"], tmp_path, limit=60)
+    found = shown(problem, **options)
+    env = found.one()
+    assert type(env) is kind
+    observation, _ = env.reset(seed=0)
+    assert observation in env.observation_space
+    per_group = way in ("one_shot", "edit")  # the last feature is the budget, the others are of every group
+    features = len(found.feature_names) - 1
+    assert len(observation) == (5 * features if per_group else features) + 1
+    assert found.feature_names[-1] == "budget" or way in ("layerwise", "corrected", "shaped", "levels")
+    if many is None:
+        with pytest.raises(ValueError, match="one episode at a time"):
+            found.many(2)
+        return
+    assert type(found.many(2)) is many
+    spent, steps = problem.objective.spent, 0
+    over = False
+    while not over:
+        _, _, over, _, _ = env.step(np.zeros(env.action_space.shape or (), np.float32))
+        steps += 1
+    assert steps == way_of(**options).steps(problem.structure)
+    assert problem.objective.spent - spent == way_of(**options).evaluations
+
+
+def test_no_action_is_the_prior_plan_everywhere(tmp_path: Path) -> None:
+    for way in ("blind", "edit"):
+        problem = learnable(KNOWN["mixed"], tmp_path, limit=60)
+        found = shown(problem, **WAYS[way][0])
+        assert found.prior is not None
+        info = found.one().step(np.zeros(9, np.float32))[4]
+        assert info["plan"] == found.prior.outcome.plan
+
+
+def test_unprojected_wishes_are_rounded_only(tmp_path: Path) -> None:
+    for way in ("layerwise", "one_shot", "edit"):
+        problem = learnable(KNOWN["chain"], tmp_path, limit=60)
+        found = shown(problem, projected=False, **WAYS[way][0])
+        assert isinstance(found.projector, Rounding)
+        env, info = found.one(), dict[str, Any]()
+        env.reset()
+        for _ in range(way_of(**WAYS[way][0]).steps(problem.structure)):
+            info = env.step(np.ones(env.action_space.shape or (), np.float32))[4]
+        assert info["plan"].kept == tuple(problem.structure.units)
+
+
+def test_a_shaped_step_pays_what_the_curve_says(tmp_path: Path) -> None:
+    problem = learnable(KNOWN["chain"], tmp_path, limit=60)
+    found = shown(problem, **WAYS["shaped"][0])
+    assert found.prior is not None
+    assert found.prior.curves is not None
+    env, curves = found.one(), found.prior.curves
+    env.reset()
+    paid, info = [], dict[str, Any]()
+    for _ in problem.structure.groups:
+        _, reward, _, _, info = env.step(np.array([0.4], np.float32))
+        paid.append(float(reward))
+    lost = [
+        float(curves[name].at([kept])[0]) for name, kept in zip(problem.structure.names, info["plan"].kept, strict=True)
+    ]
+    assert paid[:-1] == pytest.approx([-each for each in lost[:-1]])
+    assert sum(paid) == pytest.approx(info["outcome"].reward)
+
+
+def test_what_is_told_is_what_the_priors_evaluations_said(tmp_path: Path) -> None:
+    seen: list[Any] = []
+    problem = learnable(KNOWN["chain"], tmp_path, limit=60, seen_by=seen)
+    found = shown(
+        problem, mode="one_shot", prior="sensitivity", max_log_correction=1.5, seed_replay=True, observation="budget"
+    )
+    known = found.known()
+    assert problem.objective.spent == len(known.rewards) == len(seen) == price(problem)
+    assert sorted(known.rewards) == sorted(outcome.reward for _, outcome in seen)
+    assert known.rewards[-1] == seen[-1][1].reward
+    assert np.abs(known.actions[-1]).max() < 1e-6, "no correction is the prior itself"
+    assert known.observation.tolist() == pytest.approx([problem.projector.budget.relative])
+    assert known.actions[0].min() > 0, "the dense network is more than any correction that the budget allows"
+
+
+def test_what_is_near_is_filled_and_can_be_executed(tmp_path: Path) -> None:
+    for name in ("chain", "mixed"):
+        problem = learnable(KNOWN[name], tmp_path, limit=60)
+        known = shown(problem, mode="one_shot", prior="uniform", max_log_correction=1.5, seed_replay=True).known()
+        env = OneShotEnv(
+            problem.structure, projector=problem.projector, evaluate=problem.objective.evaluate,
+            features=problem.features, prior=np.array(prior_of(problem, start="uniform").outcome.plan.kept), max_log_correction=1.5,
+        )  # fmt: skip
+        rng = np.random.default_rng(0)
+        start = known.executable(rng.uniform(-0.5, 0.5, (20, len(problem.structure.groups))).astype(np.float32))
+        plans, moved = env.plans_of(start), env.plans_of(known.near(start, rng))
+        assert np.array_equal(known.executable(start)[0], start[0])
+        assert all(filled_on(problem.projector, kept) for kept in moved)
+        changed = (plans != moved).sum(axis=1)
+        assert 0 < changed.mean() <= 4, "a few groups, and the others stay"
+
+
+def test_a_policy_says_what_it_was_shown(tmp_path: Path) -> None:
+    for number, (name, changes) in enumerate(
+        [("edit_ppo", {"agent__network": "shared"}), ("edit_ppo", {}), ("recurrent_ppo", {}), ("critic_guided", {})]
+    ):
+        folder = tmp_path / str(number)
+        problem = learnable(KNOWN["chain"], folder, limit=25)
+        search(name, prior="uniform", **changes)(problem, rng=np.random.default_rng(0))
+        training, policy = load_training(folder / "policy"), load_policy(folder / "policy")
+        assert training.features[-1 if name != "recurrent_ppo" else -7] == "budget"
+        assert training.actions == "corrections to the uniform plan"
+        shape = policy.network.observation_space.shape
+        policy.begin()
+        first = policy.act(np.zeros(shape, np.float32))  # type: ignore[arg-type]
+        policy.begin()
+        assert np.array_equal(policy.act(np.zeros(shape, np.float32)), first)  # type: ignore[arg-type]
