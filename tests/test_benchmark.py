@@ -58,10 +58,10 @@ def test_figures_are_numbered_and_each_has_a_place_for_its_limit() -> None:
     [
         (Goal(1.15, 1.03), 1.0, "aim"),
         (Goal(1.15, 1.03), 1.03, "aim"),
-        (Goal(1.15, 1.03), 1.1, "reach"),
+        (Goal(1.15, 1.03), 1.1, "max_log_correction"),
         (Goal(1.15, 1.03), 1.2, "no"),
         (Goal(4, 8, higher=True), 8.0, "aim"),
-        (Goal(4, 8, higher=True), 4.0, "reach"),
+        (Goal(4, 8, higher=True), 4.0, "max_log_correction"),
         (Goal(4, 8, higher=True), 3.9, "no"),
     ],
 )

@@ -31,7 +31,7 @@ def test_every_form_of_a_pruned_network_computes_the_same(name: str, tmp_path: P
     seed = 0
     for path in sorted((conf_dir() / "importance").glob("*.yaml")):
         settings = yaml.safe_load(path.read_text())
-        if path.stem in ("sparse_gpt", "suited"):  # of single weights, which these networks don't lose; l1 for these
+        if path.stem in ("sparse_gpt", "default"):  # of single weights, which these networks don't lose; l1 for these
             continue
         if path.stem == "bn_scale":  # groups without a BatchNorm need a criterion of their own
             settings["otherwise"] = yaml.safe_load((conf_dir() / "importance" / "l1.yaml").read_text())

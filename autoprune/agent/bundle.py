@@ -29,13 +29,13 @@ from autoprune.agent.policy_file import (
     space_as_json,
     space_from_json,
 )
-from autoprune.agent.trained_policy import Policy, build_network
+from autoprune.agent.trained_policy import TrainedPolicy, build_network
 from autoprune.agent.training_record import TrainingRecord as TrainingRecord  # who saves a policy says this of it
 from autoprune.env.features import HIGHEST, LOWEST
 from autoprune.runs import versions
 
 
-def save_policy(policy: Policy, folder: Path, *, training: TrainingRecord) -> None:
+def save_policy(policy: TrainedPolicy, folder: Path, *, training: TrainingRecord) -> None:
     """Writes policy.safetensors, policy.json and README.md. The JSON comes last: where it is, the policy is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
@@ -58,7 +58,7 @@ def save_policy(policy: Policy, folder: Path, *, training: TrainingRecord) -> No
     partial.replace(folder / RECORD)
 
 
-def load_policy(folder: Path, *, groups: int | None = None, features: Sequence[str] | None = None) -> Policy:
+def load_policy(folder: Path, *, groups: int | None = None, features: Sequence[str] | None = None) -> TrainedPolicy:
     """The saved policy; it acts as it did.
 
     groups: of the network that it is carried to; None: as many as it was trained with. features: the names that the
@@ -84,7 +84,7 @@ def load_policy(folder: Path, *, groups: int | None = None, features: Sequence[s
         raise ValueError(f"{folder / RECORD} does not describe a policy: {error}") from error
     _fill(network, folder / WEIGHTS, expected=record["sha256"]["weights"])
     network.set_training_mode(False)
-    return Policy(record["algorithm"], architecture, network)
+    return TrainedPolicy(record["algorithm"], architecture, network)
 
 
 def load_training(folder: Path) -> TrainingRecord:

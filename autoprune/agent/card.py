@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 from autoprune.agent.policy_file import RECORD, WEIGHTS, is_transferable
-from autoprune.agent.trained_policy import Policy
+from autoprune.agent.trained_policy import TrainedPolicy
 from autoprune.agent.training_record import TrainingRecord
 
 
-def card(policy: Policy, training: TrainingRecord) -> str:
+def card(policy: TrainedPolicy, training: TrainingRecord) -> str:
     """Markdown, for people; nothing reads it back."""
     carried = is_transferable(policy.architecture)
     parts = [_what(policy, training, carried=carried), _trained(training)]
@@ -17,7 +17,7 @@ def card(policy: Policy, training: TrainingRecord) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _what(policy: Policy, training: TrainingRecord, *, carried: bool) -> str:
+def _what(policy: TrainedPolicy, training: TrainingRecord, *, carried: bool) -> str:
     network = policy.architecture
     encoder = f", encoder {network['options']['encoder']}" if carried else ""
     fits = "It reads any number of groups." if carried else "It fits the network that it was trained on, and no other."
@@ -46,7 +46,7 @@ def _trained(training: TrainingRecord) -> str:
 |---|---|
 | trained on | {", ".join(training.tasks)} |
 | rewards | {training.score} |
-| budget | {training.budget} |{ranges}{reach}
+| budget | {training.budget} |{ranges}{max_log_correction}
 | evaluations | {training.evaluations} |
 | seeds | {", ".join(map(str, training.seeds))} |
 | observation | {", ".join(training.features)} |"""

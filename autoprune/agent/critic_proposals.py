@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from autoprune.agent.critic_search import critic_values
 from autoprune.agent.critics import CAUTION
 from autoprune.agent.sb3_model import ReplaySeed
-from autoprune.agent.trained_policy import Policy
+from autoprune.agent.trained_policy import TrainedPolicy
 
 DEPTHS = (1, 3, 8, 20)  # rounds of level switches after which proposals are taken
 MANY = 48  # plans in a round
@@ -17,7 +17,7 @@ ELITE = 6
 APART = 0.03  # mean difference of two proposals' actions, at least: what is alike has the same faults
 
 
-def proposals(policy: Policy, known: ReplaySeed, *, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def proposals(policy: TrainedPolicy, known: ReplaySeed, *, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """At most `count` new actions [any, entries], not too much alike, such as they would be executed.
 
     known: the setting, with what is known to be executable there. The search begins near the best of those, takes the
@@ -52,7 +52,7 @@ def proposals(policy: Policy, known: ReplaySeed, *, count: int, rng: np.random.G
     return np.array(chosen[len(known.actions) :], np.float32).reshape(-1, known.actions.shape[1])
 
 
-def _values(policy: Policy, known: ReplaySeed, actions: NDArray[np.float32]) -> NDArray[np.float64]:
+def _values(policy: TrainedPolicy, known: ReplaySeed, actions: NDArray[np.float32]) -> NDArray[np.float64]:
     """[actions]: by how much the plan is better than the prior, in log KL, said with caution."""
     values = critic_values(policy.network, known.observation, actions)
     spread = values.std(axis=0, ddof=1) if len(values) > 1 else 0.0

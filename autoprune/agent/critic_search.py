@@ -18,42 +18,42 @@ Near = Callable[[Actions, np.random.Generator], Actions]  # executed actions [ma
 class CriticGuidance:
     """How actions are proposed and chosen.
 
-    An evaluation costs a hundred times what a critic does, so the critics are asked about `many` actions for each one
-    that is executed. A part `from_actor` of them are samples of the actor's, a part `near` are small moves from the
+    An evaluation costs a hundred times what a critic does, so the critics are asked about `candidates_per_evaluation` actions for each one
+    that is executed. A part `actor_fraction` of them are samples of the actor's, a part `neighbour_fraction` are small moves from the
     `elite` best actions so far, such as the environment knows them; the others are those actions after Gaussian steps
-    of one of the `sigmas` in 1 to `changes` entries, crossed with another one before with probability `crosses`. All
-    are judged as they would be executed, by the critics' mean plus `optimism` times their standard deviation; what was
-    executed before is not again. A part `unasked` of what is executed is not the critics' choice, but any of what was
+    of one of the `sigmas` in 1 to `max_changed_groups` entries, crossed with another one before with probability `crossover_probability`. All
+    are judged as they would be executed, by the critics' mean plus `ucb_coefficient` times their standard deviation; what was
+    executed before is not again. A part `exploration_fraction` of what is executed is not the critics' choice, but any of what was
     proposed: they learn from it where they were wrong. The idea of asking the critic about an action's neighbours is
     Wolpertinger's (arXiv 1512.07679), that of an optimistic ensemble is in arXiv 1706.01502.
     """
 
-    many: int
-    from_actor: float
-    near: float
+    candidates_per_evaluation: int
+    actor_fraction: float
+    neighbour_fraction: float
     elite: int
-    changes: int
+    max_changed_groups: int
     sigmas: tuple[float, ...]
-    optimism: float
-    crosses: float
-    unasked: float = 0.0
+    ucb_coefficient: float
+    crossover_probability: float
+    exploration_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigmas", tuple(self.sigmas))
-        for name in ("many", "elite", "changes"):
+        for name in ("candidates_per_evaluation", "elite", "max_changed_groups"):
             if getattr(self, name) < 1:
-                raise ValueError(f"proposals.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("from_actor", "near", "crosses", "unasked"):
+                raise ValueError(f"critic_guidance.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("actor_fraction", "neighbour_fraction", "crossover_probability", "exploration_fraction"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"proposals.{name} is a part, in [0, 1]; got {getattr(self, name)}")
-        if self.from_actor + self.near > 1:
+                raise ValueError(f"critic_guidance.{name} is a part, in [0, 1]; got {getattr(self, name)}")
+        if self.actor_fraction + self.neighbour_fraction > 1:
             raise ValueError(
-                f"critic_guidance.actor_fraction and near are parts of one whole, got {self.from_actor} and {self.near}"
+                f"critic_guidance.actor_fraction and neighbour_fraction are parts of one whole, got {self.actor_fraction} and {self.neighbour_fraction}"
             )
         if not self.sigmas or min(self.sigmas) <= 0:
-            raise ValueError(f"proposals.sigmas are standard deviations above 0, at least one; got {self.sigmas}")
-        if self.optimism < 0:
-            raise ValueError(f"critic_guidance.ucb_coefficient must not be negative, got {self.optimism}")
+            raise ValueError(f"critic_guidance.sigmas are standard deviations above 0, at least one; got {self.sigmas}")
+        if self.ucb_coefficient < 0:
+            raise ValueError(f"critic_guidance.ucb_coefficient must not be negative, got {self.ucb_coefficient}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,13 @@ class CriticGuidedSampling:
     def __init__(
         self,
         model: OffPolicyAlgorithm,
-        proposals: CriticGuidance,
+        guidance: CriticGuidance,
         *,
         places: Mapping[bytes, ExecutableSpace],
         executed: Mapping[bytes, Sequence[int]],
         seed: int,
     ) -> None:
-        self._model, self._proposals, self._places = model, proposals, places
+        self._model, self._guidance, self._places = model, guidance, places
         self._rng = np.random.default_rng(seed)
         self._own: Callable[..., tuple[Actions, Actions]] = model._sample_action
         self._done: dict[bytes, set[bytes]] = {key: set() for key in places}
@@ -99,8 +99,8 @@ class CriticGuidedSampling:
         if len(new) < n_envs:  # all is known that is near: the actor is asked
             return self._own(learning_starts, action_noise, n_envs)
         values = critic_values(self._model.policy, np.asarray(self._model._last_obs)[0], new)
-        best = np.argsort(-(values.mean(axis=0) + self._proposals.optimism * values.std(axis=0)), kind="stable")
-        asked = n_envs - round(self._proposals.unasked * n_envs)
+        best = np.argsort(-(values.mean(axis=0) + self._guidance.ucb_coefficient * values.std(axis=0)), kind="stable")
+        asked = n_envs - round(self._guidance.exploration_fraction * n_envs)
         others = self._rng.choice(best[asked:], n_envs - asked, replace=False) if asked < n_envs else best[:0]
         chosen = new[np.append(best[:asked], others)]
         self._done[key].update(map(_key, chosen))
@@ -118,7 +118,7 @@ class CriticGuidedSampling:
         self._read = replay.pos
         rows = self._rows[key]
         rewards, actions = replay.rewards[rows].reshape(-1), replay.actions[rows]
-        best = np.argsort(-rewards, kind="stable")[: self._proposals.elite]
+        best = np.argsort(-rewards, kind="stable")[: self._guidance.elite]
         found: Actions = actions.reshape(len(rewards), -1)[best]
         return found
 
@@ -130,9 +130,9 @@ class CriticGuidedSampling:
 
     def _proposed(self, key: bytes, elite: Actions, envs: int) -> Actions:
         """Actions as they would be executed: [many · envs, entries]."""
-        wanted, place = self._proposals, self._places[key]
-        many = wanted.many * envs
-        sampled, near = round(wanted.from_actor * many), round(wanted.near * many)
+        guidance, place = self._guidance, self._places[key]
+        many = guidance.candidates_per_evaluation * envs
+        sampled, near = round(guidance.actor_fraction * many), round(guidance.neighbour_fraction * many)
         found = []
         if sampled:
             found.append(place.executable(self._samples(sampled)))
@@ -148,12 +148,12 @@ class CriticGuidedSampling:
 
     def _changed(self, elite: Actions, many: int) -> Actions:
         """[many, entries] in [−1, 1]"""
-        rng, wanted = self._rng, self._proposals
+        rng, guidance = self._rng, self._guidance
         parents, mates = self._parents(elite, many), elite[rng.integers(len(elite), size=many)]
-        crossed = (rng.random(many) < wanted.crosses)[:, None] & (rng.random(parents.shape) < 0.5)
-        changes = rng.integers(1, min(wanted.changes, elite.shape[1]) + 1, many)
+        crossed = (rng.random(many) < guidance.crossover_probability)[:, None] & (rng.random(parents.shape) < 0.5)
+        changes = rng.integers(1, min(guidance.max_changed_groups, elite.shape[1]) + 1, many)
         chosen = rng.random(parents.shape).argsort(axis=1) < changes[:, None]
-        sigma = np.array(wanted.sigmas)[rng.integers(len(wanted.sigmas), size=many)]
+        sigma = np.array(guidance.sigmas)[rng.integers(len(guidance.sigmas), size=many)]
         steps = chosen * rng.normal(0, sigma[:, None], parents.shape)
         return np.asarray(np.clip(np.where(crossed, mates, parents) + steps, -1, 1), np.float32)
 

@@ -16,18 +16,18 @@ from autoprune.agent.metrics import OnMetrics, logger
 from autoprune.agent.noise import EpisodeNoise
 from autoprune.agent.sb3_model import ReplaySeed, build, seed_replay
 from autoprune.agent.spec import AgentSpec, Replay, Rollout
-from autoprune.agent.trained_policy import Policy, policy_of
+from autoprune.agent.trained_policy import TrainedPolicy, policy_of
 from autoprune.agent.vec_env import Env, StepLimit, VecEnvs, vectorized
 from autoprune.evaluation.metered import EvaluationsSpent
 
-OnUpdate = Callable[[Policy], None]
+OnUpdate = Callable[[TrainedPolicy], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
     """A policy, and how long it learned: whole episodes and steps that the environment answered."""
 
-    policy: Policy
+    policy: TrainedPolicy
     episodes: int
     steps: int
 
@@ -47,7 +47,7 @@ def learn(
     stop: Callable[[], bool] = lambda: False,
     on_update: OnUpdate = lambda policy: None,
     known: Sequence[ReplaySeed] = (),
-    begin: Callable[[Policy], None] = lambda policy: None,
+    begin: Callable[[TrainedPolicy], None] = lambda policy: None,
 ) -> Learned:
     """Learns in `env` for `episodes` episodes, each of `episode_steps` steps, and returns the policy.
 
@@ -93,7 +93,9 @@ def check_length(agent: AgentSpec, episodes: int, episode_steps: int, *, told: i
                 f"all {episodes} episodes would be the random warm-up of {idle}, and {agent.algorithm} would learn "
                 "nothing: give the search more evaluations, or lower agent.experience.warm_up_episodes"
             )
-        case Replay(episodes=held, parallel=many) if agent.proposals is not None and held < told + episodes + 3 * many:
+        case Replay(episodes=held, parallel=many) if (
+            agent.critic_guidance is not None and held < told + episodes + 3 * many
+        ):
             raise ValueError(
                 f"proposals are changes of the best of all that was executed, and a replay of {held} episodes would "
                 f"forget some: set agent.experience.episodes to at least {told + episodes + 3 * many}"
@@ -112,7 +114,7 @@ class _Updates(BaseCallback):
     environment evaluates keeps all threads.
     """
 
-    def __init__(self, policy: Policy, on_update: OnUpdate) -> None:
+    def __init__(self, policy: TrainedPolicy, on_update: OnUpdate) -> None:
         super().__init__()
         self._policy, self._on_update, self._updates = policy, on_update, 0
         self._threads = torch.get_num_threads()

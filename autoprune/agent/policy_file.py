@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-SCHEMA = 2  # raised when a reader of the old files would misread the new ones
+SCHEMA = 3  # raised when a reader of the old files would misread the new ones
 OBSERVATION_VERSION = 1  # raised when a feature of an old name means something else
 WEIGHTS, RECORD, CARD = "policy.safetensors", "policy.json", "README.md"
 FILES = (RECORD, WEIGHTS, CARD)  # all that a bundle is

@@ -43,8 +43,8 @@ def build(agent: AgentSpec, *, env: Env | VecEnv, episode_steps: int, episodes: 
     if agent.initial_std is not None and not isinstance(env.action_space, spaces.Box):
         raise ValueError(f"initial_std needs actions in a box, the environment's are {env.action_space}")
     options: dict[str, Any] = {}
-    if agent.network == "carried":
-        options |= {"encoder": agent.encoder, "reach": agent.max_log_correction}
+    if agent.network == "transferable":
+        options |= {"encoder": agent.encoder, "max_log_correction": agent.max_log_correction}
     elif agent.network != "whole":
         options |= {"shared": True, "group_bias": agent.network == "shared_bias"}
     if agent.critics is not None:
@@ -141,7 +141,7 @@ def _set_up_actor(agent: AgentSpec, model: BaseAlgorithm, noise: EpisodeNoise | 
 def seed_replay(agent: AgentSpec, model: BaseAlgorithm, known: Sequence[ReplaySeed], *, seed: int) -> None:
     """The replay begins with what is known of each observation, and proposals are judged by the critics."""
     if not known:
-        if agent.proposals is not None:
+        if agent.critic_guidance is not None:
             raise ValueError("proposals are judged as they would be executed: use agent.mode=one_shot")
         return
     if not isinstance(model, OffPolicyAlgorithm) or not isinstance(model.replay_buffer, ExecutedActionReplayBuffer):
@@ -150,9 +150,9 @@ def seed_replay(agent: AgentSpec, model: BaseAlgorithm, known: Sequence[ReplaySe
     executed = {each.observation.tobytes(): _told(replay, each, envs=model.n_envs) for each in known}
     replay.told = replay.pos - 1
     model.train(gradient_steps=max(1, model.gradient_steps), batch_size=model.batch_size)
-    if agent.proposals is not None:
+    if agent.critic_guidance is not None:
         places = {each.observation.tobytes(): ExecutableSpace(each.executable, each.near) for each in known}
-        critic_guided = CriticGuidedSampling(model, agent.proposals, places=places, executed=executed, seed=seed)
+        critic_guided = CriticGuidedSampling(model, agent.critic_guidance, places=places, executed=executed, seed=seed)
         model._sample_action = critic_guided  # type: ignore[method-assign]
 
 

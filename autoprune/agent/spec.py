@@ -29,7 +29,7 @@ ALGORITHMS: Mapping[str, type[BaseAlgorithm]] = {
 }
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
-NETWORKS = ("whole", "shared", "shared_bias", "carried")
+NETWORKS = ("whole", "shared", "shared_bias", "transferable")
 
 GAUSSIAN = ("A2C", "CrossQ", "PPO", "RecurrentPPO", "SAC", "TQC")  # sample their actions from a normal distribution
 ACTOR_CRITIC = ("CrossQ", "DDPG", "SAC", "TD3", "TQC")  # have an actor with an optimizer of its own
@@ -142,7 +142,7 @@ class AgentSpec:
     network: str = "whole"
     memory: int | None = None
     critics: int | None = None
-    proposals: CriticGuidance | None = None
+    critic_guidance: CriticGuidance | None = None
     encoder: str | None = None
     max_log_correction: float | None = None
 
@@ -183,12 +183,12 @@ class AgentSpec:
     def _check_network(self) -> None:
         if self.network not in NETWORKS:
             raise ValueError(f"agent.network must be one of {NETWORKS}, got {self.network!r}")
-        able = CARRYING if self.network == "carried" else SHARING
+        able = CARRYING if self.network == "transferable" else SHARING
         if self.network != "whole" and self.algorithm not in able:
             raise ValueError(f"network={self.network} does not apply to {self.algorithm}; only to {able}")
-        if (self.encoder is None or self.max_log_correction is None) == (self.network == "carried"):
+        if (self.encoder is None or self.max_log_correction is None) == (self.network == "transferable"):
             raise ValueError(
-                f"encoder and reach are those of network=carried, which needs both; got encoder={self.encoder} and "
+                f"encoder and reach are those of network=transferable, which needs both; got encoder={self.encoder} and "
                 f"reach={self.max_log_correction} with network={self.network}"
             )
         if self.encoder is not None and self.encoder not in ENCODERS:
@@ -201,7 +201,7 @@ class AgentSpec:
             raise ValueError(f"memory is for {RECURRENT}, which need it; got {self.memory} with {self.algorithm}")
         if self.memory is not None:
             _check_least("memory", self.memory, 1)
-        if self.proposals is not None and (self.algorithm not in CRITICS or self.noise is not None):
+        if self.critic_guidance is not None and (self.algorithm not in CRITICS or self.noise is not None):
             raise ValueError(
                 f"proposals are chosen by critics of actions, and explore without noise: they apply to {CRITICS} with "
                 f"noise=null, not to {self.algorithm}{'' if self.noise is None else ' with noise'}"

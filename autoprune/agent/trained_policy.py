@@ -19,7 +19,7 @@ from autoprune.env.transfer_features import ROW_FEATURES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Policy:
+class TrainedPolicy:
     """A policy that acts without exploring.
 
     architecture: plain values from which, with the two spaces, an equal network is built: see build_network.
@@ -43,7 +43,7 @@ class Policy:
         return np.asarray(action)
 
 
-def policy_of(algorithm: str, model: BaseAlgorithm) -> Policy:
+def policy_of(algorithm: str, model: BaseAlgorithm) -> TrainedPolicy:
     """The policy of a Stable-Baselines3 model; it goes on learning with the model."""
     options = {key: value for key, value in model.policy_kwargs.items() if not key.startswith("optimizer_")}
     if isinstance(model.policy, SharedPolicy):
@@ -54,16 +54,16 @@ def policy_of(algorithm: str, model: BaseAlgorithm) -> Policy:
         "activation": names[options.pop("activation_fn")],
         "options": options,
     }
-    return Policy(algorithm, architecture, model.policy)
+    return TrainedPolicy(algorithm, architecture, model.policy)
 
 
-def normalised(policy: Policy, rows: NDArray[np.float64]) -> None:
+def normalised(policy: TrainedPolicy, rows: NDArray[np.float64]) -> None:
     """A carried policy reads features from now on as deviations from these groups' [groups, features]."""
     network: Any = policy.network
     network.normalise(torch.as_tensor(rows, dtype=torch.float32))
 
 
-def normaliser_of(policy: Policy) -> dict[str, tuple[float, float]]:
+def normaliser_of(policy: TrainedPolicy) -> dict[str, tuple[float, float]]:
     """Feature → the centre and the spread that a carried policy reads it by; losses as log10 of nats."""
     normaliser = next(module for module in policy.network.modules() if isinstance(module, Normaliser))
     pairs = zip(normaliser.centre.tolist(), normaliser.spread.tolist(), strict=True)

@@ -46,7 +46,7 @@ class TrainingRecord:
         positive = self.max_log_correction is None or (_number(self.max_log_correction) and self.max_log_correction > 0)
         _rule(_all(self.seeds, int), "seeds", self.seeds, "be a list of whole numbers")
         _rule(counted, "evaluations", self.evaluations, "be a whole number of plans")
-        _rule(positive, "reach", self.max_log_correction, "be above 0, or null")
+        _rule(positive, "max_log_correction", self.max_log_correction, "be above 0, or null")
         _rule(_is(self.curves, bool), "curves", self.curves, "be true or false")
         _check_pairs("budgets", self.budgets, "be (lowest, highest) with 0 < lowest ≤ highest ≤ 1", _is_range)
         _check_pairs("normaliser", self.normaliser, "be (centre, spread) with spread > 0", _is_scale)

@@ -165,7 +165,7 @@ class TransferableTD3Policy(TD3Policy):
     """TD3's actor and critics over groups. encoder: see encoders.ENCODERS; reach: log-densities that 1 of action is."""
 
     def __init__(self, *arguments: Any, encoder: str, max_log_correction: float, **options: Any) -> None:
-        self._own = {"encoder": encoder, "reach": max_log_correction}
+        self._own = {"encoder": encoder, "max_log_correction": max_log_correction}
         super().__init__(*arguments, **options)
 
     def make_actor(self, features_extractor: Any = None) -> Actor:

@@ -73,7 +73,7 @@ class Editing:
 
 
 class EditEnv(gymnasium.Env[Observation, Action]):
-    """Action [groups] in [−1, 1]: changes of log-densities over `reach`; 0 changes nothing.
+    """Action [groups] in [−1, 1]: changes of log-densities over `max_log_correction`; 0 changes nothing.
 
     Observation: every group's GROUP_FEATURES and its present density, and the budget over dense. info:
     `executed_action`, `plan`, `outcome`, at every step, since every step evaluates a plan. EditVectorEnv is the same

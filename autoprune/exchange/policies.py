@@ -7,7 +7,7 @@ from autoprune.agent.bundle import load_policy, load_training
 from autoprune.exchange import artifacts, hub
 
 SHIPPED = Path(__file__).parent.parent / "zoo" / "policies"
-DEFAULT = "carried"  # what `shipped` alone is
+DEFAULT = "transferable"  # what `shipped` alone is
 FORMS = "a folder, shipped, shipped:NAME, wandb:ENTITY/PROJECT/NAME:VERSION or hf:USER/REPO[@REVISION]"
 TARGETS = "wandb:ENTITY/PROJECT/NAME or hf:USER/REPO"
 

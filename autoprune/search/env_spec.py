@@ -90,8 +90,8 @@ class EnvSpec:
         for name, known in {
             "mode": ("layerwise", "one_shot", "edit"),
             "prior": ("none", "uniform", "sensitivity"),
-            "credit": ("terminal", "shaped"),
-            "sees": ("groups", "budget"),
+            "reward_shaping": ("terminal", "shaped"),
+            "observation": ("groups", "budget"),
         }.items():
             if getattr(self, name) not in known:
                 *others, last = known
@@ -174,7 +174,7 @@ class EnvFactory:
             "evaluate": self.evaluate,
             "features": features if self.reveal.observation == "groups" else features[:, :0],
             "prior": None if self.prior is None else np.array(self.prior.outcome.plan.kept),
-            "reach": self.reveal.max_log_correction or 1.0,
+            "max_log_correction": self.reveal.max_log_correction or 1.0,
         }
 
     @property

@@ -9,7 +9,7 @@ import numpy as np
 from autoprune.agent.bundle import save_policy
 from autoprune.agent.learn import check_length, learn
 from autoprune.agent.spec import AgentSpec
-from autoprune.agent.trained_policy import Policy, normalised
+from autoprune.agent.trained_policy import TrainedPolicy, normalised
 from autoprune.agent.training_record import TrainingRecord
 from autoprune.env.transfer_env import TransferTask, TransferVectorEnv
 from autoprune.evaluation.outcome import Outcome
@@ -27,13 +27,13 @@ def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, ag
     policy: where learning goes on from, as exchange.policies.fetch_policy takes it; None: from nothing. Its own
     proposals are evaluated first, as many as are one batch. Where none of them is better than the sensitivity and the
     uniform plan, the policy misleads: the agent forgets it, and learns from what was evaluated alone.
-    agent: of network=carried; the policy's own encoder, layers, critics and reach take the place of what it says.
+    agent: of network=transferable; the policy's own encoder, layers, critics and reach take the place of what it says.
     """
     groups, batch = len(problem.structure.groups), agent.parallel_episodes
     begun = None if policy is None else transferred_to(policy, groups=groups, budget=problem.projector.budget)
     agent = agent if begun is None else like(agent, begun.policy)
     if agent.max_log_correction is None:
-        raise ValueError(f"learning goes on with agent.agent.network=carried, not {agent.network}")
+        raise ValueError(f"learning goes on with agent.agent.network=transferable, not {agent.network}")
     told = price(problem) + (batch if begun else 0)
     check_length(agent, problem.objective.left - told, 1, told=told)
     setting, outcomes = transfer_task_of_problem(problem, max_log_correction=agent.max_log_correction)
@@ -50,7 +50,7 @@ def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, ag
             )  # fmt: skip
         problem.log_agent({"transfer/misled": float(misled)}, 0)
 
-    def begin(fresh: Policy) -> None:
+    def begin(fresh: TrainedPolicy) -> None:
         if begun is not None and not misled:
             fresh.network.load_state_dict(begun.policy.network.state_dict())
         else:
@@ -77,7 +77,7 @@ def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, ag
     return best_plan(problem)
 
 
-def like(agent: AgentSpec, policy: Policy) -> AgentSpec:
+def like(agent: AgentSpec, policy: TrainedPolicy) -> AgentSpec:
     """The agent, with the policy's architecture."""
     options = policy.architecture["options"]
     return replace(
@@ -86,7 +86,7 @@ def like(agent: AgentSpec, policy: Policy) -> AgentSpec:
         activation=policy.architecture["activation"],
         critics=options["n_critics"],
         encoder=options["encoder"],
-        max_log_correction=options["reach"],
+        max_log_correction=options["max_log_correction"],
     )
 
 
@@ -94,7 +94,9 @@ def _better(setting: TransferTask, found: Sequence[Outcome], *, than: Sequence[O
     return max(map(setting.reward, found), default=-np.inf) > max(map(setting.reward, than))
 
 
-def _training(policy: Policy, problem: Problem, begun: Carried | None, *, max_log_correction: float) -> TrainingRecord:
+def _training(
+    policy: TrainedPolicy, problem: Problem, begun: Carried | None, *, max_log_correction: float
+) -> TrainingRecord:
     """What the policy was trained on: this network under this budget, after what came before."""
     budget = problem.projector.budget
     name, share = budget.tightest.cost.name, float(min(1.0, budget.tightest.relative))

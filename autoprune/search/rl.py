@@ -10,7 +10,7 @@ import numpy as np
 from autoprune.agent.bundle import TrainingRecord, save_policy
 from autoprune.agent.learn import check_length, learn
 from autoprune.agent.spec import AgentSpec, Replay
-from autoprune.agent.trained_policy import Policy
+from autoprune.agent.trained_policy import TrainedPolicy
 from autoprune.cost.model import FloatArray
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.evaluation.outcome import Outcome
@@ -74,7 +74,7 @@ def search(
     shown = revealed(problem, how, prior=begun, evaluate=evaluate, projected=constraint.projected)
     apart, updates = shown.one(), 0
 
-    def on_update(policy: Policy) -> None:
+    def on_update(policy: TrainedPolicy) -> None:
         nonlocal updates
         updates += 1
         if greedy_every is not None and updates % greedy_every == 0 and problem.objective.left > reserved:
@@ -97,7 +97,7 @@ def search(
     return best_plan(problem)
 
 
-def play(env: gymnasium.Env, policy: Policy) -> None:
+def play(env: gymnasium.Env, policy: TrainedPolicy) -> None:
     """One episode of the policy without exploration; the objective records its plan."""
     observation, _ = env.reset()
     policy.begin()
@@ -107,7 +107,7 @@ def play(env: gymnasium.Env, policy: Policy) -> None:
         over = terminated or truncated
 
 
-def _save(problem: Problem, how: EnvSpec, shown: EnvFactory, policy: Policy) -> None:
+def _save(problem: Problem, how: EnvSpec, shown: EnvFactory, policy: TrainedPolicy) -> None:
     save_policy(
         policy,
         problem.folder / "policy",
@@ -123,7 +123,7 @@ def _save(problem: Problem, how: EnvSpec, shown: EnvFactory, policy: Policy) -> 
     )
 
 
-def _last_word(problem: Problem, shown: EnvFactory, policy: Policy) -> None:
+def _last_word(problem: Problem, shown: EnvFactory, policy: TrainedPolicy) -> None:
     """The policy's own plan is projected onto the budget and evaluated, so that the search has one that meets it."""
 
     def projected(plans: Sequence[PruningPlan]) -> list[Outcome]:
@@ -168,7 +168,7 @@ def _check_replay(agent: AgentSpec, reveal: EnvSpec, steps: int) -> None:
         raise ValueError("experience.shifted moves corrections of a plan: it needs mode=one_shot and a prior")
     if reveal.seed_replay and not agent.off_policy:
         raise ValueError(f"agent.seed_replay is what a replay begins with, and {agent.algorithm} has none")
-    if agent.proposals is not None and not reveal.seed_replay:
+    if agent.critic_guidance is not None and not reveal.seed_replay:
         raise ValueError(
             "proposals begin with changes of what is known: they need mode=one_shot, a prior and seed_replay=true"
         )

@@ -7,7 +7,7 @@ import numpy as np
 
 from autoprune.agent.bundle import load_policy, load_training
 from autoprune.agent.critic_proposals import proposals
-from autoprune.agent.trained_policy import Policy, normaliser_of
+from autoprune.agent.trained_policy import TrainedPolicy, normaliser_of
 from autoprune.agent.training_record import TrainingRecord
 from autoprune.cost.budget import Budget
 from autoprune.env.transfer_env import TransferTask
@@ -23,7 +23,7 @@ from autoprune.search.transfer_task import replay_seed_of, transfer_task_of_prob
 class Carried:
     """A policy from elsewhere that fits a network, and what it was trained on. reach: of its actions."""
 
-    policy: Policy
+    policy: TrainedPolicy
     training: TrainingRecord
     max_log_correction: float
 
@@ -44,7 +44,7 @@ def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, ca
 
 
 def proposed(
-    policy: Policy, setting: TransferTask, outcomes: Sequence[Outcome], *, count: int, rng: np.random.Generator
+    policy: TrainedPolicy, setting: TransferTask, outcomes: Sequence[Outcome], *, count: int, rng: np.random.Generator
 ) -> list[PruningPlan]:
     """At most `count` new plans, what the policy thinks best first. outcomes: what was evaluated there."""
     actions = proposals(policy, replay_seed_of(setting, outcomes, groups=len(setting.rows)), count=count, rng=rng)
@@ -98,7 +98,7 @@ def _check_budget(training: TrainingRecord, budget: Budget, folder: str) -> None
 
 
 def transfer_record(
-    policy: Policy,
+    policy: TrainedPolicy,
     *,
     tasks: Sequence[str],
     budget: str,

@@ -9,7 +9,7 @@ import numpy as np
 from autoprune.agent.learn import learn
 from autoprune.agent.metrics import OnMetrics
 from autoprune.agent.spec import AgentSpec, Replay
-from autoprune.agent.trained_policy import Policy, normalised
+from autoprune.agent.trained_policy import TrainedPolicy, normalised
 from autoprune.agent.training_record import TrainingRecord
 from autoprune.cost.budget_range import BudgetRange
 from autoprune.env.transfer_env import TransferVectorEnv
@@ -22,7 +22,7 @@ from autoprune.transfer.studied_network import Placed, StudiedNetwork
 class TransferTraining:
     """A policy, what it was trained on, and how many plans that took, with those of the networks' curves."""
 
-    policy: Policy
+    policy: TrainedPolicy
     evaluations: int
     training: TrainingRecord
 
@@ -49,7 +49,7 @@ def train(
     from.
     """
     if agent.max_log_correction is None:
-        raise ValueError(f"a policy for many networks has agent.agent.network=carried, not {agent.network}")
+        raise ValueError(f"a policy for many networks has agent.agent.network=transferable, not {agent.network}")
     rng = np.random.default_rng(seed)
     placed = [
         pair for network in networks for pair in _settings(network, budgets, settings, agent.max_log_correction, rng)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from autoprune.comparison.run_summary import Anytime, Pruned, RunSummary
-from autoprune.comparison.run_summary import Incumbent as Shown
+from autoprune.comparison.run_summary import RunIncumbent as Shown
 from autoprune.evaluation.incumbents import Incumbent, spaced
 from autoprune.evaluation.judge import kl
 from autoprune.evaluation.metered import MeteredObjective

@@ -16,7 +16,7 @@ from autoprune.agent.bundle import load_policy, load_training, save_policy
 from autoprune.agent.learn import learn
 from autoprune.agent.policy_file import SCHEMA, sealed
 from autoprune.agent.spec import ALGORITHMS
-from autoprune.agent.trained_policy import Policy
+from autoprune.agent.trained_policy import TrainedPolicy
 from autoprune.agent.training_record import TrainingRecord
 from tests.agent.environments import environment_for, small_agent
 
@@ -31,7 +31,7 @@ TRAINING = TrainingRecord(
 )
 
 
-def learned_policy(algorithm: str) -> Policy:
+def learned_policy(algorithm: str) -> TrainedPolicy:
     env = environment_for(algorithm, steps=1)
     return learn(
         small_agent(algorithm, updates=2),
@@ -232,7 +232,7 @@ def test_a_record_that_describes_no_policy_is_refused(saved: Path, changes: dict
 
 
 def test_training_that_cannot_have_been_is_refused(saved: Path) -> None:
-    change(saved, training=json.loads((saved / "policy.json").read_text())["training"] | {"reach": -1})
+    change(saved, training=json.loads((saved / "policy.json").read_text())["training"] | {"max_log_correction": -1})
     for load in (load_policy, load_training):
         with pytest.raises(ValueError, match=r"does not say what the policy was trained on: training.reach must be"):
             load(saved)

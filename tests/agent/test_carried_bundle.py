@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from autoprune.agent.bundle import load_policy, save_policy
 from autoprune.agent.encoders import ENCODERS
-from autoprune.agent.trained_policy import Policy, build_network
+from autoprune.agent.trained_policy import TrainedPolicy, build_network
 from autoprune.env.features import HIGHEST, LOWEST
 from autoprune.env.transfer_features import ROW_FEATURES, column, padded
 from tests.agent.test_bundle import ELSEWHERE, change
@@ -21,11 +21,11 @@ GROUPS = 6  # trained with
 TRAINING = replace(ELSEWHERE, features=ROW_FEATURES, actions="corrections to the sensitivity plan")
 
 
-def carried(encoder: str, *, groups: int = GROUPS) -> Policy:
+def carried(encoder: str, *, groups: int = GROUPS) -> TrainedPolicy:
     architecture = {
         "hidden": [8, 8],
         "activation": "relu",
-        "options": {"encoder": encoder, "reach": 0.7, "n_critics": 2},
+        "options": {"encoder": encoder, "max_log_correction": 0.7, "n_critics": 2},
     }
     network = build_network(
         "TD3",
@@ -36,7 +36,7 @@ def carried(encoder: str, *, groups: int = GROUPS) -> Policy:
     with torch.no_grad():  # it begins at the prior, where all networks act alike
         for weight in network.parameters():
             weight.normal_(std=0.3, generator=torch.Generator().manual_seed(weight.numel()))
-    return Policy("TD3", architecture, network)
+    return TrainedPolicy("TD3", architecture, network)
 
 
 def observed(present: int, *, groups: int) -> NDArray[np.float32]:

@@ -19,7 +19,14 @@ from autoprune.agent.spec import Replay
 from tests.agent.environments import KnownAnswer, small_agent
 
 PROPOSALS = CriticGuidance(
-    many=24, from_actor=0.1, near=0.3, elite=4, changes=2, sigmas=(0.1, 0.3), optimism=1.0, crosses=0.2
+    candidates_per_evaluation=24,
+    actor_fraction=0.1,
+    neighbour_fraction=0.3,
+    elite=4,
+    max_changed_groups=2,
+    sigmas=(0.1, 0.3),
+    ucb_coefficient=1.0,
+    crossover_probability=0.2,
 )
 OBSERVED = np.array([0.0, 0.0, 1.0], np.float32)
 KEY = OBSERVED.tobytes()
@@ -59,11 +66,11 @@ def known(best: NDArray[np.float64] = BEST, others: int = 5) -> ReplaySeed:
 
 
 def critic_guided(
-    *, parallel: int = 3, proposals: CriticGuidance = PROPOSALS, algorithm: str = "SAC", **replay: Any
+    *, parallel: int = 3, guidance: CriticGuidance = PROPOSALS, algorithm: str = "SAC", **replay: Any
 ) -> Any:
     experience = Replay(300, 0, parallel=parallel, updates_per_episode=2, **replay)
     plain = {"actor_learning_rate": None, "noise": None}
-    return small_agent(algorithm, experience=experience, proposals=proposals, **plain)
+    return small_agent(algorithm, experience=experience, critic_guidance=guidance, **plain)
 
 
 def executed(env: Any) -> list[tuple[float, ...]]:
@@ -95,7 +102,7 @@ def test_the_same_seed_chooses_the_same() -> None:
 
 
 def chooser(
-    proposals: CriticGuidance,
+    guidance: CriticGuidance,
     *,
     critics: list[Callable[[Actions], Any]],
     did: Actions,
@@ -128,7 +135,7 @@ def chooser(
         predict=lambda seen, deterministic: (np.resize(samples, (len(seen), did.shape[1])), None),  # type: ignore[arg-type]
     )
     places, executed = {KEY: ExecutableSpace(executable, beside)}, {KEY: range(told, len(did))}
-    return CriticGuidedSampling(model, proposals, places=places, executed=executed, seed=0)
+    return CriticGuidedSampling(model, guidance, places=places, executed=executed, seed=0)
 
 
 def only(**changes: Any) -> CriticGuidance:
@@ -141,7 +148,7 @@ def test_what_the_critics_prefer_is_executed() -> None:
     wanted = np.array([[0.55, -0.35, 0.0]], np.float32)
     prefers = [lambda actions: -np.abs(actions - wanted).sum(axis=1)] * 2
     choose = chooser(
-        only(from_actor=0.5), critics=prefers, did=np.zeros((1, 3), np.float32), rewards=[0.0], samples=wanted
+        only(actor_fraction=0.5), critics=prefers, did=np.zeros((1, 3), np.float32), rewards=[0.0], samples=wanted
     )
     action, stored = choose(0)
     assert np.array_equal(action, wanted)
@@ -157,7 +164,7 @@ def test_optimists_choose_what_critics_disagree_on(optimism: float, wanted: floa
         return lambda actions: np.where(np.isclose(actions[:, 0], 0.5), 0.6, np.where(actions[:, 0] < 0, of_other, 0.0))
 
     choose = chooser(
-        only(from_actor=1.0, optimism=optimism),
+        only(actor_fraction=1.0, ucb_coefficient=optimism),
         critics=[says(1.0), says(0.0)],
         did=np.zeros((1, 1), np.float32),
         rewards=[0.0],
@@ -170,7 +177,7 @@ def test_optimists_choose_what_critics_disagree_on(optimism: float, wanted: floa
 def test_proposals_change_a_few_entries_of_the_best(entries: int, changes: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     did, rewards = rng.uniform(-1, 1, (7, entries)).astype(np.float32), rng.normal(size=7)
-    choose = chooser(only(changes=changes, elite=3), critics=[], did=did, rewards=rewards)
+    choose = chooser(only(max_changed_groups=changes, elite=3), critics=[], did=did, rewards=rewards)
     elite = choose._elite(KEY)
     assert np.array_equal(elite, did[np.argsort(-rewards)[:3]])
     proposed = choose._changed(elite, 128)
@@ -182,7 +189,7 @@ def test_proposals_change_a_few_entries_of_the_best(entries: int, changes: int, 
 
 def test_crosses_take_every_entry_from_one_of_the_best() -> None:
     did = np.array([[0.1, 0.2, 0.3], [-0.1, -0.2, -0.3]], np.float32)
-    choose = chooser(only(crosses=1.0, elite=2, sigmas=(1e-9,)), critics=[], did=did, rewards=[0, 0])
+    choose = chooser(only(crossover_probability=1.0, elite=2, sigmas=(1e-9,)), critics=[], did=did, rewards=[0, 0])
     proposed = np.round(choose._changed(choose._elite(KEY), 64), 4)
     assert np.allclose(np.abs(proposed), [0.1, 0.2, 0.3])
     assert {tuple(row) for row in np.sign(proposed).tolist()} == {
@@ -194,7 +201,7 @@ def test_crosses_take_every_entry_from_one_of_the_best() -> None:
 def test_proposals_are_of_three_kinds_and_all_can_be_executed(from_actor: float, near: float) -> None:
     did = np.array([[0.5, 0.5], [-0.5, -0.5]], np.float32)
     choose = chooser(
-        only(from_actor=from_actor, near=near, elite=2, changes=2, sigmas=(0.5,)),
+        only(actor_fraction=from_actor, neighbour_fraction=near, elite=2, max_changed_groups=2, sigmas=(0.5,)),
         critics=[],
         did=did,
         rewards=[0, 0],
@@ -214,7 +221,7 @@ def test_a_part_is_not_the_critics_choice() -> None:
     prefers = [lambda actions: actions[:, 0]] * 2
     did = np.zeros((1, 6), np.float32)
     for unasked, least in ((0.0, 0), (0.5, 2), (1.0, 4)):
-        choose = chooser(only(unasked=unasked), critics=prefers, did=did, rewards=[0.0])
+        choose = chooser(only(exploration_fraction=unasked), critics=prefers, did=did, rewards=[0.0])
         chosen, _ = choose(0, n_envs=8)
         assert len({row.tobytes() for row in chosen}) == 8
         assert np.count_nonzero(chosen[:, 1:].any(axis=1)) >= least
@@ -255,16 +262,16 @@ def test_where_all_that_is_near_is_known_the_agent_samples_itself() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"many": 0}, "critic_guidance.candidates_per_evaluation must be at least 1, got 0"),
-        ({"elite": 0}, "proposals.elite must be at least 1, got 0"),
-        ({"changes": 0}, "critic_guidance.max_changed_groups must be at least 1, got 0"),
-        ({"from_actor": 1.5}, r"critic_guidance.actor_fraction is a part, in \[0, 1\]; got 1.5"),
-        ({"near": 1.1}, r"critic_guidance.neighbour_fraction is a part, in \[0, 1\]; got 1.1"),
-        ({"near": 0.6, "from_actor": 0.5}, "parts of one whole, got 0.5 and 0.6"),
-        ({"crosses": -0.1}, r"critic_guidance.crossover_probability is a part, in \[0, 1\]; got -0.1"),
+        ({"candidates_per_evaluation": 0}, "critic_guidance.candidates_per_evaluation must be at least 1, got 0"),
+        ({"elite": 0}, "critic_guidance.elite must be at least 1, got 0"),
+        ({"max_changed_groups": 0}, "critic_guidance.max_changed_groups must be at least 1, got 0"),
+        ({"actor_fraction": 1.5}, r"critic_guidance.actor_fraction is a part, in \[0, 1\]; got 1.5"),
+        ({"neighbour_fraction": 1.1}, r"critic_guidance.neighbour_fraction is a part, in \[0, 1\]; got 1.1"),
+        ({"neighbour_fraction": 0.6, "actor_fraction": 0.5}, "parts of one whole, got 0.5 and 0.6"),
+        ({"crossover_probability": -0.1}, r"critic_guidance.crossover_probability is a part, in \[0, 1\]; got -0.1"),
         ({"sigmas": ()}, r"at least one; got \(\)"),
         ({"sigmas": (0.1, 0.0)}, r"above 0, at least one; got \(0.1, 0.0\)"),
-        ({"optimism": -1.0}, "must not be negative, got -1.0"),
+        ({"ucb_coefficient": -1.0}, "must not be negative, got -1.0"),
     ],
 )
 def test_senseless_proposals_are_refused(changes: dict[str, Any], message: str) -> None:

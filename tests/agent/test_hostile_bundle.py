@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from autoprune.agent.bundle import load_policy, load_training, save_policy
 from autoprune.agent.policy_file import sealed
-from autoprune.agent.trained_policy import Policy
+from autoprune.agent.trained_policy import TrainedPolicy
 from tests.agent.test_bundle import TRAINING, learned_policy
 
 RECORD, WEIGHTS, CARD = "policy.json", "policy.safetensors", "README.md"
@@ -40,7 +40,7 @@ def copied(whole: Path, folder: Path) -> Path:
     return folder
 
 
-def same(one: Policy, other: Policy) -> bool:
+def same(one: TrainedPolicy, other: TrainedPolicy) -> bool:
     first, second = one.network.state_dict(), other.network.state_dict()
     return (
         (one.algorithm, one.architecture) == (other.algorithm, other.architecture)

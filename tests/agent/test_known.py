@@ -10,7 +10,7 @@ from autoprune.agent.metrics import logger
 from autoprune.agent.sb3_model import build, seed_replay
 from autoprune.agent.vec_env import vectorized
 from tests.agent.environments import small_agent
-from tests.agent.test_proposals import BEST, Coarse, critic_guided, environments, known
+from tests.agent.test_critic_search import BEST, Coarse, critic_guided, environments, known
 
 
 def test_what_is_known_begins_the_replay() -> None:

@@ -11,7 +11,7 @@ import torch
 from autoprune.agent.learn import Learned, learn
 from autoprune.agent.sb3_model import build
 from autoprune.agent.spec import ALGORITHMS, AgentSpec, Replay
-from autoprune.agent.trained_policy import Policy
+from autoprune.agent.trained_policy import TrainedPolicy
 from autoprune.evaluation.metered import EvaluationsSpent
 from tests.agent.environments import KnownAnswer, environment_for, small_agent
 
@@ -171,7 +171,7 @@ def test_the_policy_is_shown_after_every_update_but_the_last() -> None:
     env = environment_for("PPO", steps=2)
     shown: list[tuple[int, float]] = []
 
-    def on_update(policy: Policy) -> None:
+    def on_update(policy: TrainedPolicy) -> None:
         shown.append((len(env.returns), float(policy.act(np.zeros(3, np.float32))[0])))
 
     run(small_agent("PPO"), env, episodes=32, on_update=on_update)
@@ -180,7 +180,7 @@ def test_the_policy_is_shown_after_every_update_but_the_last() -> None:
 
 
 def test_spent_evaluations_in_on_update_end_it_cleanly() -> None:
-    def on_update(policy: Policy) -> None:
+    def on_update(policy: TrainedPolicy) -> None:
         raise EvaluationsSpent
 
     env = environment_for("PPO", steps=1)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from autoprune.agent.bundle import load_policy, save_policy
 from autoprune.agent.learn import learn
 from autoprune.agent.shared_networks import SharedPolicy
-from autoprune.agent.trained_policy import Policy, build_network
+from autoprune.agent.trained_policy import TrainedPolicy, build_network
 from tests.agent.environments import KnownAnswer, small_agent
 from tests.agent.test_bundle import TRAINING
 
@@ -118,14 +118,14 @@ def learned(which: str, *, episodes: int, algorithm: str = "PPO", best: Any = (-
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
 def test_what_it_learned_of_some_groups_it_knows_of_others(algorithm: str) -> None:
-    policy: Policy = learned("shared", episodes=320 if algorithm == "A2C" else 160, algorithm=algorithm).policy
+    policy: TrainedPolicy = learned("shared", episodes=320 if algorithm == "A2C" else 160, algorithm=algorithm).policy
     best = np.array([0.3, -0.3, 0.0, 0.2, -0.2])
     other = Answers(best)
     moved = build_network(
         algorithm, policy.architecture, observation_space=other.observation_space, action_space=other.action_space
     )
     moved.load_state_dict(policy.network.state_dict())
-    actions = Policy(algorithm, policy.architecture, moved).act(other.reset()[0])
+    actions = TrainedPolicy(algorithm, policy.architecture, moved).act(other.reset()[0])
     assert np.corrcoef(actions, best)[0, 1] > 0.9
 
 

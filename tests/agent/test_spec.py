@@ -14,7 +14,7 @@ from autoprune.agent.sb3_model import build
 from autoprune.agent.spec import ALGORITHMS, AgentSpec, Replay, Rollout
 from autoprune.agent.vec_env import vectorized
 from tests.agent.environments import GAUSSIAN_NOISE, KnownAnswer, KnownLevel, small_agent
-from tests.agent.test_proposals import PROPOSALS
+from tests.agent.test_critic_search import PROPOSALS
 
 CONF = Path(__file__).parents[2] / "conf" / "agent"
 AGENTS = sorted(path.stem for path in CONF.glob("*.yaml") if "search.rl.search" in path.read_text())
@@ -72,9 +72,9 @@ def test_an_unknown_algorithm_is_refused_with_the_known_ones() -> None:
         ("DDPG", {"critics": 3}, "critics does not apply to DDPG; only to .*SAC"),
         ("SAC", {"critics": 0}, "critics must be positive, got 0"),
         ("CrossQ", {"hyperparameters": {"tau": 0.1}}, "CrossQ has no hyperparameter 'tau'"),
-        ("PPO", {"proposals": PROPOSALS}, "chosen by critics of actions.*not to PPO"),
-        ("DQN", {"proposals": PROPOSALS}, "chosen by critics of actions.*not to DQN"),
-        ("TD3", {"proposals": PROPOSALS}, "not to TD3 with noise"),
+        ("PPO", {"critic_guidance": PROPOSALS}, "chosen by critics of actions.*not to PPO"),
+        ("DQN", {"critic_guidance": PROPOSALS}, "chosen by critics of actions.*not to DQN"),
+        ("TD3", {"critic_guidance": PROPOSALS}, "not to TD3 with noise"),
         ("TD3", {"experience": Replay(9, 0, parallel=2)}, "noise is drawn for one episode at a time"),
     ],
 )
@@ -105,7 +105,7 @@ def test_impossible_experience_is_refused(make: Any, message: str) -> None:
 
 
 def test_proposals_need_a_replay_that_holds_the_whole_search() -> None:
-    agent = small_agent("SAC", experience=Replay(60, 0, parallel=2), proposals=PROPOSALS)
+    agent = small_agent("SAC", experience=Replay(60, 0, parallel=2), critic_guidance=PROPOSALS)
     check_length(agent, 40, 1, told=14)
     with pytest.raises(ValueError, match=r"a replay of 60 episodes would forget some.*to at least 61"):
         check_length(agent, 40, 1, told=15)

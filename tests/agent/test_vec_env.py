@@ -11,12 +11,12 @@ from stable_baselines3 import PPO
 from autoprune.agent.learn import Learned, learn
 from autoprune.agent.sb3_model import build
 from autoprune.agent.spec import AgentSpec
-from autoprune.agent.trained_policy import Policy
+from autoprune.agent.trained_policy import TrainedPolicy
 from autoprune.agent.vec_env import SynchronousVecEnv, vectorized
 from autoprune.env.vector_envs import LayerwiseVectorEnv, OneShotVectorEnv
 from autoprune.evaluation.metered import EvaluationsSpent
 from tests.agent.environments import KnownAnswer, small_agent
-from tests.env.test_batched import Recorded, parts
+from tests.env.test_vector_envs import Recorded, parts
 
 BEST = np.array([-0.4, 0.4])
 
@@ -80,7 +80,7 @@ def test_the_seed_reaches_the_environments() -> None:
 def test_the_policy_is_shown_between_batches() -> None:
     env = known_answers(8)
     shown: list[int] = []
-    policies: list[Policy] = []
+    policies: list[TrainedPolicy] = []
     run(small_agent("PPO"), env, episodes=32, on_update=lambda p: (policies.append(p), shown.append(len(returns(env)))))
     assert shown == [8, 16, 24]
 
@@ -113,7 +113,7 @@ def test_every_rollout_is_one_call_of_the_objective(kind: Any, steps: int) -> No
     agent = small_agent("PPO")
     made = parts("digits_net") | {"evaluate": Recorded(limit=29)}
     env = kind(num_envs=agent.parallel_episodes, **made)
-    shown: list[Policy] = []
+    shown: list[TrainedPolicy] = []
     learned = run(agent, env, episodes=29, steps=steps, on_update=shown.append)
     assert [len(call) for call in made["evaluate"].calls] == [8, 8, 8, 8]  # of the last one 5 were left
     assert (learned.episodes, learned.steps, len(shown)) == (24, 32 * steps - 8, 3)  # the last step had no answer

@@ -56,7 +56,7 @@ def test_a_policy_is_made_and_used_on_a_task_of_ones_own(tmp_path: Path) -> None
     assert applied["budget"]["relative"] == 0.5
     done = run("search", *mine, "evaluations=60", "recover.steps=5", "hydra.run.dir=searched", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "searched" / "result.json").read_text())["agent"] == "carried"
+    assert json.loads((tmp_path / "searched" / "result.json").read_text())["agent"] == "transferable"
     goes_on = json.loads((tmp_path / "searched" / "policy" / "policy.json").read_text())["training"]["tasks"]
     assert goes_on in (["digits", "custom"], ["custom"])
     outside = run("apply", *mine[:-1], "budget=macs:0.9", "hydra.run.dir=outside", cwd=tmp_path)

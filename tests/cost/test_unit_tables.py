@@ -16,7 +16,7 @@ from autoprune.cost.unit_tables import UnitTables, attention_pairs, pair_tables
 from autoprune.structure.block_sparse import KeyBlocks
 from autoprune.structure.groups import Pattern, Structure
 from autoprune.structure.transformer import transformer_structure
-from tests.cost.test_walk import EPISODES, assert_as_the_projector_says, projector_for, structure_with, wishes
+from tests.cost.test_allocation import EPISODES, assert_as_the_projector_says, projector_for, structure_with, wishes
 from tests.language_models import TINY
 
 patterns = st.builds(

@@ -284,7 +284,7 @@ def test_a_search_gets_the_latency_as_a_cost_and_its_steps_as_levels(cache: Path
 
 KILLED = """
 import sys
-from tests.device.test_measured import profiled, this_cpu
+from tests.device.test_measured_device import profiled, this_cpu
 from tests.tasks import tiny_task
 
 profiled(this_cpu(), tiny_task("residual"))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autoprune.env.layerwise import LayerwiseEnv
 from autoprune.env.vector_envs import LayerwiseVectorEnv
-from tests.env.test_batched import alone, any_parts, assert_lockstep, parts
+from tests.env.test_vector_envs import alone, any_parts, assert_lockstep, parts
 
 
 @st.composite
@@ -19,7 +19,10 @@ def corrections(draw: st.DrawFn) -> dict[str, Any]:
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     groups = made["structure"].groups
     if which != "lost":
-        made |= {"prior": made["projector"].project(rng.uniform(0.1, 1, len(groups))), "reach": draw(st.floats(0.1, 3))}
+        made |= {
+            "prior": made["projector"].project(rng.uniform(0.1, 1, len(groups))),
+            "max_log_correction": draw(st.floats(0.1, 3)),
+        }
     if which != "prior":
         made |= {"lost": [np.sort(rng.exponential(size=group.units + 1))[::-1] for group in groups]}
     return made

@@ -17,7 +17,7 @@ from autoprune.cost.rounding import Rounding
 from autoprune.env.features import GROUP_FEATURES
 from autoprune.env.plan_edits import EditEnv, Editing, EditVectorEnv
 from autoprune.evaluation.metered import EvaluationsSpent
-from tests.env.test_batched import Recorded, outcome_of, parts
+from tests.env.test_vector_envs import Recorded, outcome_of, parts
 from tests.search.test_baselines import filled_on
 from tests.search.test_evolution import structures
 
@@ -217,10 +217,10 @@ def test_bad_options_and_actions_are_refused() -> None:
     structure, projector = made["structure"], made["projector"]
     start = editing(made).start
     for options, message in [
-        ({"edits": 0, "reach": 1.0}, r"edits is how many of the \d groups an action changes, got 0"),
-        ({"edits": len(structure.groups) + 1, "reach": 1.0}, "edits is how many of the"),
-        ({"edits": 1, "reach": 0.0}, "reach must be positive and length at least 1, got 0.0 and 1"),
-        ({"edits": 1, "reach": 1.0, "length": 0}, "length at least 1, got 1.0 and 0"),
+        ({"edits": 0, "max_log_correction": 1.0}, r"edits is how many of the \d groups an action changes, got 0"),
+        ({"edits": len(structure.groups) + 1, "max_log_correction": 1.0}, "edits is how many of the"),
+        ({"edits": 1, "max_log_correction": 0.0}, "reach must be positive and length at least 1, got 0.0 and 1"),
+        ({"edits": 1, "max_log_correction": 1.0, "length": 0}, "length at least 1, got 1.0 and 0"),
     ]:
         with pytest.raises(ValueError, match=message):
             Editing(structure, projector, start, **options)

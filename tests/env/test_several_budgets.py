@@ -13,7 +13,7 @@ from autoprune.env.layerwise import FEATURE_NAMES, LayerwiseEnv
 from autoprune.env.vector_envs import LayerwiseVectorEnv
 from autoprune.problem.prepare import Prepared
 from tests.cost.stairs import meets_all, together
-from tests.cost.test_walk import Stairs
+from tests.cost.test_allocation import Stairs
 from tests.tasks import prepared, tiny_task
 
 BUDGET = ["macs:0.6", "params:0.5"]

@@ -22,8 +22,8 @@ from autoprune.env.vector_envs import LayerwiseVectorEnv, OneShotVectorEnv
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.evaluation.outcome import Metrics, Outcome
 from autoprune.plan import PruningPlan
+from tests.cost.test_allocation import Stairs, projector_for
 from tests.cost.test_projection import budget_of, on_multiples, structure_of
-from tests.cost.test_walk import Stairs, projector_for
 from tests.tasks import tiny_task
 
 
@@ -113,7 +113,7 @@ def test_one_shot_episodes_in_lockstep_are_those_alone(data: st.DataObject) -> N
     made, episodes = data.draw(any_parts()), data.draw(st.integers(1, 3))
     groups = len(made["structure"].groups)
     if data.draw(st.booleans()):
-        made |= {"prior": made["projector"].project(np.ones(groups)), "reach": 1.5}
+        made |= {"prior": made["projector"].project(np.ones(groups)), "max_log_correction": 1.5}
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     actions = rng.normal(0, 0.8, (1, episodes, groups)).astype(np.float32)
     assert_lockstep(OneShotVectorEnv(num_envs=episodes, **made), OneShotEnv(**made), actions)

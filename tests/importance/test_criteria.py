@@ -153,7 +153,7 @@ def test_yaml_criteria_are_the_criteria(name: str) -> None:
 
 def test_every_yaml_file_is_tested() -> None:
     folder = Path(__file__).parents[2] / "conf" / "importance"
-    elsewhere = {"sparse_gpt", "suited"}  # test_single_weights.py, as it scores no units; test_suited.py
+    elsewhere = {"sparse_gpt", "default"}  # test_single_weights.py, as it scores no units; test_suited.py
     assert {path.stem for path in folder.iterdir()} <= set(CRITERIA) | elsewhere
 
 

@@ -18,7 +18,7 @@ def test_it_scores_as_the_one_that_suits(task: object, same: str) -> None:
     assert isinstance(made, Task)
     structure = find_structure(made.model, made.example_input)
     scores = []
-    for name in ("suited", same):
+    for name in ("default", same):
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             settings = compose("config", overrides=[f"importance={name}"]).importance
         criterion = instantiate(settings, _convert_="all")

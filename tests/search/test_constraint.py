@@ -100,7 +100,7 @@ def test_senseless_multipliers_are_refused(make: Any, message: str) -> None:
 
 AGENTS = {
     "ppo": {},
-    "ppo from nothing": {"prior": "none", "reach": None},
+    "ppo from nothing": {"prior": "none", "max_log_correction": None},
     "ppo by group": {"mode": "layerwise", "prior": "uniform"},
     "edit_ppo": {"prior": "uniform"},
     "edit_ppo of three": {"prior": "uniform", "length": 3},
@@ -134,7 +134,7 @@ def test_an_objective_that_pays_for_exceeding_the_budget_gets_no_such_plan(
     known = replace(KNOWN["separable"], loses=lambda gone: 1000 * gone.sum(axis=-1))
     seen: list[Any] = []
     problem = learnable(known, tmp_path, limit=40, seen_by=seen)
-    options = {"prior": "uniform"} if name != "ppo" else {"prior": "none", "reach": None}
+    options = {"prior": "uniform"} if name != "ppo" else {"prior": "none", "max_log_correction": None}
     plan = search(name, constraint=constraint, **options)(problem, rng=np.random.default_rng(0))
     assert known.projector.budget.meets(np.array(plan.kept))
     best = max(seen, key=lambda each: each[1].reward)[1]

@@ -24,21 +24,33 @@ from tests.search.test_rl import search
 
 WAYS: dict[str, tuple[dict[str, Any], type[Any], type[Any] | None]] = {
     "layerwise": ({"mode": "layerwise", "prior": "none"}, LayerwiseEnv, LayerwiseVectorEnv),
-    "corrected": ({"mode": "layerwise", "prior": "uniform", "reach": 1.0}, LayerwiseEnv, LayerwiseVectorEnv),
+    "corrected": (
+        {"mode": "layerwise", "prior": "uniform", "max_log_correction": 1.0},
+        LayerwiseEnv,
+        LayerwiseVectorEnv,
+    ),
     "shaped": (
-        {"mode": "layerwise", "prior": "sensitivity", "reach": 1.0, "credit": "shaped"},
+        {"mode": "layerwise", "prior": "sensitivity", "max_log_correction": 1.0, "reward_shaping": "shaped"},
         LayerwiseEnv,
         LayerwiseVectorEnv,
     ),
     "levels": ({"mode": "layerwise", "prior": "none", "levels": 4}, DiscreteLevels, None),
     "one_shot": ({"mode": "one_shot", "prior": "none"}, OneShotEnv, OneShotVectorEnv),
-    "blind": ({"mode": "one_shot", "prior": "uniform", "reach": 1.0, "sees": "budget"}, OneShotEnv, OneShotVectorEnv),
-    "edit": ({"mode": "edit", "prior": "uniform", "reach": 1.0, "edits": 99, "length": 3}, EditEnv, EditVectorEnv),
+    "blind": (
+        {"mode": "one_shot", "prior": "uniform", "max_log_correction": 1.0, "observation": "budget"},
+        OneShotEnv,
+        OneShotVectorEnv,
+    ),
+    "edit": (
+        {"mode": "edit", "prior": "uniform", "max_log_correction": 1.0, "edits": 99, "length": 3},
+        EditEnv,
+        EditVectorEnv,
+    ),
 }
 
 
 def way_of(**options: Any) -> EnvSpec:
-    plain: dict[str, Any] = {"credit": "terminal", "tells": False, "sees": "groups"}
+    plain: dict[str, Any] = {"reward_shaping": "terminal", "seed_replay": False, "observation": "groups"}
     return EnvSpec(**plain | options)
 
 

@@ -117,7 +117,7 @@ def agent_of(name: str) -> Any:
 
 
 def learner(policy: Path | None) -> Any:
-    source, agent = None if policy is None else str(policy), agent_of("carried")
+    source, agent = None if policy is None else str(policy), agent_of("transferable")
     return lambda found, seed=0: few_shot.search(found, rng=np.random.default_rng(seed), policy=source, agent=agent)
 
 
@@ -156,7 +156,7 @@ def test_without_a_policy_it_begins_anew(tmp_path: Path) -> None:
 
 def test_it_needs_a_network_that_can_be_carried(tmp_path: Path) -> None:
     agent = agent_of("critic_guided")
-    with pytest.raises(ValueError, match=r"goes on with agent\.agent\.network=carried, not whole"):
+    with pytest.raises(ValueError, match=r"goes on with agent\.agent\.network=transferable, not whole"):
         few_shot.search(
             problem("chain", tmp_path, limit=90, seen=[]), rng=np.random.default_rng(0), policy=None, agent=agent
         )

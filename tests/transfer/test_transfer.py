@@ -93,7 +93,7 @@ def test_it_learns_of_something_or_says_what_that_takes(networks: list[StudiedNe
     paid = sum(network.evaluations for network in networks[:2]) + 2 * 2 * 2
     with pytest.raises(ValueError, match=f"{paid} evaluations are needed .* of 2 networks and two plans in each of 4"):
         trained(networks[:2], evaluations=paid + 7)
-    with pytest.raises(ValueError, match=r"has agent\.agent\.network=carried, not whole"):
+    with pytest.raises(ValueError, match=r"has agent\.agent\.network=transferable, not whole"):
         trained(networks[:2], network="whole", encoder=None, max_log_correction=None)
 
 
