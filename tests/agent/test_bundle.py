@@ -234,7 +234,9 @@ def test_a_record_that_describes_no_policy_is_refused(saved: Path, changes: dict
 def test_training_that_cannot_have_been_is_refused(saved: Path) -> None:
     change(saved, training=json.loads((saved / "policy.json").read_text())["training"] | {"max_log_correction": -1})
     for load in (load_policy, load_training):
-        with pytest.raises(ValueError, match=r"does not say what the policy was trained on: training.reach must be"):
+        with pytest.raises(
+            ValueError, match=r"does not say what the policy was trained on: training.max_log_correction must be"
+        ):
             load(saved)
 
 

@@ -140,8 +140,16 @@ def chooser(
 
 def only(**changes: Any) -> CriticGuidance:
     """Changes of the best action alone, without crosses."""
-    settings: dict[str, Any] = {"many": 64, "from_actor": 0.0, "elite": 1, "changes": 1, "sigmas": (0.3,)}
-    return CriticGuidance(**{**settings, "near": 0.0, "optimism": 0.0, "crosses": 0.0, **changes})
+    settings: dict[str, Any] = {
+        "candidates_per_evaluation": 64,
+        "actor_fraction": 0.0,
+        "elite": 1,
+        "max_changed_groups": 1,
+        "sigmas": (0.3,),
+    }
+    return CriticGuidance(
+        **{**settings, "neighbour_fraction": 0.0, "ucb_coefficient": 0.0, "crossover_probability": 0.0, **changes}
+    )
 
 
 def test_what_the_critics_prefer_is_executed() -> None:

@@ -15,7 +15,7 @@ from tests.search.test_baselines import filled, problem
 from tests.tasks import prepared, tiny_task
 
 AGENTS = [
-    "a2c", "critic_guided", "amc", "crossq", "ddpg", "dqn", "edit_ppo", "ppo", "recurrent_ppo", "sac", "td3", "tqc",
+    "a2c", "amc", "critic_guided", "crossq", "ddpg", "dqn", "edit_ppo", "ppo", "recurrent_ppo", "sac", "td3", "tqc",
 ]  # fmt: skip
 ALGORITHM = {
     "critic_guided": "TD3",

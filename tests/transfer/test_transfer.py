@@ -27,7 +27,7 @@ RANGE = BudgetRange("macs", 0.3, 0.8)
 
 
 def agent(**changes: Any) -> AgentSpec:
-    settings = yaml.safe_load((conf_dir() / "agent" / "carried.yaml").read_text())["agent"]
+    settings = yaml.safe_load((conf_dir() / "agent" / "transferable.yaml").read_text())["agent"]
     found: AgentSpec = instantiate(settings, _convert_="all")
     return replace(found, hidden=(8, 8), **changes)
 
