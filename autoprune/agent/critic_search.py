@@ -18,13 +18,14 @@ Near = Callable[[Actions, np.random.Generator], Actions]  # executed actions [ma
 class CriticGuidance:
     """How actions are proposed and chosen.
 
-    An evaluation costs a hundred times what a critic does, so the critics are asked about `candidates_per_evaluation` actions for each one
-    that is executed. A part `actor_fraction` of them are samples of the actor's, a part `neighbour_fraction` are small moves from the
-    `elite` best actions so far, such as the environment knows them; the others are those actions after Gaussian steps
-    of one of the `sigmas` in 1 to `max_changed_groups` entries, crossed with another one before with probability `crossover_probability`. All
-    are judged as they would be executed, by the critics' mean plus `ucb_coefficient` times their standard deviation; what was
-    executed before is not again. A part `exploration_fraction` of what is executed is not the critics' choice, but any of what was
-    proposed: they learn from it where they were wrong. The idea of asking the critic about an action's neighbours is
+    An evaluation costs a hundred times what a critic does, so the critics are asked about `candidates_per_evaluation`
+    actions for each one that is executed. A part `actor_fraction` of them are samples of the actor's, a part
+    `neighbour_fraction` are small moves from the `elite` best actions so far, such as the environment knows them; the
+    others are those actions after Gaussian steps of one of the `sigmas` in 1 to `max_changed_groups` entries, crossed
+    with another one before with probability `crossover_probability`. All are judged as they would be executed, by the
+    critics' mean plus `ucb_coefficient` times their standard deviation; what was executed before is not again. A part
+    `exploration_fraction` of what is executed is not the critics' choice, but any of what was proposed: they learn from
+    it where they were wrong. The idea of asking the critic about an action's neighbours is
     Wolpertinger's (arXiv 1512.07679), that of an optimistic ensemble is in arXiv 1706.01502.
     """
 
@@ -48,7 +49,8 @@ class CriticGuidance:
                 raise ValueError(f"critic_guidance.{name} is a part, in [0, 1]; got {getattr(self, name)}")
         if self.actor_fraction + self.neighbour_fraction > 1:
             raise ValueError(
-                f"critic_guidance.actor_fraction and neighbour_fraction are parts of one whole, got {self.actor_fraction} and {self.neighbour_fraction}"
+                "critic_guidance.actor_fraction and neighbour_fraction are parts of one whole, got "
+                f"{self.actor_fraction} and {self.neighbour_fraction}"
             )
         if not self.sigmas or min(self.sigmas) <= 0:
             raise ValueError(f"critic_guidance.sigmas are standard deviations above 0, at least one; got {self.sigmas}")
@@ -111,7 +113,7 @@ class CriticGuidedSampling:
         replay: Any = self._model.replay_buffer
         if replay is None or replay.full:
             raise RuntimeError(
-                "an critic_guided agent chooses among all that it has done: its replay must hold the whole search"
+                "a critic-guided agent chooses among all that it has done: its replay must hold the whole search"
             )
         for row in range(self._read, replay.pos):
             self._remember(replay.observations[row, 0].tobytes(), [row])

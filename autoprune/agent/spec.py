@@ -123,7 +123,8 @@ class AgentSpec:
     them by tanh). actor_learning_rate: where it differs from the critic's, which is hyperparameters.learning_rate.
     Lengths are in episodes, so that one configuration serves networks with any number of groups. network: one for the
     whole plan, or one that is `shared` by all groups, with a bias for each of them if `shared_bias` (SharedPolicy), or
-    one that is `carried` from network to network (TransferableTD3Policy), with its encoder and reach.
+    one that is `transferable` from network to network (TransferableTD3Policy), with its encoder and
+    max_log_correction.
     memory: units of RecurrentPPO's LSTM. critics: how many the agent has, where that can be chosen. proposals: how the
     critics choose what is executed, among much that is proposed.
 
@@ -188,13 +189,13 @@ class AgentSpec:
             raise ValueError(f"network={self.network} does not apply to {self.algorithm}; only to {able}")
         if (self.encoder is None or self.max_log_correction is None) == (self.network == "transferable"):
             raise ValueError(
-                f"encoder and reach are those of network=transferable, which needs both; got encoder={self.encoder} and "
-                f"reach={self.max_log_correction} with network={self.network}"
+                f"encoder and max_log_correction are those of network=transferable, which needs both; got "
+                f"encoder={self.encoder} and max_log_correction={self.max_log_correction} with network={self.network}"
             )
         if self.encoder is not None and self.encoder not in ENCODERS:
             raise ValueError(f"unknown encoder {self.encoder!r}; known are {list(ENCODERS)}")
         if self.max_log_correction is not None and not self.max_log_correction > 0:
-            raise ValueError(f"reach is how far corrections go, above 0; got {self.max_log_correction}")
+            raise ValueError(f"max_log_correction is how far corrections go, above 0; got {self.max_log_correction}")
         if self.network != "whole" and not self.hidden:
             raise ValueError(f"network={self.network} needs at least one hidden layer")
         if (self.memory is None) != (self.algorithm not in RECURRENT):

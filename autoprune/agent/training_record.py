@@ -13,10 +13,10 @@ class TrainingRecord:
     """What a policy was trained on, and what its observations and actions mean. Raises ValueError for what can't be.
 
     features: names of the observation's features. mode: "layerwise", "one_shot" or "edit". actions: what −1 and 1 ask
-    for. score: what rewards were made of. budgets: cost → lowest and highest fraction of dense. reach: by how many
-    log-densities actions correct the prior plan. curves: whether observations need every group's loss when it is pruned
-    alone. normaliser: feature → (centre, spread). held_out: networks that it never saw; score and sensitivity are its
-    and the sensitivity plan's, where 0 is uniform and 1 the best known.
+    for. score: what rewards were made of. budgets: cost → lowest and highest fraction of dense. max_log_correction: by
+    how many log-densities actions correct the prior plan. curves: whether observations need every group's loss when it
+    is pruned alone. normaliser: feature → (centre, spread). held_out: networks that it never saw; score and sensitivity
+    are its and the sensitivity plan's, where 0 is uniform and 1 the best known.
 
     Example:
         Training(("budget",), "one_shot", "densities", tasks=("digits",), budget="macs:0.5", seeds=(0,), evaluations=8)

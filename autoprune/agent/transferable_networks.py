@@ -162,7 +162,8 @@ class TransferableActor(Actor):
 
 
 class TransferableTD3Policy(TD3Policy):
-    """TD3's actor and critics over groups. encoder: see encoders.ENCODERS; reach: log-densities that 1 of action is."""
+    """TD3's actor and critics over groups. encoder: see encoders.ENCODERS; max_log_correction: log-densities that 1 of
+    action is."""
 
     def __init__(self, *arguments: Any, encoder: str, max_log_correction: float, **options: Any) -> None:
         self._own = {"encoder": encoder, "max_log_correction": max_log_correction}

@@ -21,7 +21,8 @@ EVERY = slice(None)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlanScale:
-    """Actions in [−1, 1] are densities, or corrections to `prior`: its densities times exp(reach · action).
+    """Actions in [−1, 1] are densities, or corrections to `prior`: its densities times exp(max_log_correction ·
+    action).
 
     prior [..., groups]: densities of a plan, or of one for each episode. `group` in its methods: the one that the last
     axis is not over, where it is not over all of them.
@@ -34,7 +35,7 @@ class PlanScale:
     def around(cls, prior: IntArray | FloatArray | None, structure: Structure, max_log_correction: float) -> Self:
         """Of a prior's kept units [..., groups]. A module that it passes over counts as half: it may return."""
         if max_log_correction <= 0:
-            raise ValueError(f"reach must be positive, got {max_log_correction}")
+            raise ValueError(f"max_log_correction must be positive, got {max_log_correction}")
         if prior is None:
             return cls(None, max_log_correction)
         return cls(np.where(np.asarray(prior) > 0, prior, 0.5) / structure.units, max_log_correction)

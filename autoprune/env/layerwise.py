@@ -32,9 +32,9 @@ class LayerwiseEnv(gymnasium.Env[Observation, Action]):
     of the action, on the action's scale; `group`; and at the end `plan` and `outcome`. LayerwiseVectorEnv is the same
     for many episodes at once.
 
-    prior [groups]: units; actions correct its densities by exp(reach · action) then. lost: for each group [units + 1],
-    what is thought to be lost when it keeps so many; every step then costs that at once, and the last one gives it
-    back, so that the return stays what it was (potential-based shaping, Ng, Harada & Russell, ICML 1999).
+    prior [groups]: units; actions correct its densities by exp(max_log_correction · action) then. lost: for each group
+    [units + 1], what is thought to be lost when it keeps so many; every step then costs that at once, and the last one
+    gives it back, so that the return stays what it was (potential-based shaping, Ng, Harada & Russell, ICML 1999).
     """
 
     feature_names = FEATURE_NAMES

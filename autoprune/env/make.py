@@ -51,7 +51,7 @@ def one_shot(
 ) -> OneShotEnv:
     """`gym.make("autoprune/OneShot-v0", task="digits", budget="macs:0.5")`
 
-    correction: actions correct the uniform plan, instead of being densities; reach: how far (OneShotEnv).
+    correction: actions correct the uniform plan, instead of being densities; max_log_correction: how far (OneShotEnv).
     """
     prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
     return OneShotEnv(
@@ -85,7 +85,8 @@ def edit(
 ) -> EditEnv:
     """`gym.make("autoprune/Edit-v0", task="digits", budget="macs:0.5")`
 
-    It begins at the uniform plan. edits: groups that an action changes at most; reach and length: see Editing.
+    It begins at the uniform plan. edits: groups that an action changes at most; max_log_correction and length: see
+    Editing.
     """
     prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
     editing = _editing(prepared, edits=edits, max_log_correction=max_log_correction, length=length)

@@ -17,9 +17,9 @@ class OneShotEnv(gymnasium.Env[Observation, Action]):
     """One step per episode. Action [groups] in [−1, 1].
 
     Without a prior, an action is the groups' densities, −1 = almost nothing kept, 1 = all. With a prior plan it is a
-    correction: the density wished for is the prior's times exp(reach · action), so that 0 is the prior. Either way the
-    wish is scaled until it fills the budget. Observation: GROUP_FEATURES of every group and the budget over dense.
-    info: `executed_action`, `plan`, `outcome`. OneShotVectorEnv is the same for many episodes at once.
+    correction: the density wished for is the prior's times exp(max_log_correction · action), so that 0 is the prior.
+    Either way the wish is scaled until it fills the budget. Observation: GROUP_FEATURES of every group and the budget
+    over dense. info: `executed_action`, `plan`, `outcome`. OneShotVectorEnv is the same for many episodes at once.
     """
 
     def __init__(

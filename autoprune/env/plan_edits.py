@@ -22,9 +22,10 @@ from autoprune.structure.groups import IntArray, Structure
 class Editing:
     """What edits mean, and the best plan so far, which all environments of one search share.
 
-    start: a plan that was evaluated, inside the budget. edits: how many groups an action changes at most. reach: how
-    far, in log-densities. length: edits in an episode. What an edit earns is what it gains over the plan that it was
-    made on, as a fraction of the start's reward; so an episode's return is what it gains over the best plan so far.
+    start: a plan that was evaluated, inside the budget. edits: how many groups an action changes at most.
+    max_log_correction: how far, in log-densities. length: edits in an episode. What an edit earns is what it gains over
+    the plan that it was made on, as a fraction of the start's reward; so an episode's return is what it gains over the
+    best plan so far.
     """
 
     structure: Structure
@@ -43,7 +44,8 @@ class Editing:
             )
         if self.max_log_correction <= 0 or self.length < 1:
             raise ValueError(
-                f"reach must be positive and length at least 1, got {self.max_log_correction} and {self.length}"
+                "max_log_correction must be positive and length at least 1, got "
+                f"{self.max_log_correction} and {self.length}"
             )
         if not self.start.feasible:
             raise ValueError(f"edits begin at a plan inside the budget; {self.start.plan.kept} exceeds it")

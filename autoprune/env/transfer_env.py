@@ -24,11 +24,12 @@ MOST = 3.0  # that a reward says at most, either way: e³ is a plan that loses t
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TransferTask:
-    """A network under a budget, as a carried policy sees it: rows [groups, features] and edges (see env/rows.py).
+    """A network under a budget, as a carried policy sees it: rows [groups, features] and edges (see
+    transfer_features.py).
 
-    Actions [..., at least groups] correct the prior plan's log-densities, at most by `max_log_correction`; what they ask for is
-    filled to the budget, and entries beyond the network's groups are ignored, and executed as 0. A reward is by how
-    much the plan's KL is below the prior's, as a difference of logarithms, so that it means the same on any network.
+    Actions [..., at least groups] correct the prior plan's log-densities, at most by `max_log_correction`; what they
+    ask for is filled to the budget, and entries beyond the network's groups are ignored, and executed as 0. A reward is
+    by how much the plan's KL is below the prior's, as a difference of logarithms: it means the same on any network.
     """
 
     name: str

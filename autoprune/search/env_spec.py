@@ -32,8 +32,8 @@ Sees = Literal["groups", "budget"]
 class EnvSpec:
     """What an agent's environment is.
 
-    mode: one group per step; the whole plan as one action; or edits of the best plan so far, an evaluation each.
-    prior: the plan that actions correct, or that edits begin at; its evaluations are charged. reach: how far a
+    mode: one group per step; the whole plan as one action; or edits of the best plan so far, an evaluation each. prior:
+    the plan that actions correct, or that edits begin at; its evaluations are charged. max_log_correction: how far a
     correction goes, in log-densities. levels: how many densities a DQN chooses from. edits: groups that one action
     changes at most; length: edits in an episode. credit: `shaped` pays for each group what its single-group curve says
     at once (LayerwiseEnv), `terminal` all at the end. tells: the agent's replay begins with what the prior's
@@ -55,7 +55,8 @@ class EnvSpec:
         self._check_choices()
         if (self.max_log_correction is None) != (self.prior == "none"):
             raise ValueError(
-                f"agent.max_log_correction says how far corrections to a prior go; got reach={self.max_log_correction} with prior={self.prior}"
+                "agent.max_log_correction says how far corrections to a prior go; got "
+                f"max_log_correction={self.max_log_correction} with prior={self.prior}"
             )
         if self.max_log_correction is not None and not self.max_log_correction > 0:
             raise ValueError(

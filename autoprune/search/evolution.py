@@ -101,8 +101,8 @@ class Switch:
         levels = self.projector.levels[group]
         following = np.searchsorted(levels, kept[group], "right")
         last = max(following + 1, np.searchsorted(levels, kept[group] + self._step[group], "right"))
-        reach = levels[following:last]
-        fitting = self.projector.fitting(kept, group, reach if most is None else reach[reach <= most])
+        higher = levels[following:last]
+        fitting = self.projector.fitting(kept, group, higher if most is None else higher[higher <= most])
         return int(fitting.max(initial=kept[group]))
 
 

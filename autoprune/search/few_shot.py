@@ -26,8 +26,9 @@ def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, ag
 
     policy: where learning goes on from, as exchange.policies.fetch_policy takes it; None: from nothing. Its own
     proposals are evaluated first, as many as are one batch. Where none of them is better than the sensitivity and the
-    uniform plan, the policy misleads: the agent forgets it, and learns from what was evaluated alone.
-    agent: of network=transferable; the policy's own encoder, layers, critics and reach take the place of what it says.
+    uniform plan, the policy misleads: the agent forgets it, and learns from what was evaluated alone. agent: of
+    network=transferable; the policy's own encoder, layers, critics and max_log_correction take the place of what it
+    says.
     """
     groups, batch = len(problem.structure.groups), agent.parallel_episodes
     begun = None if policy is None else transferred_to(policy, groups=groups, budget=problem.projector.budget)

@@ -12,8 +12,8 @@ from autoprune.search.prior import Start, first_plan
 def search(problem: Problem, *, rng: np.random.Generator, start: Start, sigma: float) -> PruningPlan:
     """The best of the start and of plans with Gaussian noise on its log-densities, as many as evaluations are left.
 
-    start: the centre; a sensitivity plan's evaluations are charged. sigma: of log-densities (near.log_midpoint_target). No
-    plan is asked for twice, unless DRAWS draws find none.
+    start: the centre; a sensitivity plan's evaluations are charged. sigma: of log-densities
+    (neighbours.log_midpoint_target). No plan is asked for twice, unless DRAWS draws find none.
     """
     if not sigma > 0:
         raise ValueError(f"agent.sigma is the spread of log-densities, above 0; got {sigma}")

@@ -46,8 +46,8 @@ def search(
     does. An option that does not apply is an error.
     """
     how = EnvSpec(
-        mode=mode, prior=prior, max_log_correction=max_log_correction, levels=levels, edits=edits, length=length, reward_shaping=reward_shaping, seed_replay=seed_replay,
-        observation=observation,
+        mode=mode, prior=prior, max_log_correction=max_log_correction, levels=levels, edits=edits, length=length,
+        reward_shaping=reward_shaping, seed_replay=seed_replay, observation=observation,
     )  # fmt: skip
     constraint = copy(constraint)  # a multiplier that adapts does so in this search only
     steps = how.steps(problem.structure)

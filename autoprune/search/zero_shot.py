@@ -21,7 +21,7 @@ from autoprune.search.transfer_task import replay_seed_of, transfer_task_of_prob
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Carried:
-    """A policy from elsewhere that fits a network, and what it was trained on. reach: of its actions."""
+    """A policy from elsewhere that fits a network, and what it was trained on. max_log_correction: of its actions."""
 
     policy: TrainedPolicy
     training: TrainingRecord
@@ -68,8 +68,8 @@ def transferred_to(source: str | None, *, groups: int, budget: Budget) -> Carrie
     if training.max_log_correction is None or training.prior != "sensitivity" or not training.curves:
         raise ValueError(
             f"the policy in {folder} does not correct the sensitivity plan by its curves (prior {training.prior!r}, "
-            f"reach {training.max_log_correction}), as policies do that are carried from network to network; make one by "
-            "`autoprune train`"
+            f"max_log_correction {training.max_log_correction}), as policies do that are carried from network to "
+            "network; make one by `autoprune train`"
         )
     _check_budget(training, budget, str(folder))
     return Carried(policy, training, training.max_log_correction)

@@ -8,8 +8,8 @@ QUICK = ("random", "random_around", "evolution", "legr", "annealing", "cmaes")
 # Searches that take seconds of their own: they train networks of a few thousand weights, refit a model of all trials at
 # every one, or solve a dynamic program for every plan.
 COSTLY = (
-    "critic_guided", "ppo", "edit_ppo", "a2c", "recurrent_ppo", "ddpg", "td3", "sac", "tqc", "crossq", "dqn", "amc", "tpe",
-    "spdy",
+    "critic_guided", "ppo", "edit_ppo", "a2c", "recurrent_ppo", "ddpg", "td3", "sac", "tqc", "crossq", "dqn", "amc",
+    "tpe", "spdy",
 )  # fmt: skip
 COSTLIEST = ("sac", "tqc", "crossq")  # of which fewer seeds let the tabular comparison take ten minutes
 RIVALS = ("torch_pruning", "torch_pruning_widths")

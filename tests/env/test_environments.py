@@ -206,7 +206,7 @@ def test_bad_options_are_refused() -> None:
     with pytest.raises(ValueError, match="at least two levels"):
         DiscreteLevels(layerwise(), levels=1)
     ready = prepared(tiny_task())
-    with pytest.raises(ValueError, match="reach must be positive, got 0"):
+    with pytest.raises(ValueError, match="max_log_correction must be positive, got 0"):
         OneShotEnv(
             ready.structure,
             projector=ready.projector,

@@ -80,7 +80,7 @@ def test_what_was_executed_of_corrections_can_be_executed_again(data: st.DataObj
     actions = np.random.default_rng(data.draw(st.integers(0, 99))).normal(0, 0.4, (len(made["structure"].groups), 1))
     _, _, infos = alone(LayerwiseEnv(**made), actions.astype(np.float32))
     executed = np.array([info["executed_action"] for info in infos])
-    if np.abs(executed).max() < 1:  # a correction beyond the reach cannot be said
+    if np.abs(executed).max() < 1:  # a correction beyond the largest cannot be said
         _, _, again = alone(LayerwiseEnv(**made), executed)
         assert again[-1]["plan"] == infos[-1]["plan"]
 
@@ -88,5 +88,5 @@ def test_what_was_executed_of_corrections_can_be_executed_again(data: st.DataObj
 def test_a_reach_must_be_positive() -> None:
     made = parts("digits_net")
     for kind, options in ((LayerwiseEnv, {}), (LayerwiseVectorEnv, {"num_envs": 2})):
-        with pytest.raises(ValueError, match="reach must be positive, got -1"):
+        with pytest.raises(ValueError, match="max_log_correction must be positive, got -1"):
             kind(**made, **options, prior=made["structure"].units, max_log_correction=-1)  # type: ignore[operator]

@@ -219,7 +219,10 @@ def test_bad_options_and_actions_are_refused() -> None:
     for options, message in [
         ({"edits": 0, "max_log_correction": 1.0}, r"edits is how many of the \d groups an action changes, got 0"),
         ({"edits": len(structure.groups) + 1, "max_log_correction": 1.0}, "edits is how many of the"),
-        ({"edits": 1, "max_log_correction": 0.0}, "reach must be positive and length at least 1, got 0.0 and 1"),
+        (
+            {"edits": 1, "max_log_correction": 0.0},
+            "max_log_correction must be positive and length at least 1, got 0.0 and 1",
+        ),
         ({"edits": 1, "max_log_correction": 1.0, "length": 0}, "length at least 1, got 1.0 and 0"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -147,7 +147,8 @@ def test_what_is_near_is_filled_and_can_be_executed(tmp_path: Path) -> None:
         known = shown(problem, mode="one_shot", prior="uniform", max_log_correction=1.5, seed_replay=True).known()
         env = OneShotEnv(
             problem.structure, projector=problem.projector, evaluate=problem.objective.evaluate,
-            features=problem.features, prior=np.array(prior_of(problem, start="uniform").outcome.plan.kept), max_log_correction=1.5,
+            features=problem.features, prior=np.array(prior_of(problem, start="uniform").outcome.plan.kept),
+            max_log_correction=1.5,
         )  # fmt: skip
         rng = np.random.default_rng(0)
         start = known.executable(rng.uniform(-0.5, 0.5, (20, len(problem.structure.groups))).astype(np.float32))

@@ -22,8 +22,8 @@ from tests.search.toys import additive, depth, toy, weights
 # How far from the best plan they are after 80 evaluations on the chain, at most; uniform is 1.
 EVALUATIONS = 80
 REGRET = {
-    "a2c": 0.25, "critic_guided": 0.15, "amc": 0.6, "crossq": 0.25, "ddpg": 0.6, "dqn": 0.7, "edit_ppo": 0.15, "ppo": 0.25,
-    "recurrent_ppo": 0.4, "sac": 0.25, "td3": 0.6, "tqc": 0.25,
+    "a2c": 0.25, "critic_guided": 0.15, "amc": 0.6, "crossq": 0.25, "ddpg": 0.6, "dqn": 0.7, "edit_ppo": 0.15,
+    "ppo": 0.25, "recurrent_ppo": 0.4, "sac": 0.25, "td3": 0.6, "tqc": 0.25,
 }  # fmt: skip
 
 
