@@ -1,11 +1,12 @@
 """The whole story on one page: a trained network goes in, a smaller one comes out, and a folder that says how."""
 
 import copy
+import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from autoprune.problem.prepare import Prepared
 from autoprune.problem.problem import Problem, Search
 from autoprune.records import Ledgers, Recorder, describe_budget, describe_curves, describe_structure, shown
 from autoprune.recover.recovery import Recovery
+from autoprune.rehearsal import Stages, rehearse
 from autoprune.report.progress import StageProgress
 from autoprune.runs import RunFolder
 from autoprune.search.sensitivity import sensitivity_plan
@@ -36,6 +38,8 @@ from autoprune.tracking import Tracker
 
 SAMPLES = 20  # that a network is compared on with its copy from the disk
 SEARCHED, UNIFORM, SENSITIVITY, DENSE = "searched", "uniform", "sensitivity", "dense"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,43 +55,69 @@ class Job:
     run: RunFolder
     ledgers: Ledgers
     tracker: Tracker
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def execute(self) -> dict[str, Any]:
-        """Searches, chooses, recovers, measures and exports; returns what `result.json` holds."""
-        clock = _Clock()
-        self.run.write_json("structure.json", describe_structure(self.prepared))
-        searched, told = self.search_plan()
+        """Searches, chooses, recovers, measures and exports; returns what `result.json` holds.
+
+        Everything that a later stage does is rehearsed before the first evaluation. What fails in a later stage all
+        the same is named in the result's `failed`, and the other stages go on: no network, plan or number is lost.
+        """
+        job, clock, stages = self._rehearsed(), _Clock(), Stages()
+        job.run.write_json("structure.json", describe_structure(job.prepared))
+        searched, recorder = job.search_plan()
         clock.lap("search")
-        plans = {SEARCHED: searched, **self.baselines()}
-        self.run.write_json("plans.json", {name: plan.as_json() for name, plan in plans.items()})
+        plans = {SEARCHED: searched, **stages.attempt("baselines", job.baselines, otherwise={})}
+        job.run.write_json("plans.json", {name: plan.as_json() for name, plan in plans.items()})
         clock.lap("baselines")
-        networks = {name: self.prepared.pruned(plan) for name, plan in plans.items()}
-        chosen = self.choose(networks)
-        anytime = describe_anytime(self.prepared, told.incumbents, {n: p for n, p in plans.items() if n != SEARCHED})
-        recovered = self.recovered(plans, networks)
+        networks = {name: job.prepared.pruned(plan) for name, plan in plans.items()}
+        chosen = stages.attempt("choose", lambda: job.choose(networks), otherwise=SEARCHED)
+        anytime = stages.attempt("anytime", lambda: job.anytime(recorder, plans), otherwise=None)
+        recovered = stages.attempt("recover", lambda: job.recovered(plans, networks), otherwise=networks)
         clock.lap("recover")
-        records = self.measure(plans, networks, recovered)
-        differences = self.export(recovered[chosen])
+        job.run.write_json("plan.json", plans[chosen].as_json())
+        differences = stages.attempt("export", lambda: job.export(recovered[chosen]), otherwise={})
         clock.lap("export")
+        records = job.measure(plans, networks, recovered, stages)
+        on_device = stages.attempt("device", lambda: job.on_device(plans, recovered), otherwise=None)
         result = {
-            "task": self.prepared.task.name,
-            "agent": self.agent,
-            "seed": self.seed,
-            "budget": describe_budget(self.prepared),
+            "task": job.prepared.task.name,
+            "agent": job.agent,
+            "seed": job.seed,
+            "budget": describe_budget(job.prepared),
             "chosen": chosen,
-            "evaluations": {"limit": self.evaluations, "spent": told.spent},
-            "search_seconds": {"judging": told.seconds, "agent": told.agent_seconds},
+            "evaluations": {"limit": job.evaluations, "spent": recorder.spent},
+            "search_seconds": {"judging": recorder.seconds, "agent": recorder.agent_seconds},
             "seconds": clock.seconds,
             "export_differences": differences,
             "networks": records,
-            "device": self.on_device({DENSE: self.prepared.structure.dense, **plans}, recovered),
+            "device": on_device,
             "anytime": anytime,
+            "left_out": dict(job.left_out),
+            "failed": stages.failed,
         }
-        self.run.write_json("result.json", result)
-        shutil.rmtree(self.run.path / "recovered", ignore_errors=True)  # the chosen one is exported
-        self.run.write_json("plan.json", plans[chosen].as_json())
-        track_result(self.tracker, result, plans[chosen], run=self.run)
+        job.run.write_json("result.json", result)
+        if not stages.failed:  # what is recovered is read back where the run is resumed
+            shutil.rmtree(job.run.path / "recovered", ignore_errors=True)
+        track_result(job.tracker, result, plans[chosen], run=job.run)
         return result
+
+    def _rehearsed(self) -> "Job":
+        """The same job without the stages that the rehearsal found impossible, each of which is said."""
+        prepared = self.prepared
+        floor = prepared.structure.plan(prepared.projector.floor)
+        networks = {DENSE: prepared.task.model, "smallest": prepared.pruned(floor)}
+        left_out = rehearse(prepared.task, networks, recover=self.recover, folder=self.run.path)
+        for reason in left_out.values():
+            log.warning("%s", reason)
+        if "onnx" not in left_out:
+            return self
+        return replace(self, prepared=replace(prepared, task=replace(prepared.task, onnx=False)), left_out=left_out)
+
+    def anytime(self, recorder: Recorder, plans: Mapping[str, PruningPlan]) -> Any:
+        """How good the best plan was at every point of the search, on samples that no reward has seen."""
+        baselines = {name: plan for name, plan in plans.items() if name != SEARCHED}
+        return describe_anytime(self.prepared, recorder.incumbents, baselines)
 
     def search_plan(self) -> tuple[PruningPlan, Recorder]:
         """The search's own best plan, and who wrote down its evaluations: each is on disk before the search sees it."""
@@ -158,37 +188,71 @@ class Job:
         plans: Mapping[str, PruningPlan],
         pruned: Mapping[str, nn.Module],
         recovered: Mapping[str, nn.Module],
+        stages: Stages,
     ) -> dict[str, Any]:
         """What `result.json` says of the dense network and of every plan's: test metrics, costs, latency, sizes."""
-        task, structure = self.prepared.task, self.prepared.structure
-        test, held_out = cache(Judge(task, task.data.test)), cache(Judge(task, self.prepared.held_out))
+        structure = self.prepared.structure
         every_plan = {DENSE: structure.dense, **plans}
-        before, after = {DENSE: task.model, **pruned}, {DENSE: task.model, **recovered}
-        with tempfile.TemporaryDirectory() as folder:
-            onnx_files = {name: Path(folder) / f"{name}.onnx" for name in after} if task.onnx else {}
-            for name, path in onnx_files.items():
-                export_onnx(after[name], task.example_input, path, forward=task.forward)
-            latency = measure_latency(after, task.example_input, onnx_files=onnx_files, forward=task.forward)
-            file_bytes = {name: {"safetensors": network_bytes(network)} for name, network in after.items()}
-            for name, path in onnx_files.items():
-                file_bytes[name]["onnx"] = path.stat().st_size
-        measures = {name: {} if task.measure is None else dict(task.measure(after[name])) for name in after}
+        before = {DENSE: self.prepared.task.model, **pruned}
+        after = {DENSE: self.prepared.task.model, **recovered}
+        parts: dict[str, Callable[[], dict[str, dict[str, Any]]]] = {
+            "judge": lambda: self._judged(every_plan, before, after),
+            "latency": lambda: self._timed(after),
+            "measures": lambda: self._measures(after),
+        }
+        records: dict[str, Any] = {
+            name: {"plan": plan.as_json(), "cost": self._costs(plan)} for name, plan in every_plan.items()
+        }
+        for stage, part in parts.items():
+            for name, values in stages.attempt(stage, part, otherwise={}).items():
+                records[name] |= values
+        return records
+
+    def _costs(self, plan: PruningPlan) -> dict[str, float]:
+        return {cost: float(model([plan.kept])[0]) for cost, model in self.prepared.costs.items()}  # type: ignore[arg-type]
+
+    def _judged(
+        self, plans: Mapping[str, PruningPlan], before: Mapping[str, nn.Module], after: Mapping[str, nn.Module]
+    ) -> dict[str, dict[str, Any]]:
+        """Of every network before and after recovery, on the proxy, on held-out search data and on test data."""
+        prepared, task = self.prepared, self.prepared.task
+        test, held_out = cache(Judge(task, task.data.test)), cache(Judge(task, prepared.held_out))
         return {
             name: {
-                "plan": plan.as_json(),
-                "cost": {cost: float(model([plan.kept])[0]) for cost, model in self.prepared.costs.items()},  # type: ignore[arg-type]
-                "proxy": asdict(self.prepared.objective.evaluate([plan])[0].metrics),
+                "proxy": asdict(prepared.objective.evaluate([plan])[0].metrics),
                 "held_out": asdict(unseen := held_out(before[name])),
-                "score": self.prepared.score(unseen),
-                "recovered_score": self.prepared.score(held_out(after[name])),
+                "score": prepared.score(unseen),
+                "recovered_score": prepared.score(held_out(after[name])),
                 "before": shown(test(before[name])),
                 "after": None if name == DENSE else shown(test(after[name])),
-                "latency_ms": {runtime: value.as_json() for runtime, value in latency[name].items()},
-                "file_bytes": file_bytes[name],
-                **({"measures": measures[name]} if measures[name] else {}),
             }
-            for name, plan in every_plan.items()
+            for name, plan in plans.items()
         }
+
+    def _timed(self, networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Any]]:
+        """Latency in every runtime, and the sizes of the files."""
+        task = self.prepared.task
+        with tempfile.TemporaryDirectory() as folder:
+            onnx_files = {name: Path(folder) / f"{name}.onnx" for name in networks} if task.onnx else {}
+            for name, path in onnx_files.items():
+                export_onnx(networks[name], task.example_input, path, forward=task.forward)
+            latency = measure_latency(networks, task.example_input, onnx_files=onnx_files, forward=task.forward)
+            sizes = {name: {"safetensors": network_bytes(network)} for name, network in networks.items()}
+            for name, path in onnx_files.items():
+                sizes[name]["onnx"] = path.stat().st_size
+        return {
+            name: {
+                "latency_ms": {runtime: value.as_json() for runtime, value in latency[name].items()},
+                "file_bytes": sizes[name],
+            }
+            for name in networks
+        }
+
+    def _measures(self, networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Any]]:
+        """What the task itself measures of a network."""
+        measure = self.prepared.task.measure
+        values = {} if measure is None else {name: dict(measure(network)) for name, network in networks.items()}
+        return {name: {"measures": each} for name, each in values.items() if each}
 
     def on_device(self, plans: Mapping[str, PruningPlan], recovered: Mapping[str, nn.Module]) -> dict[str, Any] | None:
         """What was predicted of every network on the device and what it took there."""

@@ -75,7 +75,7 @@ class Launch:
 
         run = RunFolder.open(folder)
         record = run.read_json("run.json")
-        if run.has("result.json"):
+        if run.has("result.json") and not run.read_json("result.json").get("failed"):
             raise ValueError(f"{folder} is complete; `autoprune show {folder}` shows it")
         if not run.has("config.yaml"):
             raise ValueError(f"{folder} has no config.yaml, so it cannot be resumed; start it again")
@@ -167,6 +167,12 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
         tracker.close(failed=failed)
     print_result(run)
     print(f"report: {folder / 'report.html'}")
+    if result["failed"]:
+        stages = "\n".join(f"  {stage}: {reason}" for stage, reason in result["failed"].items())
+        raise RuntimeError(
+            f"the search is complete and everything that it made stands in {folder}, but these stages failed:\n{stages}\n"
+            f"`autoprune search resume={folder}` tries them again"
+        )
     return value_of(result)
 
 

@@ -40,8 +40,13 @@ def read_run(path: Path, *, read_config: ReadConfig) -> RunSummary:
         raise ValueError(
             f"{path} is a run without a result; `autoprune search resume={path}` completes it, or leave it out"
         )
+    result = run.read_json(RESULT)
+    if "judge" in result.get("failed", {}):
+        raise ValueError(
+            f"{path} was not judged ({result['failed']['judge']}); `autoprune search resume={path}` tries it again"
+        )
     config = read_config(path / CONFIG) if run.has(CONFIG) else {}
-    return trial_of(run.read_json(RESULT), run.read_json(RUN_FILE), config, where=str(path))
+    return trial_of(result, run.read_json(RUN_FILE), config, where=str(path))
 
 
 def read_sweep(path: Path, *, read_config: ReadConfig) -> tuple[list[RunSummary], list[Missing]]:

@@ -3,9 +3,11 @@
 import copy
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.device.onnx_runtime import Called, onnx_runner, write_onnx
@@ -48,19 +50,45 @@ def onnx_difference(
         inputs = _random_like(example_input.cpu(), batch, generator)
         with torch.inference_mode():
             expected = forward(network, inputs).numpy()
-        outputs = run(inputs.numpy())
-        if outputs.shape != expected.shape:
-            raise ValueError(
-                f"ONNX Runtime returns {list(outputs.shape)} for a batch of {batch}, torch {list(expected.shape)}"
-            )
-        difference, scale = float(np.abs(outputs - expected).max()), max(1.0, float(np.abs(expected).max()))
-        if not difference <= TOLERANCE * scale:  # also where it is NaN
-            raise ValueError(
-                f"for a batch of {batch} ONNX Runtime differs from torch by {difference:.2g}, more than {TOLERANCE:g} "
-                f"of the outputs' size {scale:.2g}; the network may depend on its input in ways that tracing misses"
-            )
-        largest = max(largest, difference)
+        largest = max(largest, _difference(run(inputs.numpy()), expected))
     return largest
+
+
+def check_onnx_on(network: nn.Module, inputs: Tensor, path: Path | str, *, forward: Forward = plain_forward) -> float:
+    """The ONNX file computes what the network does on these samples.
+
+    Args:
+        network: on any device, in eval mode.
+        inputs: samples of the task [n, ...]; real ones reach values that random ones do not.
+        path: the network's ONNX file.
+        forward: how the network is called, and what of its answer is the file's output.
+
+    Returns:
+        The largest absolute difference between ONNX Runtime's outputs and torch's.
+
+    Raises:
+        ValueError: where it is more than 1e-4 of the outputs' size (at least 1), or shapes differ.
+    """
+    inputs = inputs.cpu()
+    with torch.inference_mode():
+        expected = forward(copy.deepcopy(network).cpu().eval(), inputs).numpy()
+    return _difference(onnx_runner(path)(inputs.numpy()), expected)
+
+
+def _difference(outputs: NDArray[Any], expected: NDArray[Any]) -> float:
+    if outputs.shape != expected.shape:
+        batch = len(expected)
+        raise ValueError(
+            f"ONNX Runtime returns {list(outputs.shape)} for a batch of {batch}, torch {list(expected.shape)}"
+        )
+    difference, scale = float(np.abs(outputs - expected).max()), max(1.0, float(np.abs(expected).max()))
+    if not difference <= TOLERANCE * scale:  # also where it is NaN
+        raise ValueError(
+            f"for a batch of {len(expected)} ONNX Runtime differs from torch by {difference:.2g}, more than "
+            f"{TOLERANCE:g} of the outputs' size {scale:.2g}; the network may depend on its input in ways that tracing "
+            "misses"
+        )
+    return difference
 
 
 def _random_like(example_input: Tensor, batch: int, generator: torch.Generator) -> Tensor:

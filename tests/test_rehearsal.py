@@ -1,0 +1,110 @@
+"""What would fail late is said early, or left out; what fails late all the same loses nothing."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import autoprune
+from autoprune.records import Ledgers
+from autoprune.recover.recovery import no_recovery
+from autoprune.task.task import Role, Task
+from tests.tasks import tiny_task
+from tests.test_pipeline import RECOVER, job
+
+
+def with_role(task: Task, name: str, role: Role) -> Task:
+    return replace(task, data=replace(task.data, **{name: role}))
+
+
+def broken(role: Role, row: int) -> Role:
+    inputs = role.inputs.clone()
+    inputs[row, 0] = torch.nan
+    return Role(inputs, role.targets)
+
+
+@pytest.mark.parametrize(("name", "row"), [("test", 7), ("train", 60), ("calibration", 0), ("search", 59)])
+def test_broken_samples_are_named_before_the_search(tmp_path: Path, name: str, row: int) -> None:
+    task = tiny_task()
+    work = job(tmp_path / "run", task=task)
+    damaged = with_role(task, name, broken(getattr(task.data, name), row))
+    with pytest.raises(ValueError, match=rf"the {name} role has 1 of \d+ samples.*row {row};.*Roles\({name}="):
+        replace(work, prepared=replace(work.prepared, task=damaged)).execute()
+    assert not (work.run.path / "history.jsonl").exists()
+
+
+def without_gradient(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss that can be reported and not be learned from."""
+    return (outputs.argmax(dim=1) != targets).float().mean()
+
+
+def test_a_loss_that_cannot_be_learned_from_is_said_before_the_search(tmp_path: Path) -> None:
+    work = job(tmp_path / "run", task=tiny_task(loss=without_gradient))
+    learns = partial(RECOVER, distillation=0.0)
+    with pytest.raises(ValueError, match=r"cannot be recovered: .*grad.*recover=none"):
+        replace(work, recover=learns).execute()
+    assert not (work.run.path / "history.jsonl").exists()
+    assert replace(work, recover=no_recovery).execute()["failed"] == {}, "who does not recover needs no gradient"
+
+
+class Spectral(nn.Module):
+    """A network that is pruned well and that ONNX cannot hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(torch.relu(self.first(x)))
+        return self.head(x.mean((2, 3)) + torch.linalg.matrix_exp(x[:, :1, :1, :1].squeeze(1))[:, 0])  # type: ignore[no-any-return]
+
+
+def test_a_run_does_without_onnx_where_a_network_has_none(tmp_path: Path) -> None:
+    g = torch.Generator().manual_seed(0)
+    task = tiny_task()
+    roles = {
+        name: Role(torch.randn(len(role), 3, 8, 8, generator=g), torch.randint(0, 4, (len(role),), generator=g))
+        for name, role in task.data.items()
+    }
+    own = Task(Spectral(), roles["test"].inputs[:1], type(task.data)(**roles), budget="macs:0.6")
+    work = job(tmp_path / "run", task=own)
+    result = work.execute()
+    assert result["failed"] == {}
+    assert "onnx=False" in result["left_out"]["onnx"]
+    assert not (work.run.path / "network.onnx").exists()
+    loaded = autoprune.load(work.run.path, model=own.model)
+    assert sum(p.numel() for p in loaded.parameters()) == result["networks"][result["chosen"]]["cost"]["params"]
+
+
+def failing_late(network: nn.Module, task: Task, *, on_step: Any, **options: Any) -> nn.Module:
+    """A recovery that gets through its rehearsal, and no farther."""
+    on_step(1, 5, 0.5)
+    raise FloatingPointError("the training loss is nan at step 2 of 5")
+
+
+def test_a_recovery_that_fails_loses_neither_plan_nor_network_and_resumes(tmp_path: Path) -> None:
+    work = job(tmp_path / "run", task=tiny_task())
+    result = replace(work, recover=failing_late).execute()
+    assert result["failed"] == {"recover": "FloatingPointError: the training loss is nan at step 2 of 5"}
+    assert result["evaluations"]["spent"] == 15
+    autoprune.load(work.run.path, model=work.prepared.task.model)
+    assert work.run.read_json("plan.json") == result["networks"][result["chosen"]]["plan"]
+    again = replace(work, ledgers=Ledgers.of(work.run)).execute()
+    assert again["failed"] == {}
+    assert again["networks"]["searched"]["plan"] == result["networks"]["searched"]["plan"]
+    assert again["networks"]["searched"]["after"] != again["networks"]["searched"]["before"]
+
+
+def test_a_measure_that_fails_is_named_and_the_others_are_there(tmp_path: Path) -> None:
+    def measure(network: nn.Module) -> dict[str, float]:
+        raise KeyError("no such sensor")
+
+    result = job(tmp_path / "run", task=tiny_task(measure=measure)).execute()
+    assert list(result["failed"]) == ["measures"]
+    assert "no such sensor" in result["failed"]["measures"]
+    assert all(np.isfinite(record["before"]["accuracy"]) for record in result["networks"].values())
