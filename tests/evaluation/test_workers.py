@@ -3,22 +3,19 @@
 import multiprocessing
 import os
 import random
-import resource
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from autoprune.evaluation.outcome import Judged
 from autoprune.evaluation.workers import Failure, InProcess, JudgeJob, Pool, Processes, RayActors
+from autoprune.evaluation.workers.pool import PendingJob
 from tests.evaluation.evaluators import BreaksOnArrival, Holder, Noted, Scripted, expected, same
+from tests.evaluation.processes import eventually, running, start_parent
 from tests.evaluation.tensors import Tensors
 
 Started = Callable[..., Processes]
@@ -57,20 +54,6 @@ def right(job: JudgeJob, answer: list[Judged] | Failure) -> bool:
     return isinstance(answer, list) and all(same(a, b) for a, b in zip(answer, wanted, strict=True))
 
 
-def running(pid: int | None) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def soon(condition: Callable[[], bool], *, within_s: float = 10.0) -> bool:
-    end = time.monotonic() + within_s
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return condition()
-
-
 def test_in_process_every_job_is_judged_in_order_as_it_is_asked_for(tmp_path: Path) -> None:
     evaluator = Scripted(tmp_path, {(2,): "overflow", (3,): "raise"})
     answers = InProcess(evaluator).judge(jobs(1, 2, 3))
@@ -83,56 +66,55 @@ def test_in_process_every_job_is_judged_in_order_as_it_is_asked_for(tmp_path: Pa
         next(answers)
 
 
-def test_processes_answer_every_job_and_share_the_work(started: Started) -> None:
-    pool = started(dict.fromkeys([(1,), (2,)], "be slow"))
-    assert not multiprocessing.active_children()
-    found = judged(pool, jobs(*range(20)))
-    assert all(right(job, answer) for job, answer in found.items())
-    assert len({answer[0].seconds for answer in found.values() if isinstance(answer, list)} - {os.getpid()}) == 2
+FATES = {"die": "was killed by SIGKILL", "exit": "exited with code 3", "hang": "took longer than the time limit of 2 s"}
+
+
+@pytest.mark.parametrize("fates", [["hang"], pytest.param(["die", "exit"], marks=pytest.mark.slow)])
+def test_every_job_has_one_answer_and_fails_only_after_two_lost_workers(
+    started: Started, tmp_path: Path, fates: list[str]
+) -> None:
+    losing = {(10 + number,): fate for number, fate in enumerate(fates)}
+    pool = started({(1,): "die once", (2,): "overflow", (3,): "be slow", **losing}, time_limit_s=2.0)
+    assert not multiprocessing.active_children(), "workers start at the first job"
+    found = judged(pool, [*jobs(0, 1, *(plan for (plan,) in losing), 2, 3, 4), *jobs(4)])
+    expected_failures = {
+        kept: Failure(f"the plan that keeps {list(kept)} units: its worker {FATES[fate]}, twice")
+        for kept, fate in losing.items()
+    }
+    expected_failures[2,] = Failure("the plan that keeps [2] units: 7 of its outputs are NaN or infinite")
+    assert {job.kept: answer for job, answer in found.items() if isinstance(answer, Failure)} == expected_failures
+    assert all(right(job, found[job]) for job in jobs(0, 1, 3, 4))
+    assert [Scripted(tmp_path).times(kept) for kept in [(0,), (1,), *losing]] == [1, 2, *(2 for _ in losing)]
+
+
+def test_workers_stay_for_the_next_call_and_a_bug_is_seen_with_its_traceback(started: Started) -> None:
+    pool = started({(1,): "raise", (2,): "be slow", (3,): "be slow"})
+    judging: set[float] = set()
+
+    def both_judge() -> bool:
+        """The second may still start while the first judges all."""
+        judging.update(answer[0].seconds for answer in judged(pool, jobs(2, 3)).values() if isinstance(answer, list))
+        return len(judging) == 2
+
+    assert eventually(both_judge)
     workers = {child.pid for child in multiprocessing.active_children()}
-    judged(pool, jobs(*range(4)))
-    assert {child.pid for child in multiprocessing.active_children()} == workers, "the workers stay for the next call"
-
-
-def test_a_job_that_loses_its_worker_once_is_judged_again_and_twice_has_failed(started: Started) -> None:
-    pool = started({(1,): "die once", (2,): "die", (3,): "exit", (4,): "overflow"})
-    found = judged(pool, jobs(0, 1, 2, 3, 4, 5))
-    assert all(right(job, found[job]) for job in jobs(0, 1, 5))
-    assert [found[job] for job in jobs(2, 3, 4)] == [
-        Failure("the plan that keeps [2] units: its worker was killed by SIGKILL, twice"),
-        Failure("the plan that keeps [3] units: its worker exited with code 3, twice"),
-        Failure("the plan that keeps [4] units: 7 of its outputs are NaN or infinite"),
-    ]
-
-
-def test_a_job_that_hangs_has_failed_after_twice_the_limit(started: Started, tmp_path: Path) -> None:
-    pool = started({(1,): "hang", (2,): "be slow"}, time_limit_s=1.0)
-    judged(pool, jobs(0, 5))  # both have started
-    begun = time.monotonic()
-    found = judged(pool, jobs(1, 2, 3, 4))
-    assert 2.0 <= time.monotonic() - begun < 8.0
-    assert found.pop(jobs(1)[0]) == Failure(
-        "the plan that keeps [1] units: its worker took longer than the time limit of 1 s, twice"
-    )
-    assert all(right(job, answer) for job, answer in found.items())
-    assert Scripted(tmp_path).times((1,)) == 2
-
-
-def test_a_bug_in_the_evaluator_is_seen_with_its_traceback(started: Started) -> None:
-    pool = started({(1,): "raise"}, workers=1)
+    assert judging == workers
+    judged(pool, jobs(*range(4, 8)))
+    assert {child.pid for child in multiprocessing.active_children()} == workers
     with pytest.raises(RuntimeError, match=r'(?s)evaluators.py", line \d+, in judge.*KeyError: .no such layer.'):
         judged(pool, jobs(0, 1, 2))
-    assert all(right(job, answer) for job, answer in judged(pool, jobs(0, 2)).items())
-
-
-def test_a_call_that_was_left_early_does_not_reach_the_next(started: Started) -> None:
-    pool = started({(1,): "be slow", (2,): "be slow"})
-    answers = pool.judge(jobs(*range(10)))
+    answers = pool.judge(jobs(*range(10, 20)))
     next(answers)
     answers.close()  # type: ignore[attr-defined]
-    assert all(right(job, answer) for job, answer in judged(pool, jobs(*range(20, 30))).items())
+    assert all(right(job, answer) for job, answer in judged(pool, jobs(20, 21)).items()), (
+        "none of the call that was left"
+    )
+    pool.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        judged(pool, jobs(1))
 
 
+@pytest.mark.slow
 def test_workers_killed_from_outside_lose_no_job(started: Started) -> None:
     pool = started({})
     rng, kills = random.Random(0), 0
@@ -149,59 +131,44 @@ def test_workers_killed_from_outside_lose_no_job(started: Started) -> None:
     assert all(right(job, answer) for job, answer in found.items())
 
 
-def test_a_worker_that_cannot_start_is_an_error_with_what_it_wrote() -> None:
+def test_a_worker_that_dies_between_calls_costs_no_job(started: Started) -> None:
+    pool = started({}, workers=1)
+    judged(pool, jobs(1))
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    assert eventually(lambda: not running(worker.pid))
+    assert all(right(job, answer) for job, answer in judged(pool, jobs(1, 2, 3)).items())
+
+
+def test_workers_that_cannot_start_are_an_error(capfd: pytest.CaptureFixture[str]) -> None:
     with (
-        Processes(Holder(BreaksOnArrival()), workers=2) as pool,
-        pytest.raises(RuntimeError, match=r"(?s)3 workers in a row .* exited with code 1; .*no module of that name"),
+        Processes(Holder(BreaksOnArrival()), workers=1) as pool,
+        pytest.raises(RuntimeError, match=r"3 times in a row.*evaluation\.workers=0"),
     ):
         list(pool.judge(jobs(1)))
     assert not multiprocessing.active_children()
+    assert "no module of that name" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("parts", "where"),
-    [
-        ({"metric": [lambda outputs: outputs]}, r"evaluator\.parts\['metric'\]\[0\] = <function .*<lambda>"),
-        (Holder(threading.Lock()), r"evaluator\.parts\.parts = <unlocked"),
-        ((torch.ones(2, requires_grad=True) * 2,), r"evaluator\.parts\[0\] = tensor"),
-    ],
+    ("part", "what"), [([lambda outputs: outputs], "<lambda>"), ({"lock": threading.Lock()}, "lock")]
 )
-def test_what_cannot_be_sent_is_named(parts: Any, where: str) -> None:
-    with pytest.raises(ValueError, match=rf"(?s){where}.*cannot be sent .*evaluation\.workers=0"):
-        Processes(Holder(parts), workers=2)
+def test_what_cannot_be_sent_is_named(part: Any, what: str) -> None:
+    with pytest.raises(ValueError, match=rf"{what}.*evaluation\.workers=0"):
+        Processes(Holder(part), workers=2)
 
 
-def test_tensors_are_the_same_memory_in_every_process(tmp_path: Path) -> None:
+def test_workers_map_one_copy_of_the_tensors_and_use_one_thread(tmp_path: Path) -> None:
     evaluator = Tensors(1_000_000)
-    with Processes(evaluator, workers=2, initialize=Noted(tmp_path)) as pool:
+    with Processes(evaluator, workers=1, initialize=Noted(tmp_path)) as pool:
         assert all(right(job, answer) for job, answer in judged(pool, jobs(1, 2, 3)).items())
-    assert evaluator.whole.is_shared()
-    assert evaluator.whole[2:5].tolist() == [1, 1, 1], "written by workers of one thread, seen here, through a view"
-    assert evaluator.parameter.is_shared()
-    assert evaluator.parameter.max() > 1
-    assert 1 <= len(list(tmp_path.glob("initialized-*"))) <= 2
-
-
-def test_more_tensors_than_files_may_be_open_are_refused() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
-    try:
-        with pytest.raises(OSError, match=r"has 100 tensors, .* may open 300; .*ulimit -n 456"):
-            Processes(Holder([torch.ones(n + 1) for n in range(100)]), workers=2)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def test_tensors_that_do_not_fit_into_shared_memory_are_refused() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
-    try:
-        with pytest.raises(OSError, match=r"do not fit into shared memory, 8 MB .*evaluation\.workers=0"):
-            Processes(Holder(torch.zeros(2_000_000)), workers=2)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        for left in Path("/dev/shm").glob(f"torch_{os.getpid()}_*"):  # torch leaves the name of what it could not make
-            left.unlink()
+        (worker,) = multiprocessing.active_children()
+        mapped = [line for line in Path(f"/proc/{worker.pid}/maps").read_text().splitlines() if "(deleted)" in line]
+    assert mapped, "the tensors are in a file without a name"
+    assert not evaluator.whole.any(), "what a worker writes is its own"
+    assert not evaluator.whole.is_shared()
+    assert len(list(tmp_path.glob("initialized-*"))) == 1
 
 
 def test_workers_end_when_nobody_holds_the_pool(tmp_path: Path) -> None:
@@ -214,38 +181,13 @@ def test_workers_end_when_nobody_holds_the_pool(tmp_path: Path) -> None:
     assert not multiprocessing.active_children()
 
 
-SCRIPT = """
-import multiprocessing, sys
-from pathlib import Path
-from autoprune.evaluation.workers import Job, Processes
-from tests.evaluation.evaluators import Scripted
-
-class Local(Scripted):  # known to workers as a class of their main module
-    pass
-
-if __name__ == "__main__":
-    with Processes(Local(Path(sys.argv[1]), {(1,): "talk", (2,): "hang", (3,): "hang"}), workers=2) as pool:
-        for job, answer in pool.judge([Job((n,), 0, 1) for n in range(4)]):
-            if job.kept == (1,):
-                print(*[child.pid for child in multiprocessing.active_children()], flush=True)
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_workers_end_with_their_parent_even_while_they_hang(tmp_path: Path, number: signal.Signals) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT)
-    parent = subprocess.Popen(
-        [sys.executable, str(tmp_path / "script.py"), str(tmp_path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert parent.stdout is not None
-    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    parent, workers = start_parent(tmp_path, dict(os.environ))
     both_hang = Scripted(tmp_path)
-    assert soon(lambda: both_hang.times((2,)) == both_hang.times((3,)) == 1)
+    assert eventually(lambda: both_hang.times((2,)) == both_hang.times((3,)) == 1)
     assert len(workers) == 2
     assert all(map(running, workers))
     if number == signal.SIGINT:
@@ -253,10 +195,24 @@ def test_workers_end_with_their_parent_even_while_they_hang(tmp_path: Path, numb
     else:
         parent.send_signal(number)
     out, err = parent.communicate(timeout=120)
-    assert soon(lambda: not any(map(running, workers)))
+    assert eventually(lambda: not any(map(running, workers)))
     assert parent.returncode == -number
     assert out == ""
     assert err.count("Traceback") == err.count("KeyboardInterrupt\n") == int(number == signal.SIGINT)
+
+
+def test_two_kinds_of_loss_are_both_told() -> None:
+    pending = PendingJob(JudgeJob((3,), 0, 1))
+    assert pending.lose("was killed") is None
+    assert pending.lose("was late") == Failure(
+        "the plan that keeps [3] units: its worker first was killed, then was late"
+    )
+
+
+@pytest.mark.parametrize(("workers", "limit"), [(0, None), (1, 0.0), (1, -1.0), (1, float("nan"))])
+def test_settings_that_mean_nothing_are_refused(workers: int, limit: float | None) -> None:
+    with pytest.raises(ValueError, match=r"workers must be|time limit must be"):
+        Processes(Holder(0), workers=workers, time_limit_s=limit)
 
 
 @pytest.mark.slow

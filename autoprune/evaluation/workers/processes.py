@@ -1,48 +1,50 @@
-"""Workers that are processes of this machine; they see the evaluator's tensors in shared memory."""
+"""Workers that are processes of this machine: a pool of pebble's, whose workers map one copy of the evaluator."""
 
-import contextlib
 import faulthandler
 import multiprocessing
 import os
-import pickle
 import signal
-import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Collection, Iterator, Sequence
-from multiprocessing import connection, reduction, resource_tracker
-from multiprocessing.connection import Connection
-from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Self
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import reduction, resource_tracker
+from typing import TYPE_CHECKING, Any
 
-from autoprune.evaluation.workers.crew import Answer, Crew, Gone, Ready, answer
-from autoprune.evaluation.workers.pool import JudgeJob, Result
-from autoprune.evaluation.workers.shared import share
+import torch
+from pebble import ProcessExpired, ProcessPool
+
+from autoprune.evaluation.workers.pool import (
+    LOST_STARTS,
+    ClosesAtExit,
+    Initialize,
+    JudgeJob,
+    PendingJob,
+    Raised,
+    Result,
+    check_pool_settings,
+    judged_in_worker,
+)
 
 if TYPE_CHECKING:
     from autoprune.evaluation.evaluator import Evaluator
 
-Initialize = Callable[[], None]
-
-TAIL = 4000  # characters of a lost worker's output that are shown
-SILENT = (
-    'Its reasons may stand above. A script that starts workers needs `if __name__ == "__main__":`: each imports it.'
-)
+POLL_S = 1.0  # how often a pool that answers nothing is asked whether it still runs
 
 
-class Processes:
-    """Judges in `workers` processes of one thread each, which start at the first job.
+class Processes(ClosesAtExit):
+    """Judges in processes of one thread each, which start at the first job.
 
-    The evaluator's tensors are moved to shared memory; everything else of it is copied into each process. initialize
-    is called first in each. What workers write is shown only where one does not start. Workers end with this process,
-    however it ends, and Ctrl-C is left to it.
+    A job whose worker dies or takes too long is judged once more by another; the second time it is a Failure. Workers
+    end with this process, however it ends, and Ctrl-C is left to it. A script that uses this needs
+    `if __name__ == "__main__":`, since each worker imports it.
 
-    A job whose worker dies or takes longer than time_limit_s (None: no limit) is judged once more; the second time, it
-    is a Failure. FloatingPointError is the plan's Failure at once, any other exception a RuntimeError here. Raises
-    ValueError where the evaluator cannot be sent to another process.
-
-    A script that uses this needs `if __name__ == "__main__":`, since each worker imports it.
+    >>> with Processes(evaluator, workers=2, time_limit_s=60) as pool:
+    ...     for job, answer in pool.judge([JudgeJob((8, 64), 0, 10), JudgeJob((4, 64), 0, 10)]):
+    ...         print(job.kept, answer)
     """
 
     def __init__(
@@ -53,161 +55,181 @@ class Processes:
         time_limit_s: float | None = None,
         initialize: Initialize | None = None,
     ) -> None:
+        """Writes the evaluator to a temporary file, which every worker maps into its memory.
+
+        Args:
+            evaluator: Judges the plans.
+            workers: How many processes, at least 1.
+            time_limit_s: For one job, in seconds; None is no limit.
+            initialize: Is called first in each worker.
+
+        Raises:
+            ValueError: A part of the evaluator cannot be sent to another process, or a setting is out of range.
+            OSError: There is no room for the file.
+        """
+        check_pool_settings(workers, time_limit_s)
         self.size = workers
-        self._crew = Crew(_Spawning(evaluator, initialize), size=workers, time_limit_s=time_limit_s)
-        share(evaluator, name="evaluator")
-        share(initialize, name="initialize")
-        self._finalize = weakref.finalize(self, self._crew.close)
+        self._time_limit_s, self._initialize = time_limit_s, initialize
+        self._file = _EvaluatorFile(evaluator)
+        self._pools: list[ProcessPool] = []  # the one that runs, or none
+        self._closed = False
+        self._finalize = weakref.finalize(self, _end, self._pools, self._file)
 
     def judge(self, jobs: Sequence[JudgeJob]) -> Iterator[tuple[JudgeJob, Result]]:
-        yield from self._crew.judge(jobs)  # a generator of this object, which lives as long as somebody iterates
+        """Yields one answer for each job, as they are ready.
+
+        Raises:
+            RuntimeError: The evaluator raised something other than FloatingPointError, workers do not start, or the
+                pool was closed.
+        """
+        waiting = deque(PendingJob(job) for job in jobs)  # not handed to the pool
+        running: dict[Future[Result | Raised], PendingJob] = {}
+        breaks = 0
+        try:
+            while waiting or running:
+                try:
+                    self._hand_out(waiting, running)
+                    for future in self._completed(running):
+                        answer = self._answer(future, running[future])
+                        pending = running.pop(future)
+                        breaks = 0
+                        if answer is None:
+                            waiting.append(pending)
+                        elif isinstance(answer, Raised):
+                            raise RuntimeError(f"judging a plan failed in a worker:\n{answer.traceback}")
+                        else:
+                            yield pending.job, answer
+                except BrokenProcessPool:  # a worker ended while none had a job
+                    breaks += 1
+                    _stop(self._pools)
+                    waiting.extendleft(running.values())
+                    running.clear()
+                    if breaks == LOST_STARTS:
+                        raise RuntimeError(
+                            f"workers ended before they had judged anything, {breaks} times in a row. Why stands above "
+                            'in what they wrote; a script that starts workers needs `if __name__ == "__main__":`. '
+                            "evaluation.workers=0 judges without workers"
+                        ) from None
+        finally:
+            if running:  # left early, by an error or by whoever iterates
+                _stop(self._pools)
 
     def close(self) -> None:
+        """Ends the workers, whatever they are doing."""
+        self._closed = True
         self._finalize()
 
-    def __enter__(self) -> Self:
-        return self
+    def _hand_out(self, waiting: deque[PendingJob], running: dict[Future[Result | Raised], PendingJob]) -> None:
+        pool = self._running_pool()
+        while waiting:
+            try:
+                future = pool.schedule(_judge, (waiting[0].job,), timeout=self._time_limit_s)
+            except RuntimeError as error:  # pebble's word for a pool that broke
+                raise BrokenProcessPool(str(error)) from error
+            running[future] = waiting.popleft()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _completed(self, running: dict[Future[Result | Raised], PendingJob]) -> set[Future[Result | Raised]]:
+        done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+        if not done and not self._running_pool().active:
+            raise BrokenProcessPool
+        return done
+
+    def _answer(self, future: Future[Result | Raised], pending: PendingJob) -> Result | Raised | None:
+        """Returns None where the worker was lost and the job may be tried again."""
+        try:
+            return future.result()
+        except ProcessExpired as error:
+            code = error.exitcode
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+            return pending.lose(how)
+        except TimeoutError:
+            return pending.lose(f"took longer than the time limit of {self._time_limit_s:g} s")
+
+    def _running_pool(self) -> ProcessPool:
+        if self._closed:
+            raise RuntimeError("these workers were closed; make a new pool to judge more plans")
+        if not self._pools:
+            pool = ProcessPool(
+                max_workers=self.size,
+                initializer=_open,
+                initargs=(self._file, self._initialize),
+                context=multiprocessing.get_context("spawn"),  # a forked OpenMP hangs
+            )
+            self._pools.append(pool)
+            # Ctrl-C in the terminal never reaches a worker, however early: pebble's threads, and the processes they
+            # start, inherit what is blocked here. The tracker is started before, because starting it unblocks SIGINT.
+            resource_tracker.ensure_running()
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                _ = pool.active  # starts it
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return self._pools[0]
 
 
-class _Spawning:
-    """Starts processes from nothing: a forked OpenMP hangs."""
+def _stop(pools: list[ProcessPool]) -> None:
+    while pools:
+        pools[-1].stop()  # type: ignore[no-untyped-call]
+        pools[-1].join()
+        pools.pop()
 
-    def __init__(self, evaluator: "Evaluator", initialize: Initialize | None) -> None:
-        self._evaluator, self._initialize = evaluator, initialize
-        self._context = multiprocessing.get_context("spawn")
 
-    def start(self) -> "_Process":
-        ours, theirs = self._context.Pipe()
-        output = _File(tempfile.TemporaryFile())  # noqa: SIM115  closed with the worker
-        with tempfile.TemporaryFile() as content:
-            parcel = _Parcel(self._evaluator, _File(content))
-            process = self._context.Process(target=_work, args=(theirs, output, self._initialize, parcel), daemon=True)
-            _start_without_interrupts(process)
-        theirs.close()  # or its end could not be told from silence
-        return _Process(process, ours, output)
+def _end(pools: list[ProcessPool], file: "_EvaluatorFile") -> None:
+    _stop(pools)
+    file.close()
 
-    def answered(self, workers: "Sequence[_Process]", *, timeout_s: float | None) -> "Collection[_Process]":
-        by_connection = {worker.connection: worker for worker in workers}
-        ready = connection.wait(list(by_connection), timeout_s)
-        return [by_connection[which] for which in ready if isinstance(which, Connection)]
+
+class _EvaluatorFile:
+    """An evaluator in a file without a name, of which nothing is left however all processes end."""
+
+    def __init__(self, evaluator: "Evaluator") -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as this object
+        try:
+            torch.save(evaluator, self._file)
+            self._file.flush()
+        except (OSError, RuntimeError) as error:
+            self.close()
+            raise OSError(
+                f"there is no room for the evaluator in {tempfile.gettempdir()} ({error}); set TMPDIR to another "
+                "folder, or judge in this process with evaluation.workers=0"
+            ) from error
+        except Exception as error:
+            self.close()
+            raise ValueError(
+                f"a part of the evaluator cannot be sent to another process: {error}. Functions and classes can where "
+                "they are defined at the top of a module; evaluation.workers=0 judges in this process and sends nothing"
+            ) from error
 
     def close(self) -> None:
-        """Nothing is left."""
-
-
-def _start_without_interrupts(process: multiprocessing.process.BaseProcess) -> None:
-    """Ctrl-C in the terminal never reaches this process, however early: it inherits what is blocked here."""
-    resource_tracker.ensure_running()  # start() does, and would let SIGINT through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class _Process:
-    """A worker, seen from here."""
-
-    def __init__(
-        self, process: multiprocessing.process.BaseProcess, link: "Connection[JudgeJob, Answer]", output: "_File"
-    ) -> None:
-        self._process, self._output, self._ended = process, output, False
-        self.connection = link
-
-    def send(self, job: JudgeJob) -> bool:
-        try:
-            self.connection.send(job)
-        except OSError:
-            return False
-        return True
-
-    def receive(self) -> Answer:
-        try:
-            return self.connection.recv()
-        except (EOFError, OSError):
-            return Gone(self._end(), self._output.tail() or SILENT)
-
-    def kill(self) -> None:
-        if not self._ended:
-            self._ended = True
-            self._process.kill()
-            self._process.join()
-            self._process.close()
-            self.connection.close()
-            self._output.file.close()
-
-    def _end(self) -> str:
-        """How it ended. It has closed its end of the connection, so it has ended or is about to."""
-        self._process.join(timeout=5)
-        code = self._process.exitcode
-        if code is None:
-            return "hung up"
-        if code >= 0:
-            return f"exited with code {code}"
-        return f"was killed by {signal.Signals(-code).name}"
-
-
-class _File:
-    """A file without a name that the worker gets open."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-
-    def tail(self) -> str:
-        self.file.seek(0)
-        written = self.file.read().decode(errors="replace").strip()
-        return written and f"It wrote:\n{written[-TAIL:]}"
+        self._file.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened, (reduction.DupFd(self.file.fileno()),)
+        return _path_of, (reduction.DupFd(self._file.fileno()),)  # the worker gets the file open
 
 
-def _opened(descriptor: Any) -> _File:
-    return _File(os.fdopen(descriptor.detach(), "w+b"))
+def _path_of(descriptor: Any) -> str:
+    return f"/dev/fd/{descriptor.detach()}"
 
 
-class _Parcel:
-    """An evaluator on its way to a process that opens it when it is ready to, so that sending it never waits."""
+# What follows runs in workers.
 
-    def __init__(self, evaluator: "Evaluator | None", content: _File) -> None:
-        self._evaluator, self._content = evaluator, content
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        reduction.dump(
-            self._evaluator, self._content.file
-        )  # its tensors' descriptors are for the process being started
-        self._content.file.flush()
-        return type(self), (None, self._content)
-
-    def open(self) -> "Evaluator":
-        with self._content.file as file:
-            file.seek(0)
-            evaluator: Evaluator = pickle.load(file)
-        return evaluator
+_evaluator: "Evaluator"
 
 
-def _work(link: "Connection[Answer, JudgeJob]", output: _File, initialize: Initialize | None, parcel: _Parcel) -> None:
-    """A worker's life."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for stream in (1, 2):
-        os.dup2(output.file.fileno(), stream)
+def _open(path: str, initialize: Initialize | None) -> None:
+    """Makes the worker ready. Only this machine's own file is opened, which the parent has just written."""
+    global _evaluator
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pebble's handler waits for Python, and a convolution may be long
     faulthandler.enable()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # for a torch that is imported later
+    torch.set_num_threads(1)
     if initialize is not None:
         initialize()
-    evaluator = parcel.open()
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(1)
-    link.send(Ready())
-    with contextlib.suppress(EOFError, BrokenPipeError):  # nobody is there any more
-        while True:
-            link.send(answer(link.recv(), evaluator=evaluator))
+    _evaluator = torch.load(path, mmap=True, weights_only=False)
+
+
+def _judge(job: JudgeJob) -> Result | Raised:
+    return judged_in_worker(job, evaluator=_evaluator)
 
 
 def _end_with_parent() -> None:
