@@ -1,34 +1,57 @@
 """Judged batches on disk, shared by every run and process of a machine: what one has computed, all others read."""
 
-import errno
+import contextlib
+import functools
 import hashlib
 import json
-import os
+import logging
+import math
 import sqlite3
+import struct
 import threading
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import numpy as np
+
 from autoprune.evaluation.outcome import Judged
-from autoprune.evaluation.store_file import WAY_OUT, connected, explained, identity, is_damage, locked, rebuilt
-from autoprune.evaluation.stored import PUT, PUT_CONTEXT, DamagedError, as_row, packed, parsed
 
-ATTEMPTS = 5  # how often one transaction is tried while the file is being replaced or found damaged
+try:
+    import fcntl
+except ImportError:  # not on Windows, which lets nobody rename a file that is open either
+    fcntl = None  # type: ignore[assignment]
 
+PACKAGE = Path(__file__).parents[1]
+CODE = ("structure", "importance", "repair", "evaluation")  # packages whose sources decide what is judged
+APPLICATION = 0x6170726E  # "aprn": what SQLite calls application_id, so that a file of something else is refused
+SCHEMA = 2
+WAIT_S = 60  # for another process's transaction
+ATTEMPTS = 5  # at one transaction, while the file is being replaced or found damaged
+WAY_OUT = "set evaluation.store to a file elsewhere, or to null to run without a store"
+_SUFFIXES = ("", "-wal", "-shm", "-journal")  # the files of one database
+_TABLES = """
+    CREATE TABLE contexts (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, description TEXT NOT NULL);
+    CREATE TABLE judged (context INTEGER NOT NULL, kept BLOB NOT NULL, batch INTEGER NOT NULL, samples BLOB NOT NULL,
+        numbers BLOB NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (context, kept, batch)) WITHOUT ROWID;
+"""
 _OF_CONTEXT = "FROM judged WHERE context = (SELECT id FROM contexts WHERE key = ?)"
-_GET = f"SELECT batch, samples, numbers, seconds, checksum {_OF_CONTEXT} AND kept = ? AND batch >= ? AND batch < ?"
+_GET = f"SELECT batch, samples, numbers, seconds {_OF_CONTEXT} AND kept = ? AND batch >= ? AND batch < ?"
+_PUT_CONTEXT = "INSERT INTO contexts (key, description) VALUES (?, ?) ON CONFLICT DO NOTHING"
+_PUT = "INSERT INTO judged VALUES ((SELECT id FROM contexts WHERE key = ?), ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class EvaluationStore:
-    """Every judged batch of every plan, in one SQLite file that any number of processes read and write at once.
+    """A cache of every judged batch of every plan: one SQLite file that any number of processes use at once.
 
     Its folder must be on a local disk. A killed process loses nothing that `put` returned from; a power cut may lose
-    the last transactions, never the file. A damaged file is set aside and made anew, with what can still be read of
-    it; processes that have the old one open follow. A row whose checksum is wrong is never returned.
+    the last transactions, never the file. A damaged file is set aside with a warning, and what was in it is judged
+    again. A process may not go on with a store that it had open before it forked.
 
     >>> import tempfile
     >>> import numpy as np
@@ -36,36 +59,48 @@ class EvaluationStore:
     ...     context = store.within({"task": "digits"})
     ...     judged = Judged(np.ones((4, 2), np.float32), np.array([100, 50], np.int32), seconds=0.5)
     ...     context.put((8, 64), 0, [judged])
-    ...     [found.seconds if found else None for found in context.get((8, 64), 0, 2)]
+    ...     [batch.seconds if batch else None for batch in context.get((8, 64), 0, 2)]
     [0.5, None]
     """
 
     def __init__(self, path: Path) -> None:
-        """Opens or makes the file. Raises ValueError for a file of something else or of another version."""
+        """Opens the file, or makes it.
+
+        Args:
+            path: Of the SQLite file; its folder is made.
+
+        Raises:
+            ValueError: The file is a database of something else, which stays as it is.
+            OSError: The file can't be read or written.
+        """
         self.path = Path(path).resolve()
-        self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
-        self._closed = False
         self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None  # of the file that is connected to
         self._open()
-        if hasattr(os, "register_at_fork"):
-            # SQLite's locks do not survive a fork, so no connection may cross one; both sides connect again.
-            release = _while_it_lives(self._after_fork)
-            before = _while_it_lives(self._before_fork)
-            os.register_at_fork(before=before, after_in_parent=release, after_in_child=release)
 
     def within(self, description: Mapping[str, Any]) -> "Context":
-        """What was judged under the same circumstances: `description`, in JSON's values, says all that they are."""
+        """Returns what was judged under the same circumstances, by the same code.
+
+        Args:
+            description: All that a judged number depends on beside the plan and `code_digest`, in finite JSON values.
+
+        Raises:
+            ValueError: The description is something else.
+        """
         try:
-            text = json.dumps(dict(description), sort_keys=True, separators=(",", ":"), allow_nan=False)
+            whole = {**description, "code": code_digest()}
+            text = json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ValueError(f"a context is described in finite JSON values, got {description}: {error}") from error
         return Context(self, hashlib.sha256(text.encode()).hexdigest(), text)
 
     def close(self) -> None:
+        """Disconnects; may be called more than once."""
         with self._lock:
-            self._closed = True
-            self._disconnect()
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
     def __enter__(self) -> Self:
         return self
@@ -73,112 +108,222 @@ class EvaluationStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[type["EvaluationStore"], tuple[Path]]:
-        return EvaluationStore, (self.path,)
-
-    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """What `work` returns. It is done again where the file turns out damaged, or no longer stands at the path."""
+    def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Returns what `work` returns; it is done again where the file is damaged, or no longer stands at the path."""
         with self._lock:
             for _ in range(ATTEMPTS):
-                if self._closed:
+                if self._connection is None:
                     raise ValueError(f"the evaluation store {self.path} was closed; open it again")
-                connection, damage = self._connection or self._open(), None
+                damage = None
                 try:
-                    done = work(connection)
-                    if identity(self.path) == self._file:
-                        return done
-                except DamagedError as error:
-                    damage = str(error)
+                    result = work(self._connection)
+                    if _identity(self.path) == self._identity:
+                        return result
                 except sqlite3.Error as error:
-                    if not is_damage(error, self.path):
-                        raise explained(error, self.path) from error
+                    if _identity(self.path) == self._identity and not _is_damage(error):
+                        raise self._explained(error) from error
                     damage = str(error)
+                self._connection.close()
                 self._open(damage)
-        raise OSError(errno.EIO, f"{self.path} was lost or damaged {ATTEMPTS} times in a row; {WAY_OUT}")
+        raise OSError(f"the evaluation store {self.path} was lost or damaged {ATTEMPTS} times in a row; {WAY_OUT}")
 
-    def _open(self, damage: str | None = None) -> sqlite3.Connection:
-        """Connects to the file at the path, made or rebuilt if need be. damage: what was found in the file so far."""
-        old, self._connection = self._connection, None
+    def _open(self, damage: str | None = None) -> None:
+        """Connects to a sound store. damage: what was noticed in the file that was connected to."""
+        with self._locked():
+            if damage is not None and _identity(self.path) == self._identity:  # else another process has replaced it
+                self._set_aside(f"is damaged ({damage})")
+            try:
+                self._connection = self._connected()
+            except sqlite3.Error as error:
+                if not _is_damage(error):
+                    raise self._explained(error) from error
+                self._set_aside(f"is damaged ({error})")
+                self._connection = self._connected()
+            self._identity = _identity(self.path)
+
+    def _connected(self) -> sqlite3.Connection:
+        if not self.path.exists():  # what may stand beside it belongs to a file that was removed
+            for suffix in _SUFFIXES[1:]:
+                _beside(self.path, suffix).unlink(missing_ok=True)
+        connection = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
         try:
-            with locked(self.path):
-                standing = identity(self.path)
-                try:
-                    if damage is not None and standing == self._file:  # else another process has replaced it by now
-                        raise DamagedError(damage)
-                    connection = connected(self.path, thorough=standing != self._file)
-                except DamagedError as error:
-                    connection = rebuilt(self.path, str(error))
-                self._connection, self._file = connection, identity(self.path)
-                return connection
-        except sqlite3.Error as error:
-            raise explained(error, self.path) from error
-        finally:
-            if old is not None:
-                old.close()
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            if application == version == 0 and pages <= 1:
+                self._make_tables(connection)
+            elif application != APPLICATION:
+                raise ValueError(f"{self.path} is a SQLite file of something else, and stays as it is; {WAY_OUT}")
+            elif version != SCHEMA:
+                connection.close()
+                self._set_aside(f"is of version {version}, and this autoprune's is {SCHEMA}")
+                return self._connected()
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(verdict)
+            connection.execute("PRAGMA synchronous = NORMAL")
+            return connection
+        except BaseException:
             connection.close()
+            raise
 
-    def _before_fork(self) -> None:
-        self._lock.acquire()  # no other thread is in a transaction, nor connects, until the fork is done
-        self._disconnect()
+    def _make_tables(self, connection: sqlite3.Connection) -> None:
+        # Write-ahead logging: readers and one writer work at once, and a transaction waits for no disk.
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise OSError(f"the evaluation store {self.path} must be on a local disk; {WAY_OUT}")
+        versions = f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {SCHEMA};"
+        connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} {versions} COMMIT")
 
-    def _after_fork(self) -> None:
-        self._lock.release()
+    def _set_aside(self, reason: str) -> None:
+        """Renames the file and what SQLite keeps beside it. Needs the lock."""
+        aside = self.path.with_name(f"{self.path.name}.aside-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns()}")
+        for suffix in _SUFFIXES:
+            with contextlib.suppress(FileNotFoundError):
+                _beside(self.path, suffix).rename(_beside(aside, suffix))
+        _log.warning(
+            "the evaluation store %s %s; it was set aside as %s, and plans are judged again", self.path, reason, aside
+        )
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """No other process opens, makes or replaces the store meanwhile."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with _beside(self.path, ".lock").open("a") as lock:
+                if fcntl is not None:
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> OSError:
+        code = getattr(error, "sqlite_errorname", type(error).__name__)
+        return OSError(f"the evaluation store {self.path} can't be read or written: {error} ({code}); {WAY_OUT}")
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What was judged under the same circumstances. key: sha256 of the description, which is canonical JSON."""
+    """What was judged under the same circumstances by the same code."""
 
     store: EvaluationStore
     key: str
+    """SHA-256 of the description."""
     description: str
+    """The circumstances and the code's digest, as canonical JSON."""
 
     def get(self, kept: Sequence[int], start: int, stop: int) -> list[Judged | None]:
-        """How the plan was judged on batches start … stop − 1; None where that is not known."""
-        plan = packed(kept)
+        """Returns how the plan was judged on batches start … stop - 1; None where that is not known.
+
+        Args:
+            kept: Units kept, per group.
+            start: The first batch.
+            stop: The batch after the last.
+        """
+        plan = _packed(kept)
 
         def read(connection: sqlite3.Connection) -> list[Judged | None]:
             rows = connection.execute(_GET, (self.key, plan, start, stop)).fetchall()
-            found = {row[0]: parsed(self.key, plan, *row) for row in rows}
-            return [found.get(batch) for batch in range(start, stop)]
+            batches = {batch: _judged(*columns) for batch, *columns in rows}
+            return [batches.get(batch) for batch in range(start, stop)]
 
-        return self.store._transact(read)
+        return self.store.transact(read)
 
     def put(self, kept: Sequence[int], start: int, judged: Sequence[Judged]) -> None:
-        """Stores how the plan was judged on batches start, start + 1, …; all are on disk on return.
+        """All is on disk on return; a batch that is known already stays as it is.
 
-        A batch that is known already stays as it is.
+        Args:
+            kept: Units kept, per group.
+            start: The batch of the first of `judged`; those that follow are of the batches after it.
+            judged: How the plan was judged on each.
+
+        Raises:
+            ValueError: An array has another shape or type than Judged says; then nothing is stored.
+            OSError: The file can't be written.
         """
         if start < 0:
             raise ValueError(f"batches are numbered from 0, got {start}")
-        plan = packed(kept)
-        rows = [as_row(self.key, plan, batch, part) for batch, part in enumerate(judged, start=start)]
+        plan = _packed(kept)
+        rows = [(self.key, plan, batch, *_columns(part)) for batch, part in enumerate(judged, start=start)]
 
         def write(connection: sqlite3.Connection) -> None:
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
-                connection.execute(PUT_CONTEXT, (self.key, self.description))
-                connection.executemany(PUT, rows)
+                connection.execute(_PUT_CONTEXT, (self.key, self.description))
+                connection.executemany(_PUT, rows)
 
-        self.store._transact(write)
+        self.store.transact(write)
 
     def count(self) -> int:
-        """How many judged batches are known."""
-        count = f"SELECT count(*) {_OF_CONTEXT}"
-        return self.store._transact(lambda connection: int(connection.execute(count, (self.key,)).fetchone()[0]))
+        """Returns how many judged batches are stored."""
+        query = f"SELECT count(*) {_OF_CONTEXT}"
+        return self.store.transact(lambda connection: int(connection.execute(query, (self.key,)).fetchone()[0]))
 
 
-def _while_it_lives(method: Callable[[], None]) -> Callable[[], None]:
-    """Calls the method as long as its object exists: what is registered with the system stays registered."""
-    weak = weakref.WeakMethod(method)
+@functools.cache
+def code_digest(package: Path = PACKAGE) -> str:
+    """Returns a hash of the sources that decide what a plan is judged to: whoever edits a repair judges anew.
 
-    def call() -> None:
-        alive = weak()
-        if alive is not None:
-            alive()
+    Args:
+        package: The folder of autoprune, with the packages that CODE names.
 
-    return call
+    Raises:
+        FileNotFoundError: One of them has no sources there.
+    """
+    digest = hashlib.sha256()
+    for room in CODE:
+        sources = sorted((package / room).rglob("*.py"))
+        if not sources:
+            raise FileNotFoundError(f"{package / room} has no sources, by which judged plans are stored; {WAY_OUT}")
+        for source in sources:
+            digest.update(f"{source.relative_to(package).as_posix()} {source.stat().st_size}\n".encode())
+            digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _packed(kept: Sequence[int]) -> bytes:
+    try:
+        return struct.pack(f"<{len(kept)}I", *kept)
+    except struct.error as error:
+        raise ValueError(f"numbers of kept units must be in [0, 2³²), got {tuple(kept)}") from error
+
+
+def _columns(judged: Judged) -> tuple[bytes, bytes, float]:
+    values, samples, seconds = judged.values, judged.samples, float(judged.seconds)
+    typed = values.dtype == np.float32 and samples.dtype == np.int32
+    if not typed or samples.ndim != 1 or values.shape != (4, samples.size):
+        raise ValueError(
+            f"a judged batch has float32 values [4, blocks] and int32 samples [blocks], got {values.dtype} "
+            f"{list(values.shape)} and {samples.dtype} {list(samples.shape)}"
+        )
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"the seconds of a judged batch must be finite and at least 0, got {seconds}")
+    return samples.astype("<i4", copy=False).tobytes(), values.astype("<f4", copy=False).tobytes(), seconds
+
+
+def _judged(samples: bytes, numbers: bytes, seconds: float) -> Judged:
+    if len(numbers) != 4 * len(samples):
+        raise sqlite3.DatabaseError("a row is not as it was written")
+    values = np.frombuffer(numbers, "<f4").reshape(4, -1).astype(np.float32)
+    return Judged(values, np.frombuffer(samples, "<i4").astype(np.int32), seconds)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file stands at the path: its number stays its own as long as any process has it open."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Also what has no code: our own verdict on a check, and statements that are right but fail on a broken schema."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)

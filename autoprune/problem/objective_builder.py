@@ -36,7 +36,6 @@ from autoprune.tabular.table_match import check_match
 from autoprune.task.task import Role, Task
 from autoprune.task.training import supports_bf16
 
-REVISION = 2  # raised when the same plan of the same task would be judged to other numbers
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -102,7 +101,6 @@ class Candidates:
             "loss": identity_of(self.task.loss),
             "forward": identity_of(self.task.forward),
             "block": self.task.block,
-            "revision": REVISION,
         }
 
 

@@ -1,15 +1,12 @@
-import errno
 import itertools
 import json
-import logging
 import os
-import pickle
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +16,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from autoprune.evaluation import store_file
 from autoprune.evaluation.outcome import Judged
-from autoprune.evaluation.store import Context, EvaluationStore
+from autoprune.evaluation.store import CODE, PACKAGE, EvaluationStore, code_digest
 
 ROOT = Path(__file__).parent.parent.parent
 TASK = {"task": "digits", "criterion": "l1"}
@@ -103,26 +99,7 @@ def known(path: Path, plans: int) -> list[int]:
 
 def asides(path: Path) -> list[Path]:
     """The files that were set aside."""
-    return [f for f in path.parent.glob(f"{path.name}.damaged-*") if not f.name.endswith(("-wal", "-shm", "-journal"))]
-
-
-def overwrite(path: Path, offset: int, data: bytes) -> None:
-    """From another process: closing a file drops all locks that this process holds on it, and SQLite may need them."""
-    program = "import sys; f = open(sys.argv[1], 'r+b'); f.seek(int(sys.argv[2])); f.write(bytes.fromhex(sys.argv[3]))"
-    subprocess.run([sys.executable, "-S", "-c", program, str(path), str(offset), data.hex()], check=True)
-
-
-def damage_row(path: Path, number: int, *, store: EvaluationStore | None = None) -> None:
-    """Flips a bit among the numbers that `fill` put for a plan."""
-    if store is not None:
-        with sqlite3.connect(path) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.close()
-    blob = judged(number).values.tobytes()
-    data = subprocess.run(["cat", path], check=True, capture_output=True).stdout
-    assert data.count(blob) == 1
-    place = data.index(blob) + 5
-    overwrite(path, place, bytes([data[place] ^ 4]))
+    return [f for f in path.parent.glob(f"{path.name}.aside-*") if not f.name.endswith(("-wal", "-shm", "-journal"))]
 
 
 # what is put comes back
@@ -171,12 +148,6 @@ def test_another_connection_reads_it_and_it_outlives_the_store(path: Path) -> No
         assert same(b.within(TASK).get((9,), 0, 1)[0], judged(9))
 
 
-def test_seconds_come_back_without_a_sign(shared: EvaluationStore) -> None:
-    context = shared.within({"test": "zero"})
-    context.put((1,), 0, [judged(-0.0)])
-    assert [str(part.seconds) for part in context.get((1,), 0, 1) if part] == ["0.0"]
-
-
 def test_arrays_that_come_back_can_be_written_to(shared: EvaluationStore) -> None:
     context = shared.within({"test": "writable"})
     context.put((1,), 0, [judged(1)])
@@ -217,7 +188,10 @@ def test_contexts_are_separate_and_say_what_they_are(path: Path) -> None:
     rows = sqlite3.connect(path)
     descriptions = [json.loads(text) for (text,) in rows.execute("SELECT description FROM contexts ORDER BY id")]
     rows.close()
-    assert descriptions == [{"a": 1, "b": {"c": [2.5, None], "d": "ü"}}, {"a": 1}]
+    assert descriptions == [
+        {"a": 1, "b": {"c": [2.5, None], "d": "ü"}, "code": code_digest()},
+        {"a": 1, "code": code_digest()},
+    ]
 
 
 @pytest.mark.parametrize("description", [{"a": float("nan")}, {"a": object()}, {"a": np.float32(1)}, {"a": {1, 2}}])
@@ -279,7 +253,7 @@ def test_importing_the_store_leaves_torch_alone() -> None:
     assert finish(start("print('torch' in sys.modules)", "unused"))[0] == "False\n"
 
 
-def test_four_processes_lose_none_of_ten_thousand_outcomes(path: Path) -> None:
+def test_four_processes_lose_no_outcome(path: Path) -> None:
     program = """
     worker, go = int(sys.argv[2]), Path(sys.argv[3])
     print("ready", flush=True)
@@ -287,7 +261,7 @@ def test_four_processes_lose_none_of_ten_thousand_outcomes(path: Path) -> None:
     for part in range(5):  # the last to close removes the write-ahead log, while others may be opening
         with EvaluationStore(path) as store:
             context = store.within({"task": "digits", "criterion": "l1"})
-            for number in range(250 * part, 250 * (part + 1)):
+            for number in range(50 * part, 50 * (part + 1)):
                 context.put((number, worker), 0, [judged(number), judged(number + 1)])
                 context.put((number, 9), worker, [judged(number)] * 2)  # of which every other writes one too
     """
@@ -298,17 +272,17 @@ def test_four_processes_lose_none_of_ten_thousand_outcomes(path: Path) -> None:
         assert "WARNING" not in finish(worker)[1]
     with EvaluationStore(path) as store:
         context = store.within(TASK)
-        for number, worker in itertools.product(range(1250), range(4)):
+        for number, worker in itertools.product(range(250), range(4)):
             found = context.get((number, worker), 0, 2)
             assert same(found[0], judged(number))
             assert same(found[1], judged(number + 1))
-        for number in range(1250):
+        for number in range(250):
             assert all(same(part, judged(number)) for part in context.get((number, 9), 0, 5))
-        assert context.count() == 1250 * (4 * 2 + 5)
+        assert context.count() == 250 * (4 * 2 + 5)
     assert not asides(path)
 
 
-@pytest.mark.parametrize("after", [1, 57, 200])
+@pytest.mark.parametrize("after", [1, 57])
 def test_a_killed_process_loses_nothing_that_it_has_put(path: Path, after: int) -> None:
     program = """
     context = EvaluationStore(path).within({"task": "digits", "criterion": "l1"})
@@ -344,44 +318,45 @@ def test_threads_share_a_store(path: Path) -> None:
     assert known(path, 200) == list(range(200))
 
 
-def test_a_context_can_be_sent_to_another_process(path: Path) -> None:
-    with EvaluationStore(path) as store:
-        store.within(TASK).put((1, 1), 0, [judged(1)])
-        copy: Context = pickle.loads(pickle.dumps(store.within(TASK)))
-        assert copy.count() == 1
-        assert copy.store is not store
-        copy.store.close()
+# the code that judged
 
 
-def test_a_forked_process_has_a_connection_of_its_own(path: Path) -> None:
-    program = """
-    import gc
-    EvaluationStore(path)  # one that is gone when the process forks
-    gc.collect()
-    store = EvaluationStore(path)
-    context = store.within({"task": "digits", "criterion": "l1"})
-    context.put((0, 1), 0, [judged(0)])
-    if os.fork() == 0:
-        context.put((1, 1), 0, [judged(1)])
-        os.write(1, b"forked\\n")
-        wait_for(path.with_name("parent left"))
-        for number in range(3, 40):
-            context.put((number, 1), 0, [judged(number)])
-        path.with_name("child done").touch()
-        os._exit(0)
-    wait_for(path.with_name("go"))
-    context.put((2, 1), 0, [judged(2)])
-    """
-    parent = start(_dedent(program), path, expect="forked")
-    path.with_name("go").touch()
-    parent.wait(timeout=60)
-    # the parent has closed the file, and here another process does: neither may take it for unused
-    assert known(path, 40) == [0, 1, 2]
-    path.with_name("parent left").touch()
-    finish(parent)  # its pipes are open until the child ends too
-    assert path.with_name("child done").exists()
-    assert known(path, 40) == list(range(40))
-    assert not asides(path)
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the sources that count."""
+    for room in CODE:
+        shutil.copytree(PACKAGE / room, tmp_path / "copy" / room, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "copy"
+
+
+@pytest.mark.parametrize("room", CODE)
+def test_the_key_takes_in_the_code_that_judges(
+    room: str, package: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(path, 1)
+    assert code_digest(package) == code_digest(), "the same sources elsewhere"
+    source = next(file for file in sorted((package / room).rglob("*.py")) if file.stat().st_size)
+    source.write_text(source.read_text().replace("return", "return  ", 1) + "\n")
+    code_digest.cache_clear()
+    edited = code_digest(package)
+    assert edited != code_digest()
+    monkeypatch.setattr("autoprune.evaluation.store.code_digest", lambda: edited)
+    assert known(path, 1) == [], "what other code has judged is judged again"
+
+
+def test_a_source_that_moves_or_goes_changes_the_digest(package: Path) -> None:
+    digests = {code_digest(package)}
+    (package / "repair" / "repair.py").rename(package / "repair" / "renamed.py")
+    code_digest.cache_clear()
+    digests.add(code_digest(package))
+    (package / "repair" / "renamed.py").unlink()
+    code_digest.cache_clear()
+    digests.add(code_digest(package))
+    assert len(digests) == 3
+    shutil.rmtree(package / "repair")
+    code_digest.cache_clear()
+    with pytest.raises(FileNotFoundError, match=r"repair has no sources.*evaluation\.store"):
+        code_digest(package)
 
 
 # damage
@@ -412,156 +387,68 @@ def whole(whole_file: Path) -> bytes:
     return whole_file.read_bytes()
 
 
-@pytest.mark.parametrize("share", [0.02, 0.45, 0.77, 0.999])
-def test_what_a_truncated_file_still_holds_is_carried_over(
-    path: Path, whole: bytes, share: float, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("damage", ["truncated", "garbage page", "a few bytes", "no database"])
+def test_a_damaged_file_is_set_aside_and_the_run_says_so(
+    damage: str, path: Path, whole: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path.write_bytes(whole[: int(share * len(whole))])
-    saved = known(path, PLANS)
-    assert saved or share < 0.1
-    assert len(saved) <= share * PLANS + 10
-    (aside,) = asides(path)
-    assert aside.read_bytes() == whole[: int(share * len(whole))]
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING
-    for part in (f"the evaluation store {path} was damaged", str(aside), f"the {len(saved)} judged batches"):
-        assert part in record.getMessage()
-    fill(path, PLANS)
-    assert known(path, PLANS) == list(range(PLANS))
-    assert len(caplog.records) == 1
-
-
-@pytest.mark.parametrize("length", [2, 15, 16, 99, 100, 511, 4096])
-def test_a_file_cut_to_less_than_its_tables_is_set_aside(path: Path, whole: bytes, length: int) -> None:
-    path.write_bytes(whole[:length])
-    assert known(path, 3) == []
-    assert len(asides(path)) == 1
-    fill(path, 3)
-    assert known(path, 3) == [0, 1, 2]
-
-
-@pytest.mark.parametrize(
-    "garbage", [b"xy", b"kept,score\n1,2\n" * 1000, bytes(5000), b"SQLite format 3\0" + b"\xff" * 5000]
-)
-def test_what_is_no_database_is_set_aside_whole(path: Path, garbage: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    path.write_bytes(garbage)
-    fill(path, 2)
-    (aside,) = asides(path)
-    assert aside.read_bytes() == garbage
-    assert known(path, 2) == [0, 1]
-    assert "the 0 judged batches" in caplog.text
-
-
-def test_a_page_of_garbage_costs_its_rows_only(path: Path, whole: bytes) -> None:
     middle = len(whole) // 2 // 4096 * 4096
-    path.write_bytes(whole[:middle] + b"\xa5" * 4096 + whole[middle + 4096 :])
-    saved = known(path, PLANS)
-    assert PLANS - 60 < len(saved) < PLANS
+    content = {
+        "truncated": whole[:middle],
+        "garbage page": whole[:middle] + b"\xa5" * 4096 + whole[middle + 4096 :],
+        "a few bytes": whole[:511],
+        "no database": b"notes of mine\n" * 100,
+    }[damage]
+    path.write_bytes(content)
+    assert known(path, PLANS) == []
+    (aside,) = asides(path)
+    assert aside.read_bytes() == content
+    assert str(aside) in caplog.text
+    assert "judged again" in caplog.text
+    fill(path, 3)
+    assert known(path, 4) == [0, 1, 2]
     assert len(asides(path)) == 1
 
 
-@given(place=st.integers(0, 2**20 - 1), bit=st.integers(0, 7))
-@example(place=18, bit=0)  # the format's version: SQLite takes the file for read-only
-@example(place=47, bit=3)  # the schema's format: an error of SQLite's, but no corruption
-@example(place=3672, bit=7)  # the definition of a table, no longer in UTF-8
-def test_no_flipped_bit_makes_a_wrong_outcome(
-    tmp_path_factory: pytest.TempPathFactory, whole_file: Path, place: int, bit: int
+@given(position=st.integers(0, 2**20 - 1), bit=st.integers(0, 7))
+@example(position=18, bit=0)  # the format's version: SQLite takes the file for read-only
+@example(position=47, bit=3)  # the schema's format: an error of SQLite's, but no corruption
+@example(position=3672, bit=7)  # the definition of a table, no longer in UTF-8
+def test_after_any_flipped_bit_there_is_a_store_or_an_error_with_the_way_out(
+    tmp_path_factory: pytest.TempPathFactory, whole_file: Path, position: int, bit: int
 ) -> None:
-    folder = tmp_path_factory.mktemp("flipped")
-    path, flipped = folder / "store.sqlite", bytearray(whole_file.read_bytes())
-    place %= len(flipped)
-    flipped[place] ^= 1 << bit
+    path, flipped = tmp_path_factory.mktemp("flipped") / "store.sqlite", bytearray(whole_file.read_bytes())
+    flipped[position % len(flipped)] ^= 1 << bit
     path.write_bytes(flipped)
-    refused, saved = "", []
+    refusal = None
     try:
-        saved = known(path, PLANS)
-    except ValueError as error:
-        refused = str(error)
-    if refused:  # as something else, or another version
-        assert place < 100, "only the header says so"
-        assert "evaluation.store" in refused
+        with EvaluationStore(path) as store:
+            context = store.within(TASK)
+            for number in range(0, PLANS, 10):
+                context.get((number, 1), 0, 1)
+            context.put((PLANS, 2), 0, [judged(1)])
+            assert same(context.get((PLANS, 2), 0, 1)[0], judged(1))
+    except (ValueError, OSError) as error:  # as something else's, or one that may not be written to
+        refusal = str(error)
+    if refusal is not None:
+        assert position % len(flipped) < 100, "only the header says so"
+        assert "evaluation.store" in refusal
         assert path.read_bytes() == flipped
-        return
-    assert len(saved) >= PLANS - 60 or place < 4 * 4096  # the tables, and the root of the tree
-    fill(path, PLANS)
-    assert known(path, PLANS) == list(range(PLANS))
-    for file in folder.iterdir():
+    for file in path.parent.iterdir():
         file.unlink()
 
 
-def test_a_wrong_checksum_is_found_when_the_row_is_read(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    fill(path, 20)
-    damage_row(path, 7)
-    with EvaluationStore(path) as store:
-        context = store.within(TASK)
-        assert same(context.get((6, 1), 0, 1)[0], judged(6))
-        assert not asides(path), "as a database it is sound"
-        assert context.get((7, 1), 0, 1) == [None]
-        assert len(asides(path)) == 1
-        assert context.count() == 19
-        context.put((7, 1), 0, [judged(7)])
-    assert known(path, 20) == list(range(20))
-    assert "the checksum of batch 0 of a plan is wrong" in caplog.text
-    assert "the 19 judged batches" in caplog.text
-
-
-def test_a_row_moved_to_another_plan_is_not_believed(path: Path) -> None:
+def test_damage_that_is_met_in_a_row_sets_the_file_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fill(path, 3)
     connection = sqlite3.connect(path)
-    row = "samples, numbers, seconds, checksum FROM judged WHERE kept = x'0200000001000000' LIMIT 1"
-    for target in ("x'0800000001000000', 0", "kept, 1"):  # plan (8, 1); another batch
-        connection.execute(f"INSERT INTO judged SELECT context, {target}, {row}")
-    connection.execute("UPDATE judged SET numbers = 'text' WHERE kept = x'0100000001000000'")
+    connection.execute("UPDATE judged SET numbers = x'00' WHERE kept = x'0100000001000000'")
     connection.commit()
     connection.close()
     with EvaluationStore(path) as store:
         context = store.within(TASK)
-        assert context.get((8, 1), 0, 1) == [None]
-        assert context.count() == 2
-        assert [part and part.seconds for part in context.get((2, 1), 0, 2)] == [2, None]
+        assert same(context.get((2, 1), 0, 1)[0], judged(2))
         assert context.get((1, 1), 0, 1) == [None]
     assert len(asides(path)) == 1
-
-
-def test_rows_that_are_only_in_the_write_ahead_log_are_saved_too(path: Path) -> None:
-    program = """
-    context = EvaluationStore(path).within({"task": "digits", "criterion": "l1"})
-    for number in range(20):
-        context.put((number, 1), 0, [judged(number)])
-    os.kill(os.getpid(), 9)
-    """
-    fill(path, 1)
-    start(_dedent(program), path).communicate()
-    assert path.with_name(f"{path.name}-wal").stat().st_size > 0
-    overwrite(path, path.stat().st_size, b"\xff" * 100)
-    with EvaluationStore(path) as store:
-        store._open("as if it were damaged")
-    assert known(path, 21) == list(range(20))
-    (aside,) = asides(path)
-    assert aside.with_name(f"{aside.name}-wal").exists()
-
-
-def test_a_log_without_its_file_is_set_aside(path: Path) -> None:
-    with EvaluationStore(path) as store:
-        store.within(TASK).put((0, 1), 0, [judged(0)])
-        log = subprocess.run(["cat", f"{path}-wal"], check=True, capture_output=True).stdout
-    path.unlink()
-    path.with_name(f"{path.name}-wal").write_bytes(log)
-    assert known(path, 1) == []
-    (aside,) = path.parent.glob("*.damaged-*-wal")
-    assert aside.read_bytes() == log
-
-
-def test_a_large_file_is_not_read_whole_and_still_not_believed(
-    path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_file, "CHECKED_BYTES", 0)
-    page = len(whole) // 2 // 4096 * 4096
-    for damaged in (whole[: len(whole) // 2], whole[:page] + bytes(4096) + whole[page + 4096 :]):
-        path.write_bytes(damaged)
-        assert 0 < len(known(path, PLANS)) < PLANS
-        path.unlink()
-    assert len(asides(path)) == 2, "two in one second have different names"
+    assert "a row is not as it was written" in caplog.text
 
 
 def test_two_processes_that_find_damage_at_once_set_the_file_aside_once(path: Path, whole: bytes) -> None:
@@ -571,7 +458,7 @@ def test_two_processes_that_find_damage_at_once_set_the_file_aside_once(path: Pa
     wait_for(go)
     with EvaluationStore(path) as store:
         context = store.within({"task": "digits", "criterion": "l1"})
-        for number in range(1000 + 100 * worker, 1100 + 100 * worker):
+        for number in range(100 * worker, 100 * worker + 100):
             context.put((number, 1), 0, [judged(number)])
     """
     path.write_bytes(whole[: len(whole) // 2])
@@ -579,97 +466,33 @@ def test_two_processes_that_find_damage_at_once_set_the_file_aside_once(path: Pa
     workers = [start(_dedent(program), path, worker, go, expect="ready") for worker in range(2)]
     go.touch()
     errors = "".join(finish(worker)[1] for worker in workers)
-    assert errors.count("was damaged") == 1
+    assert errors.count("is damaged") == 1
     assert len(asides(path)) == 1
-    found = known(path, 1200)
-    assert found[-200:] == list(range(1000, 1200))
-    assert len(found) > 250, "what was saved is there besides"
+    assert known(path, 200) == list(range(200))
 
 
 def test_others_follow_to_the_new_file(path: Path) -> None:
     fill(path, 10)
-    stores = [EvaluationStore(path) for _ in range(4)]
-    with stores[0] as finder, stores[1] as writer, stores[2] as reader, stores[3] as late:
+    with EvaluationStore(path) as finder, EvaluationStore(path) as writer, EvaluationStore(path) as reader:
         assert reader.within(TASK).count() == 10
-        damage_row(path, 4, store=finder)
-        assert finder.within(TASK).get((4, 1), 0, 1) == [None]
+        finder._open("as if it were damaged")
         writer.within(TASK).put((20, 1), 0, [judged(20)])
-        assert late.within(TASK).get((4, 1), 0, 1) == [None], "it finds the damage in the old file"
-        assert len(asides(path)) == 1
         assert same(reader.within(TASK).get((20, 1), 0, 1)[0], judged(20))
         assert same(finder.within(TASK).get((20, 1), 0, 1)[0], judged(20))
-        assert reader.within(TASK).count() == 10
-    assert known(path, 21) == [0, 1, 2, 3, 5, 6, 7, 8, 9, 20]
+    assert known(path, 21) == [20]
     assert len(asides(path)) == 1
 
 
-def test_nothing_is_lost_while_the_file_is_replaced_again_and_again(path: Path) -> None:
-    program = """
-    worker = int(sys.argv[2])
-    context = EvaluationStore(path).within({"task": "digits", "criterion": "l1"})
-    print("ready", flush=True)
-    number = 0
-    while not path.with_name("stop").exists():
-        context.put((number, worker), 0, [judged(number)])
-        number += 1
-        path.with_name(f"written-{worker}").write_text(str(number))
-    print(number, flush=True)
-    """
-    workers = [start(_dedent(program), path, worker, expect="ready") for worker in range(2)]
-    written = [path.with_name(f"written-{worker}") for worker in range(2)]
-    with EvaluationStore(path) as store:
-        for _ in range(8):
-            for file in written:  # else one put may meet more files in a row than a store has patience for
-                file.unlink(missing_ok=True)
-                deadline = time.monotonic() + 60
-                while not file.exists() and time.monotonic() < deadline:
-                    time.sleep(0.001)
-            store.within(TASK).count()
-            store._open("as if it were damaged")
-    path.with_name("stop").touch()
-    numbers = [int(finish(worker)[0]) for worker in workers]
-    assert min(numbers) > 0
-    assert len(asides(path)) == 8
-    with EvaluationStore(path) as store:
-        context = store.within(TASK)
-        for worker, number in enumerate(numbers):
-            lost = [i for i in range(number) if not same(context.get((i, worker), 0, 1)[0], judged(i))]
-            assert not lost, f"worker {worker} lost {len(lost)} of {number}"
-
-
-def test_a_file_that_is_removed_while_it_is_open_is_made_again(path: Path) -> None:
+@pytest.mark.parametrize("removed", [[""], ["", "-wal", "-shm"]])
+def test_a_file_that_is_removed_while_it_is_open_is_made_again(path: Path, removed: list[str]) -> None:
     with EvaluationStore(path) as store:
         context = store.within(TASK)
         context.put((0, 1), 0, [judged(0)])
-        path.unlink()  # what SQLite keeps beside it stays
+        for suffix in removed:
+            path.with_name(path.name + suffix).unlink()
         context.put((1, 1), 0, [judged(1)])
         assert known(path, 2) == [1]
     assert known(path, 2) == [1]
-
-
-@pytest.mark.parametrize("removed", [[""], ["", "-wal"], ["", "-wal", "-shm"]])
-def test_a_process_that_has_a_removed_file_open_does_no_harm_to_the_new_one(path: Path, removed: list[str]) -> None:
-    program = """
-    context = EvaluationStore(path).within({"task": "digits", "criterion": "l1"})
-    for number in range(100):
-        context.put((number, 1), 0, [judged(number)])
-    print("open", flush=True)
-    wait_for(path.with_name("go"))
-    for number in range(100, 200):
-        context.put((number, 1), 0, [judged(number)])
-    """
-    process = start(_dedent(program), path, expect="open")
-    for suffix in removed:  # the rest of what SQLite keeps stays, and is in use
-        path.with_name(path.name + suffix).unlink()
-    with EvaluationStore(path) as store:
-        context = store.within(TASK)
-        for number in range(40):
-            context.put((number, 1), 0, [judged(number)])
-        path.with_name("go").touch()
-        finish(process)
-        for number in range(40, 60):
-            context.put((number, 1), 0, [judged(number)])
-    assert known(path, 200) == [*range(60), *range(100, 200)]
     assert not asides(path)
 
 
@@ -686,10 +509,8 @@ def _foreign(path: Path, *, application: int = 0) -> None:
 
 
 @pytest.mark.parametrize("application", [0, 252006674])
-@pytest.mark.parametrize("cut", [0, 5000])
-def test_a_database_of_something_else_stays_as_it_is(path: Path, application: int, cut: int) -> None:
+def test_a_database_of_something_else_stays_as_it_is(path: Path, application: int) -> None:
     _foreign(path, application=application)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size - cut])
     before = path.read_bytes()
     with pytest.raises(ValueError, match=r"store\.sqlite is a SQLite file of something else.*evaluation\.store"):
         EvaluationStore(path)
@@ -697,26 +518,24 @@ def test_a_database_of_something_else_stays_as_it_is(path: Path, application: in
     assert sorted(file.name for file in path.parent.iterdir()) == ["store.sqlite", "store.sqlite.lock"]
 
 
-def test_a_store_of_another_version_stays_as_it_is(path: Path) -> None:
+def test_a_store_of_another_version_is_set_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fill(path, 1)
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 1")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"store\.sqlite is an evaluation store of version 2.* reads version 1; use"):
-        EvaluationStore(path)
-    assert path.read_bytes() == before
-    assert not asides(path)
+    assert known(path, 1) == []
+    (aside,) = asides(path)
+    assert aside.read_bytes() == before
+    assert "version 1" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_to_says_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(
-        OSError, match=r"file/store\.sqlite cannot be opened.*evaluation\.store to a file elsewhere, or"
-    ):
+    with pytest.raises(OSError, match=r"file/store\.sqlite.*evaluation\.store to a file elsewhere, or"):
         EvaluationStore(tmp_path / "file" / "store.sqlite")
     (tmp_path / "store.sqlite").mkdir()
-    with pytest.raises(OSError, match=r"store\.sqlite: it cannot be opened.*null to run without a store"):
+    with pytest.raises(OSError, match=r"store\.sqlite.*null to run without a store"):
         EvaluationStore(tmp_path / "store.sqlite")
 
 
@@ -726,9 +545,8 @@ def test_a_full_disk_says_the_way_out_and_costs_nothing_that_was_stored(path: Pa
         context.put((0, 1), 0, [judged(0)])
         assert store._connection is not None
         store._connection.execute("PRAGMA max_page_count = 20")  # SQLite then says what it says of a full disk
-        with pytest.raises(OSError, match=r"store\.sqlite: the disk is full.*evaluation\.store") as caught:
+        with pytest.raises(OSError, match=r"store\.sqlite.*full.*evaluation\.store"):
             context.put((1, 1), 0, [judged(number, blocks=1000) for number in range(10)])
-        assert caught.value.errno == errno.ENOSPC
         assert context.count() == 1
         context.put((1, 1), 0, [judged(1)])
     assert known(path, 3) == [0, 1]
@@ -747,7 +565,7 @@ def test_a_disk_that_does_not_write_says_so_and_costs_nothing_that_was_stored(pa
     """
     out, _ = finish(start(_dedent(program), path))
     number, _, message = out.partition(" ")
-    assert f"{path}: the disk does not" in message
+    assert f"{path} can't be read or written" in message
     assert "null to run without a store" in message
     assert int(number) > 0
     assert known(path, int(number) + 1)[: int(number)] == list(range(int(number)))
