@@ -16,7 +16,7 @@ from torch import nn
 from autoprune.device.device import predicted_and_measured
 from autoprune.evaluation.curves import single_group_curves
 from autoprune.evaluation.incumbents import describe_anytime
-from autoprune.evaluation.judge import Judge, outputs_of
+from autoprune.evaluation.judge import Judge
 from autoprune.evaluation.metered import MeteredObjective
 from autoprune.export.latency_measurement import measure_latency
 from autoprune.export.network import TOKENIZER_FOLDER, load_network, network_bytes, save_network
@@ -32,6 +32,7 @@ from autoprune.runs import RunFolder
 from autoprune.search.sensitivity import sensitivity_plan
 from autoprune.search.uniform import uniform_plan
 from autoprune.seeding import numpy_rng, torch_generator
+from autoprune.task.task import outputs_of
 from autoprune.task.weights import load_weights, save_weights
 from autoprune.tracked import track_result
 from autoprune.tracking import Tracker
@@ -117,7 +118,8 @@ class Job:
     def anytime(self, recorder: Recorder, plans: Mapping[str, PruningPlan]) -> Any:
         """How good the best plan was at every point of the search, on samples that no reward has seen."""
         baselines = {name: plan for name, plan in plans.items() if name != SEARCHED}
-        return describe_anytime(self.prepared, recorder.incumbents, baselines)
+        prepared = self.prepared
+        return describe_anytime(recorder.incumbents, baselines, judge=prepared.held_out_metrics, score=prepared.score)
 
     def search_plan(self) -> tuple[PruningPlan, Recorder]:
         """The search's own best plan, and who wrote down its evaluations: each is on disk before the search sees it."""

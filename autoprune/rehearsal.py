@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from autoprune.evaluation.judge import Judge, outputs_of
+from autoprune.evaluation.judge import Judge
 from autoprune.export.network import load_network, network_bytes, save_network
 from autoprune.export.onnx import check_onnx_on, export_onnx
 from autoprune.recover.recovery import Recovery
-from autoprune.task.task import Role, Task
+from autoprune.task.task import Role, Task, outputs_of
 
 T = TypeVar("T")
 SAMPLES = 64  # of each role, that a rehearsal looks at

@@ -11,9 +11,10 @@ from autoprune.cost.allocation import allocator_of
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.env.action_scale import Action, PlanScale
-from autoprune.env.features import GROUP_FEATURES, HIGHEST, LOWEST, STATE_FEATURES
+from autoprune.env.features import HIGHEST, LOWEST, STATE_FEATURES
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
+from autoprune.problem.group_features import GROUP_FEATURES
 from autoprune.structure.groups import IntArray, Structure
 
 Evaluate = Callable[[Sequence[PruningPlan]], list[Outcome]]

@@ -11,7 +11,6 @@ import numpy as np
 
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
-from autoprune.env.features import features_of
 from autoprune.env.layerwise import Evaluate, LayerwiseEnv
 from autoprune.env.one_shot import OneShotEnv
 from autoprune.env.plan_edits import EditEnv, Editing, EditVectorEnv
@@ -90,7 +89,7 @@ def edit(
     """
     prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
     editing = _editing(prepared, edits=edits, max_log_correction=max_log_correction, length=length)
-    return EditEnv(editing, evaluate=prepared.objective.evaluate, features=features_of(prepared))
+    return EditEnv(editing, evaluate=prepared.objective.evaluate, features=prepared.features)
 
 
 def edit_vector(
@@ -106,9 +105,7 @@ def edit_vector(
     """`gym.make_vec("autoprune/Edit-v0", num_envs=64, task="digits", budget="macs:0.5")`"""
     prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
     editing = _editing(prepared, edits=edits, max_log_correction=max_log_correction, length=length)
-    return EditVectorEnv(
-        editing, num_envs=num_envs, evaluate=prepared.objective.evaluate, features=features_of(prepared)
-    )
+    return EditVectorEnv(editing, num_envs=num_envs, evaluate=prepared.objective.evaluate, features=prepared.features)
 
 
 class _Parts(TypedDict):
@@ -124,7 +121,7 @@ def _parts(prepared: Prepared) -> _Parts:
         "structure": prepared.structure,
         "projector": prepared.projector,
         "evaluate": prepared.objective.evaluate,
-        "features": features_of(prepared),
+        "features": prepared.features,
     }
 
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from autoprune.cost.budget import Budget
 from autoprune.cost.model import FloatArray
-from autoprune.env.features import GROUP_FEATURES, HIGHEST, LOWEST
+from autoprune.env.features import HIGHEST, LOWEST
 from autoprune.env.layerwise import Observation
 from autoprune.evaluation.curves import Curve
+from autoprune.problem.group_features import GROUP_FEATURES
 from autoprune.structure.groups import IntArray, Structure
 
 DENSITIES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # at which curves are looked at

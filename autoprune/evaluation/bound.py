@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from autoprune.evaluation.axes import Kept
+from autoprune.structure.axes import Kept
 from autoprune.structure.block_sparse import install_pattern
 from autoprune.structure.groups import Group, Pattern
 from autoprune.structure.skipped_modules import Skipped

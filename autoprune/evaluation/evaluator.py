@@ -5,11 +5,11 @@ from typing import Protocol
 
 from torch import nn
 
-from autoprune.evaluation.axes import Kept
 from autoprune.evaluation.judge import Judge
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.evaluation.outcome import Judged
 from autoprune.evaluation.prefix import CachedPrefix
+from autoprune.structure.axes import Kept
 
 
 class Evaluator(Protocol):

@@ -1,21 +1,19 @@
 """A short fine-tuning as the score: the expensive truth, for when the cheap scores are in doubt."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from autoprune.evaluation.axes import Kept
-from autoprune.evaluation.identity import identity_of
+from autoprune.evaluation.candidates import Candidates
 from autoprune.evaluation.judge import Score
 from autoprune.evaluation.outcome import Metrics
+from autoprune.identity import identity_of
+from autoprune.structure.axes import Kept
 from autoprune.task.task import Task
 from autoprune.task.training import fit, supports_bf16
-
-if TYPE_CHECKING:
-    from autoprune.problem.objective_builder import Candidates
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class FineTuned:
     def __call__(self, metrics: Metrics) -> float:
         return self.of(metrics)
 
-    def trained(self, candidates: "Candidates") -> "FineTunedNetworks":
+    def trained(self, candidates: Candidates) -> "FineTunedNetworks":
         return FineTunedNetworks(self, candidates)
 
     def identity(self, task: Task) -> dict[str, Any]:
@@ -53,7 +51,7 @@ class FineTunedNetworks:
     """Plan → its network after the short training."""
 
     score: FineTuned
-    candidates: "Candidates"
+    candidates: Candidates
 
     def __call__(self, kept: Kept) -> nn.Module:
         known, task = self.candidates, self.candidates.task

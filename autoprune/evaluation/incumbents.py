@@ -1,15 +1,16 @@
 """Plans that were the best of a search when they came, and what each is worth on samples that no reward has seen."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from autoprune.evaluation.candidates import Candidates
+from autoprune.evaluation.judge import Score
 from autoprune.evaluation.outcome import Metrics, Outcome, joined
 from autoprune.plan import PruningPlan
-from autoprune.problem.prepare import Prepared
+from autoprune.task.task import Role
 
 MOST = 24  # incumbents that are judged again
 
@@ -33,44 +34,56 @@ def spaced(incumbents: Sequence[Incumbent], *, most: int = MOST) -> list[Incumbe
     return [incumbents[i] for i in np.unique(np.searchsorted(evaluations, asked, side="right") - 1)]
 
 
-def held_out_metrics(prepared: Prepared, plans: Sequence[PruningPlan]) -> list[Metrics | None]:
+def held_out_metrics(
+    candidates: Candidates, held_out: Role, plans: Sequence[PruningPlan], *, precision: str, batch_size: int
+) -> list[Metrics | None]:
     """Each plan judged as the search judges, on as many held-out samples, or all where there are fewer.
 
     None for a plan whose outputs on them are not finite.
     """
-    samples = prepared.held_out[: len(prepared.candidates.proxy)]
-    settings = {name: prepared.measured[name] for name in ("precision", "batch_size")}
-    settings["batch_size"] = min(settings["batch_size"], len(samples))
-    evaluator = dataclasses.replace(prepared.candidates, proxy=samples).evaluator(**settings)
-    batches = -(-len(samples) // settings["batch_size"])
-    found: list[Metrics | None] = []
+    samples = held_out[: len(candidates.proxy)]
+    batch_size = min(batch_size, len(samples))
+    evaluator = replace(candidates, proxy=samples).evaluator(precision=precision, batch_size=batch_size)
+    batches = -(-len(samples) // batch_size)
+    metrics: list[Metrics | None] = []
     for plan in plans:
         try:
-            found.append(joined(evaluator.judge(plan.kept, 0, batches)).metrics)
+            metrics.append(joined(evaluator.judge(plan.kept, 0, batches)).metrics)
         except FloatingPointError:
-            found.append(None)
-    return found
+            metrics.append(None)
+    return metrics
 
 
 def describe_anytime(
-    prepared: Prepared, incumbents: Sequence[Incumbent], references: Mapping[str, PruningPlan]
+    incumbents: Sequence[Incumbent],
+    references: Mapping[str, PruningPlan],
+    *,
+    judge: Callable[[Sequence[PruningPlan]], Sequence[Metrics | None]],
+    score: Score,
 ) -> dict[str, Any]:
-    """`anytime` of result.json: the incumbents, and the references' scores, which are judged alike."""
+    """`anytime` of result.json: the incumbents, and the references' scores, which are judged alike.
+
+    Args:
+        incumbents: the best plans of a search, by ascending evaluation.
+        references: name → a plan that the search is compared with.
+        judge: plans → how each does on held-out samples; None for one that cannot be judged.
+        score: what is made of that.
+    """
     chosen = spaced(incumbents)
-    judged = held_out_metrics(prepared, [incumbent.outcome.plan for incumbent in chosen] + list(references.values()))
-    scores = [None if metrics is None else prepared.score(metrics) for metrics in judged]
+    judged = judge([incumbent.outcome.plan for incumbent in chosen] + list(references.values()))
+    scores = [None if metrics is None else score(metrics) for metrics in judged]
     return {
-        "samples": min(len(prepared.candidates.proxy), len(prepared.held_out)),
+        "samples": max((metrics.samples for metrics in judged if metrics is not None), default=0),
         "incumbents": [
             {
                 "evaluation": incumbent.evaluation,
                 "score": incumbent.outcome.score,
-                "held_out": scores[place],
-                "metrics": None if (metrics := judged[place]) is None else asdict(metrics),
+                "held_out": held_out,
+                "metrics": None if metrics is None else asdict(metrics),
                 "seconds": incumbent.seconds,
                 "agent_seconds": incumbent.agent_seconds,
             }
-            for place, incumbent in enumerate(chosen)
+            for incumbent, metrics, held_out in zip(chosen, judged, scores, strict=False)
         ],
         "references": dict(zip(references, scores[len(chosen) :], strict=True)),
     }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.evaluation.outcome import Judged, Metrics
-from autoprune.task.task import Forward, Loss, Metric, Role, Task, plain_forward
+from autoprune.task.task import Forward, Loss, Metric, Role, Task, outputs_of
 
 Score = Callable[[Metrics], float]
 FloatArray = NDArray[np.float64]
@@ -93,11 +93,6 @@ def _divergence(outputs: Tensor, log_dense: Tensor) -> tuple[FloatArray, FloatAr
     same = (outputs.argmax(dim=-1) == log_dense.argmax(dim=-1)).double()
     kl, agreement = (v.double().view(len(v), -1).mean(dim=1).cpu().numpy() for v in (divergence, same))
     return kl, agreement
-
-
-@torch.inference_mode()
-def outputs_of(network: nn.Module, inputs: Tensor, forward: Forward = plain_forward) -> Tensor:
-    return forward(network, inputs).float()
 
 
 def accuracy(metrics: Metrics) -> float:

@@ -9,7 +9,6 @@ import numpy as np
 
 from autoprune.cost.budget import Budget
 from autoprune.cost.model import CostModel
-from autoprune.evaluation.axes import Kept
 from autoprune.evaluation.judge import Score
 from autoprune.evaluation.outcome import Judged, Metrics, Outcome, joined
 from autoprune.evaluation.race import Race, Rewards
@@ -17,6 +16,7 @@ from autoprune.evaluation.reward import Reward
 from autoprune.evaluation.store import Context
 from autoprune.evaluation.workers import Failure, JudgeJob, Pool
 from autoprune.plan import PruningPlan
+from autoprune.structure.axes import Kept
 
 UNKNOWN = Metrics(math.nan, math.nan, math.nan, math.nan, 0)
 

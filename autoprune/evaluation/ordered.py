@@ -6,11 +6,11 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from autoprune.evaluation.axes import AxisSlices, Kept, touched_axes
 from autoprune.evaluation.bound import BoundMask, BoundModules
 from autoprune.repair.folding import fold_batch_norms
 from autoprune.repair.least_squares import Reconstruction
 from autoprune.repair.weight_levels import RankedLevels, WeightLevels
+from autoprune.structure.axes import AxisSlices, Kept, touched_axes
 from autoprune.structure.edit import Ranking, is_depthwise, tensor_axes
 from autoprune.structure.groups import Structure
 

@@ -6,11 +6,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from autoprune.evaluation.axes import Kept
-from autoprune.evaluation.judge import outputs_of
 from autoprune.evaluation.ordered import OrderedNetwork
+from autoprune.structure.axes import Kept
 from autoprune.structure.skipped_modules import patched_forward
-from autoprune.task.task import Forward, plain_forward
+from autoprune.task.task import Forward, outputs_of, plain_forward
 
 MEMORY_BYTES = 512 * 2**20  # of activations that are kept
 

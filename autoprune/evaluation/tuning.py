@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from autoprune.evaluation.axes import Kept
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.evaluation.outcome import joined
+from autoprune.structure.axes import Kept
 
 PLANS = 8  # that are ranked in both precisions
 BLOCKS = 20  # of samples that they are ranked on, at most

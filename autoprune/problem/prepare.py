@@ -14,14 +14,18 @@ from autoprune.cost.counted import CostSettings, Countable
 from autoprune.cost.model import CostModel, FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.device.device import Device, on_steps
+from autoprune.evaluation.candidates import Candidates
+from autoprune.evaluation.incumbents import held_out_metrics
 from autoprune.evaluation.judge import Judge, Score
 from autoprune.evaluation.objective import Objective
+from autoprune.evaluation.outcome import Metrics
 from autoprune.evaluation.reward import Reward
 from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.importance.criterion import Importance, rank
 from autoprune.importance.disk_backed import disk_backed
 from autoprune.plan import PruningPlan
-from autoprune.problem.objective_builder import Candidates, build_objective
+from autoprune.problem.group_features import group_features
+from autoprune.problem.objective_builder import build_objective
 from autoprune.repair.folding import followers
 from autoprune.repair.least_squares import LeastSquares, Reconstruction, reconstruct
 from autoprune.repair.repair import Repair
@@ -56,6 +60,13 @@ class Prepared:
     measured: Mapping[str, Any]
     device: Device | None = None
 
+    @property
+    def features(self) -> FloatArray:
+        """[groups, len(GROUP_FEATURES)]: what an agent may see of each group, under this budget."""
+        return group_features(
+            self.structure, scores=self.scores, errors=self.errors, costs=self.costs, budget=self.projector.budget
+        )
+
     def within(self, budget: Budget) -> "Prepared":
         """The same under another budget. What is judged for the one is known for the other."""
         projector = Projector(self.structure, budget)
@@ -65,6 +76,11 @@ class Prepared:
         """Of networks, on search samples that no reward has seen; higher is better."""
         judge = Judge(self.task, self.held_out)
         return {name: self.score(judge(network)) for name, network in networks.items()}
+
+    def held_out_metrics(self, plans: Sequence[PruningPlan]) -> list[Metrics | None]:
+        """Each plan judged as the search judges, on held-out samples; None where it cannot be judged."""
+        settings = {name: self.measured[name] for name in ("precision", "batch_size")}
+        return held_out_metrics(self.candidates, self.held_out, plans, **settings)
 
     def pruned(self, plan: PruningPlan) -> nn.Module:
         """The smaller network, repaired from the calibration role; no gradient step was made."""

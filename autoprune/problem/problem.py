@@ -10,7 +10,6 @@ from torch import Tensor
 
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
-from autoprune.env.features import features_of
 from autoprune.evaluation.metered import MeteredObjective
 from autoprune.plan import PruningPlan
 from autoprune.problem.prepare import Prepared
@@ -58,7 +57,7 @@ class Problem:
             projector=prepared.projector,
             objective=objective,
             scores=prepared.scores,
-            features=features_of(prepared),
+            features=prepared.features,
             errors=prepared.errors,
             folder=folder,
             log_agent=log_agent,

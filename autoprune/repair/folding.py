@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from autoprune.evaluation.judge import outputs_of
 from autoprune.structure.edit import CONVOLUTIONS
+from autoprune.task.task import outputs_of
 
 TOLERANCE = 1e-3  # largest change of the outputs, relative to their own size: rounding in float32 is far below
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.cost.model import FloatArray
-from autoprune.evaluation.axes import AxisSlices, Kept
 from autoprune.repair.moments import input_moments
+from autoprune.structure.axes import AxisSlices, Kept
 from autoprune.structure.edit import Ranking
 from autoprune.structure.groups import IntArray, Structure
 from autoprune.task.task import Forward, Role, plain_forward

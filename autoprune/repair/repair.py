@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from autoprune.evaluation.axes import AxisSlices
 from autoprune.plan import PruningPlan
 from autoprune.repair.least_squares import LeastSquares, Reconstruction
 from autoprune.repair.sparse_gpt_levels import SparseGPT
 from autoprune.repair.weight_levels import WeightLevels
+from autoprune.structure.axes import AxisSlices
 from autoprune.structure.edit import Ranking, kept_entries, partly
 from autoprune.structure.groups import Structure
 from autoprune.task.task import Forward, Role, plain_forward

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from autoprune.evaluation.identity import identity_of
+from autoprune.identity import identity_of
 from autoprune.importance.gram import input_grams, inverse_factor
 from autoprune.importance.layer_inputs import first_readers
 from autoprune.repair.weight_levels import LevelFiles, check_level, compared, dense_weights, read_tensor, write_tensor

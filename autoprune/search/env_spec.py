@@ -12,11 +12,11 @@ from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.cost.rounding import Rounding
 from autoprune.env.discrete import DiscreteLevels
-from autoprune.env.features import GROUP_FEATURES
 from autoprune.env.layerwise import Evaluate, LayerwiseEnv
 from autoprune.env.one_shot import OneShotEnv
 from autoprune.env.plan_edits import EditEnv, Editing, EditVectorEnv
 from autoprune.env.vector_envs import LayerwiseVectorEnv, OneShotVectorEnv
+from autoprune.problem.group_features import GROUP_FEATURES
 from autoprune.problem.problem import Problem
 from autoprune.search.neighbours import switches_near
 from autoprune.search.prior import Prior

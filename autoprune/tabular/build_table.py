@@ -18,44 +18,55 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoprune.evaluation.axes import Kept
+from autoprune.cost.model import CostModel
+from autoprune.evaluation.candidates import Candidates
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.evaluation.workers import Failure, InProcess, JudgeJob, Pool, Processes
 from autoprune.machine_cache import keep_freed_memory
-from autoprune.problem.prepare import Prepared
+from autoprune.structure.axes import Kept
+from autoprune.structure.groups import Structure
 from autoprune.tabular.exhaustive import ExhaustiveEvaluator
 from autoprune.tabular.table import COSTS, FORMAT, ON, Table
 from autoprune.tabular.table_match import circumstances
+from autoprune.task.task import Role
 
 MOST_PLANS = 2_000_000
 Told = Callable[[int, int, float], None]  # (plans judged, of so many, plans a second)
 
 
 def build_table(
-    prepared: Prepared, path: Path, *, batch_size: int, workers: int, card: Mapping[str, Any], told: Told
+    candidates: Candidates,
+    path: Path,
+    *,
+    held_out: Role,
+    costs: Mapping[str, CostModel],
+    batch_size: int,
+    workers: int,
+    card: Mapping[str, Any],
+    told: Told,
 ) -> Table:
-    """The table of every plan of the prepared task, which is saved at the path afterwards.
+    """The table of every plan of a network, which is saved at the path afterwards.
 
     What was judged is kept in a folder beside it until then, so that a build that was killed goes on where it stopped.
     card: where and by whom it is built; what it is built of is added. workers: processes of one thread each, 0: here.
     Raises ValueError where groups differ in their number of levels, there are too many plans, what stands in the folder
     was built of something else, or a plan cannot be judged.
     """
-    structure = prepared.structure
+    structure = candidates.structure
     levels = [group.levels for group in structure.groups]
     if len({len(of) for of in levels}) != 1:
         raise ValueError(f"a table's groups have equally many levels; these have {[len(of) for of in levels]}")
     plans = math.prod(len(of) for of in levels)
     if plans > MOST_PLANS:
         raise ValueError(f"{plans:,} plans are more than the {MOST_PLANS:,} of a table; set task.levels to fewer")
-    evaluator = _evaluator(prepared, batch_size)
-    made_of = circumstances(prepared.candidates, prepared.held_out)
+    evaluator = _evaluator(candidates, held_out, batch_size)
+    made_of = circumstances(candidates, held_out)
     card = {"format": FORMAT, **card, **made_of, "precision": "fp32", "batch_size": batch_size}
     journal = Journal.opened(path.with_suffix(".building"), card, heads=plans // len(levels[-1]), each=len(levels[-1]))
     heads = [(*head, levels[-1][-1]) for head in product(*levels[:-1])]
     with closing(_pool(evaluator, workers)) as pool:
         _judge(pool, heads, journal, answers=evaluator.answers, told=told)
-    table = _table(prepared, journal)
+    table = _table(structure, costs, journal)
     table.save(path)
     journal.remove()
     return table
@@ -75,17 +86,17 @@ def _judge(pool: Pool, heads: list[Kept], journal: "Journal", *, answers: int, t
         told(int(journal.has.sum()) * journal.each, len(heads) * journal.each, rate)
 
 
-def _evaluator(prepared: Prepared, batch_size: int) -> ExhaustiveEvaluator:
-    candidates, task, structure = prepared.candidates, prepared.task, prepared.structure
+def _evaluator(candidates: Candidates, held_out: Role, batch_size: int) -> ExhaustiveEvaluator:
+    task, structure = candidates.task, candidates.structure
     ordered = OrderedNetwork(
         task.model,
         structure,
-        prepared.ranking,
+        candidates.ranking,
         dtype=torch.float32,
         batch_statistics=candidates.repair.batch_norm,
         reconstruction=None if candidates.repair.least_squares is None else candidates.reconstruction,
     )
-    roles = [candidates.proxy, prepared.held_out]
+    roles = [candidates.proxy, held_out]
     return ExhaustiveEvaluator(ordered, task, structure, roles, batch_size=batch_size)
 
 
@@ -95,15 +106,14 @@ def _pool(evaluator: ExhaustiveEvaluator, workers: int) -> Pool:
     return Processes(evaluator, workers=workers, initialize=partial(keep_freed_memory, True))
 
 
-def _table(prepared: Prepared, journal: "Journal") -> Table:
-    structure = prepared.structure
+def _table(structure: Structure, costs: Mapping[str, CostModel], journal: "Journal") -> Table:
     levels = np.array([group.levels for group in structure.groups])
     shape = (levels.shape[1],) * len(levels)
     kept = np.stack([of.ravel() for of in np.meshgrid(*levels, indexing="ij")], axis=1)
-    costs = {cost: prepared.costs[cost](kept).astype(np.int64).reshape(shape) for cost in COSTS}
+    counted = {cost: costs[cost](kept).astype(np.int64).reshape(shape) for cost in COSTS}
     judged = journal.values.reshape(-1, len(ON), 4).transpose(1, 2, 0).reshape(len(ON), 4, *shape)
     names, units = structure.names, tuple(structure.units.tolist())
-    return Table(journal.card, names, units, levels, costs, dict(zip(ON, judged, strict=True)))
+    return Table(journal.card, names, units, levels, counted, dict(zip(ON, judged, strict=True)))
 
 
 @dataclass(slots=True, eq=False)

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoprune.evaluation.axes import AxisSlices, Kept
-from autoprune.evaluation.judge import outputs_of
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.evaluation.outcome import Judged
+from autoprune.structure.axes import AxisSlices, Kept
 from autoprune.structure.groups import Group, Structure, holds
-from autoprune.task.task import Role, Task
+from autoprune.task.task import Role, Task, outputs_of
 
 
 class ExhaustiveEvaluator:

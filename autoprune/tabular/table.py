@@ -10,12 +10,12 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.evaluation.axes import Kept
 from autoprune.evaluation.judge import Score, kl
 from autoprune.evaluation.outcome import Judged, Metrics
 from autoprune.evaluation.workers import JudgeJob
 from autoprune.evaluation.workers.pool import Result
 from autoprune.plan import PruningPlan
+from autoprune.structure.axes import Kept
 from autoprune.structure.groups import IntArray
 
 FORMAT = "autoprune table 1"

@@ -3,22 +3,20 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from autoprune.evaluation.candidates import Candidates
 from autoprune.evaluation.fine_tuned import FineTuned
 from autoprune.evaluation.judge import Score
 from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.tabular.table import Table
 from autoprune.task.task import Role
 
-if TYPE_CHECKING:  # which builds objectives, with tables among others
-    from autoprune.problem.objective_builder import Candidates
 
-
-def check_match(table: Table, candidates: "Candidates", *, score: Score, settings: EvaluationSettings) -> None:
+def check_match(table: Table, candidates: Candidates, *, score: Score, settings: EvaluationSettings) -> None:
     """Raises ValueError, with all that is different, where the table's answers would not be those of live judging."""
     wrong = [*_of_network(table, candidates), *_of_settings(table, settings)]
     if isinstance(score, FineTuned):
@@ -30,7 +28,7 @@ def check_match(table: Table, candidates: "Candidates", *, score: Score, setting
         )
 
 
-def circumstances(candidates: "Candidates", held_out: Role) -> dict[str, Any]:
+def circumstances(candidates: Candidates, held_out: Role) -> dict[str, Any]:
     """What judged numbers depend on, as JSON values that are the same with any version of Python."""
     task = candidates.task
     return {
@@ -59,7 +57,7 @@ MEANS = {
 }
 
 
-def _of_network(table: Table, candidates: "Candidates") -> list[str]:
+def _of_network(table: Table, candidates: Candidates) -> list[str]:
     groups = candidates.structure.groups
     if tuple(group.name for group in groups) != table.groups:
         return [f"the groups are {[group.name for group in groups]}, the table's {list(table.groups)} (task.keep)"]

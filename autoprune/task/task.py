@@ -40,6 +40,12 @@ def plain_forward(network: nn.Module, inputs: Tensor) -> Tensor:
     return first_outputs(network(inputs))
 
 
+@torch.inference_mode()
+def outputs_of(network: nn.Module, inputs: Tensor, forward: Forward = plain_forward) -> Tensor:
+    """The network's outputs for a batch [N, ...], in float32 and without gradients."""
+    return forward(network, inputs).float()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Role:
     """Preloaded samples that serve one purpose.

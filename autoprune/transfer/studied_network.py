@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 from autoprune.cost.budget import Budget
-from autoprune.env.features import features_of
 from autoprune.env.transfer_env import TransferTask
 from autoprune.evaluation.curves import Curve, single_group_curves
 from autoprune.evaluation.metered import MeteredObjective, Record
@@ -40,7 +39,7 @@ class StudiedNetwork:
             within.structure,
             within.projector,
             evaluate=partial(within.objective.evaluate, whole=True),
-            features=features_of(within),
+            features=within.features,
             errors=within.errors,
             curves=self.curves,
             max_log_correction=max_log_correction,

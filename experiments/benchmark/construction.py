@@ -6,9 +6,9 @@ from functools import partial
 import torch_pruning
 from torch import nn
 
+from autoprune.evaluation.candidates import DTYPES
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.plan import PruningPlan
-from autoprune.problem.objective_builder import DTYPES
 from experiments.benchmark.bench import Bench, Ready, random_plans
 from experiments.benchmark.row import Goal, Row, amount, ratio, seconds_of
 

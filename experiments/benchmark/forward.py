@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from autoprune.evaluation.candidates import DTYPES
 from autoprune.evaluation.evaluator import SlicedEvaluator
-from autoprune.evaluation.judge import outputs_of
 from autoprune.machine_cache import keep_freed_memory
 from autoprune.plan import PruningPlan
-from autoprune.problem.objective_builder import DTYPES
 from autoprune.structure.edit import masked, shrink
+from autoprune.task.task import outputs_of
 from experiments.benchmark.bench import Bench, Ready, random_plans
 from experiments.benchmark.row import Goal, Row, interleaved, ratio, seconds_of
 

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoprune.evaluation.axes import AxisSlices
 from autoprune.repair.least_squares import Reconstruction, _Reader
 from autoprune.repair.moments import Moments, _patches
+from autoprune.structure.axes import AxisSlices
 from autoprune.structure.edit import evaluating
 from experiments.benchmark.bench import Bench, Ready
 from experiments.benchmark.row import Goal, Row, interleaved, ratio

@@ -9,11 +9,11 @@ import numpy as np
 from autoprune.cost.budget import parse_budget
 from autoprune.cost.model import macs
 from autoprune.cost.projection import Projector
-from autoprune.env.features import GROUP_FEATURES, features_of
 from autoprune.env.layerwise import Evaluate, LayerwiseEnv
 from autoprune.env.vector_envs import LayerwiseVectorEnv
 from autoprune.evaluation.outcome import Metrics, Outcome
 from autoprune.plan import PruningPlan
+from autoprune.problem.group_features import GROUP_FEATURES
 from autoprune.structure.groups import Group, Layer, Member, Structure
 from experiments.benchmark.bench import Bench
 from experiments.benchmark.row import Goal, Row, amount, ratio
@@ -32,7 +32,7 @@ def steps(bench: Bench) -> list[Row]:
     parts: dict[str, Any] = {
         "projector": prepared.projector,
         "evaluate": _constant(),
-        "features": features_of(prepared),
+        "features": prepared.features,
     }
     single, batch = LayerwiseEnv(structure, **parts), LayerwiseVectorEnv(structure, num_envs=MANY, **parts)
     alone, many = _interleaved([single, batch], bench, rng)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autoprune.evaluation.incumbents import held_out_metrics
 from experiments.language.searched import ready, searched
 
 SEEDS = 2
@@ -27,7 +26,7 @@ def cell(schedule: str, seed: int) -> dict[str, Any]:
     race = tuple(text for text in overrides if text.startswith("evaluation"))
     prepared = ready((*TASK, *race))
     found = searched(prepared, [text for text in overrides if text not in race], evaluations=evaluations, seed=seed)
-    judged = held_out_metrics(prepared, [plan for _, plan, _ in found.best])
+    judged = prepared.held_out_metrics([plan for _, plan, _ in found.best])
     return {
         "schedule": schedule,
         "seed": seed,

@@ -10,9 +10,9 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 import autoprune  # noqa: F401  registers the environments
 from autoprune.env.action_scale import LEAST_DENSITY, actions_of, densities_of, density_of
 from autoprune.env.discrete import DiscreteLevels
-from autoprune.env.features import GROUP_FEATURES, features_of, group_features
 from autoprune.env.layerwise import LayerwiseEnv
 from autoprune.env.one_shot import OneShotEnv
+from autoprune.problem.group_features import GROUP_FEATURES, group_features
 from tests.language_models import causal_task
 from tests.tasks import prepared, tiny_task
 
@@ -20,7 +20,7 @@ from tests.tasks import prepared, tiny_task
 def layerwise(**changes: Any) -> LayerwiseEnv:
     ready = prepared(tiny_task("digits_net"), **changes)
     return LayerwiseEnv(
-        ready.structure, projector=ready.projector, evaluate=ready.objective.evaluate, features=features_of(ready)
+        ready.structure, projector=ready.projector, evaluate=ready.objective.evaluate, features=ready.features
     )
 
 
@@ -30,7 +30,7 @@ def one_shot(*, prior: bool = False, **changes: Any) -> OneShotEnv:
         ready.structure,
         projector=ready.projector,
         evaluate=ready.objective.evaluate,
-        features=features_of(ready),
+        features=ready.features,
         prior=ready.projector.project(np.ones(len(ready.structure.groups))) if prior else None,
     )
 
@@ -211,7 +211,7 @@ def test_bad_options_are_refused() -> None:
             ready.structure,
             projector=ready.projector,
             evaluate=ready.objective.evaluate,
-            features=features_of(ready),
+            features=ready.features,
             max_log_correction=0,
         )
 
@@ -219,7 +219,7 @@ def test_bad_options_are_refused() -> None:
 def test_key_blocks_are_groups_like_any_other() -> None:
     kinds = ("heads", "keys:4", "neurons")
     ready = prepared(causal_task("llama"), prune=kinds, budget="macs:0.7", proxy_samples=20, batch_size=20)
-    features = features_of(ready)
+    features = ready.features
     assert np.isfinite(features).all()
     column = {name: features[:, GROUP_FEATURES.index(name)] for name in ("granularity_key_block", "params", "macs")}
     assert column["granularity_key_block"].tolist() == [0, 1, 0] * 3

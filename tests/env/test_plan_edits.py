@@ -14,9 +14,9 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 
 from autoprune.cost.projection import Projector
 from autoprune.cost.rounding import Rounding
-from autoprune.env.features import GROUP_FEATURES
 from autoprune.env.plan_edits import EditEnv, Editing, EditVectorEnv
 from autoprune.evaluation.metered import EvaluationsSpent
+from autoprune.problem.group_features import GROUP_FEATURES
 from tests.env.test_vector_envs import Recorded, outcome_of, parts
 from tests.search.test_baselines import filled_on
 from tests.search.test_evolution import structures

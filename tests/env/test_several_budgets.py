@@ -8,9 +8,9 @@ import pytest
 
 from autoprune.cost.budget import Budget
 from autoprune.cost.projection import Projector
-from autoprune.env.features import group_features
 from autoprune.env.layerwise import FEATURE_NAMES, LayerwiseEnv
 from autoprune.env.vector_envs import LayerwiseVectorEnv
+from autoprune.problem.group_features import group_features
 from autoprune.problem.prepare import Prepared
 from tests.cost.stairs import meets_all, together
 from tests.cost.test_allocation import Stairs

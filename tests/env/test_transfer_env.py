@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoprune.env.features import features_of
 from autoprune.env.transfer_env import MOST, TransferTask, TransferVectorEnv
 from autoprune.env.transfer_features import PLANS, ROW_FEATURES, column, neighbours, padded
 from autoprune.evaluation.curves import single_group_curves
@@ -31,7 +30,7 @@ def made() -> tuple[TransferTask, Any]:
         ready.structure,
         ready.projector,
         evaluate=evaluate,
-        features=features_of(ready),
+        features=ready.features,
         errors=ready.errors,
         curves=single_group_curves(ready.structure, evaluate),
         max_log_correction=1.5,

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 import autoprune  # noqa: F401  registers the environments
 from autoprune.cost.model import macs
 from autoprune.cost.projection import Projector
-from autoprune.env.features import GROUP_FEATURES
 from autoprune.env.layerwise import LayerwiseEnv
 from autoprune.env.one_shot import OneShotEnv
 from autoprune.env.plan_edits import EditVectorEnv
@@ -22,6 +21,7 @@ from autoprune.env.vector_envs import LayerwiseVectorEnv, OneShotVectorEnv
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.evaluation.outcome import Metrics, Outcome
 from autoprune.plan import PruningPlan
+from autoprune.problem.group_features import GROUP_FEATURES
 from tests.cost.test_allocation import Stairs, projector_for
 from tests.cost.test_projection import budget_of, on_multiples, structure_of
 from tests.tasks import tiny_task

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from autoprune.evaluation.incumbents import MOST, Incumbent, describe_anytime, held_out_metrics, spaced
+from autoprune.evaluation.incumbents import MOST, Incumbent, describe_anytime, spaced
 from autoprune.evaluation.judge import Judge
 from autoprune.repair.repair import Repair
 from tests.models import random_plan
@@ -43,14 +43,14 @@ def test_they_are_judged_on_samples_that_no_reward_has_seen() -> None:
     ready = prepared(tiny_task(), repair=Repair(batch_norm=False), proxy_samples=20, batch_size=20)
     plans = [random_plan(ready.structure, seed=seed) for seed in range(3)]
     expected = [Judge(ready.task, ready.held_out[:20])(ready.pruned(plan)) for plan in plans]
-    for found, wanted in zip(held_out_metrics(ready, plans), expected, strict=True):
+    for found, wanted in zip(ready.held_out_metrics(plans), expected, strict=True):
         assert found is not None
         assert dataclasses.asdict(found) == pytest.approx(dataclasses.asdict(wanted), abs=1e-4)
 
 
 def test_fewer_held_out_samples_are_all_of_them() -> None:
     ready = prepared(tiny_task(), proxy_samples=50, repair=Repair(batch_norm=False))
-    (found,) = held_out_metrics(ready, [ready.structure.dense])
+    (found,) = ready.held_out_metrics([ready.structure.dense])
     assert found is not None
     assert (found.samples, found.agreement) == (10, 1.0)
 
@@ -65,9 +65,9 @@ def test_a_plan_that_cannot_be_judged_is_left_open() -> None:
     task = tiny_task(forward=forward)
     ready = prepared(task)
     plans = [random_plan(ready.structure, seed=0)]
-    assert held_out_metrics(ready, plans) != [None]
+    assert ready.held_out_metrics(plans) != [None]
     broken = True
-    assert held_out_metrics(ready, plans) == [None]
+    assert ready.held_out_metrics(plans) == [None]
 
 
 def test_the_record_has_the_references_judged_alike() -> None:
@@ -75,7 +75,7 @@ def test_the_record_has_the_references_judged_alike() -> None:
     plans = [random_plan(ready.structure, seed=seed) for seed in range(4)]
     outcomes = ready.objective.evaluate(plans)
     every = [Incumbent(outcome, i, 0.5 * i, 0.1 * i) for i, outcome in enumerate(outcomes, start=1)]
-    record = describe_anytime(ready, every, {"uniform": plans[0]})
+    record = describe_anytime(every, {"uniform": plans[0]}, judge=ready.held_out_metrics, score=ready.score)
     assert [entry["evaluation"] for entry in record["incumbents"]] == [1, 2, 3, 4]
     assert record["references"]["uniform"] == record["incumbents"][0]["held_out"]
     assert record["incumbents"][0]["held_out"] == -record["incumbents"][0]["metrics"]["kl"]

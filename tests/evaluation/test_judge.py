@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoprune.evaluation.judge import Judge, outputs_of
+from autoprune.evaluation.judge import Judge
 from autoprune.evaluation.outcome import joined
-from autoprune.task.task import Role, Roles, Task
+from autoprune.task.task import Role, Roles, Task, outputs_of
 from tests.models import CLASSES, PRUNABLE
 from tests.tasks import prepared, tiny_task
 

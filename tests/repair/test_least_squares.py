@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoprune.evaluation.axes import AxisSlices, Kept
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.repair.least_squares import LeastSquares, Reconstruction, reconstruct
+from autoprune.structure.axes import AxisSlices, Kept
 from autoprune.structure.edit import Ranking
 from autoprune.task.task import plain_forward
 from tests.models import CLASSES, PRUNABLE, Network, random_plan, random_ranking

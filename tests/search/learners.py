@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.env.features import GROUP_FEATURES
+from autoprune.problem.group_features import GROUP_FEATURES
 from autoprune.problem.problem import Problem
 from tests.search.known import ReplaySeed
 

@@ -42,9 +42,21 @@ def made_live() -> Prepared:
     return made(tiny_task("conv1d", levels=4))
 
 
-def built(ready: Prepared, path: Path, *, workers: int = 0) -> Table:
-    card = {"criterion": "l1", "date": "2026-01-01"}
-    return build_table(ready, path, batch_size=BATCH_SIZE, workers=workers, card=card, told=lambda *_: None)
+CARD = {"criterion": "l1", "date": "2026-01-01"}
+
+
+def built(
+    ready: Prepared,
+    path: Path,
+    *,
+    workers: int = 0,
+    card: dict[str, str] = CARD,
+    told: Callable[[int, int, float], None] = lambda *_: None,
+) -> Table:
+    return build_table(
+        ready.candidates, path, held_out=ready.held_out, costs=ready.costs, batch_size=BATCH_SIZE, workers=workers,
+        card=card, told=told,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +103,7 @@ def near(a: Metrics, b: Metrics) -> bool:
 
 @pytest.fixture(scope="module")
 def evaluator(live: Prepared) -> ExhaustiveEvaluator:
-    return evaluator_of(live, BATCH_SIZE)
+    return evaluator_of(live.candidates, live.held_out, BATCH_SIZE)
 
 
 @settings(max_examples=15)
@@ -103,7 +115,7 @@ def test_what_is_recalled_does_not_depend_on_the_plans_before(
     heads = [(a, b, levels[2][0]) for a in levels[0] for b in levels[1]]
     for place in order:
         answers = evaluator.judge(heads[place], first, evaluator.answers)
-    fresh = evaluator_of(live, BATCH_SIZE).judge(heads[place], first, evaluator.answers)
+    fresh = evaluator_of(live.candidates, live.held_out, BATCH_SIZE).judge(heads[place], first, evaluator.answers)
     assert len(answers) == len(fresh) == evaluator.answers - first
     assert all(np.array_equal(a.values, b.values) for a, b in zip(answers, fresh, strict=True))
 
@@ -264,16 +276,14 @@ KILLED = """
     import os, sys
     import torch
     from pathlib import Path
-    from tests.evaluation import test_table
+    from tests.tabular import test_table
     torch.set_num_threads(1)  # as the suite has it: sums of more threads differ in their last bits
 
     def told(done, of, per_s):
         if done == 28:
             os.kill(os.getpid(), 9)
 
-    card = {"criterion": "l1", "date": "2026-01-01"}
-    live, path = test_table.made_live(), Path(sys.argv[1])
-    test_table.build_table(live, path, batch_size=10, workers=0, card=card, told=told)
+    test_table.built(test_table.made_live(), Path(sys.argv[1]), told=told)
 """
 
 
@@ -288,7 +298,7 @@ def test_a_build_that_was_killed_goes_on(file: Path, live: Prepared, tmp_path: P
         written.write(b"half a record")
     told: list[int] = []
     card = {"criterion": "l1", "date": "2027-12-31"}  # the one that stands there is the table's
-    build_table(live, path, batch_size=BATCH_SIZE, workers=0, card=card, told=lambda done, of, per_s: told.append(done))
+    built(live, path, card=card, told=lambda done, of, per_s: told.append(done))
     assert told == list(range(32, 65, 4))
     assert path.read_bytes() == file.read_bytes()
 

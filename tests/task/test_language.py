@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from autoprune.evaluation.identity import identity_of
+from autoprune.identity import identity_of
 from autoprune.task.language import EncoderForward, embeddings, token_accuracy, token_loss
 from tests.language_models import CAUSAL, ENCODERS, PASSAGES, POSITIONS, TINY, VOCABULARY
 

@@ -13,7 +13,7 @@ import transformers
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from autoprune.evaluation.identity import identity_of
+from autoprune.identity import identity_of
 from autoprune.task.pretrained import CAUSAL, ENCODERS, Pretrained, built
 from tests import language_models
 from tests.language_models import TINY, config_text

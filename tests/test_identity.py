@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoprune.evaluation.identity import identity_of
+from autoprune.identity import identity_of
 from autoprune.structure.edit import shrink
 from autoprune.structure.graph import find_structure
 from autoprune.task.task import accuracy
@@ -157,7 +157,7 @@ def test_it_is_the_same_in_another_process(tmp_path: Path) -> None:
     """Python orders sets of text differently in each."""
     source = "def metric(o, t):\n    return o in {'kl', 'loss', 'accuracy', 'agreement', 'a', 'b', 'c'}\n"
     program = (
-        "import sys, torch\nfrom functools import partial\nfrom autoprune.evaluation.identity import identity_of\n"
+        "import sys, torch\nfrom functools import partial\nfrom autoprune.identity import identity_of\n"
         "from autoprune.task.task import accuracy\n"
         f"space = {{'__name__': 'theirs'}}\nexec({source!r}, space)\n"
         "print(identity_of([space['metric'], partial(accuracy, targets=1), torch.arange(4.0), {'a': None}]))"
