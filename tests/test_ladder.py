@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.comparison.run_summary import read_trials
+from autoprune.comparison.run_summary import read_summaries
 from experiments.ladder.stages import RIVALS, STAGES, Stage
 
 COMMAND = [sys.executable, str(Path(__file__).parent.parent / "experiments" / "ladder" / "run"), "--quick", "--out"]
@@ -17,7 +17,7 @@ COMMAND = [sys.executable, str(Path(__file__).parent.parent / "experiments" / "l
 def test_every_stage_is_measured_and_kept(tmp_path: Path) -> None:
     subprocess.run([*COMMAND, str(tmp_path)], check=True, capture_output=True, cwd=tmp_path)
     written = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
-    tables, live = (read_trials(tmp_path / f"{name}.jsonl.gz") for name in ("tables", "live"))
+    tables, live = (read_summaries(tmp_path / f"{name}.jsonl.gz") for name in ("tables", "live"))
     assert {trial.agent for trial in tables} == {"uniform", "evolution", "critic_guided"}
     assert {trial.agent for trial in live} == {"uniform", "random", *RIVALS}
     for trial in (*tables, *live):

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from autoprune.comparison.reading import Missing
     from autoprune.comparison.run_summary import RunSummary
 
-USAGE = """usage: autoprune compare RUN … | sweep=DIR | TRIALS.jsonl[.gz] … | wandb=ENTITY/PROJECT[/GROUP]
+USAGE = """usage: autoprune compare RUN … | sweep=DIR | SUMMARIES.jsonl[.gz] … | wandb=ENTITY/PROJECT[/GROUP]
                          [evaluations=N] [out=DIR] [publish=wandb]"""
-TRIALS, SUFFIXES = "trials.jsonl", (".jsonl", ".gz")
+SUMMARIES, SUFFIXES = "run_summaries.jsonl", (".jsonl", ".gz")
 
 
 def compare(arguments: Sequence[str]) -> None:
@@ -28,7 +28,7 @@ def compare(arguments: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CompareRequest:
-    """What is to be compared. runs: folders; files: trials that were written before; project: on a server."""
+    """What is to be compared. runs: folders; files: summaries that were written before; project: on a server."""
 
     runs: tuple[Path, ...] = ()
     sweeps: tuple[Path, ...] = ()
@@ -72,48 +72,48 @@ class CompareRequest:
     def answer(self) -> None:
         """Reads, compares, prints and writes."""
         from autoprune.comparison.compare_runs import compare as compared
-        from autoprune.comparison.run_summary import write_trials
+        from autoprune.comparison.run_summary import write_summaries
         from autoprune.report.comparison_page import DATA, write_comparison_page
         from autoprune.report.comparison_terminal import print_comparison
         from autoprune.runs import RunFolder
 
-        trials, missing = self.read()
-        found = compared(trials, missing=missing, evaluations=self.evaluations)
+        runs, missing = self.read()
+        comparison = compared(runs, missing=missing, evaluations=self.evaluations)
         out = self.out or Path("runs") / f"{datetime.now(UTC):%Y-%m-%d}" / f"{datetime.now(UTC):%H-%M-%S}_comparison"
         out.mkdir(parents=True, exist_ok=True)
         folder = RunFolder(out)
-        folder.write_json(DATA, {**found, "arguments": list(self.arguments)})
-        write_trials(out / TRIALS, trials)
+        folder.write_json(DATA, {**comparison, "arguments": list(self.arguments)})
+        write_summaries(out / SUMMARIES, runs)
         result = folder.read_json(DATA)
         page = write_comparison_page(folder)
         print_comparison(result)
-        print(f"page: {page}\ntrials: {out / TRIALS}")
+        print(f"page: {page}\nruns: {out / SUMMARIES}")
         if self.publish:
             print(f"report: {self.published(result)}")
 
     def read(self) -> "tuple[list[RunSummary], list[Missing]]":
-        """Every trial that is asked for, and the jobs without a result."""
+        """Every run that is asked for, and the jobs without a result."""
         from autoprune.comparison.reading import SWEEP, read_run, read_sweep
-        from autoprune.comparison.run_summary import read_trials
+        from autoprune.comparison.run_summary import read_summaries
 
-        trials, missing = [], []
+        runs, missing = [], []
         for path in self.files:
-            trials += read_trials(path)
+            runs += read_summaries(path)
         for path in self.runs:
             if (path / SWEEP).is_file():
                 raise ValueError(f"{path} is the folder of a sweep: give it as sweep={path}")
-            trials.append(read_run(path, read_config=read_config))
+            runs.append(read_run(path, read_config=read_config))
         for path in self.sweeps:
-            found, without = read_sweep(path, read_config=read_config)
-            trials += found
+            complete, without = read_sweep(path, read_config=read_config)
+            runs += complete
             missing += [*without, *never_started(path)]
         if self.project is not None:
             from autoprune.comparison.server import Project, read_project
 
-            if not self.publish or not trials:
-                found, without = read_project(Project.parse(self.project))
-                trials, missing = trials + found, missing + without
-        return trials, missing
+            if not self.publish or not runs:
+                complete, without = read_project(Project.parse(self.project))
+                runs, missing = runs + complete, missing + without
+        return runs, missing
 
     def published(self, result: Any) -> str:
         """The address of the report that was made of it on the server."""

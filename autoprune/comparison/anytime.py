@@ -5,44 +5,50 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.comparison.comparability import Cell, Labelled
-from autoprune.comparison.run_summary import UNIFORM, Anytime
+from autoprune.comparison.comparability import Labelled
+from autoprune.comparison.run_summary import UNIFORM, AnytimeCurve
 from autoprune.comparison.score_scale import Scale
-from autoprune.comparison.statistics import QUANTILES, Floats, iqm, resampled_iqms
 from autoprune.seeding import numpy_rng
+from autoprune.statistics import QUANTILES, Floats, iqm, resampled_iqms
 
 POINTS, RESAMPLES = 36, 500
+Parts = Sequence[tuple[Scale, Sequence[AnytimeCurve]]]  # of one agent: a scale and a curve per seed, for each cell
 Json = dict[str, Any]
 
 
 def anytime(labelled: Labelled, *, evaluations: int) -> Json:
     """Curves over evaluations, of all tasks together and of each; over seconds of each only, as no second is alike.
 
-    Only agents all of whose trials have a curve are in it. The scale is that of the curves' own scores, which are
-    judged on fewer samples than the plans that are handed out.
+    Only agents all of whose runs have a curve are in it. The scale is that of the curves' own scores, which are judged
+    on fewer samples than the plans that are handed out.
     """
-    known = {
-        name: cells
+    curves = {
+        name: {cell: [run.anytime for run in runs if run.anytime] for cell, runs in cells.items()}
         for name, cells in labelled.items()
-        if cells and all(trial.anytime is not None for trials in cells.values() for trial in trials)
+        if all(run.anytime for runs in cells.values() for run in runs)
     }
-    found = {cell: _scale(cell, known) for cells in known.values() for cell in cells}
-    scales = {cell: scale for cell, scale in found.items() if scale is not None}
-    counted = np.unique(np.round(np.geomspace(1, evaluations, POINTS))).astype(np.float64)
+    parts = []
+    for cell in sorted({cell for cells in curves.values() for cell in cells}):
+        ours = {name: cells[cell] for name, cells in curves.items() if cells.get(cell)}
+        scale = _scale([curve for of_agent in ours.values() for curve in of_agent])
+        if scale is not None:
+            parts.append((cell, {name: [(scale, of_agent)] for name, of_agent in ours.items()}))
+    grid = np.unique(np.round(np.geomspace(1, evaluations, POINTS))).astype(np.float64)
+    together = {name: [part for _, agents in parts for part in agents.get(name, ())] for name in curves}
     return {
-        "evaluations": _together(known, scales, counted),
+        "evaluations": _lines(together, grid, by_seconds=False),
         "cells": [
             {
                 "cell": list(cell),
-                "evaluations": _lines(_of_cell(known, cell), scale, counted, by_seconds=False),
-                "seconds": _lines(_of_cell(known, cell), scale, _clock(_of_cell(known, cell)), by_seconds=True),
+                "evaluations": _lines(agents, grid, by_seconds=False),
+                "seconds": _lines(agents, _clock(agents), by_seconds=True),
             }
-            for cell, scale in sorted(scales.items())
+            for cell, agents in parts
         ],
     }
 
 
-def stepped(curve: Anytime, grid: Floats, *, by_seconds: bool) -> Floats:
+def stepped(curve: AnytimeCurve, grid: Floats, *, by_seconds: bool) -> Floats:
     """[grid]: the held-out score of the incumbent there; NaN before the first one."""
     entries = curve.incumbents
     x = np.array([e.seconds + e.agent_seconds if by_seconds else e.evaluation for e in entries], np.float64)
@@ -50,54 +56,32 @@ def stepped(curve: Anytime, grid: Floats, *, by_seconds: bool) -> Floats:
     return scores[np.searchsorted(np.maximum.accumulate(x), grid, side="right")]
 
 
-def _scale(cell: Cell, labelled: Labelled) -> Scale | None:
+def _scale(curves: Sequence[AnytimeCurve]) -> Scale | None:
     """From the curves' last scores; None where uniform is not among the references, or nothing is better."""
-    curves = [t.anytime for cells in labelled.values() for t in cells.get(cell, ()) if t.anytime is not None]
     uniform = [curve.references[UNIFORM] for curve in curves if UNIFORM in curve.references]
     if not uniform:
         return None
-    last = [curve.incumbents[-1].held_out for curve in curves]
-    best = max([*last, *(score for curve in curves for score in curve.references.values())])
+    best = max(score for c in curves for score in (c.incumbents[-1].held_out, *c.references.values()))
     scale = Scale(float(np.median(uniform)), best, "the best of them")
     return None if scale.flat else scale
 
 
-def _of_cell(labelled: Labelled, cell: Cell) -> dict[str, list[Anytime]]:
-    found = {n: [t.anytime for t in cells[cell] if t.anytime] for n, cells in labelled.items() if cell in cells}
-    return {name: curves for name, curves in found.items() if curves}
-
-
-def _together(labelled: Labelled, scales: Mapping[Cell, Scale], grid: Floats) -> Json:
+def _lines(agents: Mapping[str, Parts], grid: Floats, *, by_seconds: bool) -> Json:
+    """Per agent the IQM at every point of the grid with its interval, NaN where not every run has a plan yet."""
     lines = {}
-    for name, cells in labelled.items():
-        strata = [
-            scales[cell](np.array([stepped(t.anytime, grid, by_seconds=False) for t in trials if t.anytime]))
-            for cell, trials in cells.items()
-            if cell in scales
-        ]
-        if strata:
-            lines[name] = _line(strata, rng=numpy_rng(0, f"comparison/anytime/{name}"))
+    for name, parts in agents.items():
+        if not parts:
+            continue
+        strata = [scale(np.array([stepped(c, grid, by_seconds=by_seconds) for c in curves])) for scale, curves in parts]
+        value, rng = iqm(np.concatenate(strata).T), numpy_rng(0, f"comparison/anytime/{name}")
+        low, high = np.quantile(resampled_iqms(strata, rng=rng, resamples=RESAMPLES), QUANTILES, axis=0)
+        lines[name] = {"iqm": value, "low": np.minimum(low, value), "high": np.maximum(high, value)}
     return {"grid": grid, "agents": lines}
 
 
-def _lines(curves: Mapping[str, Sequence[Anytime]], scale: Scale, grid: Floats, *, by_seconds: bool) -> Json:
-    lines = {}
-    for name, ours in curves.items():
-        scores = scale(np.array([stepped(curve, grid, by_seconds=by_seconds) for curve in ours]))
-        lines[name] = _line([scores], rng=numpy_rng(0, f"comparison/anytime/{name}"))
-    return {"grid": grid, "agents": lines}
-
-
-def _line(strata: Sequence[Floats], *, rng: np.random.Generator) -> Json:
-    """strata: [seeds, grid] each. The IQM with its interval, NaN where not every trial has a plan yet."""
-    value = iqm(np.concatenate(strata).T)
-    low, high = np.quantile(resampled_iqms(strata, rng=rng, resamples=RESAMPLES), QUANTILES, axis=0)
-    return {"iqm": value, "low": np.minimum(low, value), "high": np.maximum(high, value)}
-
-
-def _clock(curves: Mapping[str, Sequence[Anytime]]) -> Floats:
+def _clock(agents: Mapping[str, Parts]) -> Floats:
     """Seconds from the first plan of any to the last one of all, log-spaced."""
-    entries = [entry for ours in curves.values() for curve in ours for entry in curve.incumbents]
-    seconds = np.array([entry.seconds + entry.agent_seconds for entry in entries])
-    first = max(float(seconds.min()), 1e-6)
-    return np.geomspace(first, max(float(seconds.max()), first * 1.01), POINTS)
+    curves = [curve for parts in agents.values() for _, ours in parts for curve in ours]
+    seconds = [entry.seconds + entry.agent_seconds for curve in curves for entry in curve.incumbents]
+    first = max(min(seconds), 1e-6)
+    return np.geomspace(first, max(*seconds, first * 1.01), POINTS)

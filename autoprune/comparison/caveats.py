@@ -1,46 +1,84 @@
-"""What a reader has to know before believing a comparison: who was not ranked, and what some have not run."""
+"""What a reader has to know before believing a comparison: who was not ranked, what is missing, unequal terms."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from autoprune.comparison.agent_ranking import FEWEST
 from autoprune.comparison.comparability import Cell, Labelled
 from autoprune.comparison.score_scale import Scale
-from autoprune.comparison.statistics import seeds_needed
+from autoprune.statistics import seeds_needed
+
+FEWEST = 2  # seeds that have an interval
 
 
-def notices(labelled: Labelled, scales: Mapping[Cell, Scale]) -> list[str]:
-    said = [
+def caveats(labelled: Labelled, scales: Mapping[Cell, Scale], *, deterministic: Collection[str]) -> list[str]:
+    """Sentences.
+
+    Args:
+        labelled: agent → cell → its runs.
+        scales: cell → its scale.
+        deterministic: the agents of which one run is enough.
+    """
+    flat = [
         f"On {task} at {budget} nothing is better than the uniform plan, so there is nothing to normalise by: "
         "it is left out of the post-training ranking."
         for (task, budget), scale in scales.items()
         if scale.flat
     ]
-    few: dict[tuple[Cell, ...], list[str]] = defaultdict(list)
-    lacking: dict[tuple[Cell, ...], list[str]] = defaultdict(list)
+    single = _agents_by_cells(
+        labelled,
+        lambda name: [c for c, runs in labelled[name].items() if len(runs) < FEWEST and name not in deterministic],
+    )
+    few = [
+        f"{listed(names)} {'is not ranked: it has' if len(names) == 1 else 'are not ranked: they have'} one seed on "
+        f"{_places(cells)}. {FEWEST} seeds give an interval, {seeds_needed(1)} can tell two agents apart there."
+        for cells, names in single.items()
+    ]
+    absent = _agents_by_cells(labelled, lambda name: [cell for cell in scales if cell not in labelled[name]])
+    lacking = [
+        f"{listed(names)} {'has' if len(names) == 1 else 'have'} no complete run on {_places(cells)}: "
+        + (
+            "its average is over the others, and it is"
+            if len(names) == 1
+            else "their averages are over the others, and they are"
+        )
+        + " listed last."
+        for cells, names in absent.items()
+    ]
+    return [*flat, *few, *lacking, *_partly_recovered(labelled)]
+
+
+def unequal_terms(labelled: Labelled) -> list[str]:
+    """What agents do not have in common though it is none of theirs, in sentences: recovery, repair, criterion, …"""
+    values: dict[tuple[str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for name, cells in labelled.items():
-        few[tuple(cell for cell, trials in cells.items() if len(trials) < FEWEST)].append(name)
-        lacking[tuple(cell for cell in scales if cell not in cells)].append(name)
-    for where, names in few.items():
-        if where:
-            one, them = len(names) == 1, listed(names)
-            said.append(
-                f"{them} {'is not ranked: it has' if one else 'are not ranked: they have'} one seed on "
-                f"{_places(where)}. {FEWEST} seeds give an interval, {seeds_needed(1)} can tell two agents apart there."
-            )
-    for where, names in lacking.items():
-        if where:
-            one, them = len(names) == 1, listed(names)
-            said.append(
-                f"{them} {'has' if one else 'have'} no complete run on {_places(where)}: "
-                + (
-                    "its average is over the others, and it is"
-                    if one
-                    else "their averages are over the others, and they are"
-                )
-                + " listed last."
-            )
-    return [*said, *_partly_recovered(labelled)]
+        for (task, _), runs in cells.items():
+            for run in runs:
+                for key, value in run.settings.items():
+                    if not key.startswith("agent."):
+                        values[task, key][repr(value)].add(name)
+    return [
+        f"Not on equal terms: on {task}, {key} is "
+        + " and ".join(f"{value} for {listed(sorted(names), most=4)}" for value, names in sorted(by_value.items()))
+        + "."
+        for (task, key), by_value in sorted(values.items())
+        if len(by_value) > 1
+    ]
+
+
+def listed(names: Sequence[str], *, most: int | None = None) -> str:
+    """a, b and c; or a, b and 12 more."""
+    if most is not None and len(names) > most:
+        return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _agents_by_cells(labelled: Labelled, cells_of: Callable[[str], list[Cell]]) -> dict[tuple[Cell, ...], list[str]]:
+    """Cells → the agents of which these are the ones; agents without any are left out."""
+    agents: dict[tuple[Cell, ...], list[str]] = defaultdict(list)
+    for name in labelled:
+        if cells := cells_of(name):
+            agents[tuple(cells)].append(name)
+    return agents
 
 
 def _places(cells: Sequence[Cell]) -> str:
@@ -53,20 +91,12 @@ def _places(cells: Sequence[Cell]) -> str:
 
 def _partly_recovered(labelled: Labelled) -> list[str]:
     """Agents some of whose runs were recovered, and others not."""
-    said = []
+    sentences = []
     for name, cells in labelled.items():
-        counts = {(sum(t.own.recovered is not None for t in trials), len(trials)) for trials in cells.values()}
-        partly = sorted((some, every) for some, every in counts if 0 < some < every)
-        if partly:
-            of = " and ".join(f"{some} of {every} runs" for some, every in partly)
-            said.append(
-                f"Of {name}, {of} of a task and budget were recovered: what is said of recovery is said of those."
+        counts = {(sum(run.own.recovered is not None for run in runs), len(runs)) for runs in cells.values()}
+        if partly := sorted((some, every) for some, every in counts if 0 < some < every):
+            runs = " and ".join(f"{some} of {every} runs" for some, every in partly)
+            sentences.append(
+                f"Of {name}, {runs} of a task and budget were recovered: the recovered part is about those."
             )
-    return said
-
-
-def listed(names: Sequence[str], *, most: int | None = None) -> str:
-    """a, b and c; or a, b and 12 more."""
-    if most is not None and len(names) > most:
-        return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return sentences

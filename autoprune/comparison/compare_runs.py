@@ -1,210 +1,189 @@
-"""What trials add up to: `comparison.json`, from which the table and the page are made."""
+"""What runs add up to: `comparison.json`, from which the table and the page are made."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from autoprune.comparison.agent_ranking import FEWEST, Ranking
+from autoprune.comparison.agent_ranking import Ranking, Scores
 from autoprune.comparison.anytime import anytime
 from autoprune.comparison.budget_fronts import fronts
-from autoprune.comparison.caveats import notices
+from autoprune.comparison.caveats import FEWEST, caveats, unequal_terms
 from autoprune.comparison.comparability import (
     Cell,
     Labelled,
     check_comparable,
     labels,
     of_limit,
-    unequal_terms,
     without_copies,
 )
 from autoprune.comparison.reading import Missing
-from autoprune.comparison.run_summary import SENSITIVITY, UNIFORM, RunSummary
+from autoprune.comparison.run_summary import DETERMINISTIC, SENSITIVITY, UNIFORM, RunSummary
 from autoprune.comparison.score_scale import Scale, scale_of
-from autoprune.comparison.statistics import Floats, iqm, seeds_needed
+from autoprune.statistics import Floats, iqm, seeds_needed
 
 Json = dict[str, Any]
 DIGITS = 8  # significant ones
 
 
-def compare(trials: Sequence[RunSummary], *, missing: Sequence[Missing] = (), evaluations: int | None = None) -> Json:
+def compare(runs: Sequence[RunSummary], *, missing: Sequence[Missing] = (), evaluations: int | None = None) -> Json:
     """Everything that the page and the table show, as JSON values, numbers to DIGITS digits.
 
-    Raises ValueError where there is nothing to rank, or the trials cannot be compared.
+    Args:
+        runs: in any order.
+        missing: jobs without a result, which are listed.
+        evaluations: only runs that were given so many; None: all, which were given as many.
+
+    Raises:
+        ValueError: there is nothing to rank, or the runs cannot be compared.
     """
-    trials = of_limit(without_copies(trials), evaluations)
-    names = labels(trials)
-    check_comparable(trials, names)
-    labelled = _with_baselines(trials, names)
-    _refuse_single_seeds(labelled, agents=set(names))
-    cells = sorted({trial.cell for trial in trials})
+    runs = of_limit(without_copies(runs), evaluations)
+    names = labels(runs)
+    check_comparable(runs, names)
+    labelled = _with_baselines(runs, names)
+    agents = {
+        name: {"baseline": name not in names, "agent": next(iter(cells.values()))[0].agent}
+        for name, cells in labelled.items()
+    }
+    deterministic = {name for name, entry in agents.items() if entry["agent"] in DETERMINISTIC}
+    _refuse_single_seeds({name: labelled[name] for name in dict.fromkeys(names)}, deterministic)
+    cells = sorted({run.cell for run in runs})
     scales = {cell: scale_of(cell, {n: ours.get(cell, ()) for n, ours in labelled.items()}) for cell in cells}
-    after = Ranking("recovered", _recovered(labelled))
-    said = [*notices(labelled, scales), *unequal_terms({name: labelled[name] for name in dict.fromkeys(names)})]
-    found = {
-        "evaluations": trials[0].evaluations,
-        "trials": len(trials),
-        "agents": {
-            name: {"baseline": name not in names, "agent": _first(cells).agent} for name, cells in labelled.items()
-        },
+    after = _recovered(labelled)
+    result = {
+        "evaluations": runs[0].evaluations,
+        "runs": len(runs),
+        "agents": agents,
         "cells": [_cell(cell, scales[cell], labelled) for cell in cells],
-        "notices": said,
+        "caveats": [
+            *caveats(labelled, scales, deterministic=deterministic),
+            *unequal_terms({name: labelled[name] for name in dict.fromkeys(names)}),
+        ],
         "missing": [asdict(job) for job in missing],
         "seeds_needed": {"one": seeds_needed(1), "all": seeds_needed(max(1, len(cells)))},
-        "post_training": _regime(Ranking("post_training", _post_training(labelled, scales)), labelled),
-        "recovered": _regime(after, labelled, recovered=True) if after.values else None,
-        "anytime": anytime(labelled, evaluations=trials[0].evaluations),
+        "post_training": {
+            **Ranking("post_training", _post_training(labelled, scales), deterministic).as_json(),
+            "accuracy": _accuracies(labelled, recovered=False),
+            "fronts": fronts(labelled, recovered=False),
+        },
+        "recovered": {
+            **Ranking("recovered", after, {UNIFORM}).as_json(),
+            "accuracy": _accuracies(labelled, recovered=True),
+            "fronts": fronts(labelled, recovered=True),
+        }
+        if after
+        else None,
+        "anytime": anytime(labelled, evaluations=runs[0].evaluations),
         "plans": [_plans(cell, labelled) for cell in cells],
         "seconds": _seconds(labelled),
     }
-    return {key: _rounded(value) for key, value in found.items()}
+    return {key: _rounded(value) for key, value in result.items()}
 
 
-def _regime(ranking: Ranking, labelled: Labelled, *, recovered: bool = False) -> Json:
+def _with_baselines(runs: Sequence[RunSummary], names: Sequence[str]) -> dict[str, dict[Cell, list[RunSummary]]]:
+    """Agent → cell → runs by seed; runs' own baselines are agents too, where no agent of that name was run."""
+    labelled: dict[str, dict[Cell, dict[int, RunSummary]]] = defaultdict(lambda: defaultdict(dict))
+    for run, name in zip(runs, names, strict=True):
+        labelled[name][run.cell][run.seed] = run
+    for name in [name for name in (UNIFORM, SENSITIVITY) if name not in labelled]:
+        for run in runs:
+            if name in run.baselines:
+                untimed = replace(run, anytime=None, seconds=None, agent_seconds=None)
+                labelled[name][run.cell].setdefault(run.seed, replace(untimed, agent=name, own=run.baselines[name]))
     return {
-        **ranking.as_json(),
-        "accuracy": _accuracies(labelled, recovered=recovered),
-        "fronts": fronts(labelled, recovered=recovered),
-    }
-
-
-def _with_baselines(trials: Sequence[RunSummary], names: Sequence[str]) -> dict[str, dict[Cell, list[RunSummary]]]:
-    """Agent → cell → trials by seed; runs' own baselines are agents too, where no agent of that name was run."""
-    found: dict[str, dict[Cell, list[RunSummary]]] = defaultdict(lambda: defaultdict(list))
-    for trial, name in zip(trials, names, strict=True):
-        found[name][trial.cell].append(trial)
-    for name in (UNIFORM, SENSITIVITY):
-        if name in found:
-            continue
-        by_seed: dict[tuple[Cell, int], RunSummary] = {}
-        for trial in trials:
-            if name in trial.baselines:
-                by_seed.setdefault((trial.cell, trial.seed), trial)
-        for (cell, _), trial in by_seed.items():
-            found[name][cell].append(
-                replace(trial, agent=name, own=trial.baselines[name], anytime=None, seconds=None, agent_seconds=None)
-            )
-    return {
-        name: {cell: sorted(ours, key=lambda trial: trial.seed) for cell, ours in sorted(cells.items())}
-        for name, cells in found.items()
-    }
-
-
-def _refuse_single_seeds(labelled: Labelled, *, agents: set[str]) -> None:
-    seeds = {name: min(len(ours) for ours in labelled[name].values()) for name in agents}
-    if max(seeds.values()) < FEWEST:
-        needed = seeds_needed(1)
-        raise ValueError(
-            f"one seed ranks nothing, and no agent has more of every task and budget ({', '.join(sorted(agents))}). "
-            f"{FEWEST} seeds give an interval, {needed} can tell two agents apart at one task and "
-            f"budget: autoprune search -m … 'seed=range(0,{needed})'"
-        )
-
-
-def _post_training(labelled: Labelled, scales: Mapping[Cell, Scale]) -> dict[str, dict[Cell, Floats]]:
-    """Normalised held-out scores; a cell without a scale is left out."""
-    found = {
-        name: {
-            cell: scales[cell](np.array([trial.own.score for trial in trials]))
-            for cell, trials in cells.items()
-            if not scales[cell].flat
-        }
+        name: {cell: [ours[seed] for seed in sorted(ours)] for cell, ours in sorted(cells.items())}
         for name, cells in labelled.items()
     }
-    return {name: cells for name, cells in found.items() if cells}
 
 
-def _recovered(labelled: Labelled) -> dict[str, dict[Cell, Floats]]:
+def _refuse_single_seeds(labelled: Labelled, deterministic: Collection[str]) -> None:
+    if all(name in deterministic for name in labelled) or any(
+        min(map(len, c.values())) >= FEWEST for c in labelled.values()
+    ):
+        return
+    needed = seeds_needed(1)
+    raise ValueError(
+        f"one seed ranks nothing, and no agent has more of every task and budget ({', '.join(sorted(labelled))}). "
+        f"{FEWEST} seeds give an interval, {needed} can tell two agents apart at one task and "
+        f"budget: autoprune search -m … 'seed=range(0,{needed})'"
+    )
+
+
+def _entries(labelled: Labelled) -> Iterator[tuple[str, Cell, Sequence[RunSummary]]]:
+    return ((name, cell, runs) for name, cells in labelled.items() for cell, runs in cells.items())
+
+
+def _post_training(labelled: Labelled, scales: Mapping[Cell, Scale]) -> Scores:
+    """Normalised held-out scores; a cell without a scale is left out."""
+    scores: dict[str, dict[Cell, Floats]] = defaultdict(dict)
+    for name, cell, runs in _entries(labelled):
+        if not scales[cell].flat:
+            scores[name][cell] = scales[cell](np.array([run.own.score for run in runs]))
+    return scores
+
+
+def _recovered(labelled: Labelled) -> Scores:
     """Percentage points of test accuracy above the uniform plan that was recovered in the same run."""
-    found: dict[str, dict[Cell, Floats]] = defaultdict(dict)
-    for name, cells in labelled.items():
-        for cell, trials in cells.items():
-            points = [_points_above_uniform(trial) for trial in trials]
-            known = [value for value in points if value is not None]
-            if known:
-                found[name][cell] = np.array(known)
-    return dict(found)
-
-
-def _points_above_uniform(trial: RunSummary) -> float | None:
-    uniform = trial.baselines.get(UNIFORM)
-    if trial.own.recovered is None or uniform is None or uniform.recovered is None:
-        return None
-    return 100 * (trial.own.recovered["accuracy"] - uniform.recovered["accuracy"])
+    scores: dict[str, dict[Cell, Floats]] = defaultdict(dict)
+    for name, cell, runs in _entries(labelled):
+        pairs = [(run.own.recovered, run.baselines[UNIFORM].recovered) for run in runs if UNIFORM in run.baselines]
+        points = [100 * (own["accuracy"] - uniform["accuracy"]) for own, uniform in pairs if own and uniform]
+        if points:
+            scores[name][cell] = np.array(points)
+    return scores
 
 
 def _accuracies(labelled: Labelled, *, recovered: bool) -> list[Json]:
     """Per agent and cell the IQM of the test accuracies (of the held-out ones, where no test was made)."""
-    found = []
-    for name, cells in labelled.items():
-        for cell, trials in cells.items():
-            roles = [t.own.recovered if recovered else t.own.test or t.own.held_out for t in trials]
-            known = [role["accuracy"] for role in roles if role and "accuracy" in role]
-            if known and (recovered or len(known) == len(trials)):
-                scores = [trial.own.score for trial in trials]
-                record = {"label": name, "cell": list(cell), "accuracy": float(iqm(known)), "seeds": len(known)}
-                found.append(record if recovered else record | {"score": float(iqm(scores))})
-    return found
+    records = []
+    for name, cell, runs in _entries(labelled):
+        metrics = [run.own.recovered if recovered else run.own.test or run.own.held_out for run in runs]
+        accuracies = [entry["accuracy"] for entry in metrics if entry and "accuracy" in entry]
+        if accuracies and (recovered or len(accuracies) == len(runs)):
+            score = {} if recovered else {"score": float(iqm([run.own.score for run in runs]))}
+            record = {"label": name, "cell": list(cell), "accuracy": float(iqm(accuracies)), "seeds": len(accuracies)}
+            records.append(record | score)
+    return records
 
 
 def _cell(cell: Cell, scale: Scale, labelled: Labelled) -> Json:
-    trials = [trial for cells in labelled.values() for trial in cells.get(cell, ())]
+    runs = [run for cells in labelled.values() for run in cells.get(cell, ())]
     return {
         "cell": list(cell),
-        "zero": scale.zero,
-        "one": scale.one,
-        "best": scale.best,
+        **asdict(scale),
         "flat": scale.flat,
-        "score": trials[0].score_name,
-        "dense_accuracy": trials[0].dense.get("accuracy"),
-        "seeds": sorted({trial.seed for trial in trials}),
+        "score": runs[0].score_name,
+        "dense_accuracy": runs[0].dense.get("accuracy"),
+        "seeds": sorted({run.seed for run in runs}),
     }
 
 
 def _plans(cell: Cell, labelled: Labelled) -> Json:
     """The median of the units that each agent's plans keep, as a fraction."""
-    trials = {name: cells[cell] for name, cells in labelled.items() if cells.get(cell)}
-    first = next(iter(trials.values()))[0].own.plan
-    units = np.array(first.units, np.float64)
-    kept = {name: np.array([trial.own.plan.kept for trial in ours]) for name, ours in trials.items()}
+    plans = {name: [run.own.plan for run in cells[cell]] for name, cells in labelled.items() if cells.get(cell)}
+    first = next(iter(plans.values()))[0]
+    densities = {name: np.array([plan.kept for plan in ours]) / first.units for name, ours in plans.items()}
     return {
         "cell": list(cell),
         "groups": list(first.groups),
         "units": list(first.units),
-        "agents": {name: np.median(values, axis=0) / units for name, values in kept.items()},
-        "spread": {name: float((values / units).std(axis=0).mean()) for name, values in kept.items()},
+        "agents": {name: np.median(values, axis=0) for name, values in densities.items()},
+        "spread": {name: float(values.std(axis=0).mean()) for name, values in densities.items()},
     }
 
 
 def _seconds(labelled: Labelled) -> list[Json]:
     """Per agent the medians over its runs of what a search takes: judging (when new), and everything else."""
-    found = []
+    records = []
     for name, cells in labelled.items():
-        trials = [trial for ours in cells.values() for trial in ours]
-        timed = [
-            (t.seconds, t.agent_seconds, t.spent)
-            for t in trials
-            if t.seconds is not None and t.agent_seconds is not None
-        ]
-        if timed and len(timed) == len(trials):
-            judging, agent, spent = (np.array(column, np.float64) for column in zip(*timed, strict=True))
-            each = float(np.median(agent / np.maximum(spent, 1)))
-            found.append(
-                {
-                    "label": name,
-                    "judging": float(np.median(judging)),
-                    "agent": float(np.median(agent)),
-                    "agent_each": each,
-                    "spent": float(np.median(spent)),
-                }
-            )
-    return found
-
-
-def _first(cells: Mapping[Cell, Sequence[RunSummary]]) -> RunSummary:
-    return next(iter(cells.values()))[0]
+        runs = [run for ours in cells.values() for run in ours]
+        judging, agent, spent = np.array([(run.seconds, run.agent_seconds, run.spent) for run in runs], np.float64).T
+        if not np.isnan(judging + agent).any():
+            columns = {"judging": judging, "agent": agent, "agent_each": agent / np.maximum(spent, 1), "spent": spent}
+            records.append({"label": name, **{key: float(np.median(values)) for key, values in columns.items()}})
+    return records
 
 
 def _rounded(value: Any) -> Any:

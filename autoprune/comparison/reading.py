@@ -1,20 +1,28 @@
-"""Trials from the folders of runs and of sweeps, and what is missing there."""
+"""Summaries from the folders of runs and of sweeps, and what is missing there."""
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoprune.comparison.run_summary import SENSITIVITY, UNIFORM, Anytime, Pruned, RunIncumbent, RunSummary
+from autoprune.comparison.run_summary import (
+    RENAMED,
+    SENSITIVITY,
+    UNIFORM,
+    AnytimeCurve,
+    MeasuredPlan,
+    RunIncumbent,
+    RunSummary,
+)
 from autoprune.plan import PruningPlan
 from autoprune.runs import RUN_FILE, RunFolder
 
 RESULT, CONFIG, FAILED, JOB = "result.json", "config.yaml", "failed.json", ".hydra"
 SWEEP = "multirun.yaml"
-ELSEWHERE = ("task", "data", "seed", "budget", "evaluations")  # a trial says these by itself
+ELSEWHERE = ("task", "data", "seed", "budget", "evaluations")  # a summary says these by itself
 UNIMPORTANT = ("tracking", "threads", "hydra", "experiment")  # and these change no result
 EXECUTION = ("workers", "pool", "address", "time_limit_s", "store")  # of evaluation: they change no number
 NO_RECOVERY = "no_recovery"
@@ -26,15 +34,18 @@ ReadConfig = Callable[[Path], Json]  # config.yaml → its settings
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A job without a result: where it is, what it was, and why there is none."""
+    """A job without a result."""
 
     where: str
+    """Its folder or address, where it has one."""
     what: str
+    """The overrides that it was started with."""
     reason: str
+    """Why there is no result."""
 
 
 def read_run(path: Path, *, read_config: ReadConfig) -> RunSummary:
-    """The trial of a complete run. Raises FileNotFoundError or ValueError for anything else."""
+    """The summary of a complete run. Raises FileNotFoundError or ValueError for anything else."""
     run = RunFolder.open(path)
     if not run.has(RESULT):
         raise ValueError(
@@ -46,25 +57,21 @@ def read_run(path: Path, *, read_config: ReadConfig) -> RunSummary:
             f"{path} was not judged ({result['failed']['judge']}); `autoprune search resume={path}` tries it again"
         )
     config = read_config(path / CONFIG) if run.has(CONFIG) else {}
-    return trial_of(result, run.read_json(RUN_FILE), config, where=str(path))
+    return summary_of(result, run.read_json(RUN_FILE), config, where=str(path))
 
 
 def read_sweep(path: Path, *, read_config: ReadConfig) -> tuple[list[RunSummary], list[Missing]]:
-    """The trials of a sweep's folder, and its jobs without one. Raises FileNotFoundError where there are no jobs."""
-    trials, missing = [], []
-    jobs = list(job_folders(path))
-    if not jobs:
+    """The runs of a sweep's folder, and its jobs without one. Raises FileNotFoundError where there are no jobs."""
+    reasons = {job: _unfinished(job) for job in job_folders(path)}
+    if not reasons:
         raise FileNotFoundError(
             f"{path} holds no runs: no folder in it has a {RUN_FILE}. A sweep's folder is what "
             "`autoprune search -m …` fills; hydra.sweep.dir chooses it"
         )
-    for job in jobs:
-        reason = _unfinished(job)
-        if reason is None:
-            trials.append(read_run(job, read_config=read_config))
-        else:
-            missing.append(Missing(str(job), _overrides(job), reason))
-    return trials, missing
+    return (
+        [read_run(job, read_config=read_config) for job, reason in reasons.items() if reason is None],
+        [Missing(str(job), _overrides(job), reason) for job, reason in reasons.items() if reason is not None],
+    )
 
 
 def job_folders(path: Path) -> Iterator[Path]:
@@ -78,66 +85,73 @@ def job_folders(path: Path) -> Iterator[Path]:
         inside.sort()
 
 
-def trial_of(result: Json, run: Json, config: Json, *, where: str) -> RunSummary:
-    """What result.json, run.json and the configuration say together. Raises ValueError that names `where`."""
+def summary_of(result: Json, run: Json, config: Json, *, where: str) -> RunSummary:
+    """What the files of one run say together.
+
+    Args:
+        result: what `result.json` holds.
+        run: what `run.json` holds.
+        config: the run's settings, resolved.
+        where: what an error calls the run.
+
+    Raises:
+        ValueError: it is damaged or of an earlier version.
+    """
     try:
-        return _trial(result, run, config)
+        return _summary(result, run, config)
     except (KeyError, TypeError, AttributeError) as error:
         kind = type(error).__name__
         raise ValueError(f"the result in {where} is damaged or of an earlier version ({kind}: {error})") from error
 
 
-def _trial(result: Json, run: Json, config: Json) -> RunSummary:
-    networks, score = result["networks"], _score_name(config)
+def settings_of(config: Json) -> dict[str, Any]:
+    """By dotted name, what a run's agent and its conditions are: everything that may change its result."""
+    sections = {name: value for name, value in config.items() if name not in (*ELSEWHERE, *UNIMPORTANT)}
+    if isinstance(evaluation := sections.get("evaluation"), Mapping):
+        sections["evaluation"] = {key: value for key, value in evaluation.items() if key not in EXECUTION}
+    nested = {name: value for name, value in sections.items() if isinstance(value, Mapping)}
+    single = {name: value for name, value in sections.items() if name not in nested and value is not None}
+    return single | {key: item for name, value in nested.items() for key, item in _flat(value, name)}
+
+
+def _summary(result: Json, run: Json, config: Json) -> RunSummary:
+    networks = result["networks"]
+    score = str((config.get("score") or {}).get("_target_", "kl")).rpartition(".")[2]
     recovers = not str(config.get("recover", {}).get("_target_", "")).endswith(NO_RECOVERY)
-    spent, dense = result.get("search_seconds") or {}, networks["dense"]
-    own = _pruned(networks["searched"], score, recovers=recovers)
+    seconds, dense, text = result.get("search_seconds") or {}, networks["dense"], result["budget"]["text"]
+    own = _measured(networks["searched"], score, recovers=recovers)
+    data = [run.get("data"), own.plan.groups, own.plan.units]
     return RunSummary(
         task=result["task"],
-        agent=result["agent"],
+        agent=RENAMED.get(str(result["agent"]), str(result["agent"])),
         seed=int(result["seed"]),
-        budget=_budget(result["budget"]),
+        budget=text if isinstance(text, str) else ", ".join(map(str, text)),
         evaluations=int(result["evaluations"]["limit"]),
         spent=int(result["evaluations"]["spent"]),
         budget_cost=str(result["budget"].get("cost", "macs")),
         score_name=score,
-        network=_digest([run.get("data"), own.plan.groups, own.plan.units]),
+        network=hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16],
         dense={**dense["cost"], "accuracy": dense["before"]["accuracy"]},
         own=own,
         baselines={
-            name: _pruned(networks[name], score, recovers=recovers)
+            name: _measured(networks[name], score, recovers=recovers)
             for name in (UNIFORM, SENSITIVITY)
             if name in networks
         },
         anytime=_anytime(result.get("anytime")),
-        seconds=spent.get("judging"),
-        agent_seconds=spent.get("agent"),
+        seconds=seconds.get("judging"),
+        agent_seconds=seconds.get("agent"),
         optimum=result.get("optimum"),
         settings=settings_of(config),
     )
 
 
-def settings_of(config: Json) -> dict[str, Any]:
-    """By dotted name, what a run's agent and its conditions are: everything that may change what is found."""
-    found: dict[str, Any] = {}
-    for section, value in config.items():
-        if section in (*ELSEWHERE, *UNIMPORTANT):
-            continue
-        if isinstance(value, Mapping):
-            kept = {k: v for k, v in value.items() if section != "evaluation" or k not in EXECUTION}
-            found |= dict(_flat(kept, section))
-        elif value is not None:
-            found[section] = value
-    return found
-
-
-def _pruned(record: Json, score: str, *, recovers: bool) -> Pruned:
+def _measured(record: Json, score: str, *, recovers: bool) -> MeasuredPlan:
     held_out = {key: float(value) for key, value in record["held_out"].items()}
-    known = record.get("score")  # runs of earlier versions have the metrics alone
-    after = record.get("after")
-    return Pruned(
+    recorded, after = record.get("score"), record.get("after")  # runs of earlier versions have the metrics alone
+    return MeasuredPlan(
         plan=PruningPlan.from_json(record["plan"]),
-        score=float(SIGNS[score] * held_out[score] if known is None else known),
+        score=float(SIGNS[score] * held_out[score] if recorded is None else recorded),
         held_out=held_out,
         test=dict(record["before"]),
         recovered=dict(after) if recovers and after is not None else None,
@@ -145,24 +159,14 @@ def _pruned(record: Json, score: str, *, recovers: bool) -> Pruned:
     )
 
 
-def _anytime(record: Json | None) -> Anytime | None:
+def _anytime(record: Json | None) -> AnytimeCurve | None:
     if record is None:
         return None
     names = ("evaluation", "score", "held_out", "seconds", "agent_seconds")
-    known = [entry for entry in record["incumbents"] if entry["held_out"] is not None]
+    judged = [entry for entry in record["incumbents"] if entry["held_out"] is not None]
     references = {name: score for name, score in record["references"].items() if score is not None}
-    incumbents = tuple(RunIncumbent(**{name: entry[name] for name in names}) for entry in known)
-    return Anytime(incumbents, references) if incumbents else None
-
-
-def _score_name(config: Json) -> str:
-    target = str((config.get("score") or {}).get("_target_", "kl"))
-    return target.rpartition(".")[2]
-
-
-def _budget(record: Json) -> str:
-    text = record["text"]
-    return text if isinstance(text, str) else ", ".join(map(str, text))
+    incumbents = tuple(RunIncumbent(**{name: entry[name] for name in names}) for entry in judged)
+    return AnytimeCurve(incumbents, references) if incumbents else None
 
 
 def _unfinished(job: Path) -> str | None:
@@ -184,8 +188,8 @@ def _overrides(job: Path) -> str:
             overrides = RunFolder(job).read_json(file).get("overrides")
             if isinstance(overrides, list):
                 return " ".join(map(str, overrides))
-    listed = job / JOB / "overrides.yaml"  # lines of "- key=value"
-    return " ".join(line.removeprefix("- ") for line in listed.read_text().splitlines()) if listed.is_file() else ""
+    lines = job / JOB / "overrides.yaml"  # of "- key=value"
+    return " ".join(line.removeprefix("- ") for line in lines.read_text().splitlines()) if lines.is_file() else ""
 
 
 def _flat(value: Json, name: str) -> Iterator[tuple[str, Any]]:
@@ -194,7 +198,3 @@ def _flat(value: Json, name: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(item, f"{name}.{key}")
         else:
             yield f"{name}.{key}", item
-
-
-def _digest(values: Sequence[Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,80 +1,78 @@
-"""What one run of one agent says to a comparison: a `Trial`, as a value and as a line of JSON."""
+"""What one run of one agent says to a comparison: a `RunSummary`, as a value and as a line of JSON."""
 
 import gzip
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from autoprune.plan import PruningPlan
 
 UNIFORM, SENSITIVITY = "uniform", "sensitivity"  # the plans that every run is compared with
+# Searches whose plan no seed changes: one run says as much as ten.
+DETERMINISTIC = frozenset({UNIFORM, SENSITIVITY, "block_influence", "erk", "global", "lamp", "owl"})
+RENAMED = {"advised": "critic_guided", "carried": "transferable"}  # agents, since 0.2
 Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
-    """One plan, measured.
-
-    score: on held-out search samples before any gradient step, higher is better; what the run's score= makes of the
-    metrics. held_out, test: metrics there, before recovery. recovered: metrics on the test role after recovery, None
-    where nothing was recovered. costs: cost name → value in its unit.
-    """
+class MeasuredPlan:
+    """One plan, and what was measured of its network."""
 
     plan: PruningPlan
     score: float
+    """What the run's `score=` makes of the held-out metrics, before any gradient step; higher is better."""
     held_out: Mapping[str, float] = field(default_factory=dict)
+    """Metrics on held-out search samples, before recovery."""
     test: Mapping[str, float] = field(default_factory=dict)
+    """Metrics on the test role, before recovery."""
     recovered: Mapping[str, float] | None = None
+    """Metrics on the test role after recovery; None where nothing was recovered."""
     costs: Mapping[str, float] = field(default_factory=dict)
+    """Cost name → value in its unit."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunIncumbent:
-    """The best plan from one evaluation on.
-
-    evaluation: from 1. score: on the samples that the search sees; held_out: on held-out ones; both higher is better.
-    seconds: of judging plans up to there, as long as each takes when it is new; agent_seconds: of everything else.
-    """
+    """The best plan from one evaluation on."""
 
     evaluation: int
+    """Counted from 1."""
     score: float
+    """On the samples that the search sees, higher is better."""
     held_out: float
+    """On held-out samples, higher is better."""
     seconds: float
+    """Of judging plans up to there, as long as each takes when it is new."""
     agent_seconds: float
+    """Of everything else up to there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Anytime:
-    """What a search would have handed out had it been stopped, by ascending evaluation.
-
-    references: the uniform and the sensitivity-based plan's score, measured in the same way.
-    """
+class AnytimeCurve:
+    """What a search would have handed out had it been stopped."""
 
     incumbents: tuple[RunIncumbent, ...]
+    """By ascending evaluation."""
     references: Mapping[str, float]
+    """Baseline → its plan's score, measured as the incumbents' `held_out`."""
 
     def at(self, evaluation: float) -> RunIncumbent | None:
         """The incumbent after so many evaluations; None before the first."""
-        known = [incumbent for incumbent in self.incumbents if incumbent.evaluation <= evaluation]
-        return known[-1] if known else None
+        earlier = [incumbent for incumbent in self.incumbents if incumbent.evaluation <= evaluation]
+        return earlier[-1] if earlier else None
 
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """One search, by its own plan; what its run chose to hand out is no part of a comparison of searches.
-
-    score_name: what the scores are (kl, accuracy, …). evaluations: how many it was given. spent: how many it used.
-    dense: cost name → the dense network's, and its test accuracy. network: what must be equal for scores to be
-    comparable (a hash). seconds, agent_seconds: of the whole search; None: unknown. optimum: the score of the best plan
-    that there is inside the budget, where that is known. settings: the configuration by dotted name, to tell two of one
-    agent apart.
+    """One search by its own plan; what its run chose to hand out is no part of a comparison of searches.
 
     >>> plan = PruningPlan(groups=("conv1",), units=(16,), kept=(8,))
-    >>> trial = Trial(task="digits", agent="ppo", seed=0, budget="macs:0.5", evaluations=100, own=Pruned(plan, -0.3))
-    >>> Trial.from_json(trial.as_json()) == trial
+    >>> own = MeasuredPlan(plan, score=-0.3)
+    >>> run = RunSummary(task="digits", agent="ppo", seed=0, budget="macs:0.5", evaluations=100, own=own)
+    >>> RunSummary.from_json(run.as_json()) == run
     True
     """
 
@@ -83,18 +81,29 @@ class RunSummary:
     seed: int
     budget: str
     evaluations: int
-    own: Pruned
-    baselines: Mapping[str, Pruned] = field(default_factory=dict)
+    """How many the search was given."""
+    own: MeasuredPlan
+    """The best plan that the search itself found."""
+    baselines: Mapping[str, MeasuredPlan] = field(default_factory=dict)
     spent: int | None = None
+    """How many evaluations it used; None: unknown."""
     budget_cost: str = "macs"
+    """The cost that the budget bounds."""
     score_name: str = "kl"
+    """What the scores are made of: kl, accuracy, …"""
     dense: Mapping[str, float] = field(default_factory=dict)
+    """Cost name → the dense network's, and its test accuracy."""
     network: str = ""
-    anytime: Anytime | None = None
+    """A hash of what must be equal for scores to be comparable."""
+    anytime: AnytimeCurve | None = None
     seconds: float | None = None
+    """Of judging plans in the whole search; None: unknown."""
     agent_seconds: float | None = None
+    """Of everything else in the whole search; None: unknown."""
     optimum: float | None = None
+    """The score of the best plan that there is inside the budget, where that is known."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    """The configuration by dotted name, to tell two of one agent apart."""
 
     @property
     def cell(self) -> tuple[str, str]:
@@ -108,68 +117,69 @@ class RunSummary:
         return None if cost is None or not dense else cost / dense
 
     def as_json(self) -> dict[str, Any]:
-        record: dict[str, Any] = _json(asdict(self))
-        for pruned, value in ((record["own"], self.own), *_paired(record["baselines"], self.baselines)):
-            pruned["plan"] = value.plan.as_json()
+        """Raises ValueError where a number is not finite: nothing can be compared with it."""
+        record: dict[str, Any] = _plain(self)
         return record
 
     @classmethod
     def from_json(cls, record: Json) -> "RunSummary":
-        """Raises ValueError where a field is missing, unknown or broken."""
+        """The summary; an agent's name of version 0.1 becomes today's.
+
+        Raises:
+            ValueError: a field is missing, unknown or broken.
+        """
         try:
             anytime = record.get("anytime")
-            fields = dict(record) | {
-                "own": _pruned(record["own"]),
-                "baselines": {name: _pruned(value) for name, value in record.get("baselines", {}).items()},
-                "anytime": None if anytime is None else _anytime(anytime),
+            values = dict(record) | {
+                "agent": RENAMED.get(record["agent"], record["agent"]),
+                "own": _measured(record["own"]),
+                "baselines": {name: _measured(value) for name, value in record.get("baselines", {}).items()},
+                "anytime": None if anytime is None else _curve(anytime),
             }
-            return cls(**fields)
+            return cls(**values)
         except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"this is no trial ({error}): {str(record)[:120]}") from error
+            raise ValueError(f"this is no summary of a run ({error}): {str(record)[:120]}") from error
 
 
-def write_trials(path: Path, trials: Iterable[RunSummary]) -> None:
+def write_summaries(path: Path, runs: Iterable[RunSummary]) -> None:
     """One line of JSON for each; compressed, always to the same bytes, where the name ends in .gz."""
-    text = "".join(json.dumps(trial.as_json(), ensure_ascii=False, allow_nan=False) + "\n" for trial in trials)
+    text = "".join(json.dumps(run.as_json(), ensure_ascii=False, allow_nan=False) + "\n" for run in runs)
     data = text.encode()
     path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
-def read_trials(path: Path) -> list[RunSummary]:
-    """The trials of a file that `write_trials` wrote. Raises ValueError that names the line which is damaged."""
+def read_summaries(path: Path) -> list[RunSummary]:
+    """What `write_summaries` wrote. Raises ValueError that names the line which is damaged."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, OSError) as error:
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
         raise ValueError(f"{path} is damaged: {error}") from error
-    trials = []
+    runs = []
     for number, line in enumerate(data.decode().splitlines(), start=1):
         try:
-            trials.append(RunSummary.from_json(json.loads(line)))
+            runs.append(RunSummary.from_json(json.loads(line)))
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
-    return trials
+    return runs
 
 
-def _pruned(record: Json) -> Pruned:
-    return Pruned(**(dict(record) | {"plan": PruningPlan.from_json(record["plan"])}))
+def _measured(record: Json) -> MeasuredPlan:
+    return MeasuredPlan(**(dict(record) | {"plan": PruningPlan.from_json(record["plan"])}))
 
 
-def _anytime(record: Json) -> Anytime:
-    return Anytime(tuple(RunIncumbent(**value) for value in record["incumbents"]), dict(record["references"]))
+def _curve(record: Json) -> AnytimeCurve:
+    return AnytimeCurve(tuple(RunIncumbent(**value) for value in record["incumbents"]), dict(record["references"]))
 
 
-def _paired(records: Mapping[str, Any], values: Mapping[str, Pruned]) -> list[tuple[Any, Pruned]]:
-    return [(records[name], value) for name, value in values.items()]
-
-
-def _json(value: Any) -> Any:
-    """Tuples as lists. Raises ValueError where a number is not finite: nothing can be compared with it."""
+def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"a trial holds finite numbers, got {value}")
+        raise ValueError(f"a run's summary holds finite numbers, got {value}")
+    if isinstance(value, PruningPlan):
+        return value.as_json()
+    if is_dataclass(value):
+        return {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json(item) for item in value]
-    return value
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -11,7 +11,7 @@ from typing import Any, Self
 import wandb
 import wandb.errors
 
-from autoprune.comparison.reading import RESULT, Missing, trial_of
+from autoprune.comparison.reading import RESULT, Missing, summary_of
 from autoprune.comparison.run_summary import RunSummary
 
 FORM = "wandb=ENTITY/PROJECT or wandb=ENTITY/PROJECT/GROUP"
@@ -21,11 +21,12 @@ AXIS, BEST = "evaluation", "search/best"
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """Where runs are on the server. group: a sweep's, None: all of the project's."""
+    """Where runs are on the server."""
 
     entity: str
     name: str
     group: str | None = None
+    """A sweep's; None: all of the project's."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -41,11 +42,11 @@ class Project:
 
 
 def read_project(project: Project) -> tuple[list[RunSummary], list[Missing]]:
-    """The trials of the project's searches, and those that left no result there.
+    """The runs of the project's searches, and those that left no result there.
 
     Raises RuntimeError where there is no login or no answer, FileNotFoundError where there are no runs.
     """
-    trials, missing = [], []
+    runs, missing = [], []
     for run in _runs(project):
         config = dict(run.config)
         if not {"run", "settings"} <= config.keys():
@@ -55,16 +56,26 @@ def read_project(project: Project) -> tuple[list[RunSummary], list[Missing]]:
         if result is None:
             missing.append(Missing(run.url, what, f"{run.state}, and it has no artifact of kind {KIND!r}"))
         else:
-            trials.append(trial_of(result, config["run"], config["settings"], where=run.url))
-    if not trials and not missing:
+            runs.append(summary_of(result, config["run"], config["settings"], where=run.url))
+    if not runs and not missing:
         raise FileNotFoundError(f"there are no searches in {project.path}, group {project.group or 'any'}")
-    return trials, missing
+    return runs, missing
 
 
 def publish(project: Project, *, title: str, sentences: list[str]) -> str:
-    """A saved report: the sentences, and best-so-far by agent. Returns its address.
+    """A report is saved on the server: the sentences, and the best plan so far by agent.
 
-    Raises RuntimeError where there is no login or no answer, ImportError where wandb-workspaces is not installed.
+    Args:
+        project: whose runs it plots.
+        title: of the report, its first 128 characters.
+        sentences: a paragraph each.
+
+    Returns:
+        Its address.
+
+    Raises:
+        RuntimeError: there is no login or no answer.
+        ImportError: wandb-workspaces is not installed.
     """
     _api("publish=wandb")
     report = report_of(project, title=title, sentences=sentences)
@@ -99,7 +110,7 @@ def report_of(project: Project, *, title: str, sentences: list[str]) -> Any:
         title=title[:128],
         description=sentences[0],
         blocks=[
-            reports.H1("What was found"),
+            reports.H1("Results"),
             *(reports.P(sentence) for sentence in sentences),
             reports.H1("The searches"),
             reports.PanelGrid(runsets=[runs], panels=[plot, bars]),

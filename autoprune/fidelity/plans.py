@@ -21,13 +21,13 @@ def sampled_plans(
     groups = len(structure.groups)
     kept = [projector.project(np.ones(groups)), np.array(good.kept)]
     centre = np.array(good.kept) / structure.units
-    found = dict.fromkeys(structure.plan(k) for k in kept)
+    distinct = dict.fromkeys(structure.plan(k) for k in kept)
     tries = 0
-    while len(found) < plans:
+    while len(distinct) < plans:
         at_random = rng.uniform(LEAST_DENSITY, 1, groups)
         around = centre * np.exp(rng.normal(0, SPREAD, groups))
-        found[structure.plan(projector.project(at_random if len(found) % 2 else around))] = None
+        distinct[structure.plan(projector.project(at_random if len(distinct) % 2 else around))] = None
         tries += 1
         if tries > 100 * plans:
             raise ValueError(f"budget {projector.budget.text} leaves fewer than {plans} different plans; ask for fewer")
-    return list(found)[:plans]
+    return list(distinct)[:plans]

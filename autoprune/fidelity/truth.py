@@ -1,40 +1,41 @@
-"""The truth about a plan: how good its network is after recovery, and how much of that is chance."""
+"""The truth about a plan: how good its network is after recovery, and how much of that is seeds' noise."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from autoprune.evaluation.judge import Judge
 from autoprune.plan import PruningPlan
-from autoprune.recover.recovery import Recovery
 from autoprune.runs import RunFolder
-from autoprune.seeding import torch_generator
-from autoprune.task.task import Role, Task
 
-TRUTH = "truth.jsonl"
+TRUTH, SECONDS = "truth.jsonl", "seconds.jsonl"
 EVERY = 3  # plans of which one is recovered for the shorter lengths too
 
 
-@dataclass(frozen=True, slots=True)
-class RecoveryTrial:
-    """One recovery of one plan. budget: the text of the budget that the plan fills. steps: 0 is before recovery."""
+class RecoveryTrial(NamedTuple):
+    """One recovery of one plan."""
 
     budget: str
+    """The text of the budget that the plan fills."""
     plan: int
+    """Its number among the plans of this budget."""
     steps: int
+    """Of training; 0 is before recovery."""
     seed: int
 
-    @property
-    def key(self) -> tuple[str, int, int, int]:
-        return self.budget, self.plan, self.steps, self.seed
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "RecoveryTrial":
+        """The trial that a line of one of the files is about."""
+        return cls(*(record[name] for name in cls._fields))
 
 
 def trials(budget: str, *, plans: int, steps: Sequence[int], seeds: int, repeated: int) -> Iterator[RecoveryTrial]:
     """Every plan before recovery and after the longest; every third plan at the lengths between.
 
-    `repeated` plans, spread over all, are recovered for longest from more seeds: that is what chance alone does.
+    `repeated` plans, spread over all, are recovered for longest from more seeds: that is what seeds alone do.
     """
     again = {round(i * (plans - 1) / max(1, repeated - 1)) for i in range(repeated)}
     longest = max(steps)
@@ -46,33 +47,31 @@ def trials(budget: str, *, plans: int, steps: Sequence[int], seeds: int, repeate
             yield RecoveryTrial(budget, plan, longest, seed)
 
 
-def find_truth(
+def measure_truth(
     run: RunFolder,
     wanted: Sequence[RecoveryTrial],
     plans: Sequence[PruningPlan],
     *,
-    task: Task,
-    held_out: Role,
-    pruned: Callable[[PruningPlan], nn.Module],
-    recover: Callable[[int], Recovery],
-    on_trial: Callable[[int, int, RecoveryTrial], None],
+    recovered: Callable[[PruningPlan, int, int], nn.Module],
+    judges: Mapping[str, Judge],
+    on_trial: Callable[[int, RecoveryTrial], None],
 ) -> None:
-    """Adds to `truth.jsonl` what each trial gave, but for those that stand there already.
+    """`truth.jsonl` holds what each trial gave; what stands there already is not done again.
 
-    plans: of the trials' budget. recover: the recovery of so many steps.
+    Args:
+        run: the study's folder.
+        wanted: the trials.
+        plans: of the trials' budget.
+        recovered: (plan, steps, seed) → the network after so many steps.
+        judges: role → its judge.
+        on_trial: told how many are done, and the last of them.
     """
-    done = {_key(record) for record in run.read_lines(TRUTH)}
-    judges = {"held_out": Judge(task, held_out), "test": Judge(task, task.data.test)}
+    done = {RecoveryTrial.of(record) for record in run.read_lines(TRUTH)}
     for number, trial in enumerate(wanted, start=1):
-        if trial.key not in done:
-            network = pruned(plans[trial.plan])
-            if trial.steps:
-                generator = torch_generator(trial.seed, "recover")
-                network = recover(trial.steps)(network, task, teacher=task.model, generator=generator)
-            found: dict[str, Any] = {role: asdict(judge(network)) for role, judge in judges.items()}
-            run.append(TRUTH, {**asdict(trial), "kept": list(plans[trial.plan].kept), **found})
-        on_trial(number, len(wanted), trial)
-
-
-def _key(record: dict[str, Any]) -> tuple[str, int, int, int]:
-    return record["budget"], record["plan"], record["steps"], record["seed"]
+        if trial not in done:
+            start = time.perf_counter()
+            network = recovered(plans[trial.plan], trial.steps, trial.seed)
+            metrics = {role: asdict(judge(network)) for role, judge in judges.items()}
+            run.append(TRUTH, {**trial._asdict(), "kept": list(plans[trial.plan].kept), **metrics})
+            run.append(SECONDS, {**trial._asdict(), "seconds": time.perf_counter() - start})
+        on_trial(number, trial)

@@ -33,7 +33,7 @@ def print_comparison(result: Json, console: Console | None = None) -> None:
                 if groups:
                     said = f"{name} ({title}): {agent_sentence(groups, most=NAMES)}."
                     console.print(said, style="dim", markup=False, highlight=False)
-    for notice in result["notices"]:
+    for notice in result["caveats"]:
         console.print(notice, style="yellow", markup=False, highlight=False)
     for job in result["missing"]:
         console.print(f"missing: {job['what'] or job['where']}: {job['reason']}", style="yellow", markup=False)

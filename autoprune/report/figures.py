@@ -11,8 +11,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from autoprune.report.contents import Contents, Json, column
 from autoprune.report.drawing import COLOURS, MARKERS, Picture, only_horizontal_grid, picture
 from autoprune.report.group_figures import curves, plan
-from autoprune.report.pareto import pareto_front
 from autoprune.report.wording import share, title
+from autoprune.statistics import pareto_front
 
 BELOW = 4.0  # scores further below the median than this many times best − median are drawn at the edge
 

@@ -11,9 +11,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from autoprune.report.drawing import COLOURS, SERIES, Picture, picture
 from autoprune.report.latency_front import LATENCY, REGIMES, AtEqualLatency, Front, Point, at_equal_latency
-from autoprune.report.pareto import pareto_front
 from autoprune.report.template import filled
 from autoprune.report.wording import COSTS, DASH, RUNTIMES, milliseconds, percent, times
+from autoprune.statistics import pareto_front
 
 PAGE = "front.html"
 TEMPLATE = "front_page.html.jinja"

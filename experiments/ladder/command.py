@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from autoprune.comparison.run_summary import RunSummary, write_trials
+from autoprune.comparison.run_summary import RunSummary, write_summaries
 from experiments.ladder.front_page import front_page
 from experiments.ladder.ready import dense_accuracy
 from experiments.ladder.stages import QUICKLY, STAGES, Job
@@ -51,7 +51,7 @@ def main() -> None:
 def write(folder: Path, name: str, jobs: list[Job], found: list[list[dict[str, Any]]], made_by: dict[str, Any]) -> None:
     """NAME.jsonl.gz for `autoprune compare`, its page NAME.html, NAME.json with what made it, the README's table."""
     trials = [RunSummary.from_json(row["trial"]) for rows in found for row in rows]
-    write_trials(folder / f"{name}.jsonl.gz", trials)
+    write_summaries(folder / f"{name}.jsonl.gz", trials)
     record = {
         **made_by,
         "searched": [

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.comparison.run_summary import Anytime, Pruned, RunSummary
+from autoprune.comparison.run_summary import AnytimeCurve, MeasuredPlan, RunSummary
 from autoprune.comparison.run_summary import RunIncumbent as Shown
 from autoprune.evaluation.incumbents import Incumbent, spaced
 from autoprune.evaluation.judge import kl
@@ -86,7 +86,7 @@ def _searched(job: Job, at: Ready, seed: int) -> RunSummary:
         spent=metered.spent,
         seconds=watch.judging,
         agent_seconds=own_seconds,
-        anytime=Anytime(incumbents, {"uniform": trial.baselines["uniform"].score}) if incumbents else None,
+        anytime=AnytimeCurve(incumbents, {"uniform": trial.baselines["uniform"].score}) if incumbents else None,
     )
 
 
@@ -100,7 +100,7 @@ def _rival(job: Job, at: Ready, seed: int) -> RunSummary:
     return replace(_trial(job, at, seed, pruned), spent=0)
 
 
-def _trial(job: Job, at: Ready, seed: int, own: Pruned) -> RunSummary:
+def _trial(job: Job, at: Ready, seed: int, own: MeasuredPlan) -> RunSummary:
     structure = at.prepared.structure
     return RunSummary(
         task=job.cell.task,
@@ -115,7 +115,7 @@ def _trial(job: Job, at: Ready, seed: int, own: Pruned) -> RunSummary:
     )
 
 
-def _pruned(at: Ready, plan: PruningPlan, network: nn.Module | None = None) -> Pruned:
+def _pruned(at: Ready, plan: PruningPlan, network: nn.Module | None = None) -> MeasuredPlan:
     """What is measured of a plan's network, which is the searches' own where no other is given."""
     if at.table is not None:
         unseen, test = at.unseen(plan), None
@@ -123,7 +123,7 @@ def _pruned(at: Ready, plan: PruningPlan, network: nn.Module | None = None) -> P
         network = at.prepared.pruned(plan) if network is None else network
         unseen, test = at.held_out(network), at.test(network)
     shown = [{} if of is None else {"kl": of.kl, "accuracy": of.accuracy} for of in (unseen, test)]
-    return Pruned(plan, score=kl(unseen), held_out=shown[0], test=shown[1], costs=at.costs(plan))
+    return MeasuredPlan(plan, score=kl(unseen), held_out=shown[0], test=shown[1], costs=at.costs(plan))
 
 
 def _recovered(job: Job, cells: Path, row: dict[str, Any]) -> dict[str, Any]:

@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 
-from autoprune.cli.compare import Request, compare, never_started
-from autoprune.comparison.run_summary import read_trials, write_trials
-from tests.comparison.synthetic import ladder
+from autoprune.cli.compare import CompareRequest, compare, never_started
+from autoprune.comparison.run_summary import read_summaries, write_summaries
+from tests.comparison.run_summaries import ladder
 
 AUTOPRUNE = Path(sys.executable).with_name("autoprune")
 SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 def test_what_it_is_asked(tmp_path: Path) -> None:
-    asked = Request.parse(["run_a", "sweep=s", "t.jsonl", "u.jsonl.gz", "evaluations=100", "out=o"])
+    asked = CompareRequest.parse(["run_a", "sweep=s", "t.jsonl", "u.jsonl.gz", "evaluations=100", "out=o"])
     assert (asked.runs, asked.sweeps) == ((Path("run_a"),), (Path("s"),))
     assert asked.files == (Path("t.jsonl"), Path("u.jsonl.gz"))
     assert (asked.evaluations, asked.out, asked.publish) == (100, Path("o"), False)
     (tmp_path / "seed=3").mkdir()  # a folder may be called anything
-    assert Request.parse([str(tmp_path / "seed=3")]).runs == (tmp_path / "seed=3",)
+    assert CompareRequest.parse([str(tmp_path / "seed=3")]).runs == (tmp_path / "seed=3",)
 
 
 @pytest.mark.parametrize(
@@ -39,16 +39,16 @@ def test_what_it_is_asked(tmp_path: Path) -> None:
 )
 def test_what_it_cannot_be_asked(arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Request.parse(arguments)
+        CompareRequest.parse(arguments)
 
 
 def test_trials_are_compared_and_written_and_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trials = ladder(["ppo", "random"], seeds=4)
-    write_trials(tmp_path / "given.jsonl.gz", trials)
+    runs = ladder(["ppo", "random"], seeds=4)
+    write_summaries(tmp_path / "given.jsonl.gz", runs)
     compare([str(tmp_path / "given.jsonl.gz"), f"out={tmp_path / 'out'}"])
-    assert read_trials(tmp_path / "out" / "trials.jsonl") == trials
+    assert read_summaries(tmp_path / "out" / "run_summaries.jsonl") == runs
     first = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert first["trials"] == 8
+    assert first["runs"] == 8
     assert "page: " in capsys.readouterr().out
 
 
@@ -97,7 +97,7 @@ def test_the_documents_example_can_be_compared(tmp_path: Path, monkeypatch: pyte
     (code,) = re.findall(r"^```python\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(code, {})
-    compare(["trials.jsonl", "out=here"])
+    compare(["run_summaries.jsonl", "out=here"])
     agents = json.loads(Path("here/comparison.json").read_text())["post_training"]["agents"]
     assert {agent["label"]: agent["iqm"]["value"] for agent in agents} == {"my_search": 1, "uniform": 0}
 
@@ -109,7 +109,7 @@ def autoprune(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str
 
 @pytest.mark.slow
 def test_a_real_sweep_is_compared(tmp_path: Path) -> None:
-    """Two agents, two seeds, one job of which has lost its result; and once more from trials.jsonl alone."""
+    """Two agents, two seeds, one job of which has lost its result; and once more from run_summaries.jsonl alone."""
     small = ["task=digits", "evaluations=8", "recover.steps=2", "threads=1", "tracking=none"]
     swept = autoprune(
         "search", "-m", *small, "agent=random,uniform", "seed=range(0,3)", "hydra.sweep.dir=sweep", folder=tmp_path
@@ -125,16 +125,16 @@ def test_a_real_sweep_is_compared(tmp_path: Path) -> None:
     }  # fmt: skip
     assert [Path(job["where"]).name for job in result["missing"]] == [lost.name]
     assert "cut off after 1 evaluations" in done.stdout
-    trials = read_trials(tmp_path / "first" / "trials.jsonl")
-    random = [trial for trial in trials if trial.agent == "random"]
-    assert all(trial.anytime and trial.anytime.incumbents[-1].evaluation <= 8 for trial in random)
-    assert all(trial.agent_seconds is not None and trial.own.recovered for trial in trials)
-    scores = {trial.seed: trial.anytime.incumbents[-1].score for trial in random if trial.anytime}
-    for trial in random:
-        folder = next((tmp_path / "sweep").glob(f"*random_seed{trial.seed}*"))
+    runs = read_summaries(tmp_path / "first" / "run_summaries.jsonl")
+    random = [run for run in runs if run.agent == "random"]
+    assert all(run.anytime and run.anytime.incumbents[-1].evaluation <= 8 for run in random)
+    assert all(run.agent_seconds is not None and run.own.recovered for run in runs)
+    scores = {run.seed: run.anytime.incumbents[-1].score for run in random if run.anytime}
+    for run in random:
+        folder = next((tmp_path / "sweep").glob(f"*random_seed{run.seed}*"))
         lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-        assert scores[trial.seed] == max(line["best"] for line in lines if line["phase"] == "search")
-    again = autoprune("compare", "first/trials.jsonl", "out=again", folder=tmp_path)
+        assert scores[run.seed] == max(line["best"] for line in lines if line["phase"] == "search")
+    again = autoprune("compare", "first/run_summaries.jsonl", "out=again", folder=tmp_path)
     assert again.returncode == 0, again.stderr
     second = json.loads((tmp_path / "again" / "comparison.json").read_text())
     assert second["post_training"] == result["post_training"]

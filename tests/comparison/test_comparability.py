@@ -1,11 +1,12 @@
 import pytest
 
-from autoprune.comparison.comparability import check_comparable, labels, of_limit, unequal_terms, without_copies
-from tests.comparison.synthetic import trial, trials_of
+from autoprune.comparison.caveats import unequal_terms
+from autoprune.comparison.comparability import check_comparable, labels, of_limit, without_copies
+from tests.comparison.run_summaries import runs_of, summary
 
 
 def named(*settings: dict[str, object], task: str = "digits") -> list[str]:
-    return labels([trial("ppo", -0.5, seed=i, settings=s, task=task) for i, s in enumerate(settings)])
+    return labels([summary("ppo", -0.5, seed=i, settings=s, task=task) for i, s in enumerate(settings)])
 
 
 def test_one_configuration_is_its_agents_name() -> None:
@@ -27,11 +28,11 @@ def test_only_as_many_settings_are_named_as_tell_them_apart() -> None:
 
 
 def test_settings_that_go_with_the_task_are_no_configurations() -> None:
-    trials = [
-        trial("ppo", -0.5, task=task, settings={"importance._target_": f"autoprune.importance.{name}"})
+    runs = [
+        summary("ppo", -0.5, task=task, settings={"importance._target_": f"autoprune.importance.{name}"})
         for task, name in (("digits", "magnitude"), ("smollm2", "wanda"))
     ]
-    assert labels(trials) == ["ppo", "ppo"]
+    assert labels(runs) == ["ppo", "ppo"]
 
 
 def test_other_sections_are_named_in_full() -> None:
@@ -42,7 +43,7 @@ def test_other_sections_are_named_in_full() -> None:
 
 
 def test_different_limits_are_refused_with_the_way_out() -> None:
-    mixed = [trial("ppo", -0.5), trial("random", -0.6, evaluations=100)]
+    mixed = [summary("ppo", -0.5), summary("random", -0.6, evaluations=100)]
     with pytest.raises(ValueError, match=r"1 with 100, 1 with 300.*evaluations=300"):
         of_limit(mixed, None)
     assert of_limit(mixed, 100) == mixed[1:]
@@ -61,23 +62,23 @@ def test_different_limits_are_refused_with_the_way_out() -> None:
     ],
 )
 def test_what_is_not_alike_is_refused(other: dict[str, object], message: str) -> None:
-    ours = [trial("ppo", -0.5), trial("random", -0.5, **other)]
+    ours = [summary("ppo", -0.5), summary("random", -0.5, **other)]
     with pytest.raises(ValueError, match=message):
         check_comparable(ours, labels(ours))
-    elsewhere = [trial("ppo", -0.5), trial("random", -0.5, task="another", **other)]
+    elsewhere = [summary("ppo", -0.5), summary("random", -0.5, task="another", **other)]
     check_comparable(elsewhere, labels(elsewhere))
 
 
 def test_a_seed_counts_once() -> None:
-    twice = [trial("ppo", -0.5), trial("ppo", -0.4)]
+    twice = [summary("ppo", -0.5), summary("ppo", -0.4)]
     with pytest.raises(ValueError, match=r"two runs of ppo on digits at macs:0\.35 from seed 0"):
         check_comparable(twice, labels(twice))
-    assert len(without_copies([trial("ppo", -0.5), trial("ppo", -0.5), *twice])) == 2
+    assert len(without_copies([summary("ppo", -0.5), summary("ppo", -0.5), *twice])) == 2
 
 
 def test_unequal_terms_are_said() -> None:
-    ours, others = (trial(a, -0.5, settings={"recover.steps": s}) for a, s in (("ppo", 10), ("random", 99)))
+    ours, others = (summary(a, -0.5, settings={"recover.steps": s}) for a, s in (("ppo", 10), ("random", 99)))
     (said,) = unequal_terms({"ppo": {ours.cell: [ours]}, "random": {others.cell: [others]}})
     assert said == "Not on equal terms: on digits, recover.steps is 10 for ppo and 99 for random."
-    equal = trials_of({"ppo": [-0.5], "random": [-0.5]}, settings={"recover.steps": 10})
+    equal = runs_of({"ppo": [-0.5], "random": [-0.5]}, settings={"recover.steps": 10})
     assert unequal_terms({t.agent: {t.cell: [t]} for t in equal}) == []

@@ -1,4 +1,4 @@
-"""What is said of trials whose answer is known."""
+"""What is said of runs whose answer is known."""
 
 import json
 from dataclasses import replace
@@ -12,9 +12,10 @@ from autoprune.comparison.compare_runs import compare
 from autoprune.comparison.reading import Missing
 from autoprune.comparison.score_scale import scale_of
 from autoprune.runs import RunFolder
-from tests.comparison.synthetic import ladder, trial, trials_of
+from tests.comparison.run_summaries import ladder, runs_of, summary
 
 LOW, HIGH = [-0.42, -0.40, -0.41, -0.43, -0.39], [-0.22, -0.20, -0.21, -0.23, -0.19]
+REGIMES = ("post_training", "recovered")
 ONE = ("digits", "macs:0.35")
 TWO = (ONE, ("digits", "macs:0.2"))
 
@@ -31,143 +32,160 @@ def pair(result: Any, a: str, b: str, regime: str = "post_training") -> Any:
 
 
 def test_who_is_always_better_is_better(tmp_path: Path) -> None:
-    result = compared(tmp_path, trials_of({"random": LOW, "ppo": HIGH}))
-    assert [agent["label"] for agent in result["post_training"]["agents"]] == [
-        "ppo",
-        "random",
-        "sensitivity",
-        "uniform",
-    ]
+    result = compared(tmp_path, runs_of({"random": LOW, "ppo": HIGH}))
+    labels = [agent["label"] for agent in result["post_training"]["agents"]]
+    assert labels == ["ppo", "random", "sensitivity", "uniform"]
     found = pair(result, "ppo", "random")
     assert (found["a"], found["verdict"]) == ("ppo", "better")
-    assert found["improvement"] == {"value": 1, "low": 1, "high": 1}
+    assert found["improvement"] == {"value": 1, "low": 1, "high": 1, "error": 0}
     assert found["difference"]["value"] == pytest.approx(0.2 / 0.81)  # 0 is −1, 1 is −0.19
     assert found["difference"]["low"] > 0
 
 
 def test_equal_agents_are_no_different(tmp_path: Path) -> None:
-    result = compared(tmp_path, trials_of({"random": LOW, "ppo": LOW[::-1]}))
+    result = compared(tmp_path, runs_of({"random": LOW, "ppo": LOW[::-1]}))
     found = pair(result, "ppo", "random")
     assert found["verdict"] == "no difference"
     assert found["improvement"]["value"] == 0.5
 
 
 def test_three_seeds_do_not_tell_two_agents_apart(tmp_path: Path) -> None:
-    result = compared(tmp_path, trials_of({"random": LOW[:3], "ppo": HIGH[:3]}))
+    result = compared(tmp_path, runs_of({"random": LOW[:3], "ppo": HIGH[:3]}))
     assert pair(result, "ppo", "random")["verdict"] == "too few seeds"
-    both = [
-        t for task, budget in TWO for t in trials_of({"random": LOW[:3], "ppo": HIGH[:3]}, task=task, budget=budget)
-    ]
+    both = [t for task, budget in TWO for t in runs_of({"random": LOW[:3], "ppo": HIGH[:3]}, task=task, budget=budget)]
     found = pair(compared(tmp_path, both), "ppo", "random")
     assert found["verdict"] == "better"
     assert [cell["verdict"] for cell in found["cells"]] == ["too few seeds"] * 2
 
 
+def test_agents_that_no_seed_changes_are_constants(tmp_path: Path) -> None:
+    """One run of each is enough, and what differs between them differs whatever the number of seeds."""
+    result = compared(tmp_path, runs_of({"lamp": [-0.3], "erk": [-0.6], "ppo": HIGH[:3]}))
+    agents = {agent["label"]: agent for agent in result["post_training"]["agents"]}
+    assert [name for name, agent in agents.items() if agent["constant"]] == ["lamp", "sensitivity", "erk", "uniform"]
+    assert all(agent["ranked"] for agent in agents.values())
+    assert pair(result, "lamp", "uniform")["verdict"] == "better"
+    assert pair(result, "ppo", "lamp")["verdict"] == "better"  # by Student's t
+    assert result["caveats"] == []
+    alone = compared(tmp_path, runs_of({"lamp": [-0.3], "erk": [-0.6]}))
+    assert pair(alone, "lamp", "erk")["verdict"] == "better"
+    near = compared(tmp_path, runs_of({"lamp": [-0.2], "ppo": [-0.22, -0.18, -0.23]}))
+    assert pair(near, "ppo", "lamp")["verdict"] == "too few seeds"
+
+
+def test_recovery_makes_seeds_of_a_plan_that_none_changes(tmp_path: Path) -> None:
+    runs = [summary("lamp", -0.3, seed=seed, recovered=0.9 + 0.01 * seed) for seed in range(2)]
+    result = compared(tmp_path, [*runs, *runs_of({"ppo": HIGH}, recovered=0.92)])
+    constants = {regime: [a["label"] for a in result[regime]["agents"] if a["constant"]] for regime in REGIMES}
+    assert "lamp" in constants["post_training"]
+    assert "lamp" not in constants["recovered"]
+
+
 def test_one_seed_is_not_ranked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"one seed ranks nothing.*\(ppo, random\).*4 can tell.*seed=range\(0,4\)"):
-        compare(trials_of({"random": LOW[:1], "ppo": HIGH[:1]}))
-    result = compared(tmp_path, trials_of({"random": LOW, "ppo": HIGH[:1]}))
+        compare(runs_of({"random": LOW[:1], "ppo": HIGH[:1]}))
+    result = compared(tmp_path, runs_of({"random": LOW, "ppo": HIGH[:1]}))
     ranked = {agent["label"]: agent["ranked"] for agent in result["post_training"]["agents"]}
     assert ranked == {"random": True, "sensitivity": True, "uniform": True, "ppo": False}
-    assert any(said.startswith("ppo is not ranked: it has one seed") for said in result["notices"])
+    assert any(said.startswith("ppo is not ranked: it has one seed") for said in result["caveats"])
     assert not any("ppo" in (p["a"], p["b"]) for p in result["post_training"]["pairs"])
 
 
 def test_zero_is_uniform_and_one_the_best_plan_known(tmp_path: Path) -> None:
-    result = compared(tmp_path, trials_of({"random": LOW, "ppo": HIGH}))
+    result = compared(tmp_path, runs_of({"random": LOW, "ppo": HIGH}))
     (cell,) = result["cells"]
     assert (cell["zero"], cell["one"], cell["best"]) == (-1, max(HIGH), "ppo")
     uniform = result["post_training"]["agents"][-1]
-    assert uniform["iqm"] == {"value": 0, "low": 0, "high": 0}
-    known = compared(tmp_path, trials_of({"random": LOW, "ppo": HIGH}, optimum=-0.1))
+    assert uniform["iqm"] == {"value": 0, "low": 0, "high": 0, "error": 0}
+    known = compared(tmp_path, runs_of({"random": LOW, "ppo": HIGH}, optimum=-0.1))
     assert (known["cells"][0]["one"], known["cells"][0]["best"]) == (-0.1, "the optimum")
 
 
 def test_a_baseline_may_be_the_best_plan_known() -> None:
-    ours = {"ppo": trials_of({"ppo": [-0.9, -0.8]})}
+    ours = {"ppo": runs_of({"ppo": [-0.9, -0.8]})}
     assert (scale_of(ONE, ours).one, scale_of(ONE, ours).best) == (-0.5, "sensitivity")
     with pytest.raises(ValueError, match="add runs of agent=uniform"):
         scale_of(ONE, {"ppo": [replace(t, baselines={}) for t in ours["ppo"]]})
-    uniform = [replace(t, agent="uniform", baselines={}) for t in trials_of({"uniform": [-1.0, -1.0]})]
+    uniform = [replace(t, agent="uniform", baselines={}) for t in runs_of({"uniform": [-1.0, -1.0]})]
     assert scale_of(ONE, {"uniform": uniform}).flat
 
 
 def test_where_nothing_beats_uniform_there_is_no_score(tmp_path: Path) -> None:
     flat = [
         replace(t, baselines={"uniform": t.baselines["uniform"]})
-        for t in trials_of({"ppo": [-1.0, -1.1, -1.2], "random": [-1.3, -1.1, -1.2]})
+        for t in runs_of({"ppo": [-1.0, -1.1, -1.2], "random": [-1.3, -1.1, -1.2]})
     ]
     result = compared(tmp_path, flat)
     assert result["post_training"]["agents"] == []
-    assert "nothing is better than the uniform plan" in result["notices"][0]
+    assert "nothing is better than the uniform plan" in result["caveats"][0]
 
 
 def test_the_order_of_trials_and_another_agent_change_nothing(tmp_path: Path) -> None:
-    trials = trials_of({"random": LOW, "ppo": HIGH})
-    first, turned = compared(tmp_path, trials), compared(tmp_path, trials[::-1])
+    runs = runs_of({"random": LOW, "ppo": HIGH})
+    first, turned = compared(tmp_path, runs), compared(tmp_path, runs[::-1])
     assert first["post_training"]["pairs"] == turned["post_training"]["pairs"]
-    more = compared(tmp_path, [*trials, *trials_of({"sac": LOW})])
+    more = compared(tmp_path, [*runs, *runs_of({"sac": LOW})])
     assert pair(more, "ppo", "random") == pair(first, "ppo", "random")
 
 
 def test_recovered_networks_are_compared_with_their_own_runs_uniform(tmp_path: Path) -> None:
-    trials = []
+    runs = []
     for seed, luck in enumerate([0.0, 0.02, -0.02, 0.01, -0.01]):  # a seed's luck is the same for both plans
         for agent, gain in (("ppo", 0.005), ("random", 0.0)):
-            done = trial(agent, -0.4, seed=seed, recovered=0.9 + luck + gain)
+            done = summary(agent, -0.4, seed=seed, recovered=0.9 + luck + gain)
             uniform = replace(done.baselines["uniform"], recovered={"accuracy": 0.9 + luck})
-            trials.append(replace(done, baselines={"uniform": uniform}))
-    result = compared(tmp_path, trials)
+            runs.append(replace(done, baselines={"uniform": uniform}))
+    result = compared(tmp_path, runs)
     found = pair(result, "ppo", "random", "recovered")
     assert found["verdict"] == "better"
-    assert found["difference"] == pytest.approx({"value": 0.5, "low": 0.5, "high": 0.5})
+    assert found["difference"] == pytest.approx({"value": 0.5, "low": 0.5, "high": 0.5, "error": 0}, abs=1e-9)
     assert pair(result, "ppo", "random")["verdict"] == "no difference"  # the regimes are two questions
 
 
 def test_without_recovery_there_is_no_such_part(tmp_path: Path) -> None:
-    assert compared(tmp_path, trials_of({"random": LOW, "ppo": HIGH}))["recovered"] is None
+    assert compared(tmp_path, runs_of({"random": LOW, "ppo": HIGH}))["recovered"] is None
 
 
 def test_of_an_agent_some_of_whose_runs_were_recovered_those_are_compared(tmp_path: Path) -> None:
-    trials = []
+    runs = []
     for seed in range(6):
         for agent, gain, many in (("random", 0.01, 6), ("ppo", 0.02, 4)):
-            done = trial(agent, -0.4 + seed / 100, seed=seed, recovered=0.9 + gain if seed < many else None)
-            trials.append(
+            done = summary(agent, -0.4 + seed / 100, seed=seed, recovered=0.9 + gain if seed < many else None)
+            runs.append(
                 replace(done, baselines={"uniform": replace(done.baselines["uniform"], recovered={"accuracy": 0.9})})
             )
-    result = compared(tmp_path, trials)
+    result = compared(tmp_path, runs)
     seeds = {found["label"]: found["seeds"] for found in result["recovered"]["accuracy"]}
     assert (seeds["random"], seeds["ppo"]) == (6, 4)
     assert pair(result, "ppo", "random", "recovered")["difference"]["value"] == pytest.approx(1)
-    assert any("Of ppo, 4 of 6 runs of a task and budget were recovered" in said for said in result["notices"])
-    assert not any("Of random" in said for said in result["notices"])
+    assert any("Of ppo, 4 of 6 runs of a task and budget were recovered" in said for said in result["caveats"])
+    assert not any("Of random" in said for said in result["caveats"])
 
 
 def test_notices_name_agents_and_places_together(tmp_path: Path) -> None:
-    everywhere = [t for task in ("a", "b") for t in trials_of({"random": LOW}, task=task, budget="macs:0.3")]
-    here = [t for task in ("a", "b") for t in trials_of({"random": LOW, "ppo": HIGH, "sac": HIGH}, task=task)]
-    said = compared(tmp_path, [*everywhere, *here])["notices"]
+    everywhere = [t for task in ("a", "b") for t in runs_of({"random": LOW}, task=task, budget="macs:0.3")]
+    here = [t for task in ("a", "b") for t in runs_of({"random": LOW, "ppo": HIGH, "sac": HIGH}, task=task)]
+    said = compared(tmp_path, [*everywhere, *here])["caveats"]
     assert any(text.startswith("ppo and sac have no complete run on a and b at macs:0.3: their") for text in said)
 
 
 def test_an_agent_that_lacks_a_task_comes_last_and_is_said(tmp_path: Path) -> None:
-    trials = [t for task, budget in TWO for t in trials_of({"random": LOW}, task=task, budget=budget)]
-    result = compared(tmp_path, [*trials, *trials_of({"ppo": HIGH})])
+    runs = [t for task, budget in TWO for t in runs_of({"random": LOW}, task=task, budget=budget)]
+    result = compared(tmp_path, [*runs, *runs_of({"ppo": HIGH})])
     agents = {agent["label"]: agent for agent in result["post_training"]["agents"]}
     assert list(agents)[-1] == "ppo"
     assert not agents["ppo"]["complete"]
-    assert any("ppo has no complete run on digits at macs:0.2" in said for said in result["notices"])
+    assert any("ppo has no complete run on digits at macs:0.2" in said for said in result["caveats"])
     assert len(pair(result, "ppo", "random")["cells"]) == 1  # pairs are compared where both were
 
 
 def test_curves_end_at_the_last_incumbent(tmp_path: Path) -> None:
-    trials = ladder(["ppo", "random"], seeds=4)
-    result = compared(tmp_path, trials)
+    runs = ladder(["ppo", "random"], seeds=4)
+    result = compared(tmp_path, runs)
     lines = result["anytime"]["evaluations"]
     assert (lines["grid"][0], lines["grid"][-1]) == (1, 300)
     finals = {
-        a: [t.anytime.incumbents[-1].held_out for t in trials if t.agent == a and t.anytime] for a in ("ppo", "random")
+        a: [t.anytime.incumbents[-1].held_out for t in runs if t.agent == a and t.anytime] for a in ("ppo", "random")
     }
     best = max(max(values) for values in finals.values())
     for agent, values in finals.items():
@@ -179,11 +197,11 @@ def test_curves_end_at_the_last_incumbent(tmp_path: Path) -> None:
 
 
 def test_a_curve_begins_where_every_seed_has_a_plan(tmp_path: Path) -> None:
-    trials = ladder(["ppo", "random"], seeds=4)
-    late = trials[0].anytime
+    runs = ladder(["ppo", "random"], seeds=4)
+    late = runs[0].anytime
     assert late is not None
-    trials[0] = replace(trials[0], anytime=replace(late, incumbents=late.incumbents[5:]))
-    line = compared(tmp_path, trials)["anytime"]["evaluations"]
+    runs[0] = replace(runs[0], anytime=replace(late, incumbents=late.incumbents[5:]))
+    line = compared(tmp_path, runs)["anytime"]["evaluations"]
     begins = next(e for e, value in zip(line["grid"], line["agents"]["ppo"]["iqm"], strict=True) if value is not None)
     assert begins >= late.incumbents[5].evaluation
     assert line["agents"]["random"]["iqm"][0] is not None
@@ -199,9 +217,9 @@ def test_fronts_need_several_budgets(tmp_path: Path) -> None:
 
 
 def test_median_plans(tmp_path: Path) -> None:
-    trials = ladder(["ppo"], seeds=3)
-    (plans,) = compared(tmp_path, trials)["plans"]
-    kept = np.median([t.own.plan.kept for t in trials], axis=0) / trials[0].own.plan.units
+    runs = ladder(["ppo"], seeds=3)
+    (plans,) = compared(tmp_path, runs)["plans"]
+    kept = np.median([t.own.plan.kept for t in runs], axis=0) / runs[0].own.plan.units
     assert plans["agents"]["ppo"] == pytest.approx(kept)
     assert set(plans["agents"]) == {"ppo", "uniform", "sensitivity"}
 
@@ -215,7 +233,7 @@ def test_everything_is_json_and_missing_jobs_are_kept(tmp_path: Path) -> None:
 
 
 def test_agents_of_that_name_take_the_baselines_place(tmp_path: Path) -> None:
-    result = compared(tmp_path, trials_of({"uniform": [-1.0] * 4, "ppo": HIGH[:4]}))
+    result = compared(tmp_path, runs_of({"uniform": [-1.0] * 4, "ppo": HIGH[:4]}))
     assert {name: entry["baseline"] for name, entry in result["agents"].items()} == {
         "uniform": False, "ppo": False, "sensitivity": True,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Folders of runs and sweeps become trials; what is missing is said."""
+"""Folders of runs and sweeps become runs; what is missing is said."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from autoprune.comparison.reading import job_folders, read_run, read_sweep, settings_of, trial_of
+from autoprune.comparison.reading import job_folders, read_run, read_sweep, settings_of, summary_of
 from autoprune.runs import RunFolder
 from tests.report.synthetic import write_run
 
@@ -95,7 +95,7 @@ def test_an_unwrite_run_is_refused_with_the_way_out(tmp_path: Path) -> None:
 
 def test_a_damaged_result_is_named() -> None:
     with pytest.raises(ValueError, match=r"the result in here is damaged.*networks"):
-        trial_of({"task": "digits"}, {}, {}, where="here")
+        summary_of({"task": "digits"}, {}, {}, where="here")
 
 
 def test_a_sweep_is_its_trials_and_what_is_missing(tmp_path: Path) -> None:
@@ -109,8 +109,8 @@ def test_a_sweep_is_its_trials_and_what_is_missing(tmp_path: Path) -> None:
         (tmp_path / job / ".hydra").mkdir(parents=True)
         (tmp_path / job / ".hydra" / "overrides.yaml").write_text("- agent=ppo\n- seed=4\n")
     (tmp_path / "not_a_job").mkdir()
-    trials, missing = read_sweep(tmp_path, read_config=read_yaml)
-    assert [found.seed for found in trials] == [0, 1]
+    runs, missing = read_sweep(tmp_path, read_config=read_yaml)
+    assert [found.seed for found in runs] == [0, 1]
     assert {Path(job.where).name: (job.what, job.reason) for job in missing} == {
         "job_2": ("agent=ppo budget=macs:0.35", "cut off after 20 evaluations"),
         "job_3": ("agent=ppo seed=3", "failed: no memory"),
@@ -126,6 +126,6 @@ def test_a_folder_without_jobs_is_refused(tmp_path: Path) -> None:
         read_sweep(tmp_path / "nowhere", read_config=read_yaml)
 
 
-def test_trials_of_a_run_come_back_from_json(tmp_path: Path) -> None:
+def test_runs_of_a_run_come_back_from_json(tmp_path: Path) -> None:
     found = read(run_of(tmp_path / "run"))
     assert type(found).from_json(json.loads(json.dumps(found.as_json()))) == found

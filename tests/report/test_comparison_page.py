@@ -24,7 +24,7 @@ from autoprune.report.comparison_wording import (
     signed,
 )
 from autoprune.runs import RunFolder
-from tests.comparison.synthetic import ladder, trials_of
+from tests.comparison.run_summaries import ladder, runs_of
 
 CELLS = (("digits", "macs:0.35"), ("digits", "macs:0.2"))
 EVIL = "<script>alert(1)</script>"
@@ -118,14 +118,14 @@ def test_names_from_files_are_escaped(tmp_path: Path) -> None:
 
 
 def test_without_recovery_and_curves_the_page_is_shorter(tmp_path: Path) -> None:
-    page = render_comparison(as_json(tmp_path, trials_of({"random": LOW, "ppo": HIGH})))
+    page = render_comparison(as_json(tmp_path, runs_of({"random": LOW, "ppo": HIGH})))
     assert "Nothing was recovered" in page
     assert "If the search were stopped" not in page
     assert "<h2>Recovered</h2>" not in page
 
 
 def test_unranked_agents_have_a_row_and_no_interval(tmp_path: Path) -> None:
-    page = text_of(render_comparison(as_json(tmp_path, trials_of({"random": LOW, "ppo": HIGH[:1]}))))
+    page = text_of(render_comparison(as_json(tmp_path, runs_of({"random": LOW, "ppo": HIGH[:1]}))))
     assert "not ranked: one seed" in page
     assert "Read with care" in page
 
@@ -163,15 +163,15 @@ def test_plans_say_how_many_units_are_kept(result: Any) -> None:
 
 
 def test_headlines(tmp_path: Path) -> None:
-    alone = as_json(tmp_path, trials_of({"ppo": HIGH, "random": LOW}))
+    alone = as_json(tmp_path, runs_of({"ppo": HIGH, "random": LOW}))
     assert headline(alone).startswith("ppo is better than the other 3, with a score of")
-    same = as_json(tmp_path, trials_of({"ppo": LOW, "random": LOW[::-1]}, baselines={}, optimum=None) + uniform())
+    same = as_json(tmp_path, runs_of({"ppo": LOW, "random": LOW[::-1]}, baselines={}, optimum=None) + uniform())
     assert "at 4 seeds it cannot be told from random, and it is better than the other one" in headline(same)
     assert second_line(alone).startswith("Nothing was recovered")
 
 
 def uniform() -> Any:
-    return trials_of({"uniform": [-1.0] * 4}, baselines={})
+    return runs_of({"uniform": [-1.0] * 4}, baselines={})
 
 
 def test_sentences_say_the_verdict_from_both_sides(result: Any) -> None:
@@ -186,7 +186,7 @@ def test_sentences_say_the_verdict_from_both_sides(result: Any) -> None:
 
 
 def test_a_pair_is_a_plain_sentence(tmp_path: Path) -> None:
-    result = as_json(tmp_path, trials_of({"ppo": HIGH, "random": LOW}))
+    result = as_json(tmp_path, runs_of({"ppo": HIGH, "random": LOW}))
     pair = next(p for p in result["post_training"]["pairs"] if (p["a"], p["b"]) == ("ppo", "random"))
     sentence = pair_sentence(result, pair, "post_training")
     assert re.fullmatch(

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from autoprune.report.contents import NetworkReport, read_contents
-from autoprune.report.measures import Row, measured, rows, samples
+from autoprune.report.measures import MeasureRow, measured, rows, samples
 from autoprune.report.page import render
 from autoprune.report.terminal import print_result
 from autoprune.report.wording import GAP
@@ -50,10 +50,10 @@ def test_numbers_stand_side_by_side_with_their_units(run: RunFolder) -> None:
     found = networks(run)
     assert [network.name for network in found] == ["dense", "uniform", "searched"]
     assert rows(found) == [
-        Row("perplexity, bible", ("29.0", f"1{GAP}G", "41.3")),
-        Row("writing, tokens/s", ("21.3", "–", "–")),
-        Row("parameters", (f"135{GAP}M", f"98{GAP}M", "–")),
-        Row("KV cache per token", ("–", "–", f"23{GAP}kB")),
+        MeasureRow("perplexity, bible", ("29.0", f"1{GAP}G", "41.3")),
+        MeasureRow("writing, tokens/s", ("21.3", "–", "–")),
+        MeasureRow("parameters", (f"135{GAP}M", f"98{GAP}M", "–")),
+        MeasureRow("KV cache per token", ("–", "–", f"23{GAP}kB")),
     ]
 
 
@@ -67,7 +67,7 @@ def test_texts_stand_below(run: RunFolder) -> None:
 
 def test_measures_without_a_title_of_their_own_are_shown_as_well(tmp_path: Path) -> None:
     found = networks(with_measures(tmp_path, {"dense": {"words_per_line": 12.0}}))
-    assert rows(found) == [Row("words per line", ("12",))]
+    assert rows(found) == [MeasureRow("words per line", ("12",))]
     assert samples(found) == []
 
 

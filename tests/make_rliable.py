@@ -1,6 +1,6 @@
 """Makes rliable.json: scores, and what the package rliable says of them. It is no dependency: it needs pandas < 3.
 
-pip install "rliable==1.2.0" "pandas<3" && python tests/comparison/make_rliable.py
+pip install "rliable==1.2.0" "pandas<3" && python tests/make_rliable.py
 """
 
 import json
