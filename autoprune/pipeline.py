@@ -22,6 +22,8 @@ from autoprune.export.latency_measurement import measure_latency
 from autoprune.export.network import TOKENIZER_FOLDER, load_network, network_bytes, save_network
 from autoprune.export.onnx import export_onnx
 from autoprune.plan import PruningPlan
+from autoprune.prior.sensitivity_plan import sensitivity_plan
+from autoprune.prior.uniform_plan import uniform_plan
 from autoprune.problem.prepare import Prepared
 from autoprune.problem.problem import Problem, Search
 from autoprune.records import Ledgers, Recorder, describe_budget, describe_curves, describe_structure, shown
@@ -29,8 +31,6 @@ from autoprune.recover.recovery import Recovery
 from autoprune.rehearsal import Stages, rehearse
 from autoprune.report.progress import StageProgress
 from autoprune.runs import RunFolder
-from autoprune.search.sensitivity import sensitivity_plan
-from autoprune.search.uniform import uniform_plan
 from autoprune.seeding import numpy_rng, torch_generator
 from autoprune.task.task import outputs_of
 from autoprune.task.weights import load_weights, save_weights

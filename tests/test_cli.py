@@ -42,7 +42,10 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["search", *QUICK, "budget=half"], "must be written cost:amount"),
         (["search", *QUICK, "agent=sensitivity", "evaluations=10"], "the sensitivity plan needs"),
         (["search", *QUICK, "agent=sa"], "Could not find 'agent/sa'"),
-        (["search", *QUICK, "agent=ppo", "+agent.levels=4"], "DQN chooses one of 4 levels"),
+        (
+            ["search", *QUICK, "agent=ppo", "+agent.env.levels=4"],
+            "agent.env.levels=4 are densities of one group at a time",
+        ),
         (["search", "task=digits", "tracking.mode=online"], "tracking.mode=offline"),
         (["search", *QUICK, "data=fashion_subset"], "the example input has (1, 8, 8)"),
     ],

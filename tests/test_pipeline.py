@@ -14,12 +14,13 @@ import autoprune
 from autoprune.evaluation.judge import Judge
 from autoprune.pipeline import Job
 from autoprune.plan import PruningPlan
+from autoprune.prior.starts import first_plan
 from autoprune.problem.problem import Problem
 from autoprune.records import Ledgers
 from autoprune.recover.fine_tune import fine_tune
 from autoprune.runs import RunFolder
+from autoprune.search import prior_plan
 from autoprune.search import random_search as random
-from autoprune.search import uniform
 from autoprune.structure.edit import masked, shrink
 from autoprune.task.shipped import digits
 from autoprune.tracking import NoTracker
@@ -109,7 +110,7 @@ def test_a_search_worse_than_its_baselines_is_not_what_is_returned(tmp_path: Pat
 
 
 def test_equal_plans_share_one_recovery(tmp_path: Path) -> None:
-    result = job(tmp_path / "run", task=digits(), search=uniform.search).execute()
+    result = job(tmp_path / "run", task=digits(), search=partial(prior_plan.search, start="uniform")).execute()
     networks = result["networks"]
     assert networks["searched"]["plan"] == networks["uniform"]["plan"]
     assert networks["searched"]["after"] == networks["uniform"]["after"]
@@ -130,7 +131,7 @@ def test_the_same_seed_gives_the_same_result(finished: tuple[Job, dict[str, Any]
 def test_a_killed_search_leaves_its_history(tmp_path: Path) -> None:
     def interrupted(problem: Problem, *, rng: np.random.Generator) -> PruningPlan:
         for _ in range(7):
-            uniform.search(problem, rng=rng)
+            first_plan(problem, start="uniform")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

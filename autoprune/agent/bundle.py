@@ -31,7 +31,7 @@ from autoprune.agent.policy_file import (
 )
 from autoprune.agent.trained_policy import TrainedPolicy, build_network
 from autoprune.agent.training_record import TrainingRecord as TrainingRecord  # who saves a policy says this of it
-from autoprune.env.features import HIGHEST, LOWEST
+from autoprune.env.episodes import HIGHEST, LOWEST
 from autoprune.runs import versions
 
 

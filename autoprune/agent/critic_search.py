@@ -1,43 +1,54 @@
-"""Acting on the critics' advice: of many actions that could be executed, the most promising ones are."""
+"""Critic-guided search: of many actions that could be executed, those are that an agent's critics think best.
 
-from collections.abc import Callable, Mapping, Sequence
+It is a learned surrogate that ranks level switches around the best plans so far, with a small part of actor proposals.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sb3_contrib import TQC, CrossQ
+from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-Actions = NDArray[np.float32]
-Executable = Callable[[Actions], Actions]  # actions [many, …] → what would be executed of them
-Near = Callable[[Actions, np.random.Generator], Actions]  # executed actions [many, …] → another one near each of them
+from autoprune.agent.replay import ExecutedActionReplayBuffer
+from autoprune.env.action_scale import Action
+from autoprune.env.replay_seed import ReplaySeed
+
+BETTER_FIRST = 0.35  # of the geometric distribution over the elite's ranks, from which parents are drawn
 
 
 @dataclass(frozen=True, slots=True)
 class CriticGuidance:
-    """How actions are proposed and chosen.
+    """How actions are proposed and chosen: an evaluation costs a hundred times what a critic's answer does.
 
-    An evaluation costs a hundred times what a critic does, so the critics are asked about `candidates_per_evaluation`
-    actions for each one that is executed. A part `actor_fraction` of them are samples of the actor's, a part
-    `neighbour_fraction` are small moves from the `elite` best actions so far, such as the environment knows them; the
-    others are those actions after Gaussian steps of one of the `sigmas` in 1 to `max_changed_groups` entries, crossed
-    with another one before with probability `crossover_probability`. All are judged as they would be executed, by the
-    critics' mean plus `ucb_coefficient` times their standard deviation; what was executed before is not again. A part
-    `exploration_fraction` of what is executed is not the critics' choice, but any of what was proposed: they learn from
-    it where they were wrong. The idea of asking the critic about an action's neighbours is
-    Wolpertinger's (arXiv 1512.07679), that of an optimistic ensemble is in arXiv 1706.01502.
+    Asking the critic about an action's neighbours is Wolpertinger's idea (arXiv 1512.07679), an optimistic ensemble
+    that of arXiv 1706.01502. What was executed before is not executed again.
     """
 
     candidates_per_evaluation: int
+    """Actions that the critics are asked about for each one that is executed."""
     actor_fraction: float
+    """Part of the candidates that the actor samples, in [0, 1]."""
     neighbour_fraction: float
+    """Part that are small moves from the elite, as the environment knows them; the rest are Gaussian steps."""
     elite: int
+    """Best actions so far that candidates are made of."""
     max_changed_groups: int
+    """Entries that a Gaussian step changes at most."""
     sigmas: tuple[float, ...]
+    """Standard deviations of Gaussian steps, of which one is drawn."""
     ucb_coefficient: float
+    """Standard deviations of the critics that are added to their mean."""
     crossover_probability: float
+    """How often another elite action is crossed in before a Gaussian step."""
     exploration_fraction: float = 0.0
+    """Part of what is executed that is drawn from the other candidates: critics learn from it where they were wrong."""
+    ranking: str = "critics"
+    """What ranks candidates: `critics`, or `random`, the control that shows what the critics contribute."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigmas", tuple(self.sigmas))
@@ -56,124 +67,168 @@ class CriticGuidance:
             raise ValueError(f"critic_guidance.sigmas are standard deviations above 0, at least one; got {self.sigmas}")
         if self.ucb_coefficient < 0:
             raise ValueError(f"critic_guidance.ucb_coefficient must not be negative, got {self.ucb_coefficient}")
+        if self.ranking not in ("critics", "random"):
+            raise ValueError(f"critic_guidance.ranking must be critics or random, got {self.ranking!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutableSpace:
-    """What can be executed where an episode begins, and what is near what was executed there; see CriticGuidance."""
+class CriticGuided(OffPolicyAlgorithm):
+    """An off-policy agent of Stable-Baselines3 whose critics choose what it executes; see CriticGuidance.
 
-    executable: Executable
-    near: Near
-
-
-class CriticGuidedSampling:
-    """Chooses what an off-policy agent executes; takes the place of its own sampling.
-
-    places: those that episodes begin at, by the bytes of their observations. executed: rows of the replay, by the same
-    key, whose actions were executed there before the agent acts; what else was told (see build.Known) is no elite.
+    `guide` has to be called once before it learns. Until then, in its warm-up, and where nothing new is near, it
+    samples as its algorithm does.
     """
 
-    def __init__(
-        self,
-        model: OffPolicyAlgorithm,
-        guidance: CriticGuidance,
-        *,
-        places: Mapping[bytes, ExecutableSpace],
-        executed: Mapping[bytes, Sequence[int]],
-        seed: int,
-    ) -> None:
-        self._model, self._guidance, self._places = model, guidance, places
-        self._rng = np.random.default_rng(seed)
-        self._own: Callable[..., tuple[Actions, Actions]] = model._sample_action
-        self._done: dict[bytes, set[bytes]] = {key: set() for key in places}
-        self._rows: dict[bytes, list[int]] = {key: [] for key in places}
-        for key, rows in executed.items():
+    _guidance: CriticGuidance | None = None
+
+    def guide(self, guidance: CriticGuidance, seeds: Sequence[ReplaySeed], *, seed: int) -> None:
+        """Fills the replay with what is known, and searches near it from now on.
+
+        Args:
+            guidance: How candidates are made and chosen.
+            seeds: What is known, for each observation that episodes begin at.
+            seed: Of the candidates.
+        """
+        if not isinstance(self.replay_buffer, ExecutedActionReplayBuffer):
+            raise TypeError(f"a critic-guided agent needs an ExecutedActionReplayBuffer, got {self.replay_buffer!r}")
+        self._guidance, self._rng = guidance, np.random.default_rng(seed)
+        self._replay = self.replay_buffer
+        self._seeds: Mapping[bytes, ReplaySeed] = {each.observation.tobytes(): each for each in seeds}
+        self._executed: dict[bytes, set[bytes]] = {key: set() for key in self._seeds}
+        self._rows: dict[bytes, list[int]] = {key: [] for key in self._seeds}
+        for key, rows in zip(self._seeds, self._replay.seed(seeds), strict=True):
             self._remember(key, rows)
-        self._read = 0 if model.replay_buffer is None else model.replay_buffer.pos
+        self._read = self._replay.pos
 
-    def __call__(self, learning_starts: int, action_noise: Any = None, n_envs: int = 1) -> tuple[Actions, Actions]:
+    def _sample_action(
+        self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Actions to execute and to store, [n_envs, entries] each; the box is [−1, 1], so they are the same."""
-        key = np.asarray(self._model._last_obs)[0].tobytes()
-        elite = self._elite(key)
-        if self._model.num_timesteps < learning_starts:
-            return self._own(learning_starts, action_noise, n_envs)
-        new = self._fresh(key, self._proposed(key, elite, n_envs))
-        if len(new) < n_envs:  # all is known that is near: the actor is asked
-            return self._own(learning_starts, action_noise, n_envs)
-        values = critic_values(self._model.policy, np.asarray(self._model._last_obs)[0], new)
-        best = np.argsort(-(values.mean(axis=0) + self._guidance.ucb_coefficient * values.std(axis=0)), kind="stable")
-        asked = n_envs - round(self._guidance.exploration_fraction * n_envs)
-        others = self._rng.choice(best[asked:], n_envs - asked, replace=False) if asked < n_envs else best[:0]
-        chosen = new[np.append(best[:asked], others)]
-        self._done[key].update(map(_key, chosen))
-        return chosen, chosen
+        own = super()._sample_action
+        if self._guidance is None:
+            return own(learning_starts, action_noise, n_envs)
+        self._read_replay()
+        if self.num_timesteps < learning_starts:
+            return own(learning_starts, action_noise, n_envs)
+        observations = np.asarray(self._last_obs)
+        chosen: dict[int, Action] = {}
+        for key in dict.fromkeys(row.tobytes() for row in observations):
+            rows = [index for index, row in enumerate(observations) if row.tobytes() == key]
+            chosen |= dict(zip(rows, self._chosen(key, observations[rows[0]], len(rows)), strict=False))
+        if len(chosen) == n_envs:
+            actions = np.stack([chosen[row] for row in range(n_envs)])
+            return actions, actions
+        sampled, stored = own(learning_starts, action_noise, n_envs)  # all is executed that is near
+        for row, action in chosen.items():
+            sampled[row] = stored[row] = action
+        return sampled, stored
 
-    def _elite(self, key: bytes) -> Actions:
-        """The best actions so far that were executed there, best first, [at most `elite`, entries]."""
-        replay: Any = self._model.replay_buffer
-        if replay is None or replay.full:
-            raise RuntimeError(
-                "a critic-guided agent chooses among all that it has done: its replay must hold the whole search"
-            )
-        for row in range(self._read, replay.pos):
-            self._remember(replay.observations[row, 0].tobytes(), [row])
-        self._read = replay.pos
-        rows = self._rows[key]
-        rewards, actions = replay.rewards[rows].reshape(-1), replay.actions[rows]
-        best = np.argsort(-rewards, kind="stable")[: self._guidance.elite]
-        found: Actions = actions.reshape(len(rewards), -1)[best]
-        return found
+    def _chosen(self, key: bytes, observation: NDArray[np.float32], count: int) -> Action:
+        """`count` new actions for one observation, or none where there are fewer [count, entries]."""
+        assert self._guidance is not None
+        new = self._new(key, self._candidates(key, observation, count))
+        if len(new) < count:
+            return new[:0]
+        if self._guidance.ranking == "random":
+            best = self._rng.permutation(len(new))
+        else:
+            values = critic_values(self.policy, observation, new)
+            optimistic = values.mean(axis=0) + self._guidance.ucb_coefficient * values.std(axis=0)
+            best = np.argsort(-optimistic, kind="stable")
+        ranked = count - round(self._guidance.exploration_fraction * count)
+        others = self._rng.choice(best[ranked:], count - ranked, replace=False) if ranked < count else best[:0]
+        actions: Action = new[np.append(best[:ranked], others)]
+        self._executed[key].update(map(_rounded, actions))
+        return actions
 
-    def _remember(self, key: bytes, rows: Sequence[int]) -> None:
-        replay: Any = self._model.replay_buffer
-        self._rows[key] += rows
-        for row in rows:
-            self._done[key].update(map(_key, replay.actions[row]))
-
-    def _proposed(self, key: bytes, elite: Actions, envs: int) -> Actions:
-        """Actions as they would be executed: [many · envs, entries]."""
-        guidance, place = self._guidance, self._places[key]
-        many = guidance.candidates_per_evaluation * envs
-        sampled, near = round(guidance.actor_fraction * many), round(guidance.neighbour_fraction * many)
-        found = []
+    def _candidates(self, key: bytes, observation: NDArray[np.float32], count: int) -> Action:
+        """Actions as they would be executed [candidates_per_evaluation · count, entries]."""
+        guidance, place, elite = self._guidance, self._seeds[key], self._elite(key)
+        assert guidance is not None
+        total = guidance.candidates_per_evaluation * count
+        sampled, near = round(guidance.actor_fraction * total), round(guidance.neighbour_fraction * total)
+        candidates = []
         if sampled:
-            found.append(place.executable(self._samples(sampled)))
+            repeated = np.repeat(observation[None], sampled, axis=0)
+            samples = np.asarray(self.predict(repeated, deterministic=False)[0], np.float32)
+            candidates.append(place.executable(samples))
         if near:
-            found.append(place.near(self._parents(elite, near), self._rng))
-        if many > sampled + near:
-            found.append(place.executable(self._changed(elite, many - sampled - near)))
-        return np.concatenate(found)
+            candidates.append(place.neighbours(self._parents(elite, near), self._rng))
+        if total > sampled + near:
+            candidates.append(place.executable(self._stepped(elite, total - sampled - near)))
+        return np.concatenate(candidates)
 
-    def _parents(self, elite: Actions, many: int) -> Actions:
-        """Better ones more often."""
-        return elite[np.minimum(self._rng.geometric(0.35, many) - 1, len(elite) - 1)]
+    def _elite(self, key: bytes) -> Action:
+        """The best actions so far that were executed there, best first [at most `elite`, entries]."""
+        assert self._guidance is not None
+        rows = self._rows[key]
+        rewards, actions = self._replay.rewards[rows].reshape(-1), self._replay.actions[rows]
+        best = np.argsort(-rewards, kind="stable")[: self._guidance.elite]
+        return np.asarray(actions.reshape(len(rewards), -1)[best], np.float32)
 
-    def _changed(self, elite: Actions, many: int) -> Actions:
-        """[many, entries] in [−1, 1]"""
+    def _parents(self, elite: Action, count: int) -> Action:
+        return elite[np.minimum(self._rng.geometric(BETTER_FIRST, count) - 1, len(elite) - 1)]
+
+    def _stepped(self, elite: Action, count: int) -> Action:
+        """Crossed elite actions after Gaussian steps in a few entries [count, entries] in [−1, 1]."""
         rng, guidance = self._rng, self._guidance
-        parents, mates = self._parents(elite, many), elite[rng.integers(len(elite), size=many)]
-        crossed = (rng.random(many) < guidance.crossover_probability)[:, None] & (rng.random(parents.shape) < 0.5)
-        changes = rng.integers(1, min(guidance.max_changed_groups, elite.shape[1]) + 1, many)
-        chosen = rng.random(parents.shape).argsort(axis=1) < changes[:, None]
-        sigma = np.array(guidance.sigmas)[rng.integers(len(guidance.sigmas), size=many)]
-        steps = chosen * rng.normal(0, sigma[:, None], parents.shape)
+        assert guidance is not None
+        parents, mates = self._parents(elite, count), elite[rng.integers(len(elite), size=count)]
+        crossed = (rng.random(count) < guidance.crossover_probability)[:, None] & (rng.random(parents.shape) < 0.5)
+        changes = rng.integers(1, min(guidance.max_changed_groups, elite.shape[1]) + 1, count)
+        changed = rng.random(parents.shape).argsort(axis=1) < changes[:, None]
+        sigma = np.array(guidance.sigmas)[rng.integers(len(guidance.sigmas), size=count)]
+        steps = changed * rng.normal(0, sigma[:, None], parents.shape)
         return np.asarray(np.clip(np.where(crossed, mates, parents) + steps, -1, 1), np.float32)
 
-    def _samples(self, many: int) -> Actions:
-        assert self._model._last_obs is not None
-        observations = np.repeat(np.asarray(self._model._last_obs)[:1], many, axis=0)
-        return np.asarray(self._model.predict(observations, deterministic=False)[0], np.float32)
+    def _read_replay(self) -> None:
+        """Takes in what was executed since the last time."""
+        if self._replay.full:
+            raise RuntimeError(
+                "a critic-guided agent chooses among all that it has executed: its replay must hold the whole search"
+            )
+        for row in range(self._read, self._replay.pos):
+            self._remember(self._replay.observations[row, 0].tobytes(), [row])
+        self._read = self._replay.pos
 
-    def _fresh(self, key: bytes, executed: Actions) -> Actions:
-        """Those that were not executed before, each once, in the order of the first: [fresh, entries]."""
-        done = self._done[key]
-        found = {found: row for row in executed if (found := _key(row)) not in done}
-        return np.array(list(found.values()), np.float32).reshape(-1, executed.shape[1])
+    def _remember(self, key: bytes, rows: Sequence[int]) -> None:
+        self._rows[key] += rows
+        for row in rows:
+            self._executed[key].update(map(_rounded, self._replay.actions[row]))
+
+    def _new(self, key: bytes, actions: Action) -> Action:
+        """Those that were not executed before, each once, in the order of the first [new, entries]."""
+        executed = self._executed[key]
+        new = {rounded: row for row in actions if (rounded := _rounded(row)) not in executed}
+        return np.array(list(new.values()), np.float32).reshape(-1, actions.shape[1])
+
+
+class CriticGuidedTD3(CriticGuided, TD3):
+    """TD3 whose critics choose what it executes."""
+
+
+class CriticGuidedSAC(CriticGuided, SAC):
+    """SAC whose critics choose what it executes."""
+
+
+class CriticGuidedTQC(CriticGuided, TQC):
+    """TQC whose critics choose what it executes."""
+
+
+class CriticGuidedCrossQ(CriticGuided, CrossQ):
+    """CrossQ whose critics choose what it executes."""
+
+
+CRITIC_GUIDED: Mapping[str, type[CriticGuided]] = {
+    "CrossQ": CriticGuidedCrossQ,
+    "SAC": CriticGuidedSAC,
+    "TD3": CriticGuidedTD3,
+    "TQC": CriticGuidedTQC,
+}
 
 
 @torch.no_grad()
-def critic_values(policy: Any, observation: NDArray[np.float32], actions: Actions) -> NDArray[np.float64]:
-    """What each critic of a policy's network says of actions [many, …] at one observation: [critics, many]."""
+def critic_values(policy: Any, observation: NDArray[np.float32], actions: Action) -> NDArray[np.float64]:
+    """Returns what each critic of a policy's network says of actions [n, entries] at one observation: [critics, n]."""
     policy.set_training_mode(False)
     observations = np.repeat(observation[None], len(actions), axis=0)
     values = policy.critic(policy.obs_to_tensor(observations)[0], torch.as_tensor(actions))
@@ -182,5 +237,5 @@ def critic_values(policy: Any, observation: NDArray[np.float32], actions: Action
     return np.asarray(torch.stack([value.squeeze(1) for value in values]).double().numpy())
 
 
-def _key(action: Actions) -> bytes:
+def _rounded(action: Action) -> bytes:
     return np.round(action, 5).astype(np.float32).tobytes()

@@ -14,10 +14,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from autoprune.agent.metrics import OnMetrics, logger
 from autoprune.agent.noise import EpisodeNoise
-from autoprune.agent.sb3_model import ReplaySeed, build, seed_replay
+from autoprune.agent.sb3_model import build, seed_replay
 from autoprune.agent.spec import AgentSpec, Replay, Rollout
 from autoprune.agent.trained_policy import TrainedPolicy, policy_of
 from autoprune.agent.vec_env import Env, StepLimit, VecEnvs, vectorized
+from autoprune.env.replay_seed import ReplaySeed
 from autoprune.evaluation.metered import EvaluationsSpent
 
 OnUpdate = Callable[[TrainedPolicy], None]
@@ -46,27 +47,35 @@ def learn(
     on_metrics: OnMetrics,
     stop: Callable[[], bool] = lambda: False,
     on_update: OnUpdate = lambda policy: None,
-    known: Sequence[ReplaySeed] = (),
+    seeds: Sequence[ReplaySeed] = (),
     begin: Callable[[TrainedPolicy], None] = lambda policy: None,
 ) -> Learned:
-    """Learns in `env` for `episodes` episodes, each of `episode_steps` steps, and returns the policy.
+    """Returns the policy that an agent learns in an environment.
 
-    Schedules (noise, DQN's exploration) are laid over `episodes`. It ends earlier, with all it learned so far, when
-    stop() is true before a step, or when the environment raises EvaluationsSpent. A vector environment's last batch is
-    begun where fewer episodes are left: a metered objective evaluates those, and then raises EvaluationsSpent.
+    It ends earlier than said, with all that was learned, where `stop` says so or the environment raises
+    EvaluationsSpent. The same seed gives the same actions, on one thread; the global generators that Stable-Baselines3
+    draws from are put back as they were. An on-policy agent learns from the actions it sampled, as its gradient
+    demands, and takes the budget's projection for a part of the environment; every other agent learns from the executed
+    ones.
 
-    known: what is known before, for each observation that episodes begin at. begin: what is done to the policy before
-    it learns, such as filling in the weights of another one.
+    Args:
+        agent: What learns.
+        env: For one episode or many. A vector environment's last batch is begun where fewer episodes are left: a
+            metered objective evaluates those, and then raises EvaluationsSpent.
+        episode_steps: Steps of each episode.
+        episodes: How long it learns; schedules (noise, DQN's exploration) are laid over it.
+        seed: Of the agent.
+        on_metrics: Takes the agent's losses.
+        stop: Asked before every step.
+        on_update: Takes the policy after every update but the last, between two episodes, so that the plan which it
+            thinks best can be evaluated. It must not step `env`, and may raise EvaluationsSpent.
+        seeds: What is known before it acts, for each observation that episodes begin at.
+        begin: Changes the policy before it learns, such as by another one's weights.
 
-    on_metrics gets the agent's losses. on_update gets the policy after every update but the last, always between two
-    episodes, so that the plan which it thinks best can be evaluated; it must not step `env`, and it may raise
-    EvaluationsSpent as well.
-
-    The same seed gives the same actions, on one thread; the global generators that Stable-Baselines3 draws from are put
-    back as they were. An on-policy agent learns from the actions it sampled, as its gradient demands, and takes the
-    budget's projection for a part of the environment; every other agent learns from the executed ones.
+    Raises:
+        ValueError: Nothing would be learned, or options do not fit the environment.
     """
-    check_length(agent, episodes, episode_steps, told=sum(len(each.rewards) for each in known))
+    check_length(agent, episodes, episode_steps, seeded=sum(len(each.rewards) for each in seeds))
     venv = vectorized(env)
     batches = math.ceil(episodes / venv.num_envs)
     until = StepLimit(venv, stop=stop, most_steps=batches * venv.num_envs * episode_steps)
@@ -75,7 +84,7 @@ def learn(
         model.set_logger(logger(on_metrics))
         policy = policy_of(agent.algorithm, model)
         begin(policy)
-        seed_replay(agent, model, known, seed=seed)
+        seed_replay(agent, model, seeds, seed=seed)
         with suppress(EvaluationsSpent):
             # A log line per episode or rollout: there are only a few hundred.
             model.learn(until.most_steps, callback=_Updates(policy, on_update), log_interval=1)
@@ -83,27 +92,27 @@ def learn(
     return Learned(policy, episodes=until.episodes, steps=until.steps)
 
 
-def check_length(agent: AgentSpec, episodes: int, episode_steps: int, *, told: int = 0) -> None:
-    """told: rows that a replay begins with. Raises ValueError where nothing, or not all, would be learned from."""
+def check_length(agent: AgentSpec, episodes: int, episode_steps: int, *, seeded: int = 0) -> None:
+    """Raises ValueError where nothing would be learned, or a replay of `seeded` rows and all episodes is too short."""
     if episodes < 1 or episode_steps < 1:
         raise ValueError(f"learning needs at least one episode of one step, got {episodes} of {episode_steps}")
     match agent.experience:
         case Replay(warm_up_episodes=idle) if idle >= episodes:
             raise ValueError(
                 f"all {episodes} episodes would be the random warm-up of {idle}, and {agent.algorithm} would learn "
-                "nothing: give the search more evaluations, or lower agent.experience.warm_up_episodes"
+                "nothing: give the search more evaluations, or lower agent.agent.experience.warm_up_episodes"
             )
-        case Replay(episodes=held, parallel=many) if (
-            agent.critic_guidance is not None and held < told + episodes + 3 * many
+        case Replay(episodes=held, parallel=batch) if (
+            agent.critic_guidance is not None and held < seeded + episodes + 3 * batch
         ):
             raise ValueError(
-                f"proposals are changes of the best of all that was executed, and a replay of {held} episodes would "
-                f"forget some: set agent.experience.episodes to at least {told + episodes + 3 * many}"
+                f"candidates are changes of the best of all that was executed, and a replay of {held} episodes would "
+                f"forget some: set agent.agent.experience.episodes to at least {seeded + episodes + 3 * batch}"
             )
         case Rollout(episodes=needed) if needed > episodes:
             raise ValueError(
                 f"{agent.algorithm} learns from {needed} episodes at a time and would learn nothing from {episodes}: "
-                "give the search more evaluations, or lower agent.experience.episodes"
+                "give the search more evaluations, or lower agent.agent.experience.episodes"
             )
 
 

@@ -1,5 +1,6 @@
 """Replay of what was executed, not only of what was asked for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
+
+from autoprune.env.replay_seed import ReplaySeed
 
 Array = NDArray[Any]
 
@@ -20,22 +23,24 @@ SMALLEST = 1e-8
 class ExecutedActionReplayBuffer(NStepReplayBuffer):
     """A replay whose actions are those the environment executed: `info["executed_action"]`, on the action's scale.
 
-    The budget's projection changes actions; with the raw ones alone the critic would credit a plan that never was. With
-    `keep_proposed` a changed action is stored as well, as a second transition to the same place: which it is, since the
-    projection is a part of the environment. Without it, actions that are never executed keep the values they were born
-    with, and an agent that thinks well of one proposes it for ever.
+    The budget's projection changes actions; with the raw ones alone the critic would credit a plan that never was.
 
-    n_steps, gamma: rewards that a sample adds up, and their discount (see NStepReplayBuffer). standardised: rewards are
-    sampled as standard deviations from the best so far, at most DEEPEST below it, so that critics see what tells
-    good plans from each other, whatever their scale; only where each step is an episode. The deviation and the best
-    are those of what the agent did itself, after the first `told` rows.
-
-    shifted: every other sample's action is moved by one number in all entries, as far as the box has room. Wishes in
-    log-densities are filled to the budget, so all of these become the same plan; a critic that has not seen them would
-    send the actor to where all is kept.
+    Args:
+        keep_proposed: A changed action is stored as well, as a second transition to the same place: which it is, since
+            the projection is a part of the environment. Without it, actions that are never executed keep the values
+            they were born with, and an agent that thinks well of one proposes it for ever.
+        n_steps: Rewards that a sample adds up (see NStepReplayBuffer, as for the arguments before).
+        gamma: Their discount.
+        standardised: Rewards are sampled as standard deviations from the best so far, at most DEEPEST below it, so that
+            critics see what tells good plans from each other, whatever their scale; only where each step is an episode.
+            Deviation and best are those of what the agent did itself.
+        shifted: Every other sample's action is moved by one number in all entries, as far as the box has room. Targets
+            in log-densities are filled to the budget, so all of these become the same plan; a critic that has not seen
+            them would send the actor to where all is kept.
     """
 
-    told = 0
+    seeded = 0
+    """Rows that the agent did not execute itself."""
 
     def __init__(
         self,
@@ -73,21 +78,41 @@ class ExecutedActionReplayBuffer(NStepReplayBuffer):
         if self._keep_proposed and not np.allclose(executed, action):
             super().add(obs, next_obs, action, reward, done, infos)
 
+    def seed(self, seeds: Sequence[ReplaySeed]) -> list[range]:
+        """Adds what is known before the agent acts; returns for each seed the rows whose actions can be executed.
+
+        Rows are added whole, so that some of what is known is added twice.
+        """
+        executable = []
+        for each in seeds:
+            observations = np.repeat(each.observation[None], self.n_envs, axis=0)
+            split = len(each.rewards) - each.done
+            for part in (np.arange(split), np.arange(split, len(each.rewards))):
+                first = self.pos
+                for row in np.resize(part, (-(-len(part) // self.n_envs), self.n_envs)):
+                    actions, infos = each.actions[row], [{"executed_action": action} for action in each.actions[row]]
+                    self.add(observations, observations, actions, each.rewards[row], np.ones(self.n_envs, bool), infos)
+            executable.append(range(first, self.pos))
+        self.seeded = self.pos - 1
+        return executable
+
     def _get_samples(self, batch_inds: NDArray[np.int64], env: VecNormalize | None = None) -> ReplayBufferSamples:
         batch = super()._get_samples(batch_inds, env)
         if not self._shifted:
             return batch
         low, high = -1 - batch.actions.amin(dim=1), 1 - batch.actions.amax(dim=1)
-        chance, place = (torch.as_tensor(np.random.random_sample(len(batch_inds)), dtype=low.dtype) for _ in range(2))
-        moves = (chance < 0.5) & torch.as_tensor(batch_inds >= self.told)
-        shift = torch.where(moves, low + place * (high - low), torch.zeros_like(low))
+        chance, position = (
+            torch.as_tensor(np.random.random_sample(len(batch_inds)), dtype=low.dtype) for _ in range(2)
+        )
+        moves = (chance < 0.5) & torch.as_tensor(batch_inds >= self.seeded)
+        shift = torch.where(moves, low + position * (high - low), torch.zeros_like(low))
         return batch._replace(actions=batch.actions + shift[:, None])
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
         batch = super().sample(batch_size, env)
         if not self._standardised:
             return batch
-        own = self.rewards[self.told : self.buffer_size if self.full else self.pos]
+        own = self.rewards[self.seeded : self.buffer_size if self.full else self.pos]
         best = float(own.max())
         deviation = max(float(own.std()), LEAST_DEVIATION * abs(best), SMALLEST)
         return batch._replace(rewards=((batch.rewards - best) / deviation).clamp(-DEEPEST, DEEPEST))

@@ -2,44 +2,27 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from autoprune.agent.critic_search import CriticGuidedSampling, Executable, ExecutableSpace, Near
+from autoprune.agent.critic_search import CRITIC_GUIDED, CriticGuided
 from autoprune.agent.noise import EpisodeNoise
 from autoprune.agent.replay import ExecutedActionReplayBuffer, TerminalRewardReplayBuffer
 from autoprune.agent.spec import ALGORITHMS, AgentSpec, Replay, Rollout
 from autoprune.agent.trained_policy import network_arguments, network_class
 from autoprune.agent.vec_env import Env
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ReplaySeed:
-    """What is known before an agent acts, where each step is an episode that begins at this observation.
-
-    actions [many, …], rewards [many]: what a replay begins with. The last `done` of them can be done, and the agent
-    begins near them; the others need not be. executable, near: see CriticGuidance.
-    """
-
-    observation: NDArray[np.float32]
-    actions: NDArray[np.float32]
-    rewards: NDArray[np.float64]
-    executable: Executable
-    near: Near
-    done: int = 1
+from autoprune.env.replay_seed import ReplaySeed
 
 
 def build(agent: AgentSpec, *, env: Env | VecEnv, episode_steps: int, episodes: int, seed: int) -> BaseAlgorithm:
     """The Stable-Baselines3 model of an agent, not yet trained. Seeds the global generators."""
-    many = env.num_envs if isinstance(env, VecEnv) else 1
+    batch = env.num_envs if isinstance(env, VecEnv) else 1
     if agent.initial_std is not None and not isinstance(env.action_space, spaces.Box):
         raise ValueError(f"initial_std needs actions in a box, the environment's are {env.action_space}")
     options: dict[str, Any] = {}
@@ -58,22 +41,23 @@ def build(agent: AgentSpec, *, env: Env | VecEnv, episode_steps: int, episodes: 
     noise = None
     match agent.experience:
         case Replay() as replay:
-            if many != replay.parallel:
-                raise ValueError(f"{agent.algorithm} learns from {replay.parallel} episodes at once, got {many}")
+            if batch != replay.parallel:
+                raise ValueError(f"{agent.algorithm} learns from {replay.parallel} episodes at once, got {batch}")
             noise = _noise(agent, replay, env=env, episodes=episodes, seed=seed)
             arguments |= _replay_arguments(replay, episode_steps, gamma=arguments.get("gamma", 0.99))
             arguments |= {} if noise is None else {"action_noise": noise}
         case Rollout() as rollout:
-            if rollout.episodes % many:
+            if rollout.episodes % batch:
                 raise ValueError(
-                    f"{many} environments cannot play rollouts of {rollout.episodes} episodes in whole batches"
+                    f"{batch} environments cannot play rollouts of {rollout.episodes} episodes in whole batches"
                 )
             steps = rollout.episodes * episode_steps
-            arguments |= {"n_steps": steps // many}
+            arguments |= {"n_steps": steps // batch}
             if agent.algorithm in ("PPO", "RecurrentPPO"):
                 arguments.setdefault("batch_size", steps)
     # Networks of a few thousand weights are fastest on the CPU.
-    model = ALGORITHMS[agent.algorithm](
+    algorithms = ALGORITHMS if agent.critic_guidance is None else CRITIC_GUIDED
+    model = algorithms[agent.algorithm](
         policy=network_class(agent.algorithm, architecture),
         env=env,
         seed=seed,
@@ -91,7 +75,7 @@ def _replay_arguments(replay: Replay, episode_steps: int, *, gamma: float) -> di
         options["baseline_rate"] = replay.baseline_rate
     if replay.standardised:
         if episode_steps > 1 or replay.copy_terminal_reward:
-            raise ValueError("standardised rewards are those of one-step episodes: use agent.mode=one_shot")
+            raise ValueError("standardised rewards are those of one-step episodes: use agent.env.mode=one_shot")
         options["standardised"] = True
     if replay.shifted:
         options["shifted"] = True
@@ -138,32 +122,28 @@ def _set_up_actor(agent: AgentSpec, model: BaseAlgorithm, noise: EpisodeNoise | 
         noise.follow(actor)
 
 
-def seed_replay(agent: AgentSpec, model: BaseAlgorithm, known: Sequence[ReplaySeed], *, seed: int) -> None:
-    """The replay begins with what is known of each observation, and proposals are judged by the critics."""
-    if not known:
+def seed_replay(agent: AgentSpec, model: BaseAlgorithm, seeds: Sequence[ReplaySeed], *, seed: int) -> None:
+    """Fills the replay with what is known before the agent acts, and learns from it.
+
+    Args:
+        agent: Whose model it is.
+        model: Not yet trained.
+        seeds: What is known, for each observation that episodes begin at.
+        seed: Of a critic-guided agent's candidates.
+
+    Raises:
+        ValueError: The agent has no replay, or its critics would have nothing to begin near.
+    """
+    if not seeds:
         if agent.critic_guidance is not None:
-            raise ValueError("proposals are judged as they would be executed: use agent.mode=one_shot")
+            raise ValueError(
+                "critic_guidance begins near plans that are known: use agent.env.mode=one_shot and a prior"
+            )
         return
     if not isinstance(model, OffPolicyAlgorithm) or not isinstance(model.replay_buffer, ExecutedActionReplayBuffer):
-        raise ValueError(f"{agent.algorithm} has no replay that what is known could be told to")
-    replay = model.replay_buffer
-    executed = {each.observation.tobytes(): _told(replay, each, envs=model.n_envs) for each in known}
-    replay.told = replay.pos - 1
+        raise ValueError(f"agent.env.seed_replay is what a replay begins with, and {agent.algorithm} has none")
+    if isinstance(model, CriticGuided) and agent.critic_guidance is not None:
+        model.guide(agent.critic_guidance, seeds, seed=seed)
+    else:
+        model.replay_buffer.seed(seeds)
     model.train(gradient_steps=max(1, model.gradient_steps), batch_size=model.batch_size)
-    if agent.critic_guidance is not None:
-        places = {each.observation.tobytes(): ExecutableSpace(each.executable, each.near) for each in known}
-        critic_guided = CriticGuidedSampling(model, agent.critic_guidance, places=places, executed=executed, seed=seed)
-        model._sample_action = critic_guided  # type: ignore[method-assign]
-
-
-def _told(replay: ExecutedActionReplayBuffer, known: ReplaySeed, *, envs: int) -> range:
-    """Adds what is known, in whole rows, so that some is told twice. The rows whose actions can be done."""
-    split = len(known.rewards) - known.done
-    observations = np.repeat(known.observation[None], envs, axis=0)
-    parts = [np.arange(split), np.arange(split, len(known.rewards))]
-    for part in parts:
-        first = replay.pos
-        for row in np.resize(part, (-(-len(part) // envs), envs)):
-            told = [{"executed_action": action} for action in known.actions[row]]
-            replay.add(observations, observations, known.actions[row], known.rewards[row], np.ones(envs, bool), told)
-    return range(first, replay.pos)

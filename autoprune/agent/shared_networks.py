@@ -91,6 +91,6 @@ def _groups(observation_space: spaces.Space[Any], action_space: spaces.Space[Any
     if seen is None or done is None or len(seen) != 1 or len(done) != 1 or (seen[0] - 1) % done[0] or seen[0] == 1:
         raise ValueError(
             f"one network for all groups reads every group's features and the budget, and acts on whole plans; "
-            f"observations are {seen} and actions {done}. Use agent.mode=one_shot or edit"
+            f"observations are {seen} and actions {done}. Use agent.env.mode=one_shot or edit"
         )
     return int(done[0])

@@ -170,7 +170,8 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     if result["failed"]:
         stages = "\n".join(f"  {stage}: {reason}" for stage, reason in result["failed"].items())
         raise RuntimeError(
-            f"the search is complete and everything that it made stands in {folder}, but these stages failed:\n{stages}\n"
+            f"the search is complete and everything that it made stands in {folder}, but these stages "
+            f"failed:\n{stages}\n"
             f"`autoprune search resume={folder}` tries them again"
         )
     return value_of(result)

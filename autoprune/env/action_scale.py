@@ -1,6 +1,5 @@
 """What an action of an environment means: a group's density, or a correction to that of a prior plan."""
 
-import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.cost.model import FloatArray
+from autoprune.cost.projection import Projector
 from autoprune.structure.groups import IntArray, Structure
 
 Action = NDArray[np.float32]
@@ -21,15 +21,15 @@ EVERY = slice(None)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlanScale:
-    """Actions in [−1, 1] are densities, or corrections to `prior`: its densities times exp(max_log_correction ·
-    action).
+    """Actions in [−1, 1] are densities, or corrections to a prior: its densities · exp(max_log_correction · action).
 
-    prior [..., groups]: densities of a plan, or of one for each episode. `group` in its methods: the one that the last
-    axis is not over, where it is not over all of them.
+    `group` in its methods is the one that the last axis is not over, where it is not over all of them.
     """
 
     prior: FloatArray | None
+    """Densities of a plan [groups], or of one for each episode [episodes, groups]; None where actions are densities."""
     max_log_correction: float
+    """What an action of 1 adds to the prior's log-density."""
 
     @classmethod
     def around(cls, prior: IntArray | FloatArray | None, structure: Structure, max_log_correction: float) -> Self:
@@ -46,12 +46,6 @@ class PlanScale:
             return densities_of(action)
         return np.minimum(1.0, self.prior[..., group] * np.exp(self.max_log_correction * np.clip(action, -1, 1)))
 
-    def one_density(self, action: float, group: int) -> float:
-        """`density` of one group in plain numbers, which for one are much faster than arrays."""
-        if self.prior is None:
-            return density_of(action)
-        return min(1.0, float(self.prior[group]) * math.exp(self.max_log_correction * min(max(action, -1.0), 1.0)))
-
     def action(self, density: FloatArray, group: int | slice = EVERY) -> Action:
         """What of a density can be said as an action: the inverse of `density` within [−1, 1]."""
         if self.prior is None:
@@ -64,20 +58,20 @@ class PlanScale:
         sizes = structure.units.tolist()
         if self.prior is not None:
             return [self.action(np.arange(units + 1) / units, group) for group, units in enumerate(sizes)]
-        known = {units: self.action(np.arange(units + 1) / units) for units in set(sizes)}
-        return [known[units] for units in sizes]
+        by_size = {units: self.action(np.arange(units + 1) / units) for units in set(sizes)}
+        return [by_size[units] for units in sizes]
 
-
-def density_of(action: float) -> float:
-    """[−1, 1] → the density that is asked for, in [LEAST_DENSITY, 1]."""
-    return LEAST_DENSITY + SPAN * (min(max(action, -1.0), 1.0) + 1.0)
+    def plans_of(self, executed: Action, projector: Projector) -> IntArray:
+        """Returns the plans [n, groups] that executed actions [n, groups] say."""
+        units = self.density(np.asarray(executed, np.float64)) * projector.units
+        return np.stack([projector.snap(units[:, group], group) for group in range(units.shape[1])], axis=1)
 
 
 def densities_of(actions: FloatArray) -> FloatArray:
-    """density_of for arrays, to the last bit."""
+    """Returns the densities in [LEAST_DENSITY, 1] that actions in [−1, 1] ask for."""
     return LEAST_DENSITY + SPAN * (np.minimum(np.maximum(actions, -1.0), 1.0) + 1.0)
 
 
 def actions_of(densities: FloatArray) -> FloatArray:
-    """The actions that ask for densities; below LEAST_DENSITY they are −1."""
+    """Returns the actions that ask for densities; below LEAST_DENSITY they are −1."""
     return np.clip((densities - LEAST_DENSITY) / SPAN - 1, -1, 1)

@@ -1,41 +1,63 @@
 """The objective revealed one group at a time: each step says how much of one group to keep (AMC, arXiv 1802.03494)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import gymnasium
 import numpy as np
+from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from autoprune.cost.allocation import allocator_of
+from autoprune.cost.allocation import batch_allocator_of
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
-from autoprune.env.action_scale import Action, PlanScale
-from autoprune.env.features import HIGHEST, LOWEST, STATE_FEATURES
-from autoprune.evaluation.outcome import Outcome
-from autoprune.plan import PruningPlan
+from autoprune.env.action_scale import PlanScale
+from autoprune.env.episodes import (
+    HIGHEST,
+    LOWEST,
+    UNDECIDED,
+    Array,
+    Evaluate,
+    Observation,
+    PlanVectorEnv,
+    Transition,
+    constant,
+)
 from autoprune.problem.group_features import GROUP_FEATURES
 from autoprune.structure.groups import IntArray, Structure
 
-Evaluate = Callable[[Sequence[PruningPlan]], list[Outcome]]
-Observation = NDArray[np.float32]
+STATE_FEATURES = (
+    "budget",  # limit over dense cost
+    "left",  # budget less `floor`
+    "floor",  # cost over dense if this and later groups are cut to their floor, earlier ones as decided
+    "ceiling",  # cost over dense if this and later groups are kept whole
+    "least_density",  # of this group, that still uses the budget up
+    "most_density",  # of this group, that still meets the budget
+    "last_action",  # density executed in the step before, 1 at the start
+)
 
 FEATURE_NAMES = GROUP_FEATURES + STATE_FEATURES
 CHANGING = len(STATE_FEATURES) - 1  # all but the budget, which is the same throughout
 
 
-class LayerwiseEnv(gymnasium.Env[Observation, Action]):
+class LayerwiseVectorEnv(PlanVectorEnv):
     """One step per group, in the network's order; the reward comes with the last one.
 
-    Action [1] in [−1, 1]: the group's density, −1 = almost nothing kept, 1 = all; it is moved into the interval from
-    which the budget can still be met and used up, and onto an allowed level. Observation: GROUP_FEATURES and
-    STATE_FEATURES of the group to decide; the last one is still of the last group. info: `executed_action`, what became
-    of the action, on the action's scale; `group`; and at the end `plan` and `outcome`. LayerwiseVectorEnv is the same
-    for many episodes at once.
+    An action in [−1, 1] is the group's density, −1 for almost nothing and 1 for all, or a correction to that of
+    `prior`. It is moved into the interval from which the budget can still be met and used up, and onto an allowed
+    level. With `levels`, an action is one of so many evenly spaced densities. Observations are GROUP_FEATURES and
+    STATE_FEATURES of the group to decide; the last one is still of the last group.
 
-    prior [groups]: units; actions correct its densities by exp(max_log_correction · action) then. lost: for each group
-    [units + 1], what is thought to be lost when it keeps so many; every step then costs that at once, and the last one
-    gives it back, so that the return stays what it was (potential-based shaping, Ng, Harada & Russell, ICML 1999).
+    Args:
+        structure: Groups to decide on.
+        projector: Holds the budget.
+        evaluate: Judges a batch of plans.
+        features: What is observed of each group [groups, len(GROUP_FEATURES)].
+        prior: Units of the plan that actions correct [groups], or None.
+        max_log_correction: What an action of 1 adds to the prior's log-density.
+        lost: For each group, the loss when it keeps so many units [units + 1]. Every step then costs that at once, and
+            the last one gives it back, so that the return stays what it was (Ng, Harada & Russell, ICML 1999).
+        levels: Densities of a discrete action space, or None for a box.
+        options: num_envs, autoreset_mode and render_mode of PlanVectorEnv.
     """
 
     feature_names = FEATURE_NAMES
@@ -50,60 +72,74 @@ class LayerwiseEnv(gymnasium.Env[Observation, Action]):
         prior: IntArray | FloatArray | None = None,
         max_log_correction: float = 1.5,
         lost: Sequence[FloatArray] | None = None,
+        levels: int | None = None,
+        **options: Any,
     ) -> None:
-        self.structure, self.projector = structure, projector
-        self._evaluate, self._lost = evaluate, lost
+        if levels is not None and levels < 2:
+            raise ValueError(f"at least two levels are needed to choose from, got {levels}")
+        super().__init__(
+            structure=structure,
+            projector=projector,
+            evaluate=evaluate,
+            observation_space=Box(LOWEST, HIGHEST, (len(FEATURE_NAMES),), np.float32),
+            action_space=Box(-1, 1, (1,), np.float32) if levels is None else Discrete(levels),
+            feature_names=FEATURE_NAMES,
+            **options,
+        )
+        self._lost = lost
         self._scale = PlanScale.around(prior, structure, max_log_correction)
-        self.observation_space = layerwise_observations()
-        self.action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-        self._names, self._units = structure.names, structure.units.tolist()
+        self._level_actions = None if levels is None else np.linspace(-1, 1, levels, dtype=np.float32)
+        self._names = [constant(name, self.num_envs) for name in structure.names]
+        self._units = structure.units.astype(np.float64).tolist()
         self._budget, self._dense = projector.budget.relative, projector.budget.dense
-        self._rows = list(observation_rows(features, self._budget))
-        self._executed = [actions[:, None] for actions in self._scale.executable(structure)]
-        self._walk = allocator_of(projector)
-        self._last = self._observe(1.0)
+        self._rows = list(_fixed_rows(features, self._budget))
+        self._executed = [self._on_action_scale(actions) for actions in self._scale.executable(structure)]
+        self._allocator = batch_allocator_of(projector, episodes=self.num_envs)
+        self._state = np.empty((CHANGING, self.num_envs))  # STATE_FEATURES without the budget
+        self._begin()
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        super().reset(seed=seed)
-        self._walk.restart()
-        return self._observe(1.0), {}
+    def _begin(self) -> Observation:
+        self._allocator.restart()
+        self._state[-1] = 1.0
+        return self._observe()
 
-    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        group = self._walk.group
-        if group == len(self._names):
-            raise gymnasium.error.ResetNeeded("all groups are decided: reset() begins the next episode")
-        units = self._units[group]
-        kept = self._walk.decide(self._scale.one_density(float(action[0]), group) * units)
-        info: dict[str, Any] = {"group": self._names[group], "executed_action": self._executed[group][kept].copy()}
-        if group + 1 < len(self._names):
-            lost = 0.0 if self._lost is None else -float(self._lost[group][kept])
-            return self._observe(kept / units), lost, False, False, info
-        plan = self.structure.plan(np.array(self._walk.kept))
-        outcome = self._evaluate([plan])[0]
-        observation = self._last.copy()
-        observation[-1] = kept / units
-        reward = outcome.reward + float(given_back(self._lost, np.array(self._walk.kept)))
-        return observation, reward, True, False, info | {"plan": plan, "outcome": outcome}
+    def _advance(self, actions: Array) -> Transition:
+        group = self._allocator.group
+        values = actions[:, 0] if self._level_actions is None else self._level_actions[actions].astype(np.float64)
+        kept = self._allocator.decide(self._scale.density(values, group) * self._units[group])
+        self.outcomes, self.kept = (), np.array(self._allocator.kept)
+        self.kept[:, group + 1 :] = UNDECIDED
+        self._state[-1] = kept / self._units[group]
+        executed, names = self._executed[group].take(kept, axis=0), {"group": self._names[group]}
+        if group + 1 < len(self._units):
+            lost = np.zeros(self.num_envs) if self._lost is None else -self._lost[group][kept]
+            return Transition(self._observe(), lost, False, executed, names)
+        final = self._observation(group)
+        outcomes, infos = self._judged(self.kept)
+        rewards = np.array([outcome.reward for outcome in outcomes]) + given_back(self._lost, self.kept)
+        return Transition(final, rewards, True, executed, names | infos)
 
-    def _observe(self, last_density: float) -> Observation:
-        walk, units, dense = self._walk, self._units[self._walk.group], self._dense
-        (floor, ceiling), (least, most) = walk.costs, walk.interval
-        floor /= dense
-        observation: Observation = self._rows[walk.group].copy()
-        observation[-CHANGING:] = (
-            self._budget - floor, floor, ceiling / dense, least / units, most / units, last_density
-        )  # fmt: skip
-        self._last = observation
+    def _on_action_scale(self, actions: NDArray[np.float32]) -> Array:
+        """What says each number of units [units + 1, 1]; of levels, the nearest ones [units + 1]."""
+        if self._level_actions is None:
+            return actions[:, None]
+        return np.asarray(np.abs(self._level_actions - actions[:, None]).argmin(axis=1))
+
+    def _observe(self) -> Observation:
+        allocator, state = self._allocator, self._state
+        np.divide(allocator.costs, self._dense, out=state[1:3])
+        np.subtract(self._budget, state[1], out=state[0])
+        np.divide(allocator.interval, self._units[allocator.group], out=state[3:5])
+        return self._observation(allocator.group)
+
+    def _observation(self, group: int) -> Observation:
+        observation = np.empty((self.num_envs, len(FEATURE_NAMES)), np.float32)
+        observation[:] = self._rows[group]
+        observation[:, -CHANGING:] = self._state.T
         return observation
 
 
-def layerwise_observations() -> gymnasium.spaces.Box[np.float32]:
-    return gymnasium.spaces.Box(LOWEST, HIGHEST, (len(FEATURE_NAMES),), np.float32)
-
-
-def observation_rows(features: FloatArray, budget: float) -> Observation:
+def _fixed_rows(features: FloatArray, budget: float) -> Observation:
     """[groups, features and state]: what is the same in every episode, zeros elsewhere. budget: over dense."""
     state = np.zeros((len(features), 1 + CHANGING))
     state[:, 0] = budget
@@ -111,10 +147,8 @@ def observation_rows(features: FloatArray, budget: float) -> Observation:
 
 
 def given_back(lost: Sequence[FloatArray] | None, kept: IntArray) -> NDArray[np.float64]:
-    """What steps before the last have cost for potential's sake: kept [..., groups] → [...]."""
-    if lost is None:
-        return np.zeros(kept.shape[:-1])
+    """Returns what steps before the last have cost for shaping's sake: kept [..., groups] → [...]."""
     back = np.zeros(kept.shape[:-1])
-    for group, table in enumerate(lost[:-1]):
+    for group, table in enumerate([] if lost is None else lost[:-1]):
         back = back + table[kept[..., group]]
     return back

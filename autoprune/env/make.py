@@ -1,138 +1,90 @@
 """Environments from a task and a budget, for `gymnasium.make` and `gymnasium.make_vec`.
 
-The settings not named here are the main job's own, but that nothing is raced: a plan's reward is its own, whichever
-other plans are evaluated together with it.
+Settings that are not named here are the main job's own, but that nothing is raced: a plan's reward is its own,
+whichever other plans are evaluated together with it.
 """
 
+import sys
 from collections.abc import Sequence
-from typing import TypedDict
+from pathlib import Path
+from typing import TypedDict, Unpack
 
-import numpy as np
+from gymnasium.vector import AutoresetMode
 
-from autoprune.cost.model import FloatArray
-from autoprune.cost.projection import Projector
-from autoprune.env.layerwise import Evaluate, LayerwiseEnv
-from autoprune.env.one_shot import OneShotEnv
-from autoprune.env.plan_edits import EditEnv, Editing, EditVectorEnv
-from autoprune.env.vector_envs import LayerwiseVectorEnv, OneShotVectorEnv
+from autoprune.env.env_spec import EnvFactory, EnvSpec, Mode, Observed, PriorName, RewardShaping
+from autoprune.env.episodes import PlanVectorEnv, SingleEpisode
+from autoprune.evaluation.metered import MeteredObjective
 from autoprune.problem.defaults import with_defaults
-from autoprune.problem.prepare import Prepared
-from autoprune.structure.groups import IntArray, Structure
+from autoprune.problem.problem import Problem
 from autoprune.task.task import Task
 
 
-def layerwise(
-    *, task: str | Task, budget: str | Sequence[str] | None = None, proxy_samples: int | None = None
-) -> LayerwiseEnv:
-    """`gym.make("autoprune/Layerwise-v0", task="digits", budget="macs:0.5")`
+class Options(TypedDict, total=False):
+    """EnvSpec's fields, as far as they are no agent's."""
 
-    task: a shipped task's name or a Task of your own. budget: one, or several as a list.
-    proxy_samples: of the search role; None: half, at most 1,500, unless the task says.
-    """
-    return LayerwiseEnv(**_parts(with_defaults(task, budget=budget, proxy_samples=proxy_samples)))
-
-
-def layerwise_vector(
-    *, num_envs: int, task: str | Task, budget: str | Sequence[str] | None = None, proxy_samples: int | None = None
-) -> LayerwiseVectorEnv:
-    """`gym.make_vec("autoprune/Layerwise-v0", num_envs=64, task="digits", budget="macs:0.5")`"""
-    prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
-    return LayerwiseVectorEnv(num_envs=num_envs, **_parts(prepared))
+    mode: Mode
+    prior: PriorName
+    reward_shaping: RewardShaping
+    observation: Observed
+    max_log_correction: float | None
+    levels: int | None
+    edits: int | None
+    length: int | None
 
 
-def one_shot(
+def single(
     *,
     task: str | Task,
     budget: str | Sequence[str] | None = None,
     proxy_samples: int | None = None,
-    correction: bool = False,
-    max_log_correction: float = 1.5,
-) -> OneShotEnv:
-    """`gym.make("autoprune/OneShot-v0", task="digits", budget="macs:0.5")`
+    render_mode: str | None = None,
+    **options: Unpack[Options],
+) -> SingleEpisode:
+    """`gym.make("autoprune/OneShot-v0", task="digits", budget="macs:0.5", prior="sensitivity")`
 
-    correction: actions correct the uniform plan, instead of being densities; max_log_correction: how far (OneShotEnv).
+    Args:
+        task: A shipped task's name, or a Task of one's own.
+        budget: One, or several as a list; None for the task's.
+        proxy_samples: Of the search role; None for half of it, at most 1,500, unless the task says.
+        render_mode: None, or "ansi".
+        options: Fields of EnvSpec, which every agent has too; the prior's evaluations are made once, here.
+
+    Raises:
+        ValueError: Options do not fit together, or not to the task.
     """
-    prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
-    return OneShotEnv(
-        prior=_uniform(prepared) if correction else None, max_log_correction=max_log_correction, **_parts(prepared)
-    )
+    return _factory(task, budget, proxy_samples, options).one(render_mode=render_mode)
 
 
-def one_shot_vector(
+def vector(
     *,
     num_envs: int,
     task: str | Task,
     budget: str | Sequence[str] | None = None,
     proxy_samples: int | None = None,
-    correction: bool = False,
-    max_log_correction: float = 1.5,
-) -> OneShotVectorEnv:
-    """`gym.make_vec("autoprune/OneShot-v0", num_envs=64, task="digits", budget="macs:0.5")`"""
-    prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
-    prior = _uniform(prepared) if correction else None
-    return OneShotVectorEnv(num_envs=num_envs, prior=prior, max_log_correction=max_log_correction, **_parts(prepared))
+    autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
+    render_mode: str | None = None,
+    **options: Unpack[Options],
+) -> PlanVectorEnv:
+    """`gym.make_vec("autoprune/OneShot-v0", num_envs=64, task="digits", budget="macs:0.5")`
 
-
-def edit(
-    *,
-    task: str | Task,
-    budget: str | Sequence[str] | None = None,
-    proxy_samples: int | None = None,
-    edits: int = 3,
-    max_log_correction: float = 1.0,
-    length: int = 1,
-) -> EditEnv:
-    """`gym.make("autoprune/Edit-v0", task="digits", budget="macs:0.5")`
-
-    It begins at the uniform plan. edits: groups that an action changes at most; max_log_correction and length: see
-    Editing.
+    Args:
+        num_envs: Episodes at once; their plans are one batch for the objective.
+        task: As in `single`.
+        budget: As in `single`.
+        proxy_samples: As in `single`.
+        autoreset_mode: SAME_STEP, NEXT_STEP, or DISABLED.
+        render_mode: None, or "ansi".
+        options: As in `single`.
     """
+    factory = _factory(task, budget, proxy_samples, options)
+    return factory.batch(num_envs, autoreset_mode=autoreset_mode, render_mode=render_mode)
+
+
+def _factory(
+    task: str | Task, budget: str | Sequence[str] | None, proxy_samples: int | None, options: Options
+) -> EnvFactory:
+    spec = EnvSpec(**options)  # before anything is prepared
     prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
-    editing = _editing(prepared, edits=edits, max_log_correction=max_log_correction, length=length)
-    return EditEnv(editing, evaluate=prepared.objective.evaluate, features=prepared.features)
-
-
-def edit_vector(
-    *,
-    num_envs: int,
-    task: str | Task,
-    budget: str | Sequence[str] | None = None,
-    proxy_samples: int | None = None,
-    edits: int = 3,
-    max_log_correction: float = 1.0,
-    length: int = 1,
-) -> EditVectorEnv:
-    """`gym.make_vec("autoprune/Edit-v0", num_envs=64, task="digits", budget="macs:0.5")`"""
-    prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
-    editing = _editing(prepared, edits=edits, max_log_correction=max_log_correction, length=length)
-    return EditVectorEnv(editing, num_envs=num_envs, evaluate=prepared.objective.evaluate, features=prepared.features)
-
-
-class _Parts(TypedDict):
-    structure: Structure
-    projector: Projector
-    evaluate: Evaluate
-    features: FloatArray
-
-
-def _parts(prepared: Prepared) -> _Parts:
-    """What every environment is made of."""
-    return {
-        "structure": prepared.structure,
-        "projector": prepared.projector,
-        "evaluate": prepared.objective.evaluate,
-        "features": prepared.features,
-    }
-
-
-def _uniform(prepared: Prepared) -> IntArray:
-    return prepared.projector.project(np.ones(len(prepared.structure.groups)))
-
-
-def _editing(prepared: Prepared, *, edits: int, max_log_correction: float, length: int) -> Editing:
-    """From the uniform plan, which is evaluated."""
-    (start,) = prepared.objective.evaluate([prepared.structure.plan(_uniform(prepared))])
-    edits = min(edits, len(prepared.structure.groups))
-    return Editing(
-        prepared.structure, prepared.projector, start, edits=edits, max_log_correction=max_log_correction, length=length
-    )
+    objective = MeteredObjective(prepared.objective, limit=sys.maxsize, record=lambda *_: None)
+    problem = Problem.of(prepared, objective=objective, seed=0, folder=Path())
+    return EnvFactory(problem, spec, prepared.objective.evaluate, spec.prior_of(problem))

@@ -1,25 +1,35 @@
 """The whole plan as one action: either the groups' densities, or a correction to a prior plan."""
 
+from collections.abc import Sequence
 from typing import Any
 
-import gymnasium
 import numpy as np
+from gymnasium.spaces import Box
 
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.env.action_scale import Action, PlanScale
-from autoprune.env.features import HIGHEST, LOWEST
-from autoprune.env.layerwise import Evaluate, Observation
+from autoprune.env.episodes import HIGHEST, LOWEST, Array, Evaluate, Observation, PlanVectorEnv, Transition
+from autoprune.problem.group_features import GROUP_FEATURES
 from autoprune.structure.groups import IntArray, Structure
 
 
-class OneShotEnv(gymnasium.Env[Observation, Action]):
-    """One step per episode. Action [groups] in [−1, 1].
+class OneShotVectorEnv(PlanVectorEnv):
+    """One step per episode, whose action [groups] in [−1, 1] is a whole plan.
 
-    Without a prior, an action is the groups' densities, −1 = almost nothing kept, 1 = all. With a prior plan it is a
-    correction: the density wished for is the prior's times exp(max_log_correction · action), so that 0 is the prior.
-    Either way the wish is scaled until it fills the budget. Observation: GROUP_FEATURES of every group and the budget
-    over dense. info: `executed_action`, `plan`, `outcome`. OneShotVectorEnv is the same for many episodes at once.
+    Without a prior, an action is the groups' densities, −1 for almost nothing and 1 for all. With one it is a
+    correction: the target density is the prior's times exp(max_log_correction · action), so that 0 is the prior. Either
+    way the target is scaled until it fills the budget. Observations are every group's features and the budget over
+    dense.
+
+    Args:
+        structure: Groups to decide on.
+        projector: Holds the budget.
+        evaluate: Judges a batch of plans.
+        features: What is observed of each group [groups, any].
+        prior: Units of the plan that actions correct [groups], or None.
+        max_log_correction: What an action of 1 adds to the prior's log-density.
+        options: num_envs, autoreset_mode and render_mode of PlanVectorEnv.
     """
 
     def __init__(
@@ -31,43 +41,47 @@ class OneShotEnv(gymnasium.Env[Observation, Action]):
         features: FloatArray,
         prior: IntArray | FloatArray | None = None,
         max_log_correction: float = 1.5,
+        **options: Any,
     ) -> None:
-        self.structure, self.projector = structure, projector
-        self._evaluate = evaluate
-        self._scale = PlanScale.around(prior, structure, max_log_correction)
         self._observation = one_shot_observation(features, projector)
-        self.observation_space = gymnasium.spaces.Box(LOWEST, HIGHEST, self._observation.shape, np.float32)
-        self.action_space = gymnasium.spaces.Box(-1, 1, (len(structure.groups),), np.float32)
+        super().__init__(
+            structure=structure,
+            projector=projector,
+            evaluate=evaluate,
+            observation_space=Box(LOWEST, HIGHEST, self._observation.shape, np.float32),
+            action_space=Box(-1, 1, (len(structure.groups),), np.float32),
+            feature_names=names_of(structure, GROUP_FEATURES[: features.shape[1]]),
+            **options,
+        )
+        self._scale = PlanScale.around(prior, structure, max_log_correction)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        super().reset(seed=seed)
-        return self._observation.copy(), {}
+    def _begin(self) -> Observation:
+        return np.tile(self._observation, (self.num_envs, 1))
 
-    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        kept = self.projector.project(self._scale.density(np.asarray(action, np.float64)))
-        plan = self.structure.plan(kept)
-        outcome = self._evaluate([plan])[0]
-        info = {"plan": plan, "outcome": outcome, "executed_action": self._scale.action(kept / self.structure.units)}
-        return self._observation.copy(), outcome.reward, True, False, info
+    def _advance(self, actions: Array) -> Transition:
+        kept = self.projector.project(self._scale.density(actions))
+        outcomes, infos = self._judged(kept)
+        rewards = np.array([outcome.reward for outcome in outcomes], np.float64)
+        return Transition(self._begin(), rewards, True, self.action_of(kept), infos)
 
     def executable(self, actions: Action) -> Action:
-        """What would be executed of actions [many, groups]."""
-        kept = self.projector.project(self._scale.density(np.asarray(actions, np.float64)))
-        return self._scale.action(kept / self.structure.units)
+        """Returns what would be executed of actions [n, groups]."""
+        return self.action_of(self.projector.project(self._scale.density(np.asarray(actions, np.float64))))
 
     def plans_of(self, executed: Action) -> IntArray:
-        """The plans that were executed for actions [many, groups], on the action's scale."""
-        units = self._scale.density(np.asarray(executed, np.float64)) * self.structure.units
-        groups = range(len(self.structure.groups))
-        return np.stack([self.projector.snap(units[:, group], group) for group in groups], axis=1)
+        """Returns the plans that were executed for actions [n, groups], on the action's scale."""
+        return self._scale.plans_of(executed, self.projector)
 
     def action_of(self, kept: IntArray) -> Action:
-        """The action that comes nearest to saying kept [..., groups], a plan inside the budget or not."""
+        """Returns the action that comes nearest to saying kept [..., groups], a plan inside the budget or not."""
         return self._scale.action(np.asarray(kept) / self.structure.units)
 
 
 def one_shot_observation(features: FloatArray, projector: Projector) -> Observation:
-    """All groups' features one after the other, and the budget over dense."""
+    """Returns all groups' features one after the other, and the budget over dense."""
     return np.append(features.ravel(), projector.budget.relative).astype(np.float32)
+
+
+def names_of(structure: Structure, features: Sequence[str]) -> list[str]:
+    """Returns `group:feature` for every group and feature, and `budget`."""
+    return [*(f"{group}:{feature}" for group in structure.names for feature in features), "budget"]

@@ -1,20 +1,19 @@
 """Editing a plan: each step changes a few groups of it, and episodes begin at the best plan so far."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
+from gymnasium.spaces import Box
 
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.env.action_scale import Action, PlanScale
-from autoprune.env.features import HIGHEST, LOWEST
-from autoprune.env.layerwise import Evaluate, Observation
-from autoprune.env.one_shot import one_shot_observation
-from autoprune.env.vector_envs import Array, Infos, Step, check_whole, constant, finals, judged
+from autoprune.env.episodes import HIGHEST, LOWEST, Array, Evaluate, Infos, Observation, PlanVectorEnv, Transition
+from autoprune.env.one_shot import names_of
 from autoprune.evaluation.outcome import Outcome
+from autoprune.problem.group_features import GROUP_FEATURES
 from autoprune.structure.groups import IntArray, Structure
 
 
@@ -22,20 +21,26 @@ from autoprune.structure.groups import IntArray, Structure
 class Editing:
     """What edits mean, and the best plan so far, which all environments of one search share.
 
-    start: a plan that was evaluated, inside the budget. edits: how many groups an action changes at most.
-    max_log_correction: how far, in log-densities. length: edits in an episode. What an edit earns is what it gains over
-    the plan that it was made on, as a fraction of the start's reward; so an episode's return is what it gains over the
-    best plan so far.
+    What an edit earns is what it gains over the plan that it was made on, as a fraction of the start's reward; so an
+    episode's return is what it gains over the best plan so far.
     """
 
     structure: Structure
+    """Groups to decide on."""
     projector: Projector
+    """Holds the budget."""
     start: Outcome
+    """Of a plan inside the budget, that the first episodes begin at."""
     edits: int
+    """Groups that an action changes at most."""
     max_log_correction: float
+    """What an action of 1 adds to a group's log-density."""
     length: int = 1
+    """Edits in an episode."""
     best: Outcome = field(init=False)
-    unit: float = field(init=False)  # of rewards
+    """Of the best plan so far."""
+    unit: float = field(init=False)
+    """Of rewards: the start's magnitude."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.edits <= len(self.structure.groups):
@@ -51,22 +56,20 @@ class Editing:
             raise ValueError(f"edits begin at a plan inside the budget; {self.start.plan.kept} exceeds it")
         self.best, self.unit = self.start, abs(self.start.reward) or 1.0
 
-    def edited(self, kept: IntArray, actions: Action) -> tuple[IntArray, Action]:
-        """kept and actions [episodes, groups] → the plans that were made of them, and what was executed.
+    def edited(self, kept: IntArray, actions: Array) -> tuple[IntArray, Action]:
+        """Returns the plans that actions [episodes, groups] make of kept [episodes, groups], and what was executed.
 
         An action's largest entries are carried out and the others are not; the budget is restored by all groups alike.
         """
-        wish = np.clip(np.asarray(actions, np.float64), -1, 1)
-        if np.isnan(wish).any():
-            raise ValueError(f"edits must be numbers, got {np.asarray(actions).tolist()}")
-        by_size = np.argsort(-np.abs(wish), axis=-1, kind="stable")  # of equal ones, the first
-        np.put_along_axis(wish, by_size[:, self.edits :], 0.0, axis=-1)
+        changes = np.clip(actions, -1, 1)
+        by_size = np.argsort(-np.abs(changes), axis=-1, kind="stable")  # of equal ones, the first
+        np.put_along_axis(changes, by_size[:, self.edits :], 0.0, axis=-1)
         scale = PlanScale.around(kept, self.structure, self.max_log_correction)  # every episode's own
-        made = self.projector.project(scale.density(wish))
-        return made, scale.action(made / self.structure.units)
+        edited = self.projector.project(scale.density(changes))
+        return edited, scale.action(edited / self.structure.units)
 
-    def gains(self, outcomes: list[Outcome], before: FloatArray) -> FloatArray:
-        """What each outcome earns over the rewards before it [episodes]; the best plan so far is remembered."""
+    def gains(self, outcomes: Sequence[Outcome], before: FloatArray) -> FloatArray:
+        """Returns what each outcome earns over the rewards before it [episodes], and remembers the best plan so far."""
         for outcome in outcomes:
             if outcome.feasible and outcome.whole and outcome.reward > self.best.reward:
                 self.best = outcome
@@ -74,80 +77,57 @@ class Editing:
         return gains
 
 
-class EditEnv(gymnasium.Env[Observation, Action]):
-    """Action [groups] in [−1, 1]: changes of log-densities over `max_log_correction`; 0 changes nothing.
+class EditVectorEnv(PlanVectorEnv):
+    """Every step changes a few groups of a plan and evaluates it; episodes begin at the best plan so far.
 
-    Observation: every group's GROUP_FEATURES and its present density, and the budget over dense. info:
-    `executed_action`, `plan`, `outcome`, at every step, since every step evaluates a plan. EditVectorEnv is the same
-    for many episodes at once. A reset with a seed forgets all plans but the start.
+    An action [groups] in [−1, 1] is a change of log-densities over `max_log_correction`; 0 changes nothing.
+    Observations are every group's features and its present density, and the budget over dense. A reset with a seed
+    forgets all plans but the start.
+
+    Args:
+        editing: What edits mean; environments that share it begin at the same best plan.
+        evaluate: Judges a batch of plans.
+        features: What is observed of each group [groups, len(GROUP_FEATURES)].
+        options: num_envs, autoreset_mode and render_mode of PlanVectorEnv.
     """
 
-    def __init__(self, editing: Editing, *, evaluate: Evaluate, features: FloatArray) -> None:
-        self._many = EditVectorEnv(editing, num_envs=1, evaluate=evaluate, features=features)
-        self.editing = editing
-        self.observation_space = self._many.single_observation_space
-        self.action_space = self._many.single_action_space
-
-    def reset(self, *, seed: int | None = None, options: Infos | None = None) -> tuple[Observation, Infos]:
-        super().reset(seed=seed)
-        return self._many.reset(seed=seed)[0][0], {}
-
-    def step(self, action: Action) -> tuple[Observation, float, bool, bool, Infos]:
-        observations, rewards, over, _, infos = self._many.step(np.asarray(action)[None])
-        last = infos["final_obs"][0] if over[0] else observations[0]
-        said = {key: infos[key][0] for key in ("executed_action", "plan", "outcome")}
-        return last, float(rewards[0]), bool(over[0]), False, said
-
-
-class EditVectorEnv(VectorEnv[Observation, Action, Array]):
-    """EditEnv for `num_envs` episodes: every step is a batch of whole plans. Actions [num_envs, groups]."""
-
-    def __init__(self, editing: Editing, *, num_envs: int, evaluate: Evaluate, features: FloatArray) -> None:
-        self.editing, self.num_envs, self._evaluate = editing, num_envs, evaluate
-        self._fixed = one_shot_observation(features, editing.projector)
-        self._features = features
-        groups = len(editing.structure.groups)
-        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        self.single_observation_space = gymnasium.spaces.Box(LOWEST, HIGHEST, (self._fixed.size + groups,), np.float32)
-        self.single_action_space = gymnasium.spaces.Box(-1, 1, (groups,), np.float32)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self._every = constant(True, num_envs)
-        self._kept = np.zeros((num_envs, groups), np.int64)
-        self._rewards: FloatArray = np.zeros(num_envs)
-        self._made = 0
+    def __init__(self, editing: Editing, *, evaluate: Evaluate, features: FloatArray, **options: Any) -> None:
+        structure = editing.structure
+        groups = len(structure.groups)
+        super().__init__(
+            structure=structure,
+            projector=editing.projector,
+            evaluate=evaluate,
+            observation_space=Box(LOWEST, HIGHEST, (features.size + groups + 1,), np.float32),
+            action_space=Box(-1, 1, (groups,), np.float32),
+            feature_names=names_of(structure, (*GROUP_FEATURES[: features.shape[1]], "density")),
+            **options,
+        )
+        self.editing, self._features = editing, features
         self._begin()
 
     def reset(self, *, seed: int | None = None, options: Infos | None = None) -> tuple[Observation, Infos]:
-        check_whole(options)
-        super().reset(seed=seed)
         if seed is not None:  # the same seed has to give the same episodes
             self.editing.best = self.editing.start
-        return self._begin(), {}
-
-    def step(self, actions: Action) -> Step:
-        kept, executed = self.editing.edited(self._kept, np.asarray(actions).reshape(self._kept.shape))
-        plans = [self.editing.structure.plan(row) for row in kept]
-        infos: Infos = {"executed_action": executed, "_executed_action": self._every}
-        infos, outcomes = judged(plans, self._evaluate, infos)
-        rewards = self.editing.gains(outcomes, self._rewards)
-        self._kept, self._rewards, self._made = kept, np.array([o.reward for o in outcomes]), self._made + 1
-        if self._made < self.editing.length:
-            nobody = np.zeros(self.num_envs, bool)
-            return self._observe(), rewards, nobody, nobody.copy(), infos
-        final = finals(self._observe(), infos)
-        return self._begin(), rewards, np.ones(self.num_envs, bool), np.zeros(self.num_envs, bool), infos | final
+        return super().reset(seed=seed, options=options)
 
     def _begin(self) -> Observation:
         best = self.editing.best
-        self._kept = np.tile(np.array(best.plan.kept, np.int64), (self.num_envs, 1))
-        self._rewards = np.full(self.num_envs, best.reward)
+        self._now = np.tile(np.array(best.plan.kept, np.int64), (self.num_envs, 1))
+        self._rewards: FloatArray = np.full(self.num_envs, best.reward)
         self._made = 0
         return self._observe()
 
+    def _advance(self, actions: Array) -> Transition:
+        kept, executed = self.editing.edited(self._now, actions)
+        outcomes, infos = self._judged(kept)
+        gains = self.editing.gains(outcomes, self._rewards)
+        self._now, self._rewards, self._made = kept, np.array([o.reward for o in outcomes]), self._made + 1
+        return Transition(self._observe(), gains, self._made == self.editing.length, executed, infos)
+
     def _observe(self) -> Observation:
-        density = self._kept / self.editing.structure.units
+        density = self._now / self.structure.units
         fixed = np.tile(self._features, (self.num_envs, 1, 1))
-        seen = np.concatenate([fixed, density[..., None]], axis=-1).reshape(self.num_envs, -1)
-        budget = np.full((self.num_envs, 1), self.editing.projector.budget.relative)
-        return np.concatenate([seen, budget], axis=1).astype(np.float32)
+        rows = np.concatenate([fixed, density[..., None]], axis=-1).reshape(self.num_envs, -1)
+        budget = np.full((self.num_envs, 1), self.projector.budget.relative)
+        return np.concatenate([rows, budget], axis=1).astype(np.float32)

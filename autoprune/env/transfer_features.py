@@ -11,8 +11,7 @@ import numpy as np
 
 from autoprune.cost.budget import Budget
 from autoprune.cost.model import FloatArray
-from autoprune.env.features import HIGHEST, LOWEST
-from autoprune.env.layerwise import Observation
+from autoprune.env.episodes import HIGHEST, LOWEST, Observation
 from autoprune.evaluation.curves import Curve
 from autoprune.problem.group_features import GROUP_FEATURES
 from autoprune.structure.groups import IntArray, Structure

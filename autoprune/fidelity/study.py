@@ -16,13 +16,13 @@ from autoprune.fidelity.proxies import PROXIES, SINGLES, Evaluate, judge_missing
 from autoprune.fidelity.summary import PLANS, STUDY, summarise
 from autoprune.fidelity.truth import TRUTH, RecoveryTrial, measure_truth, trials
 from autoprune.plan import PruningPlan
+from autoprune.prior.sensitivity_plan import sensitivity_plan
 from autoprune.problem.prepare import Prepared
 from autoprune.records import describe_budget
 from autoprune.recover.recovery import Recovery
 from autoprune.repair.repair import Repair
 from autoprune.report.progress import StageProgress
 from autoprune.runs import RunFolder
-from autoprune.search.sensitivity import sensitivity_plan
 from autoprune.seeding import numpy_rng, torch_generator
 from autoprune.task.task import Role, Task
 

@@ -6,10 +6,9 @@ import numpy as np
 
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
+from autoprune.prior.level_switches import Switch, random_neighbour
+from autoprune.prior.starts import Start, first_plan
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.search.evolution import Switch
-from autoprune.search.neighbours import random_neighbour
-from autoprune.search.prior import Start, first_plan
 
 
 def search(
@@ -26,7 +25,7 @@ def search(
         raise ValueError(f"agent.first and agent.last must be 0 < last ≤ first < 1, got first={first} and last={last}")
     switch = Switch(problem.projector, step)
     try:
-        plan, best = first_plan(problem, start=start, rng=rng), problem.objective.best
+        plan, best = first_plan(problem, start=start), problem.objective.best
         here = np.array(plan.kept if best is None else best.plan.kept, np.int64)
         reward = -math.inf if best is None else best.reward
         losses: list[float] = []

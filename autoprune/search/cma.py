@@ -6,9 +6,9 @@ from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import WIDEST_GROUP, Projector
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
+from autoprune.prior.level_switches import log_midpoint_target
+from autoprune.prior.starts import Start, first_plan
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.search.neighbours import log_midpoint_target
-from autoprune.search.prior import Start, first_plan
 from autoprune.structure.groups import IntArray
 
 
@@ -32,7 +32,7 @@ def search(
         raise ValueError(f"agent.population must be at least 4, or null for 4 + 3 ln groups; got {population}")
     projector, known = problem.projector, set[PruningPlan]()
     try:
-        kept = np.array(first_plan(problem, start=start, rng=rng).kept, np.int64)
+        kept = np.array(first_plan(problem, start=start).kept, np.int64)
         while True:
             mean, seed = np.log(log_midpoint_target(projector, kept)), int(rng.integers(2**31))
             optimizer, fresh = CMA(mean=mean, sigma=sigma, population_size=population, seed=seed), True

@@ -6,8 +6,8 @@ from autoprune.cost.cost_units import written
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.plan import PruningPlan
+from autoprune.prior.uniform_plan import is_depth
 from autoprune.problem.problem import Problem
-from autoprune.search.uniform import is_depth
 from autoprune.structure.groups import IntArray, Structure
 
 

@@ -4,8 +4,8 @@ import numpy as np
 
 from autoprune.cost.model import FloatArray
 from autoprune.plan import PruningPlan
+from autoprune.prior.uniform_plan import uniform_target
 from autoprune.problem.problem import Problem
-from autoprune.search.uniform import uniform_wish
 from autoprune.structure.groups import Group, Layer, Structure
 
 
@@ -14,7 +14,7 @@ def search(problem: Problem, *, rng: np.random.Generator) -> PruningPlan:
 
     Groups of the same density that are whole or gone, or dense or N:M, stay evenly spaced as in the uniform plan.
     """
-    wish = erk_densities(problem.structure) * uniform_wish(problem.structure)
+    wish = erk_densities(problem.structure) * uniform_target(problem.structure)
     plan = problem.structure.plan(problem.projector.project(wish))
     problem.objective.evaluate([plan])
     return plan

@@ -11,11 +11,11 @@ from autoprune.agent.learn import check_length, learn
 from autoprune.agent.spec import AgentSpec
 from autoprune.agent.trained_policy import TrainedPolicy, normalised
 from autoprune.agent.training_record import TrainingRecord
-from autoprune.env.transfer_env import TransferTask, TransferVectorEnv
+from autoprune.env.transfer_env import TransferVectorEnv
+from autoprune.env.transfer_task import TransferTask, transfer_price, transfer_task_of_problem
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.search.transfer_task import price, replay_seed_of, transfer_task_of_problem
 from autoprune.search.zero_shot import Carried, proposed, transfer_record, transferred_to
 
 log = logging.getLogger(__name__)
@@ -35,8 +35,8 @@ def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, ag
     agent = agent if begun is None else like(agent, begun.policy)
     if agent.max_log_correction is None:
         raise ValueError(f"learning goes on with agent.agent.network=transferable, not {agent.network}")
-    told = price(problem) + (batch if begun else 0)
-    check_length(agent, problem.objective.left - told, 1, told=told)
+    paid = transfer_price(problem) + (batch if begun else 0)
+    check_length(agent, problem.objective.left - paid, 1, seeded=paid)
     setting, outcomes = transfer_task_of_problem(problem, max_log_correction=agent.max_log_correction)
     misled = False
     if begun is not None:
@@ -65,7 +65,7 @@ def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, ag
         seed=int(rng.integers(2**31)),
         on_metrics=problem.log_agent,
         stop=lambda: problem.objective.left <= 0,
-        known=[replay_seed_of(setting, outcomes, groups=groups)],
+        seeds=[setting.replay_seed(outcomes, groups=groups)],
         begin=begin,
     )
     save_policy(

@@ -6,9 +6,8 @@ from autoprune.cost.projection import Projector
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
+from autoprune.prior.level_switches import Switch, log_midpoint_target, random_neighbour
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.search.evolution import Switch
-from autoprune.search.neighbours import log_midpoint_target, random_neighbour
 from autoprune.structure.groups import IntArray
 
 LEAST = 1e-12  # of the score; what loses less loses nothing

@@ -4,8 +4,8 @@ import numpy as np
 
 from autoprune.cost.model import FloatArray
 from autoprune.plan import PruningPlan
+from autoprune.prior.uniform_plan import is_depth, uniform_plan
 from autoprune.problem.problem import Problem
-from autoprune.search.uniform import is_depth, uniform_plan
 from autoprune.structure.groups import IntArray
 
 

@@ -4,9 +4,9 @@ import numpy as np
 
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
+from autoprune.prior.level_switches import DRAWS, log_midpoint_target
+from autoprune.prior.starts import Start, first_plan
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.search.neighbours import DRAWS, log_midpoint_target
-from autoprune.search.prior import Start, first_plan
 
 
 def search(problem: Problem, *, rng: np.random.Generator, start: Start, sigma: float) -> PruningPlan:
@@ -19,7 +19,7 @@ def search(problem: Problem, *, rng: np.random.Generator, start: Start, sigma: f
         raise ValueError(f"agent.sigma is the spread of log-densities, above 0; got {sigma}")
     structure = problem.structure
     try:
-        centre = np.array(first_plan(problem, start=start, rng=rng).kept, np.int64)
+        centre = np.array(first_plan(problem, start=start).kept, np.int64)
         wish = log_midpoint_target(problem.projector, centre)
         known = {tuple(centre.tolist())}
         while True:

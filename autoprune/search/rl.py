@@ -12,56 +12,50 @@ from autoprune.agent.learn import check_length, learn
 from autoprune.agent.spec import AgentSpec, Replay
 from autoprune.agent.trained_policy import TrainedPolicy
 from autoprune.cost.model import FloatArray
+from autoprune.env.env_spec import EnvFactory, EnvSpec
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.search import sensitivity
 from autoprune.search.constraint import Constraint, rewarded
-from autoprune.search.env_spec import Credit, EnvFactory, EnvSpec, Mode, Sees, Start, revealed
-from autoprune.search.prior import prior_of
 
 
 def search(
     problem: Problem,
     *,
     rng: np.random.Generator,
+    env: EnvSpec,
     agent: AgentSpec,
     constraint: Constraint,
-    mode: Mode,
-    prior: Start,
-    reward_shaping: Credit,
-    seed_replay: bool,
-    observation: Sees,
-    max_log_correction: float | None = None,
-    levels: int | None = None,
-    edits: int | None = None,
-    length: int | None = None,
     greedy_every: int | None = None,
 ) -> PruningPlan:
-    """The best plan that the agent met while it learned; its policy is saved in the run's folder.
+    """Returns the best plan that the agent met while it learned; its policy is saved in the run's folder.
 
-    constraint: how the budget is kept. mode to length: how the objective becomes an environment, see Reveal.
-    greedy_every: after so many updates the policy's own plan, without exploration, is evaluated as well; None never
-    does. An option that does not apply is an error.
+    Args:
+        problem: What is searched.
+        rng: Seeds the agent.
+        env: How the objective is revealed to the agent.
+        agent: What learns.
+        constraint: How the budget is kept.
+        greedy_every: After so many updates the policy's own plan, without exploration, is evaluated as well; None never
+            does.
+
+    Raises:
+        ValueError: An option does not apply, or too few evaluations are left, before anything is charged.
     """
-    how = EnvSpec(
-        mode=mode, prior=prior, max_log_correction=max_log_correction, levels=levels, edits=edits, length=length,
-        reward_shaping=reward_shaping, seed_replay=seed_replay, observation=observation,
-    )  # fmt: skip
     constraint = copy(constraint)  # a multiplier that adapts does so in this search only
-    steps = how.steps(problem.structure)
-    _check(agent, how, greedy_every, steps=steps)
+    steps = env.steps(problem.structure)
+    for message in _misfits(agent, env, steps):
+        raise ValueError(message)
+    if greedy_every is not None and greedy_every < 1:
+        raise ValueError(f"agent.greedy_every must be at least 1 update, or null, got {greedy_every}")
     reserved = 0 if constraint.projected else 1  # evaluations, for the policy's own plan
-    # Before anything is paid for: what is left after the prior must be enough to learn from.
-    price = sensitivity.price(problem) if how.prior == "sensitivity" else int(how.prior == "uniform")
-    episodes = (problem.objective.left - price - reserved) // how.evaluations
-    check_length(agent, episodes, steps, told=price if how.seed_replay else 0)
-    begun = None
-    if how.prior != "none":  # what was found before the agent acts is no reason to adapt
-        begun = prior_of(problem, start=how.prior).told(
-            lambda outcomes: rewarded(outcomes, copy(constraint), problem.projector.budget)
-        )
+    price = env.price(problem)  # before anything is paid for
+    episodes = (problem.objective.left - price - reserved) // env.evaluations
+    check_length(agent, episodes, steps, seeded=price if env.seed_replay else 0)
+    prior = env.prior_of(problem)
+    if prior is not None:  # what is known before the agent acts is no reason to adapt
+        prior = prior.rewarded(lambda outcomes: rewarded(outcomes, copy(constraint), problem.projector.budget))
 
     def evaluate(plans: Sequence[PruningPlan]) -> list[Outcome]:
         # Plans outside the budget would win races against those inside, so nothing is raced where there are any.
@@ -71,8 +65,8 @@ def search(
             raise EvaluationsSpent("what is left is for the policy's own plan")
         return rewarded(outcomes, constraint, problem.projector.budget)
 
-    shown = revealed(problem, how, prior=begun, evaluate=evaluate, projected=constraint.projected)
-    apart, updates = shown.one(), 0
+    factory = EnvFactory(problem, env, evaluate, prior, projected=constraint.projected)
+    apart, updates = factory.one(), 0
 
     def on_update(policy: TrainedPolicy) -> None:
         nonlocal updates
@@ -82,23 +76,23 @@ def search(
 
     learned = learn(
         agent,
-        env=shown.one() if agent.parallel_episodes == 1 else shown.many(agent.parallel_episodes),
+        env=factory.batch(agent.parallel_episodes),
         episode_steps=steps,
-        episodes=math.ceil((problem.objective.left - reserved) / how.evaluations),
+        episodes=math.ceil((problem.objective.left - reserved) / env.evaluations),
         seed=int(rng.integers(2**31)),
         on_metrics=problem.log_agent,
         stop=lambda: problem.objective.left <= reserved,
         on_update=on_update,
-        known=[shown.known()] if how.seed_replay else [],
+        seeds=[factory.replay_seed()] if env.seed_replay else [],
     )
     if not constraint.projected:
-        _last_word(problem, shown, learned.policy)
-    _save(problem, how, shown, learned.policy)
+        _evaluate_projected(problem, factory, learned.policy)
+    _save(problem, env, learned.policy)
     return best_plan(problem)
 
 
 def play(env: gymnasium.Env, policy: TrainedPolicy) -> None:
-    """One episode of the policy without exploration; the objective records its plan."""
+    """Plays one episode of the policy without exploration; the objective records its plan."""
     observation, _ = env.reset()
     policy.begin()
     over = False
@@ -107,14 +101,14 @@ def play(env: gymnasium.Env, policy: TrainedPolicy) -> None:
         over = terminated or truncated
 
 
-def _save(problem: Problem, how: EnvSpec, shown: EnvFactory, policy: TrainedPolicy) -> None:
+def _save(problem: Problem, env: EnvSpec, policy: TrainedPolicy) -> None:
     save_policy(
         policy,
         problem.folder / "policy",
         training=TrainingRecord(
-            features=shown.feature_names,
-            mode=how.mode,
-            actions="densities" if how.prior == "none" else f"corrections to the {how.prior} plan",
+            features=env.features,
+            mode=env.mode,
+            actions="densities" if env.prior == "none" else f"corrections to the {env.prior} plan",
             tasks=(problem.task,),
             budget=problem.projector.budget.text,
             seeds=(problem.seed,),
@@ -123,60 +117,61 @@ def _save(problem: Problem, how: EnvSpec, shown: EnvFactory, policy: TrainedPoli
     )
 
 
-def _last_word(problem: Problem, shown: EnvFactory, policy: TrainedPolicy) -> None:
+def _evaluate_projected(problem: Problem, factory: EnvFactory, policy: TrainedPolicy) -> None:
     """The policy's own plan is projected onto the budget and evaluated, so that the search has one that meets it."""
 
     def projected(plans: Sequence[PruningPlan]) -> list[Outcome]:
-        wish: FloatArray = np.maximum(np.array([plan.kept for plan in plans]), 0.5) / problem.structure.units
-        kept = problem.projector.project(wish)
+        density: FloatArray = np.maximum(np.array([plan.kept for plan in plans]), 0.5) / problem.structure.units
+        kept = problem.projector.project(density)
         return problem.objective.evaluate([problem.structure.plan(row) for row in kept], raced=False)
 
     try:
-        play(shown.with_evaluate(projected).one(), policy)
+        play(factory.with_evaluate(projected).one(), policy)
     except EvaluationsSpent:
         return
 
 
-def _check(agent: AgentSpec, reveal: EnvSpec, greedy_every: int | None, *, steps: int) -> None:
-    if (reveal.levels is None) != (agent.algorithm != "DQN"):
-        raise ValueError(f"levels are for DQN, and DQN needs them; got levels={reveal.levels} with {agent.algorithm}")
-    if agent.memory is not None and (reveal.mode == "one_shot" or reveal.length == 1):
-        raise ValueError(
-            "an episode of one step has nothing to remember: RecurrentPPO needs mode=layerwise, or edit with length>1"
+def _misfits(agent: AgentSpec, env: EnvSpec, steps: int) -> list[str]:
+    """What of an agent does not fit its environment; steps: of an episode."""
+    misfits = []
+    gamma, replay = (agent.hyperparameters or {}).get("gamma"), agent.experience
+    if (env.levels is None) != (agent.algorithm != "DQN"):
+        misfits.append(
+            f"agent.env.levels are for DQN, and DQN needs them; got levels={env.levels} with {agent.algorithm}"
         )
-    if agent.network != "whole" and (reveal.mode == "layerwise" or reveal.observation == "budget"):
-        raise ValueError(
-            f"agent.network={agent.network} reads all groups' features at once: it needs mode=one_shot or edit, and "
-            f"observation=groups; got {reveal.mode} and {reveal.observation}"
+    if agent.memory is not None and (env.mode == "one_shot" or env.length == 1):
+        misfits.append(
+            "an episode of one step has nothing to remember: RecurrentPPO needs agent.env.mode=layerwise, or edit with "
+            "agent.env.length above 1"
         )
-    _check_replay(agent, reveal, steps)
-    gamma = (agent.hyperparameters or {}).get("gamma")
-    if reveal.reward_shaping == "shaped" and gamma != 1:
-        raise ValueError(
-            f"reward_shaping=shaped leaves the best plan the best only without discount: set gamma=1.0, not {gamma}"
+    if agent.network != "whole" and (env.mode == "layerwise" or env.observation == "budget"):
+        misfits.append(
+            f"network={agent.network} reads all groups' features at once: it needs "
+            "agent.env.mode=one_shot or edit, and "
+            f"agent.env.observation=groups; got {env.mode} and {env.observation}"
         )
-    if greedy_every is not None and greedy_every < 1:
-        raise ValueError(f"agent.greedy_every must be at least 1 update, or null, got {greedy_every}")
-
-
-def _check_replay(agent: AgentSpec, reveal: EnvSpec, steps: int) -> None:
-    if (
-        isinstance(agent.experience, Replay)
-        and agent.experience.shifted
-        and (reveal.mode != "one_shot" or reveal.prior == "none")
-    ):
-        raise ValueError("experience.shifted moves corrections of a plan: it needs mode=one_shot and a prior")
-    if reveal.seed_replay and not agent.off_policy:
-        raise ValueError(f"agent.seed_replay is what a replay begins with, and {agent.algorithm} has none")
-    if agent.critic_guidance is not None and not reveal.seed_replay:
-        raise ValueError(
-            "proposals begin with changes of what is known: they need mode=one_shot, a prior and seed_replay=true"
+    if isinstance(replay, Replay):
+        if replay.shifted and (env.mode != "one_shot" or env.prior == "none"):
+            misfits.append(
+                "experience.shifted moves corrections of a plan: it needs agent.env.mode=one_shot and a prior"
+            )
+        if replay.standardised and steps > 1:
+            misfits.append("standardised rewards are those of one-step episodes: they need agent.env.mode=one_shot")
+        if replay.copy_terminal_reward and env.reward_shaping == "shaped":
+            misfits.append(
+                "a shaped return is that of all its steps: agent.env.reward_shaping=shaped needs "
+                "copy_terminal_reward=false"
+            )
+    elif env.seed_replay:
+        misfits.append(f"agent.env.seed_replay is what a replay begins with, and {agent.algorithm} has none")
+    if agent.critic_guidance is not None and not env.seed_replay:
+        misfits.append(
+            "critic_guidance begins near plans that are known: it needs agent.env.mode=one_shot, a prior and "
+            "agent.env.seed_replay=true"
         )
-    if not isinstance(agent.experience, Replay):
-        return
-    if agent.experience.standardised and steps > 1:
-        raise ValueError("standardised rewards are those of one-step episodes: they need agent.mode=one_shot")
-    if agent.experience.copy_terminal_reward and reveal.reward_shaping == "shaped":
-        raise ValueError(
-            "a shaped return is that of all its steps: reward_shaping=shaped needs copy_terminal_reward=false"
+    if env.reward_shaping == "shaped" and gamma != 1:
+        misfits.append(
+            "agent.env.reward_shaping=shaped leaves the best plan the best only without discount: "
+            f"set gamma=1.0, not {gamma}"
         )
+    return misfits

@@ -14,9 +14,10 @@ from autoprune.cost.model import FloatArray
 from autoprune.evaluation.curves import Curve, single_group_curves
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
+from autoprune.prior.level_switches import DRAWS
+from autoprune.prior.sensitivity_plan import sensitivity_plan
+from autoprune.prior.starts import price
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.search.neighbours import DRAWS
-from autoprune.search.sensitivity import price, sensitivity_plan
 
 
 def search(problem: Problem, *, rng: np.random.Generator, sigma: float, share: float) -> PruningPlan:
@@ -29,7 +30,7 @@ def search(problem: Problem, *, rng: np.random.Generator, sigma: float, share: f
         raise ValueError(f"agent.sigma is the spread of log-coefficients, above 0; got {sigma}")
     if not 0 < share <= 1:
         raise ValueError(f"agent.share is a share of the groups, in (0, 1]; got {share}")
-    price(problem)
+    price(problem, start="sensitivity")
     curves = single_group_curves(problem.structure, lambda plans: problem.objective.evaluate(plans, phase="curves"))
     best, highest, known = np.zeros(len(curves)), -math.inf, set[PruningPlan]()
     candidate, plan, tries = best, rescaled_plan(problem, curves, best), problem.objective.left

@@ -9,8 +9,8 @@ import numpy as np
 
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
+from autoprune.prior.level_switches import log_midpoint_target
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.search.neighbours import log_midpoint_target
 
 
 def search(problem: Problem, *, rng: np.random.Generator, least_density: float, random: int) -> PruningPlan:

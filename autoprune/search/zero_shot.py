@@ -10,13 +10,12 @@ from autoprune.agent.critic_proposals import proposals
 from autoprune.agent.trained_policy import TrainedPolicy, normaliser_of
 from autoprune.agent.training_record import TrainingRecord
 from autoprune.cost.budget import Budget
-from autoprune.env.transfer_env import TransferTask
 from autoprune.env.transfer_features import ROW_FEATURES
+from autoprune.env.transfer_task import TransferTask, transfer_task_of_problem
 from autoprune.evaluation.outcome import Outcome
 from autoprune.exchange.policies import fetch_policy
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.search.transfer_task import replay_seed_of, transfer_task_of_problem
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +46,7 @@ def proposed(
     policy: TrainedPolicy, setting: TransferTask, outcomes: Sequence[Outcome], *, count: int, rng: np.random.Generator
 ) -> list[PruningPlan]:
     """At most `count` new plans, what the policy thinks best first. outcomes: what was evaluated there."""
-    actions = proposals(policy, replay_seed_of(setting, outcomes, groups=len(setting.rows)), count=count, rng=rng)
+    actions = proposals(policy, setting.replay_seed(outcomes, groups=len(setting.rows)), count=count, rng=rng)
     if not len(actions):
         return []
     known = {outcome.plan.kept for outcome in outcomes}

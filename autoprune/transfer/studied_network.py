@@ -6,13 +6,12 @@ from functools import partial
 from pathlib import Path
 
 from autoprune.cost.budget import Budget
-from autoprune.env.transfer_env import TransferTask
+from autoprune.env.transfer_task import TransferTask, transfer_task_of
 from autoprune.evaluation.curves import Curve, single_group_curves
 from autoprune.evaluation.metered import MeteredObjective, Record
 from autoprune.evaluation.outcome import Outcome
 from autoprune.problem.prepare import Prepared
 from autoprune.problem.problem import Problem
-from autoprune.search.transfer_task import transfer_task_of
 
 Placed = tuple[TransferTask, Sequence[Outcome]]  # and what was evaluated for it
 

@@ -13,7 +13,6 @@ from autoprune.agent.trained_policy import TrainedPolicy, normalised
 from autoprune.agent.training_record import TrainingRecord
 from autoprune.cost.budget_range import BudgetRange
 from autoprune.env.transfer_env import TransferVectorEnv
-from autoprune.search.transfer_task import replay_seed_of
 from autoprune.search.zero_shot import transfer_record
 from autoprune.transfer.studied_network import Placed, StudiedNetwork
 
@@ -76,7 +75,7 @@ def train(
         seed=seed,
         on_metrics=on_metrics,
         stop=stop,
-        known=[replay_seed_of(setting, outcomes, groups=env.groups) for setting, outcomes in placed],
+        seeds=[setting.replay_seed(outcomes, groups=env.groups) for setting, outcomes in placed],
         begin=lambda policy: normalised(policy, np.concatenate([setting.rows for setting, _ in placed])),
     )
     training = transfer_record(

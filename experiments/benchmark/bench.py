@@ -16,8 +16,8 @@ from autoprune.evaluation.curves import single_group_curves
 from autoprune.evaluation.evaluator import SlicedEvaluator
 from autoprune.evaluation.objective import Objective
 from autoprune.plan import PruningPlan
+from autoprune.prior.sensitivity_plan import sensitivity_plan
 from autoprune.problem.prepare import Prepared
-from autoprune.search.sensitivity import sensitivity_plan
 from experiments.configuration import composed, prepared_by
 
 LEAST_DENSITY = 0.1  # of random plans, as in conf/agent/random.yaml

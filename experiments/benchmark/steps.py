@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import numpy as np
 from autoprune.cost.budget import parse_budget
 from autoprune.cost.model import macs
 from autoprune.cost.projection import Projector
-from autoprune.env.layerwise import Evaluate, LayerwiseEnv
-from autoprune.env.vector_envs import LayerwiseVectorEnv
+from autoprune.env.episodes import Evaluate, SingleEpisode
+from autoprune.env.layerwise import LayerwiseVectorEnv
 from autoprune.evaluation.outcome import Metrics, Outcome
 from autoprune.plan import PruningPlan
 from autoprune.problem.group_features import GROUP_FEATURES
@@ -22,7 +23,7 @@ TASK = "fashion_resnet20"
 MANY = 64  # episodes at once
 UNITS = 64  # of each group of a chain
 SHORT, LONG = 20, 200  # groups of the chains
-Env = LayerwiseEnv | LayerwiseVectorEnv
+Env = SingleEpisode | LayerwiseVectorEnv
 
 
 def steps(bench: Bench) -> list[Row]:
@@ -34,7 +35,10 @@ def steps(bench: Bench) -> list[Row]:
         "evaluate": _constant(),
         "features": prepared.features,
     }
-    single, batch = LayerwiseEnv(structure, **parts), LayerwiseVectorEnv(structure, num_envs=MANY, **parts)
+    single, batch = (
+        SingleEpisode(partial(LayerwiseVectorEnv, structure, **parts)),
+        LayerwiseVectorEnv(structure, num_envs=MANY, **parts),
+    )
     alone, many = _interleaved([single, batch], bench, rng)
     return [
         amount("one step of a single environment", "µs", alone, goal=Goal(30, 8)),
@@ -46,7 +50,7 @@ def growth(bench: Bench) -> list[Row]:
     """Figure 7: chains of 3×3 convolutions whose evaluation is a constant."""
     rng = bench.rng(7)
     chains = [_parts(chain(groups)) for groups in (LONG, SHORT)]
-    singles = [LayerwiseEnv(**parts) for parts in chains]
+    singles = [SingleEpisode(partial(LayerwiseVectorEnv, **parts)) for parts in chains]
     batches = [LayerwiseVectorEnv(num_envs=MANY, **parts) for parts in chains]
     columns = _interleaved([*singles, *batches], bench, rng)
     goal, what = Goal(1.3, 1.05), f"a step of {LONG} groups ÷ a step of {SHORT}"
@@ -97,7 +101,7 @@ def _interleaved(envs: Sequence[Env], bench: Bench, rng: np.random.Generator) ->
     columns: list[list[float]] = [[] for _ in envs]
     for repeat in range(bench.times(15) + 1):
         for at in sorted(range(len(envs)), reverse=repeat % 2 == 1):
-            spent = _step_us(envs[at], least if isinstance(envs[at], LayerwiseEnv) else least // 4, rng)
+            spent = _step_us(envs[at], least if isinstance(envs[at], SingleEpisode) else least // 4, rng)
             if repeat:  # the first round warms up
                 columns[at].append(spent)
     return columns

@@ -18,8 +18,8 @@ from autoprune.evaluation.metered import MeteredObjective
 from autoprune.evaluation.outcome import Outcome
 from autoprune.machine_cache import keep_freed_memory
 from autoprune.plan import PruningPlan
+from autoprune.prior.uniform_plan import uniform_plan
 from autoprune.problem.problem import Problem
-from autoprune.search.uniform import uniform_plan
 from autoprune.seeding import numpy_rng, torch_generator
 from experiments.cells import kept
 from experiments.configuration import composed, instantiate_part

@@ -13,8 +13,8 @@ from torch import nn
 from autoprune.cost.budget import parse_budget
 from autoprune.cost.model import macs, params
 from autoprune.cost.projection import Projector
+from autoprune.prior.uniform_plan import uniform_plan
 from autoprune.repair.least_squares import MOST_COLUMNS
-from autoprune.search.uniform import uniform_plan
 from autoprune.structure.groups import IntArray, Layer, Structure
 from autoprune.structure.transformer import transformer_structure
 from autoprune.task.huggingface import SUPPORTED, causal_lm, encoder

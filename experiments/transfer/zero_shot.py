@@ -9,7 +9,6 @@ import numpy as np
 
 from autoprune.agent.bundle import save_policy
 from autoprune.cost.budget_range import BudgetRange
-from autoprune.search.transfer_task import replay_seed_of
 from autoprune.transfer.held_out import held_out
 from autoprune.transfer.policy import CANDIDATES, Policy
 from autoprune.transfer.studied_network import StudiedNetwork
@@ -65,7 +64,8 @@ def _rows(cells: Path, family: str, seed: int) -> list[dict[str, Any]]:
 def _switches(network: StudiedNetwork, text: str, seed: int) -> float:
     """The control: the least KL of the two known plans and as many random ones near the prior, a few switches away."""
     setting, outcomes = network.under(budget_of(network, text), max_log_correction=REACH)
-    known = replay_seed_of(setting, outcomes, groups=len(setting.rows))
-    near = known.near(np.repeat(known.actions[:1], CANDIDATES, axis=0), np.random.default_rng(seed))
+    replay_seed = setting.replay_seed(outcomes, groups=len(setting.rows))
+    priors = np.repeat(replay_seed.actions[:1], CANDIDATES, axis=0)
+    near = replay_seed.neighbours(priors, np.random.default_rng(seed))
     plans = [setting.structure.plan(row) for row in setting.plans_of(near)]
     return float(min(outcome.metrics.kl for outcome in [*outcomes, *setting.evaluate(plans)]))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from autoprune.agent.bundle import load_policy, save_policy
 from autoprune.agent.encoders import ENCODERS
 from autoprune.agent.trained_policy import TrainedPolicy, build_network
-from autoprune.env.features import HIGHEST, LOWEST
+from autoprune.env.episodes import HIGHEST, LOWEST
 from autoprune.env.transfer_features import ROW_FEATURES, column, padded
 from tests.agent.test_bundle import ELSEWHERE, change
 

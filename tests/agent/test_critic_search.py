@@ -1,21 +1,24 @@
 """Actions that critics choose: among what can be executed, new, near the best so far, and what they think most of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from autoprune.agent.critic_search import CriticGuidance, CriticGuidedSampling, ExecutableSpace
+from autoprune.agent.critic_search import CriticGuidance, CriticGuided
 from autoprune.agent.learn import learn
-from autoprune.agent.sb3_model import ReplaySeed
+from autoprune.agent.replay import ExecutedActionReplayBuffer
 from autoprune.agent.spec import Replay
+from autoprune.env.replay_seed import ReplaySeed
 from tests.agent.environments import KnownAnswer, small_agent
 
 PROPOSALS = CriticGuidance(
@@ -57,12 +60,12 @@ def environments(many: int, best: NDArray[np.float64] = BEST) -> Any:
     return SyncVectorEnv([lambda: Coarse(best, steps=1) for _ in range(many)], autoreset_mode=AutoresetMode.SAME_STEP)
 
 
-def known(best: NDArray[np.float64] = BEST, others: int = 5) -> ReplaySeed:
+def replay_seed(best: NDArray[np.float64] = BEST, others: int = 5) -> ReplaySeed:
     """Random actions that cannot be done, said to be excellent, and last what was: no change, and what it earned."""
     actions = np.random.default_rng(3).uniform(-1, 1, (others + 1, len(best))).astype(np.float32)
     actions[-1] = 0.0
     rewards = np.append(np.full(others, 5.0), -float(np.mean(best**2)))
-    return ReplaySeed(observation=OBSERVED, actions=actions, rewards=rewards, executable=coarse, near=beside)
+    return ReplaySeed(observation=OBSERVED, actions=actions, rewards=rewards, executable=coarse, neighbours=beside)
 
 
 def critic_guided(
@@ -83,7 +86,7 @@ def executed(env: Any) -> list[tuple[float, ...]]:
 def test_nothing_is_executed_twice_and_the_best_is_near(algorithm: str) -> None:
     env = environments(3)
     agent = critic_guided(algorithm=algorithm, standardised=True)
-    on = {"on_metrics": lambda metrics, step: None, "known": [known()]}
+    on = {"on_metrics": lambda metrics, step: None, "seeds": [replay_seed()]}
     learn(agent, env=env, episode_steps=1, episodes=60, seed=0, **on)
     did = executed(env)
     assert len(did) == 60
@@ -95,47 +98,59 @@ def test_the_same_seed_chooses_the_same() -> None:
     histories = []
     for seed in (1, 1, 2):
         env = environments(2)
-        on = {"on_metrics": lambda metrics, step: None, "known": [known()]}
+        on = {"on_metrics": lambda metrics, step: None, "seeds": [replay_seed()]}
         learn(critic_guided(parallel=2), env=env, episode_steps=1, episodes=12, seed=seed, **on)
         histories.append(executed(env))
     assert histories[0] == histories[1] != histories[2]
 
 
+class OwnSampling(OffPolicyAlgorithm):
+    """An agent that samples nothing but 0.9."""
+
+    def _sample_action(self, learning_starts: int, action_noise: Any = None, n_envs: int = 1) -> Any:
+        actions = np.full((n_envs, *self.action_space.shape), 0.9, np.float32)  # type: ignore[misc]
+        return actions, actions
+
+
+class ByHand(CriticGuided, OwnSampling):
+    """One whose critics and actor are set by hand, and whose replay holds what it executed."""
+
+    def __init__(self, critics: Sequence[Callable[[Actions], Any]], samples: Actions | None, entries: int) -> None:
+        def critic(observations: Any, actions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(torch.as_tensor(np.asarray(each(actions.numpy())))[:, None] for each in critics)
+
+        self.policy: Any = SimpleNamespace(
+            critic=critic, set_training_mode=lambda mode: None, obs_to_tensor=lambda o: (torch.as_tensor(o), False)
+        )
+        self.observation_space = Box(-9, 9, OBSERVED.shape, np.float32)
+        self.action_space = Box(-1, 1, (entries,), np.float32)
+        self.replay_buffer = ExecutedActionReplayBuffer(200, self.observation_space, self.action_space, "cpu")
+        self.num_timesteps, self.n_envs, self._samples = 0, 1, samples
+
+    def predict(self, observation: Any, *_: Any, **__: Any) -> Any:
+        return np.resize(self._samples, (len(observation), self.action_space.shape[0])), None  # type: ignore[misc,arg-type]
+
+    def choose(self, count: int = 1, *, warm_up: int = 0) -> Actions:
+        self._last_obs = np.repeat(OBSERVED[None], count, axis=0)
+        return np.asarray(self._sample_action(warm_up, n_envs=count)[0])
+
+
 def chooser(
     guidance: CriticGuidance,
     *,
-    critics: list[Callable[[Actions], Any]],
+    critics: Sequence[Callable[[Actions], Any]],
     did: Actions,
     rewards: Any,
-    told: int = 0,
+    done: int | None = None,
     samples: Actions | None = None,
     executable: Callable[[Actions], Actions] = coarse,
-) -> CriticGuidedSampling:
-    """One that advises a model which is nothing but critics set by hand, and a replay of what it did."""
-
-    def critic(observations: Any, actions: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(torch.as_tensor(np.asarray(each(actions.numpy())))[:, None] for each in critics)
-
-    policy = SimpleNamespace(
-        critic=critic, set_training_mode=lambda mode: None, obs_to_tensor=lambda seen: (torch.as_tensor(seen), False)
-    )
-    replay = SimpleNamespace(
-        observations=np.repeat(OBSERVED[None, None], len(did), axis=0),
-        actions=did[:, None],
-        rewards=np.asarray(rewards, np.float32)[:, None],
-        pos=len(did),
-        full=False,
-    )
-    model: Any = SimpleNamespace(
-        policy=policy,
-        replay_buffer=replay,
-        num_timesteps=0,
-        _last_obs=OBSERVED[None],
-        _sample_action=lambda *_: ("its own", "sampling"),
-        predict=lambda seen, deterministic: (np.resize(samples, (len(seen), did.shape[1])), None),  # type: ignore[arg-type]
-    )
-    places, executed = {KEY: ExecutableSpace(executable, beside)}, {KEY: range(told, len(did))}
-    return CriticGuidedSampling(model, guidance, places=places, executed=executed, seed=0)
+) -> ByHand:
+    """It did so before it acts; the last `done` of that could be executed."""
+    model = ByHand(critics, samples, did.shape[1])
+    done = len(did) if done is None else done
+    seed = ReplaySeed(OBSERVED, did, np.asarray(rewards, np.float64), executable, beside, done)
+    model.guide(guidance, [seed], seed=0)
+    return model
 
 
 def only(**changes: Any) -> CriticGuidance:
@@ -158,10 +173,8 @@ def test_what_the_critics_prefer_is_executed() -> None:
     choose = chooser(
         only(actor_fraction=0.5), critics=prefers, did=np.zeros((1, 3), np.float32), rewards=[0.0], samples=wanted
     )
-    action, stored = choose(0)
-    assert np.array_equal(action, wanted)
-    assert stored is action
-    assert not np.array_equal(choose(0)[0], wanted), "but only once"
+    assert np.array_equal(choose.choose(), wanted)
+    assert not np.array_equal(choose.choose(), wanted), "but only once"
 
 
 @pytest.mark.parametrize(("optimism", "wanted"), [(0.0, 0.5), (3.0, -0.5)])
@@ -178,7 +191,7 @@ def test_optimists_choose_what_critics_disagree_on(optimism: float, wanted: floa
         rewards=[0.0],
         samples=np.array([[0.5], [-0.5]], np.float32),
     )
-    assert choose(0)[0].tolist() == [[wanted]]
+    assert choose.choose().tolist() == [[wanted]]
 
 
 @given(st.integers(1, 6), st.integers(1, 8), st.integers(0, 99))
@@ -187,8 +200,8 @@ def test_proposals_change_a_few_entries_of_the_best(entries: int, changes: int, 
     did, rewards = rng.uniform(-1, 1, (7, entries)).astype(np.float32), rng.normal(size=7)
     choose = chooser(only(max_changed_groups=changes, elite=3), critics=[], did=did, rewards=rewards)
     elite = choose._elite(KEY)
-    assert np.array_equal(elite, did[np.argsort(-rewards)[:3]])
-    proposed = choose._changed(elite, 128)
+    assert elite == pytest.approx(did[np.argsort(-rewards)[:3]], abs=1e-6)
+    proposed = choose._stepped(elite, 128)
     assert proposed.shape == (128, entries)
     assert np.abs(proposed).max() <= 1
     changed = (proposed[:, None] != elite[None]).sum(axis=2).min(axis=1)
@@ -198,7 +211,7 @@ def test_proposals_change_a_few_entries_of_the_best(entries: int, changes: int, 
 def test_crosses_take_every_entry_from_one_of_the_best() -> None:
     did = np.array([[0.1, 0.2, 0.3], [-0.1, -0.2, -0.3]], np.float32)
     choose = chooser(only(crossover_probability=1.0, elite=2, sigmas=(1e-9,)), critics=[], did=did, rewards=[0, 0])
-    proposed = np.round(choose._changed(choose._elite(KEY), 64), 4)
+    proposed = np.round(choose._stepped(choose._elite(KEY), 64), 4)
     assert np.allclose(np.abs(proposed), [0.1, 0.2, 0.3])
     assert {tuple(row) for row in np.sign(proposed).tolist()} == {
         (a, b, c) for a in (-1.0, 1.0) for b in (-1.0, 1.0) for c in (-1.0, 1.0)
@@ -215,7 +228,7 @@ def test_proposals_are_of_three_kinds_and_all_can_be_executed(from_actor: float,
         rewards=[0, 0],
         samples=np.array([[0.91, -0.91]], np.float32),
     )
-    proposed = choose._proposed(KEY, choose._elite(KEY), 2)
+    proposed = choose._candidates(KEY, OBSERVED, 2)
     assert proposed.shape == (128, 2)
     assert np.array_equal(proposed, coarse(proposed))
     sampled, moved = round(128 * from_actor), round(128 * near)
@@ -230,7 +243,7 @@ def test_a_part_is_not_the_critics_choice() -> None:
     did = np.zeros((1, 6), np.float32)
     for unasked, least in ((0.0, 0), (0.5, 2), (1.0, 4)):
         choose = chooser(only(exploration_fraction=unasked), critics=prefers, did=did, rewards=[0.0])
-        chosen, _ = choose(0, n_envs=8)
+        chosen = choose.choose(8)
         assert len({row.tobytes() for row in chosen}) == 8
         assert np.count_nonzero(chosen[:, 1:].any(axis=1)) >= least
         if not unasked:
@@ -238,33 +251,47 @@ def test_a_part_is_not_the_critics_choice() -> None:
 
 
 def test_the_best_of_one_place_is_not_proposed_at_another() -> None:
-    """Two places that differ in their best action, told what lies near it; all that is proposed stays near."""
+    """Two observations that differ in their best action; all that is proposed stays near it, also in one batch."""
     here, there = OBSERVED, OBSERVED + 1
-    did = np.array([[0.6, 0.6, 0.6], [-0.6, -0.6, -0.6]], np.float32)
-    choose = chooser(only(), critics=[lambda actions: actions.sum(axis=1)] * 2, did=did, rewards=[0.0, 0.0])
-    model: Any = choose._model
-    model.replay_buffer.observations[1, 0] = there
-    places = {seen.tobytes(): ExecutableSpace(coarse, beside) for seen in (here, there)}
-    choose = CriticGuidedSampling(
-        model, only(), places=places, executed={here.tobytes(): [0], there.tobytes(): [1]}, seed=0
-    )
-    for seen, sign in ((here, 1), (there, -1)):
-        model._last_obs = seen[None]
-        chosen, _ = choose(0, n_envs=4)
+    model = ByHand([lambda actions: actions.sum(axis=1)] * 2, None, 3)
+    seeds = [
+        ReplaySeed(seen, np.full((1, 3), sign * 0.6, np.float32), np.zeros(1), coarse, beside)
+        for seen, sign in ((here, 1), (there, -1))
+    ]
+    model.guide(only(), seeds, seed=0)
+    for rows in ([here] * 4, [there] * 4, [here, there, there, here]):
+        model._last_obs = np.array(rows)
+        chosen, stored = model._sample_action(0, n_envs=4)
+        assert chosen is stored
+        sign = np.array([[1.0 if seen is here else -1.0] for seen in rows])
         assert (np.sort(sign * chosen, axis=1)[:, 1:] > 0.5).all(), "one entry is changed at most"
 
 
-def test_what_was_only_told_is_no_elite() -> None:
+def test_what_could_not_be_executed_is_no_elite() -> None:
     did = np.array([[0.9, 0.9], [0.5, 0.5], [0.0, 0.0], [0.2, 0.2]], np.float32)
-    choose = chooser(only(elite=5), critics=[], did=did, rewards=[9.0, 8.0, -1.0, 1.0], told=2)
-    assert choose._elite(KEY).tolist() == did[[3, 2]].tolist()
+    choose = chooser(only(elite=5), critics=[], did=did, rewards=[9.0, 8.0, -1.0, 1.0], done=2)
+    assert choose._elite(KEY) == pytest.approx(did[[3, 2]], abs=1e-6)
 
 
 def test_where_all_that_is_near_is_known_the_agent_samples_itself() -> None:
     stuck: Any = {"critics": [lambda actions: actions[:, 0]], "did": np.zeros((1, 2), np.float32), "rewards": [0.0]}
-    still = chooser(only(), **stuck, executable=np.zeros_like)
-    assert still(0) == ("its own", "sampling")
-    assert chooser(only(), **stuck)(5) == ("its own", "sampling"), "as it does in its warm-up"
+    own = np.full((1, 2), 0.9, np.float32).tolist()
+    assert chooser(only(), **stuck, executable=np.zeros_like).choose().tolist() == own
+    assert chooser(only(), **stuck).choose(warm_up=5).tolist() == own, "as it does in its warm-up"
+    assert chooser(only(), **stuck).choose().tolist() != own
+
+
+def test_random_ranking_does_not_ask_the_critics() -> None:
+    """The control that shows what the critics contribute."""
+
+    def never(actions: Actions) -> Any:
+        raise AssertionError
+
+    stuck: Any = {"critics": [never], "did": np.zeros((1, 2), np.float32), "rewards": [0.0]}
+    chosen = chooser(only(ranking="random"), **stuck).choose(8)
+    assert len({row.tobytes() for row in chosen}) == 8
+    with pytest.raises(AssertionError):
+        chooser(only(), **stuck).choose()
 
 
 @pytest.mark.parametrize(
@@ -280,6 +307,7 @@ def test_where_all_that_is_near_is_known_the_agent_samples_itself() -> None:
         ({"sigmas": ()}, r"at least one; got \(\)"),
         ({"sigmas": (0.1, 0.0)}, r"above 0, at least one; got \(0.1, 0.0\)"),
         ({"ucb_coefficient": -1.0}, "must not be negative, got -1.0"),
+        ({"ranking": "best"}, "critic_guidance.ranking must be critics or random, got 'best'"),
     ],
 )
 def test_senseless_proposals_are_refused(changes: dict[str, Any], message: str) -> None:

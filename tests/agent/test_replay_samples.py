@@ -98,12 +98,12 @@ def test_equal_rewards_are_all_the_best() -> None:
         assert {each[0] for each in sampled(buffer, 5).values()} == {0.0}
 
 
-def test_what_was_told_moves_no_scale() -> None:
+def test_what_was_known_before_moves_no_scale() -> None:
     """The dense network, say, which no agent can have executed, is better than the best by a bounded amount."""
     buffer = ExecutedActionReplayBuffer(20, OBSERVATION, BOX, standardised=True)
     for mark, reward in enumerate([100.0, -100.0, -2.0, -1.0]):
         add(buffer, mark=mark, executed=[0.0], reward=reward, done=True)
-    buffer.told = 2
+    buffer.seeded = 2
     assert [each[0] for each in sampled(buffer, 4).values()] == [DEEPEST, -DEEPEST, -2.0, 0.0]
 
 
@@ -129,7 +129,7 @@ def test_what_contradicts_is_refused() -> None:
     with pytest.raises(ValueError, match="copy_terminal_reward needs n_steps=1"):
         TerminalRewardReplayBuffer(4, OBSERVATION, BOX, n_steps=2)
     agent = small_agent("SAC", experience=Replay(40, 0, standardised=True))
-    with pytest.raises(ValueError, match=r"those of one-step episodes: use agent.mode=one_shot"):
+    with pytest.raises(ValueError, match=r"those of one-step episodes: use agent.env.mode=one_shot"):
         build(agent, env=KnownAnswer(np.zeros(4), steps=2), episode_steps=2, episodes=10, seed=0)
 
 
@@ -141,7 +141,7 @@ def test_shifted_samples_stay_in_the_box_and_differ_by_one_number() -> None:
     for action in stored:
         seen = np.zeros((1, 1), np.float32)
         replay.add(seen, seen, action[None], np.ones(1), np.ones(1, bool), [{"executed_action": action}])
-    replay.told = 10
+    replay.seeded = 10
     np.random.seed(0)
     moved = 0
     for action in replay.sample(500).actions.numpy():

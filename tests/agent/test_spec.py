@@ -106,9 +106,9 @@ def test_impossible_experience_is_refused(make: Any, message: str) -> None:
 
 def test_proposals_need_a_replay_that_holds_the_whole_search() -> None:
     agent = small_agent("SAC", experience=Replay(60, 0, parallel=2), critic_guidance=PROPOSALS)
-    check_length(agent, 40, 1, told=14)
+    check_length(agent, 40, 1, seeded=14)
     with pytest.raises(ValueError, match=r"a replay of 60 episodes would forget some.*to at least 61"):
-        check_length(agent, 40, 1, told=15)
+        check_length(agent, 40, 1, seeded=15)
 
 
 def test_amc_is_configured_as_in_the_paper() -> None:

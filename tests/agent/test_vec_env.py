@@ -13,10 +13,11 @@ from autoprune.agent.sb3_model import build
 from autoprune.agent.spec import AgentSpec
 from autoprune.agent.trained_policy import TrainedPolicy
 from autoprune.agent.vec_env import SynchronousVecEnv, vectorized
-from autoprune.env.vector_envs import LayerwiseVectorEnv, OneShotVectorEnv
+from autoprune.env.layerwise import LayerwiseVectorEnv
+from autoprune.env.one_shot import OneShotVectorEnv
 from autoprune.evaluation.metered import EvaluationsSpent
 from tests.agent.environments import KnownAnswer, small_agent
-from tests.env.test_vector_envs import Recorded, parts
+from tests.env.plan_environments import RecordedObjective, parts
 
 BEST = np.array([-0.4, 0.4])
 
@@ -111,7 +112,7 @@ def test_metrics_count_the_steps_of_all() -> None:
 @pytest.mark.parametrize(("kind", "steps"), [(LayerwiseVectorEnv, 6), (OneShotVectorEnv, 1)])
 def test_every_rollout_is_one_call_of_the_objective(kind: Any, steps: int) -> None:
     agent = small_agent("PPO")
-    made = parts("digits_net") | {"evaluate": Recorded(limit=29)}
+    made = parts("digits_net") | {"evaluate": RecordedObjective(limit=29)}
     env = kind(num_envs=agent.parallel_episodes, **made)
     shown: list[TrainedPolicy] = []
     learned = run(agent, env, episodes=29, steps=steps, on_update=shown.append)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.env.layerwise import LayerwiseEnv
-from autoprune.env.vector_envs import LayerwiseVectorEnv
-from tests.env.test_vector_envs import alone, any_parts, assert_lockstep, parts
+from autoprune.env.layerwise import LayerwiseVectorEnv
+from tests.env.plan_environments import alone, any_parts, parts, single
+from tests.env.test_vector_envs import assert_lockstep
 
 
 @st.composite
@@ -33,7 +33,7 @@ def test_corrected_and_shaped_episodes_in_lockstep_are_those_alone(data: st.Data
     made, episodes = data.draw(corrections()), data.draw(st.integers(1, 3))
     size = (len(made["structure"].groups), episodes, 1)
     actions = np.random.default_rng(data.draw(st.integers(0, 99))).normal(0, 0.8, size).astype(np.float32)
-    assert_lockstep(LayerwiseVectorEnv(num_envs=episodes, **made), LayerwiseEnv(**made), actions)
+    assert_lockstep(LayerwiseVectorEnv(num_envs=episodes, **made), single(LayerwiseVectorEnv, **made), actions)
 
 
 @given(st.data())
@@ -41,8 +41,8 @@ def test_shaping_pays_what_the_table_says_and_leaves_the_return(data: st.DataObj
     made = data.draw(corrections())
     lost = made.setdefault("lost", [np.ones(group.units + 1) for group in made["structure"].groups])
     actions = np.random.default_rng(data.draw(st.integers(0, 99))).normal(0, 0.8, (len(lost), 1)).astype(np.float32)
-    _, shaped, infos = alone(LayerwiseEnv(**made), actions)
-    _, plain, same = alone(LayerwiseEnv(**{**made, "lost": None}), actions)
+    _, shaped, infos = alone(single(LayerwiseVectorEnv, **made), actions)
+    _, plain, same = alone(single(LayerwiseVectorEnv, **{**made, "lost": None}), actions)
     kept = infos[-1]["plan"].kept
     assert kept == same[-1]["plan"].kept
     assert shaped[:-1] == [-float(table[units]) for table, units in zip(lost, kept, strict=True)][:-1]
@@ -60,7 +60,7 @@ def test_no_corrections_are_the_prior_plan_as_far_as_it_uses_the_budget_up(fract
     same = 0
     for _ in range(10):
         prior = projector.project(rng.uniform(0.2, 1, len(groups)))
-        env = LayerwiseEnv(**made, prior=prior, max_log_correction=1.0)
+        env = single(LayerwiseVectorEnv, **made, prior=prior, max_log_correction=1.0)
         _, _, infos = alone(env, np.zeros((len(groups), 1), np.float32))
         kept = np.array(infos[-1]["plan"].kept)
         executed = np.concatenate([info["executed_action"] for info in infos])
@@ -78,15 +78,14 @@ def test_no_corrections_are_the_prior_plan_as_far_as_it_uses_the_budget_up(fract
 def test_what_was_executed_of_corrections_can_be_executed_again(data: st.DataObject) -> None:
     made = data.draw(corrections())
     actions = np.random.default_rng(data.draw(st.integers(0, 99))).normal(0, 0.4, (len(made["structure"].groups), 1))
-    _, _, infos = alone(LayerwiseEnv(**made), actions.astype(np.float32))
+    _, _, infos = alone(single(LayerwiseVectorEnv, **made), actions.astype(np.float32))
     executed = np.array([info["executed_action"] for info in infos])
     if np.abs(executed).max() < 1:  # a correction beyond the largest cannot be said
-        _, _, again = alone(LayerwiseEnv(**made), executed)
+        _, _, again = alone(single(LayerwiseVectorEnv, **made), executed)
         assert again[-1]["plan"] == infos[-1]["plan"]
 
 
 def test_a_reach_must_be_positive() -> None:
     made = parts("digits_net")
-    for kind, options in ((LayerwiseEnv, {}), (LayerwiseVectorEnv, {"num_envs": 2})):
-        with pytest.raises(ValueError, match="max_log_correction must be positive, got -1"):
-            kind(**made, **options, prior=made["structure"].units, max_log_correction=-1)  # type: ignore[operator]
+    with pytest.raises(ValueError, match="max_log_correction must be positive, got -1"):
+        LayerwiseVectorEnv(num_envs=2, **made, prior=made["structure"].units, max_log_correction=-1)

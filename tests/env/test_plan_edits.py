@@ -14,10 +14,12 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 
 from autoprune.cost.projection import Projector
 from autoprune.cost.rounding import Rounding
-from autoprune.env.plan_edits import EditEnv, Editing, EditVectorEnv
+from autoprune.env.episodes import SingleEpisode
+from autoprune.env.plan_edits import Editing, EditVectorEnv
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.problem.group_features import GROUP_FEATURES
-from tests.env.test_vector_envs import Recorded, outcome_of, parts
+from tests.env.plan_environments import RecordedObjective, outcome_of, parts
+from tests.env.plan_environments import single as alone_in
 from tests.search.test_baselines import filled_on
 from tests.search.test_evolution import structures
 
@@ -41,8 +43,8 @@ def editing(
     )
 
 
-def single(made: dict[str, Any], **options: Any) -> EditEnv:
-    return EditEnv(editing(made, **options), evaluate=made["evaluate"], features=made["features"])
+def single(made: dict[str, Any], **options: Any) -> SingleEpisode:
+    return alone_in(EditVectorEnv, editing(made, **options), evaluate=made["evaluate"], features=made["features"])
 
 
 def many(made: dict[str, Any], episodes: int, **options: Any) -> EditVectorEnv:
@@ -55,7 +57,7 @@ def any_made(draw: st.DrawFn) -> dict[str, Any]:
     """Structures of several kinds of levels, among them none at all, and filled or random costs."""
     structure, projector = draw(structures())
     features = np.random.default_rng(0).uniform(-1, 5, (len(structure.groups), len(GROUP_FEATURES)))
-    return {"structure": structure, "projector": projector, "evaluate": Recorded(), "features": features}
+    return {"structure": structure, "projector": projector, "evaluate": RecordedObjective(), "features": features}
 
 
 def random_actions(seed: int, *size: int) -> Actions:
@@ -151,7 +153,7 @@ def test_a_return_is_what_an_episode_gained_over_its_beginning(
     env = single(made, length=length, reward=base)
     for episode in range(3):
         env.reset()
-        begun, total, info = env.editing.best.reward, 0.0, {}
+        begun, total, info = env.episodes.editing.best.reward, 0.0, {}
         for action in random_actions(seed + episode, length, len(made["structure"].groups)):
             _, reward, over, _, info = env.step(action)
             total += reward
@@ -190,8 +192,8 @@ def test_what_exceeds_the_budget_or_was_not_judged_whole_is_not_the_best(flaw: d
 def test_environments_of_one_search_share_the_best_plan() -> None:
     made = parts("digits_net")
     shared = editing(made)
-    one = EditEnv(shared, evaluate=made["evaluate"], features=made["features"])
-    other = EditEnv(shared, evaluate=made["evaluate"], features=made["features"])
+    one = alone_in(EditVectorEnv, shared, evaluate=made["evaluate"], features=made["features"])
+    other = alone_in(EditVectorEnv, shared, evaluate=made["evaluate"], features=made["features"])
     before = other.reset()[0]
     assert np.array_equal(before, other.reset(seed=0)[0])
     for seed in range(20):
@@ -203,7 +205,7 @@ def test_environments_of_one_search_share_the_best_plan() -> None:
 
 
 def test_a_step_is_one_call_of_the_objective_and_a_spent_one_ends_it() -> None:
-    made = parts("digits_net") | {"evaluate": Recorded(limit=9)}
+    made = parts("digits_net") | {"evaluate": RecordedObjective(limit=9)}
     env = many(made, 4, length=2)
     for _ in range(2):
         env.step(env.action_space.sample())
@@ -229,13 +231,13 @@ def test_bad_options_and_actions_are_refused() -> None:
             Editing(structure, projector, start, **options)
     with pytest.raises(ValueError, match="edits begin at a plan inside the budget"):
         editing(made, feasible=False)
-    with pytest.raises(ValueError, match=r"edits must be numbers, got .*nan"):
+    with pytest.raises(ValueError, match=r"actions must be finite numbers, got .*nan"):
         single(made).step(np.full(len(structure.groups), np.nan, np.float32))
 
 
 def test_it_is_made_by_name_from_the_uniform_plan() -> None:
     env: Any = gymnasium.make("autoprune/Edit-v0", task="digits", budget="macs:0.5", edits=1, length=2).unwrapped
-    rule = env.editing
+    rule = env.episodes.editing
     assert isinstance(rule.projector, Projector)
     assert rule.start.plan.kept == tuple(rule.projector.project(np.ones(len(rule.structure.groups))))
     assert (rule.edits, rule.length) == (1, 2)

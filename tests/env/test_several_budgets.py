@@ -8,12 +8,12 @@ import pytest
 
 from autoprune.cost.budget import Budget
 from autoprune.cost.projection import Projector
-from autoprune.env.layerwise import FEATURE_NAMES, LayerwiseEnv
-from autoprune.env.vector_envs import LayerwiseVectorEnv
+from autoprune.env.layerwise import FEATURE_NAMES, LayerwiseVectorEnv
 from autoprune.problem.group_features import group_features
 from autoprune.problem.prepare import Prepared
 from tests.cost.stairs import meets_all, together
 from tests.cost.test_allocation import Stairs
+from tests.env.plan_environments import single
 from tests.tasks import prepared, tiny_task
 
 BUDGET = ["macs:0.6", "params:0.5"]
@@ -44,7 +44,7 @@ def parts(ready: Prepared, *, steps: bool) -> dict[str, Any]:
 @pytest.mark.parametrize("steps", [False, True])
 def test_episodes_end_inside_every_budget(ready: Prepared, steps: bool) -> None:
     made = parts(ready, steps=steps)
-    env, rng = LayerwiseEnv(**made), np.random.default_rng(0)
+    env, rng = single(LayerwiseVectorEnv, **made), np.random.default_rng(0)
     many = LayerwiseVectorEnv(num_envs=MANY, **made)
     projector, at = made["projector"], FEATURE_NAMES.index
     observation, _ = env.reset(seed=0)

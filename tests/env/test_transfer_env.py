@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoprune.env.transfer_env import MOST, TransferTask, TransferVectorEnv
+from autoprune.env.transfer_env import TransferVectorEnv
 from autoprune.env.transfer_features import PLANS, ROW_FEATURES, column, neighbours, padded
+from autoprune.env.transfer_task import MOST, TransferTask, transfer_task_of
 from autoprune.evaluation.curves import single_group_curves
-from autoprune.search.transfer_task import replay_seed_of, transfer_task_of
 from autoprune.structure.graph import find_structure
 from autoprune.task.variants import variant_network
 from tests.tasks import prepared, tiny_task
@@ -131,7 +131,7 @@ def test_a_batch_is_in_one_setting_and_all_come_in_turn(setting: TransferTask) -
 
 
 def test_what_cannot_be_learned_in_is_refused(setting: TransferTask) -> None:
-    with pytest.raises(ValueError, match="at least one setting"):
+    with pytest.raises(ValueError, match="at least one task"):
         TransferVectorEnv([], num_envs=2)
     with pytest.raises(ValueError, match=f"has {len(setting.rows)} groups, which do not fit 1"):
         TransferVectorEnv([setting], num_envs=2, groups=1)
@@ -139,10 +139,10 @@ def test_what_cannot_be_learned_in_is_refused(setting: TransferTask) -> None:
 
 def test_what_is_known_is_what_was_evaluated(made: tuple[TransferTask, Any]) -> None:
     setting, outcomes = made
-    known = replay_seed_of(setting, outcomes, groups=GROUPS)
+    known = setting.replay_seed(outcomes, groups=GROUPS)
     assert known.done == len(known.rewards) == 2
     assert setting.plans_of(known.actions[:1]).tolist() == [list(outcomes[0].plan.kept)]
-    near = known.near(np.repeat(known.actions[:1], 30, axis=0), np.random.default_rng(0))
+    near = known.neighbours(np.repeat(known.actions[:1], 30, axis=0), np.random.default_rng(0))
     plans = setting.plans_of(near)
     assert len({tuple(plan) for plan in plans.tolist()}) > 1
     for plan in plans:

@@ -1,6 +1,5 @@
 """Many episodes in lockstep are what each would be alone, and their plans reach the objective as one batch."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -13,70 +12,13 @@ from hypothesis import strategies as st
 
 import autoprune  # noqa: F401  registers the environments
 from autoprune.cost.model import macs
-from autoprune.cost.projection import Projector
-from autoprune.env.layerwise import LayerwiseEnv
-from autoprune.env.one_shot import OneShotEnv
+from autoprune.env.layerwise import LayerwiseVectorEnv
+from autoprune.env.one_shot import OneShotVectorEnv
 from autoprune.env.plan_edits import EditVectorEnv
-from autoprune.env.vector_envs import LayerwiseVectorEnv, OneShotVectorEnv
 from autoprune.evaluation.metered import EvaluationsSpent
-from autoprune.evaluation.outcome import Metrics, Outcome
-from autoprune.plan import PruningPlan
-from autoprune.problem.group_features import GROUP_FEATURES
-from tests.cost.test_allocation import Stairs, projector_for
-from tests.cost.test_projection import budget_of, on_multiples, structure_of
+from tests.cost.test_projection import structure_of
+from tests.env.plan_environments import RecordedObjective, alone, any_parts, parts, single
 from tests.tasks import tiny_task
-
-
-class Recorded:
-    """An objective whose rewards follow from the plan; it remembers its calls, and has `limit` evaluations."""
-
-    def __init__(self, limit: int = 10**6) -> None:
-        self.calls: list[list[PruningPlan]] = []
-        self.limit = limit
-
-    def __call__(self, plans: Sequence[PruningPlan]) -> list[Outcome]:
-        self.calls.append(list(plans))
-        if sum(map(len, self.calls)) > self.limit:
-            raise EvaluationsSpent
-        return [outcome_of(plan) for plan in plans]
-
-
-def outcome_of(plan: PruningPlan) -> Outcome:
-    reward = float(np.sin(np.arange(1, 1 + len(plan.kept)) @ np.array(plan.kept)))
-    metrics = Metrics(accuracy=0.5, loss=1.0, kl=0.1, agreement=0.9, samples=10)
-    return Outcome(
-        plan=plan, metrics=metrics, cost={}, score=reward, reward=reward, feasible=True, seconds=0.0, whole=True
-    )
-
-
-def parts(name: str = "residual", *, fraction: float = 0.5, round_to: int = 1, cost: int = 0) -> dict[str, Any]:
-    """What an environment over that network is made of; cost: 0 to 2 as in tests.cost, 3 one that is not bilinear."""
-    structure = structure_of(name) if round_to == 1 else on_multiples(structure_of(name), round_to)
-    projector = (
-        projector_for(structure, Stairs(), fraction)
-        if cost == 3
-        else Projector(structure, budget_of(structure, fraction=fraction, cost=cost))
-    )
-    features = np.random.default_rng(0).uniform(-1, 5, (len(structure.groups), len(GROUP_FEATURES)))
-    return {"structure": structure, "projector": projector, "evaluate": Recorded(), "features": features}
-
-
-@st.composite
-def any_parts(draw: st.DrawFn) -> dict[str, Any]:
-    name = draw(st.sampled_from(["residual", "dense", "grouped", "shared_layer", "digits_net", "resnet20"]))
-    round_to = draw(st.sampled_from([1, 3, 8])) if name in ("digits_net", "resnet20") else 1
-    return parts(name, fraction=draw(st.floats(0, 1)), round_to=round_to, cost=draw(st.integers(0, 3)))
-
-
-def alone(env: gymnasium.Env[Any, Any], actions: np.ndarray[Any, Any]) -> tuple[list[Any], list[float], list[Any]]:
-    """Observations with the first one, rewards and infos of one episode: actions [steps, …]."""
-    observations, rewards, infos = [env.reset(seed=0)[0]], [], []
-    for action in actions:
-        observation, reward, *_, info = env.step(action)
-        observations.append(observation)
-        rewards.append(float(reward))
-        infos.append(info)
-    return observations, rewards, infos
 
 
 def assert_lockstep(many: Any, one: gymnasium.Env[Any, Any], actions: np.ndarray[Any, Any]) -> None:
@@ -105,7 +47,7 @@ def test_layerwise_episodes_in_lockstep_are_those_alone(data: st.DataObject) -> 
     made, episodes = data.draw(any_parts()), data.draw(st.integers(1, 4))
     size = (len(made["structure"].groups), episodes, 1)
     actions = np.random.default_rng(data.draw(st.integers(0, 99))).normal(0, 0.8, size).astype(np.float32)
-    assert_lockstep(LayerwiseVectorEnv(num_envs=episodes, **made), LayerwiseEnv(**made), actions)
+    assert_lockstep(LayerwiseVectorEnv(num_envs=episodes, **made), single(LayerwiseVectorEnv, **made), actions)
 
 
 @given(st.data())
@@ -116,7 +58,7 @@ def test_one_shot_episodes_in_lockstep_are_those_alone(data: st.DataObject) -> N
         made |= {"prior": made["projector"].project(np.ones(groups)), "max_log_correction": 1.5}
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     actions = rng.normal(0, 0.8, (1, episodes, groups)).astype(np.float32)
-    assert_lockstep(OneShotVectorEnv(num_envs=episodes, **made), OneShotEnv(**made), actions)
+    assert_lockstep(OneShotVectorEnv(num_envs=episodes, **made), single(OneShotVectorEnv, **made), actions)
 
 
 def play(env: Any, batches: int = 1) -> dict[str, Any]:
@@ -189,11 +131,11 @@ def test_make_vec_gives_the_batched_one(name: str) -> None:
 
 
 def test_spent_evaluations_leave_it_at_its_end_until_it_is_reset() -> None:
-    made = parts() | {"evaluate": Recorded(limit=5)}
+    made = parts() | {"evaluate": RecordedObjective(limit=5)}
     env = LayerwiseVectorEnv(num_envs=4, **made)
     with pytest.raises(EvaluationsSpent):
         play(env, batches=2)
-    with pytest.raises(gymnasium.error.ResetNeeded, match="all groups are decided"):
+    with pytest.raises(gymnasium.error.ResetNeeded, match="the episodes are over"):
         env.step(env.action_space.sample())
     env.reset()
     env.step(env.action_space.sample())
@@ -208,11 +150,11 @@ def test_a_part_of_the_episodes_cannot_be_reset() -> None:
 
 def test_bad_actions_are_refused() -> None:
     env = LayerwiseVectorEnv(num_envs=2, **parts())
-    with pytest.raises(ValueError, match="wishes must be numbers of units"):
+    with pytest.raises(ValueError, match=r"actions must be finite numbers, got .*nan"):
         env.step(np.array([[0.0], [np.nan]], np.float32))
-    with pytest.raises(ValueError, match="cannot reshape"):
+    with pytest.raises(ValueError, match=r"actions must have the shape \(2, 1\), got \(3, 1\)"):
         env.step(np.zeros((3, 1), np.float32))
-    with pytest.raises(ValueError, match="densities must be finite"):
+    with pytest.raises(ValueError, match="actions must be finite"):
         OneShotVectorEnv(num_envs=1, **parts()).step(np.full((1, 2), np.nan, np.float32))
 
 

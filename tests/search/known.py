@@ -14,15 +14,15 @@ from torch import Tensor
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.plan import PruningPlan
+from autoprune.prior.uniform_plan import uniform_plan
 from autoprune.problem.problem import Problem
-from autoprune.search.uniform import uniform_plan
 from autoprune.structure.groups import Group, Structure
 from tests.evaluation.tables import Kept
 from tests.search.toys import additive, depth, toy, weights
 
 
 @dataclass(frozen=True)
-class ReplaySeed:
+class KnownProblem:
     """A structure, its budget, and what is lost when shares x [..., groups] of the groups' units are gone."""
 
     structure: Structure
@@ -56,7 +56,7 @@ class ReplaySeed:
 
 
 @cache
-def least_loss(known: ReplaySeed) -> float:
+def least_loss(known: KnownProblem) -> float:
     """Of all plans inside the budget."""
     every = np.array(list(itertools.product(*(group.levels for group in known.structure.groups))))
     feasible = every[known.projector.budget.cost(every) <= known.projector.budget.limit]
@@ -65,9 +65,9 @@ def least_loss(known: ReplaySeed) -> float:
 
 def _known(
     groups: list[Group], prices: list[int], share: float, loses: Callable[[FloatArray], FloatArray]
-) -> ReplaySeed:
+) -> KnownProblem:
     limit = int(share * sum(price * group.units for price, group in zip(prices, groups, strict=True)))
-    return ReplaySeed(*additive(*groups, prices=prices, limit=limit), loses)
+    return KnownProblem(*additive(*groups, prices=prices, limit=limit), loses)
 
 
 def _separable(worth: list[float], power: float = 2.0) -> Callable[[FloatArray], FloatArray]:

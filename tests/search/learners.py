@@ -8,7 +8,7 @@ import numpy as np
 
 from autoprune.problem.group_features import GROUP_FEATURES
 from autoprune.problem.problem import Problem
-from tests.search.known import ReplaySeed
+from tests.search.known import KnownProblem
 
 
 def seen(problem: Problem) -> Problem:
@@ -20,5 +20,5 @@ def seen(problem: Problem) -> Problem:
     return replace(problem, features=features)
 
 
-def learnable(known: ReplaySeed, folder: Path, *, limit: int, seen_by: list[Any] | None = None) -> Problem:
+def learnable(known: KnownProblem, folder: Path, *, limit: int, seen_by: list[Any] | None = None) -> Problem:
     return seen(known.problem(folder, limit=limit, seen=seen_by))

@@ -1,7 +1,8 @@
 import itertools
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from autoprune.cost.budget import Budget
 from autoprune.cost.projection import Projector
 from autoprune.evaluation.curves import Curve
 from autoprune.evaluation.metered import EvaluationsSpent, MeteredObjective
+from autoprune.prior import sensitivity_plan as dynamic_program
+from autoprune.prior.sensitivity_plan import BINS, allocate, sensitivity_plan
+from autoprune.prior.starts import Start, first_plan
 from autoprune.problem.prepare import Prepared
 from autoprune.problem.problem import Problem
+from autoprune.search import prior_plan
 from autoprune.search import random_search as random
-from autoprune.search import sensitivity, uniform
-from autoprune.search.sensitivity import BINS, allocate, sensitivity_plan
 from autoprune.structure.groups import Group, Structure
 from tests.cost.test_projection import Hidden, projectors
 from tests.search.toys import additive, depth, weights
@@ -51,8 +54,7 @@ def filled_on(projector: Projector, kept: Any) -> bool:
 def test_every_baseline_fills_its_budget(budget: str, tmp_path: Path) -> None:
     ready = prepared(tiny_task("digits_net"), budget=budget)
     searches = {
-        "uniform": uniform.search,
-        "sensitivity": sensitivity.search,
+        **{start: partial(prior_plan.search, start=start) for start in get_args(Start)},
         "random": lambda problem, rng: random.search(problem, rng=rng, least_density=0.1),
     }
     for name, search in searches.items():
@@ -62,7 +64,7 @@ def test_every_baseline_fills_its_budget(budget: str, tmp_path: Path) -> None:
 
 def test_uniform_is_uniform(tmp_path: Path) -> None:
     ready = prepared(tiny_task("digits_net"))
-    plan = uniform.search(problem(ready, tmp_path, limit=1), rng=np.random.default_rng(0))
+    plan = first_plan(problem(ready, tmp_path, limit=1), start="uniform")
     density = np.array(plan.kept) / ready.structure.units
     assert density.max() - density.min() <= 2 / ready.structure.units.min()
 
@@ -78,7 +80,7 @@ def test_random_spends_all_its_evaluations_and_returns_the_best(tmp_path: Path) 
 def test_the_sensitivity_pass_is_charged(tmp_path: Path) -> None:
     ready, seen = prepared(tiny_task()), list[Any]()
     given_problem = problem(ready, tmp_path, limit=50, seen=seen)
-    sensitivity.search(given_problem, rng=np.random.default_rng(0))
+    first_plan(given_problem, start="sensitivity")
     assert given_problem.objective.spent == len(seen) > 5 * len(ready.structure.groups)
     assert [phase for phase, _ in seen] == ["curves"] * (len(seen) - 1) + ["search"]
 
@@ -86,7 +88,7 @@ def test_the_sensitivity_pass_is_charged(tmp_path: Path) -> None:
 def test_too_few_evaluations_for_the_pass_say_so(tmp_path: Path) -> None:
     ready = prepared(tiny_task())
     with pytest.raises(ValueError, match=r"needs \d+ evaluations.*got 5"):
-        sensitivity.search(problem(ready, tmp_path, limit=5), rng=np.random.default_rng(0))
+        first_plan(problem(ready, tmp_path, limit=5), start="sensitivity")
 
 
 levels = st.lists(st.tuples(st.floats(0, 10), st.integers(0, 40)), min_size=1, max_size=4)  # (loss, cost) of each level
@@ -181,7 +183,7 @@ def test_coarser_moves_lose_little(monkeypatch: pytest.MonkeyPatch) -> None:
         return sum(float(curves[g.name].at([k])[0]) for g, k in zip(groups, plan.kept, strict=True))
 
     fine = loss()
-    monkeypatch.setattr(sensitivity, "EFFORT", 1_000)
+    monkeypatch.setattr(dynamic_program, "EFFORT", 1_000)
     assert fine <= loss() <= 1.05 * fine
 
 

@@ -11,8 +11,8 @@ from numpy.random import default_rng
 
 from autoprune.cost.projection import Projector
 from autoprune.evaluation.race import Race
+from autoprune.prior.level_switches import Switch
 from autoprune.search import evolution
-from autoprune.search.evolution import Switch
 from autoprune.structure.groups import Group, Structure
 from tests.evaluation.tables import Kept
 from tests.search.toys import additive, depth, toy, weights

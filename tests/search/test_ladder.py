@@ -15,9 +15,9 @@ from numpy.random import default_rng
 
 from autoprune.cost.projection import Projector
 from autoprune.plan import PruningPlan
+from autoprune.prior.starts import price
 from autoprune.problem.problem import Problem
 from autoprune.search import annealing, cma, erk, global_ranking, greedy, legr, random_around, spdy, tpe
-from autoprune.search.sensitivity import price
 from autoprune.structure.groups import Structure
 from tests.search.known import KNOWN
 from tests.search.test_baselines import filled, filled_on
@@ -113,7 +113,7 @@ def test_every_plan_is_filled_and_every_evaluation_spent(
 def test_the_control_is_filled_and_spends_all(parts: tuple[Structure, Projector], seed: int, more: int) -> None:
     assume(all(len(group.levels) > 1 for group in parts[0].groups))  # a curve has a level below the dense one
     seen: list[Any] = []
-    limit = price(problem_of(parts, 10**6, [])) + more
+    limit = price(problem_of(parts, 10**6, []), start="sensitivity") + more
     problem = problem_of(parts, limit, seen)
     plan = SEARCHES["random_around"](problem, rng=default_rng(seed))
     assert len(seen) == limit

@@ -1,5 +1,6 @@
 """Agents as searches: they keep to the evaluation budget, repeat themselves from the same seed, and refuse nonsense."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hydra.utils import instantiate
 
 from autoprune.agent.bundle import load_policy, load_training
 from autoprune.cli import conf_dir
+from autoprune.env.env_spec import EnvSpec
 from autoprune.search import random_search as random
 from tests.search.test_baselines import filled, problem
 from tests.tasks import prepared, tiny_task
@@ -24,14 +26,15 @@ ALGORITHM = {
     "edit_ppo": "PPO",
     "recurrent_ppo": "RecurrentPPO",
 }
+FIELDS = {field.name for field in fields(EnvSpec)}
 
 
 def search(name: str, *, constraint: str = "projection", **changes: Any) -> Any:
-    """The search that conf/agent/NAME.yaml configures, with other values for some of its keys (`agent__hidden=…`)."""
+    """The search that conf/agent/NAME.yaml configures, other values for some keys (`agent__hidden=…`)."""
     settings = yaml.safe_load((conf_dir() / "agent" / f"{name}.yaml").read_text())
     settings["constraint"] = yaml.safe_load((conf_dir() / "constraint" / f"{constraint}.yaml").read_text())
     for key, value in changes.items():
-        *path, last = key.split("__")
+        *path, last = f"env__{key}".split("__") if key in FIELDS else key.split("__")
         place = settings
         for part in path:
             place = place[part]
@@ -136,31 +139,29 @@ def test_an_agent_beats_random_where_it_has_evaluations_enough(tmp_path: Path) -
     ("name", "changes", "message"),
     [
         ("ppo", {"mode": "sideways"}, "must be layerwise, one_shot or edit, got 'sideways'"),
-        ("ppo", {"prior": "best"}, "must be none, uniform or sensitivity, got 'best'"),
+        ("ppo", {"prior": "best"}, "must be none, uniform, sensitivity or closed_form, got 'best'"),
         ("ppo", {"reward_shaping": "late"}, "must be terminal or shaped, got 'late'"),
         ("ppo", {"observation": "nothing"}, "must be groups or budget, got 'nothing'"),
-        ("ppo", {"max_log_correction": None}, "how far corrections"),
         ("ppo", {"prior": "none"}, "how far corrections"),
         ("ppo", {"max_log_correction": 0.0}, "above 0; got 0.0"),
-        ("ppo", {"levels": 5}, "chooses one of 5 levels for one group at a time"),
+        ("ppo", {"levels": 5}, "env.levels=5 are densities of one group at a time"),
         (
             "ppo",
             {"levels": 5, "mode": "layerwise", "prior": "none", "max_log_correction": None},
             "is for DQN|are for DQN",
         ),
         ("dqn", {"levels": None}, "DQN needs them"),
-        ("dqn", {"mode": "one_shot"}, "must be layerwise"),
-        ("dqn", {"prior": "uniform", "max_log_correction": 1.0}, "levels are densities, not corrections"),
-        ("dqn", {"agent__experience__parallel": 2}, "DQN acts in one episode at a time"),
+        ("dqn", {"mode": "one_shot"}, "they need agent.env.mode=layerwise"),
+        ("dqn", {"prior": "uniform", "max_log_correction": 1.0}, "one group at a time, not corrections"),
         ("ppo", {"greedy_every": 0}, "at least 1 update"),
-        ("ppo", {"edits": 2}, "agent.edits is for mode=edit"),
-        ("ppo", {"length": 2}, "agent.length is for mode=edit"),
-        ("edit_ppo", {"edits": None}, "agent.edits is for mode=edit, which needs it"),
-        ("edit_ppo", {"edits": 0}, "agent.edits must be at least 1, got 0"),
-        ("edit_ppo", {"length": 0}, "agent.length must be at least 1, got 0"),
+        ("ppo", {"edits": 2}, "agent.env.edits is for agent.env.mode=edit"),
+        ("ppo", {"length": 2}, "agent.env.length is for agent.env.mode=edit"),
+        ("edit_ppo", {"edits": None}, "agent.env.edits is for agent.env.mode=edit, which needs it"),
+        ("edit_ppo", {"edits": 0}, "agent.env.edits must be at least 1, got 0"),
+        ("edit_ppo", {"length": 0}, "agent.env.length must be at least 1, got 0"),
         ("edit_ppo", {"prior": "none", "max_log_correction": None}, "edits begin at a plan"),
         ("edit_ppo", {"observation": "budget"}, "would not say which group"),
-        ("ppo", {"reward_shaping": "shaped"}, "needs mode=layerwise and prior=sensitivity, got one_shot"),
+        ("ppo", {"reward_shaping": "shaped"}, "agent.env.prior=sensitivity, got one_shot"),
         ("ppo", {"reward_shaping": "shaped", "mode": "layerwise", "prior": "uniform"}, "got layerwise and uniform"),
         (
             "ppo",
@@ -173,12 +174,24 @@ def test_an_agent_beats_random_where_it_has_evaluations_enough(tmp_path: Path) -
             "reward_shaping=shaped needs copy_terminal_reward=false",
         ),
         ("ppo", {"seed_replay": True}, "PPO has none"),
-        ("sac", {"seed_replay": True, "mode": "layerwise"}, "mode=one_shot and a prior"),
-        ("sac", {"seed_replay": True, "prior": "none", "max_log_correction": None}, "mode=one_shot and a prior"),
-        ("critic_guided", {"seed_replay": False}, "need mode=one_shot, a prior and seed_replay=true"),
-        ("critic_guided", {"agent__experience__episodes": 50}, "would forget some: set agent.experience.episodes to"),
+        ("sac", {"seed_replay": True, "mode": "layerwise"}, "mode=one_shot and a prior, got"),
+        ("sac", {"seed_replay": True, "prior": "none", "max_log_correction": None}, "mode=one_shot and a prior, got"),
+        (
+            "critic_guided",
+            {"seed_replay": False},
+            "needs agent.env.mode=one_shot, a prior and agent.env.seed_replay=true",
+        ),
+        (
+            "critic_guided",
+            {"agent__experience__episodes": 50},
+            "would forget some: set agent.agent.experience.episodes to",
+        ),
         ("sac", {"mode": "layerwise", "agent__experience__standardised": True}, "of one-step episodes"),
-        ("ppo", {"mode": "layerwise", "agent__network": "shared"}, "it needs mode=one_shot or edit.*got layerwise"),
+        (
+            "ppo",
+            {"mode": "layerwise", "agent__network": "shared"},
+            "it needs agent.env.mode=one_shot or edit.*got layerwise",
+        ),
         ("ppo", {"observation": "budget", "agent__network": "shared_bias"}, "got one_shot and budget"),
         ("recurrent_ppo", {"mode": "one_shot"}, "nothing to remember"),
         ("recurrent_ppo", {"mode": "edit", "edits": 2, "length": 1}, "nothing to remember"),

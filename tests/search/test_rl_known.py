@@ -14,7 +14,7 @@ from autoprune.cost.projection import Projector
 from autoprune.cost.rounding import Rounding
 from autoprune.search import random_search as random
 from autoprune.structure.groups import Structure
-from tests.search.known import KNOWN, ReplaySeed
+from tests.search.known import KNOWN, KnownProblem
 from tests.search.learners import learnable, seen
 from tests.search.test_rl import AGENTS, search, short
 from tests.search.toys import additive, depth, toy, weights
@@ -110,7 +110,7 @@ def test_a_reward_that_is_no_number_is_an_error(name: str, later: bool, tmp_path
         return (gone**2).sum(axis=-1) if asked <= after * 32 else np.full(gone.shape[:-1], np.nan)
 
     scores = KNOWN["chain"].scores()
-    known = ReplaySeed(KNOWN["chain"].structure, KNOWN["chain"].projector, loses)
+    known = KnownProblem(KNOWN["chain"].structure, KNOWN["chain"].projector, loses)
     problem = seen(known.problem(tmp_path, limit=40, scores=scores))
     with pytest.raises(ValueError, match=r"score and reward must be numbers, got .*nan"):
         search(name, **AGENTS_OF_EVERY_KIND[name])(problem, rng=np.random.default_rng(0))

@@ -8,7 +8,8 @@ import pytest
 from numpy.random import default_rng
 
 from autoprune.evaluation.curves import single_group_curves
-from autoprune.search import sensitivity, spdy
+from autoprune.prior.starts import first_plan, price
+from autoprune.search import spdy
 from autoprune.search.spdy import rescaled_plan
 from tests.search.known import KNOWN
 
@@ -16,11 +17,13 @@ from tests.search.known import KNOWN
 @pytest.mark.parametrize("name", ["chain", "knapsack", "mixed"])
 def test_it_begins_at_the_sensitivity_plan(name: str, tmp_path: Path) -> None:
     seen: list[Any] = []
-    problem = KNOWN[name].problem(tmp_path, limit=sensitivity.price(KNOWN[name].problem(tmp_path, limit=99)), seen=seen)
+    problem = KNOWN[name].problem(
+        tmp_path, limit=price(KNOWN[name].problem(tmp_path, limit=99), start="sensitivity"), seen=seen
+    )
     plan = spdy.search(problem, rng=default_rng(0), sigma=1.0, share=0.5)
     assert [phase for phase, _ in seen] == ["curves"] * (len(seen) - 1) + ["search"]
     other = KNOWN[name].problem(tmp_path, limit=99)
-    assert seen[-1][1].plan == sensitivity.search(other, rng=default_rng(0))
+    assert seen[-1][1].plan == first_plan(other, start="sensitivity")
     assert problem.objective.best is not None
     assert plan == problem.objective.best.plan
 

@@ -14,10 +14,10 @@ from autoprune.cost.model import CostModel, macs, params
 from autoprune.cost.peak_memory import peak_memory
 from autoprune.cost.projection import Projector
 from autoprune.evaluation.curves import Curve
+from autoprune.prior.level_switches import Switch
+from autoprune.prior.sensitivity_plan import sensitivity_plan
 from autoprune.search import evolution, global_ranking, greedy
 from autoprune.search import random_search as random
-from autoprune.search.evolution import Switch
-from autoprune.search.sensitivity import sensitivity_plan
 from autoprune.structure.groups import Structure
 from autoprune.task.task import plain_forward
 from tests.cost.stairs import assert_filled, meets_all, staircases, structure_with

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.cost.projection import Projector
-from autoprune.search.uniform import evenly_spaced, uniform_plan, uniform_wish
+from autoprune.prior.uniform_plan import evenly_spaced, uniform_plan, uniform_target
 from tests.cost.test_projection import projectors
 from tests.search.test_baselines import structure_on
 from tests.search.toys import additive, depth, weights
@@ -44,4 +44,4 @@ def test_of_each_kind_of_blocks_and_of_widths_the_same_share_stays() -> None:
     kept = np.array(uniform_plan(structure, projector).kept)
     assert (kept[:6].sum(), kept[6:12].sum()) == (3, 3)
     assert kept[12:].tolist() == [15] * 4
-    assert uniform_wish(structure)[12:].tolist() == [1.0] * 4
+    assert uniform_target(structure)[12:].tolist() == [1.0] * 4

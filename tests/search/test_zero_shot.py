@@ -14,13 +14,13 @@ from hydra.utils import instantiate
 from autoprune.agent.bundle import load_policy, load_training, save_policy
 from autoprune.cli import conf_dir
 from autoprune.env.transfer_features import ROW_FEATURES
+from autoprune.env.transfer_task import transfer_price
 from autoprune.problem.problem import Problem
 from autoprune.search import few_shot
 from autoprune.search import zero_shot as carried
-from autoprune.search.sensitivity import price
 from tests.agent.test_bundle import ELSEWHERE
 from tests.agent.test_carried_bundle import carried as random_policy
-from tests.search.known import KNOWN, ReplaySeed
+from tests.search.known import KNOWN, KnownProblem
 from tests.search.learners import seen as with_features
 
 TRAINING = replace(
@@ -35,7 +35,7 @@ TRAINING = replace(
 
 
 def problem(name: str, folder: Path, *, limit: int, seen: list[Any], logged: dict[str, float] | None = None) -> Problem:
-    known: ReplaySeed = KNOWN[name]
+    known: KnownProblem = KNOWN[name]
     found = with_features(known.problem(folder, limit=limit, seen=seen))
     groups = found.structure.groups
     return replace(
@@ -82,12 +82,12 @@ def test_nothing_worse_than_the_known_plans_is_returned(name: str, modest: Path,
 def test_it_spends_what_it_says(modest: Path, tmp_path: Path) -> None:
     history: list[Any] = []
     found = problem("chain", tmp_path, limit=200, seen=history)
-    paid = price(found)
+    paid = transfer_price(found)
     carried.search(found, rng=np.random.default_rng(0), policy=str(modest), candidates=3)
-    assert found.objective.spent == len(history) == paid + 1 + 3
-    with pytest.raises(ValueError, match=f"at least {paid + 2} evaluations: {paid + 1} for single-group curves"):
+    assert found.objective.spent == len(history) == paid + 3
+    with pytest.raises(ValueError, match=f"at least {paid + 1} evaluations: {paid} for single-group curves"):
         carried.search(
-            problem("chain", tmp_path, limit=paid + 1, seen=[]),
+            problem("chain", tmp_path, limit=paid, seen=[]),
             rng=np.random.default_rng(0), policy=str(modest), candidates=3,
         )  # fmt: skip
 

@@ -20,11 +20,11 @@ from autoprune.evaluation.metered import MeteredObjective
 from autoprune.evaluation.outcome import Metrics
 from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.importance.magnitude import magnitude
+from autoprune.prior.sensitivity_plan import sensitivity_plan
+from autoprune.prior.uniform_plan import uniform_plan
 from autoprune.problem.prepare import Prepared, prepare
 from autoprune.repair.least_squares import LeastSquares
 from autoprune.repair.repair import Repair
-from autoprune.search.sensitivity import sensitivity_plan
-from autoprune.search.uniform import uniform_plan
 from autoprune.tabular.table import METRICS, ON, On, Table
 from autoprune.task.shipped import shipped_task
 from autoprune.task.tabular import ZOO, table_plain, table_residual

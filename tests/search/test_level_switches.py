@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from numpy.random import default_rng
 
 from autoprune.cost.projection import Projector
-from autoprune.search.evolution import Switch
-from autoprune.search.neighbours import log_midpoint_target, random_neighbour
-from autoprune.search.prior import first_plan
-from autoprune.search.uniform import uniform_plan
+from autoprune.prior.level_switches import Switch, log_midpoint_target, random_neighbour
+from autoprune.prior.starts import first_plan
+from autoprune.prior.uniform_plan import uniform_plan
 from autoprune.structure.groups import Structure
 from tests.search.known import KNOWN
 from tests.search.test_baselines import filled_on
@@ -26,13 +25,13 @@ def any_filled(projector: Projector, seed: int) -> Any:
 
 
 @given(structures(), st.integers(0, 2**16))
-def test_a_central_wish_projects_onto_its_plan(parts: tuple[Structure, Projector], seed: int) -> None:
+def test_a_log_midpoint_target_projects_onto_its_plan(parts: tuple[Structure, Projector], seed: int) -> None:
     _, projector = parts
     kept = any_filled(projector, seed)
     assert projector.project(log_midpoint_target(projector, kept)).tolist() == kept.tolist()
 
 
-def test_a_central_wish_is_as_far_from_a_blocks_two_levels() -> None:
+def test_a_log_midpoint_target_is_as_far_from_a_blocks_two_levels() -> None:
     _, projector = additive(depth("b0"), depth("b1"), weights("m", units=4, levels=(2, 4)), prices=[1] * 3, limit=4)
     gone, there, low = log_midpoint_target(projector, np.array([0, 1, 2])).tolist()
     assert (gone, there, low) == pytest.approx((0.5**0.5, 2**0.5, 8**0.5 / 4))
@@ -53,7 +52,7 @@ def test_a_neighbour_is_filled_and_another_plan(parts: tuple[Structure, Projecto
 def test_a_start_is_what_it_says_and_charged(tmp_path: Path) -> None:
     known, seen = KNOWN["mixed"], list[Any]()
     problem = known.problem(tmp_path, limit=60, seen=seen)
-    assert first_plan(problem, start="uniform", rng=default_rng(0)) == uniform_plan(known.structure, known.projector)
+    assert first_plan(problem, start="uniform") == uniform_plan(known.structure, known.projector)
     assert len(seen) == 1
-    first_plan(problem, start="sensitivity", rng=default_rng(0))
+    first_plan(problem, start="sensitivity")
     assert [phase for phase, _ in seen[1:]] == ["curves"] * (len(seen) - 2) + ["search"]

@@ -10,31 +10,37 @@ from autoprune.agent.metrics import logger
 from autoprune.agent.sb3_model import build, seed_replay
 from autoprune.agent.vec_env import vectorized
 from tests.agent.environments import small_agent
-from tests.agent.test_critic_search import BEST, Coarse, critic_guided, environments, known
+from tests.agent.test_critic_search import BEST, Coarse, critic_guided, environments, replay_seed
 
 
 def test_what_is_known_begins_the_replay() -> None:
     """Whole rows: with 3 episodes at once, 5 others take 6 places, and the last is there for each episode."""
-    agent, said = critic_guided(parallel=3, standardised=True), known(others=5)
+    agent, seed = critic_guided(parallel=3, standardised=True), replay_seed(others=5)
     model: Any = build(agent, env=vectorized(environments(3)), episode_steps=1, episodes=30, seed=0)
     model.set_logger(logger(lambda metrics, step: None))
-    seed_replay(agent, model, [said], seed=0)
+    seed_replay(agent, model, [seed], seed=0)
     replay = model.replay_buffer
-    assert (replay.pos, replay.told) == (3, 2)
+    assert (replay.pos, replay.seeded) == (3, 2)
     assert {tuple(row) for row in np.round(replay.actions[:2].reshape(6, -1), 5).tolist()} == {
-        tuple(row) for row in np.round(said.actions[:5], 5).tolist()
+        tuple(row) for row in np.round(seed.actions[:5], 5).tolist()
     }
     assert replay.actions[2].tolist() == [[0.0] * 4] * 3
     assert replay.rewards[:2].ravel().tolist() == [5.0] * 6
     assert model._n_updates > 0, "and is learned from"
-    assert model._sample_action._elite(said.observation.tobytes()).tolist() == [[0.0] * 4] * 3
+    assert model._elite(seed.observation.tobytes()).tolist() == [[0.0] * 4] * 3
 
 
-def test_what_is_known_can_be_told_to_a_replay_only() -> None:
+def test_only_a_replay_can_begin_with_what_is_known() -> None:
     on: Any = {"on_metrics": lambda metrics, step: None}
-    with pytest.raises(ValueError, match="PPO has no replay that what is known could be told to"):
+    with pytest.raises(ValueError, match=r"agent.env.seed_replay is what a replay begins with, and PPO has none"):
         learn(
-            small_agent("PPO"), env=Coarse(BEST, steps=1), episode_steps=1, episodes=16, seed=0, known=[known()], **on
+            small_agent("PPO"),
+            env=Coarse(BEST, steps=1),
+            episode_steps=1,
+            episodes=16,
+            seed=0,
+            seeds=[replay_seed()],
+            **on,
         )
-    with pytest.raises(ValueError, match=r"judged as they would be executed: use agent.mode=one_shot"):
+    with pytest.raises(ValueError, match=r"begins near plans that are known: use agent.env.mode=one_shot"):
         learn(critic_guided(parallel=1), env=Coarse(BEST, steps=1), episode_steps=1, episodes=16, seed=0, **on)

@@ -12,43 +12,35 @@ import numpy as np
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.plan import PruningPlan
-from autoprune.problem.problem import Problem
 from autoprune.structure.groups import Group, Structure
 
 TIE = 1e-6  # what of a density decides between groups that would else be equal
 
 
-def search(problem: Problem, *, rng: np.random.Generator) -> PruningPlan:
-    """The uniform plan; costs one evaluation."""
-    plan = uniform_plan(problem.structure, problem.projector)
-    problem.objective.evaluate([plan])
-    return plan
-
-
 def uniform_plan(structure: Structure, projector: Projector) -> PruningPlan:
-    return structure.plan(projector.project(uniform_wish(structure)))
+    return structure.plan(projector.project(uniform_target(structure)))
 
 
-def uniform_wish(structure: Structure) -> FloatArray:
-    """The wish that is projected onto the uniform plan, [groups]: 1 for all but depth groups.
+def uniform_target(structure: Structure) -> FloatArray:
+    """The target densities that are projected onto the uniform plan, [groups]: 1 for all but depth groups.
 
-    Of n depth groups of one kind, the r-th to be kept has the wish n / r. At scale s, where s of every other group's
+    Of n depth groups of one kind, the r-th to be kept has the target n / r. At scale s, where s of every other group's
     units are kept, so are those with s · n / r ≥ 1: the first s · n.
     """
-    wish = np.ones(len(structure.groups))
+    target = np.ones(len(structure.groups))
     kinds: dict[tuple[str, ...], list[int]] = {}
     two_ways: list[int] = []
     for index, group in enumerate(structure.groups):
         if is_depth(group):
             kinds.setdefault(tuple(skip.returns for skip in group.skips), []).append(index)
-        elif group.granularity == "n_m":  # all have the same wish, and the evenly spaced ones are filled up first
+        elif group.granularity == "n_m":  # all have the same target, and the evenly spaced ones are filled up first
             two_ways.append(index)
     for rank, place in enumerate(evenly_spaced(len(two_ways))):
-        wish[two_ways[place]] -= TIE * rank
+        target[two_ways[place]] -= TIE * rank
     for members in kinds.values():
         removal = [members[place] for place in evenly_spaced(len(members))]
-        wish[removal] = len(members) / np.arange(len(members), 0, -1)  # who goes first is the last to be kept
-    return wish
+        target[removal] = len(members) / np.arange(len(members), 0, -1)  # who goes first is the last to be kept
+    return target
 
 
 def is_depth(group: Group) -> bool:

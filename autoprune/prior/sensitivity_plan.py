@@ -13,11 +13,9 @@ from autoprune.cost.budget_multipliers import BudgetMultipliers
 from autoprune.cost.model import BilinearCost, FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.cost.quadratic_view import QuadraticCostView, quadratic_cost_view
-from autoprune.evaluation.curves import Curve, curve_plans, single_group_curves
-from autoprune.evaluation.outcome import Outcome
+from autoprune.evaluation.curves import Curve
 from autoprune.plan import PruningPlan
-from autoprune.problem.problem import Problem
-from autoprune.search.uniform import uniform_wish
+from autoprune.prior.uniform_plan import uniform_target
 from autoprune.structure.groups import IntArray, Structure
 
 BINS = 2_000  # resolution of the budget in the dynamic program
@@ -25,55 +23,41 @@ BINS_PER_GROUP = 16  # at least
 ROUNDS = 12  # linearisations
 EFFORT = 1_000_000  # groups times levels of all groups, above which moves between groups become coarser
 NEAR = 16  # levels above the present one that are looked at first
-GONE = 1e-6  # units that are wished for where none are: a wish is a positive density
-
-
-def search(problem: Problem, *, rng: np.random.Generator) -> PruningPlan:
-    """The best plan by the single-group curves; costs one evaluation per point of a curve, and one for the plan."""
-    return evaluated(problem)[0].plan
-
-
-def evaluated(problem: Problem) -> tuple[Outcome, Mapping[str, Curve]]:
-    """The plan's outcome, and the curves that it comes from."""
-    price(problem)  # before anything is paid for
-    curves = single_group_curves(problem.structure, lambda plans: problem.objective.evaluate(plans, phase="curves"))
-    plan = sensitivity_plan(problem.structure, problem.projector, curves)
-    return problem.objective.evaluate([plan])[0], curves
-
-
-def price(problem: Problem) -> int:
-    """What the search costs in evaluations. Raises ValueError where fewer are left."""
-    points = sum(len(plans) for plans in curve_plans(problem.structure).values())
-    if problem.objective.left < points + 2:
-        raise ValueError(
-            f"the sensitivity plan needs {points + 2} evaluations: {points} for single-group curves, the dense network "
-            f"and the plan itself; got {problem.objective.left}. Give it more with evaluations=N"
-        )
-    return points + 2
+GONE = 1e-6  # units that are asked for where none are: a target is a positive density
 
 
 def sensitivity_plan(structure: Structure, projector: Projector, curves: Mapping[str, Curve]) -> PruningPlan:
-    """The filled plan inside the budget that loses least if single-group losses add up."""
-    losses = [curves[group.name].at(group.levels) for group in structure.groups]
+    """Returns the filled plan inside the budget that loses least if single-group losses add up."""
+    return least_loss_plan(structure, projector, [curves[group.name].at(group.levels) for group in structure.groups])
+
+
+def least_loss_plan(structure: Structure, projector: Projector, losses: list[FloatArray]) -> PruningPlan:
+    """Returns the filled plan inside the budget with the least sum of losses.
+
+    Args:
+        structure: Groups to decide on.
+        projector: Holds the budget.
+        losses: For each group, the loss at each of its levels [levels].
+    """
     exchange = _Exchange(projector, losses)
-    current = projector.project(uniform_wish(structure))
+    current = projector.project(uniform_target(structure))
     best, best_loss = current, exchange.loss(current)
-    prices = BudgetMultipliers(projector.budget)
+    multipliers = BudgetMultipliers(projector.budget)
     for _ in range(ROUNDS):
-        cost = prices.cost
+        cost = multipliers.cost
         costs = [cost.along(current, g, levels) for g, levels in enumerate(projector.levels)]
         limit = (
-            prices.limit
+            multipliers.limit
             - float(cost(current))
             + sum(float(c[np.searchsorted(projector.levels[g], current[g])]) for g, c in enumerate(costs))
         )
         choice = allocate(losses, costs, limit)
-        wished = np.array([projector.levels[g][i] for g, i in enumerate(choice)])
-        candidate = projector.project(np.maximum(wished, GONE) / structure.units)
+        target = np.array([projector.levels[g][i] for g, i in enumerate(choice)])
+        candidate = projector.project(np.maximum(target, GONE) / structure.units)
         candidate_loss = exchange.loss(candidate)
         if candidate_loss < best_loss:
             best, best_loss = candidate, candidate_loss
-        if prices.follow(wished) and (candidate == current).all():
+        if multipliers.follow(target) and (candidate == current).all():
             break
         current = candidate
     return structure.plan(exchange.improved(best))

@@ -8,89 +8,71 @@ import pytest
 
 from autoprune.agent.bundle import load_policy, load_training
 from autoprune.cost.rounding import Rounding
-from autoprune.env.discrete import DiscreteLevels
-from autoprune.env.layerwise import LayerwiseEnv
-from autoprune.env.one_shot import OneShotEnv
-from autoprune.env.plan_edits import EditEnv, EditVectorEnv
-from autoprune.env.vector_envs import LayerwiseVectorEnv, OneShotVectorEnv
+from autoprune.env.env_spec import EnvFactory, EnvSpec
+from autoprune.env.layerwise import LayerwiseVectorEnv
+from autoprune.env.one_shot import OneShotVectorEnv
+from autoprune.env.plan_edits import EditVectorEnv
+from autoprune.prior.starts import price, prior_of
 from autoprune.problem.problem import Problem
-from autoprune.search.env_spec import EnvFactory, EnvSpec, revealed
-from autoprune.search.prior import prior_of
-from autoprune.search.sensitivity import price
 from tests.search.known import KNOWN
 from tests.search.learners import learnable
 from tests.search.test_baselines import filled_on
 from tests.search.test_rl import search
 
-WAYS: dict[str, tuple[dict[str, Any], type[Any], type[Any] | None]] = {
-    "layerwise": ({"mode": "layerwise", "prior": "none"}, LayerwiseEnv, LayerwiseVectorEnv),
+WAYS: dict[str, tuple[dict[str, Any], type[Any]]] = {
+    "layerwise": ({"mode": "layerwise", "prior": "none"}, LayerwiseVectorEnv),
     "corrected": (
         {"mode": "layerwise", "prior": "uniform", "max_log_correction": 1.0},
-        LayerwiseEnv,
         LayerwiseVectorEnv,
     ),
     "shaped": (
         {"mode": "layerwise", "prior": "sensitivity", "max_log_correction": 1.0, "reward_shaping": "shaped"},
-        LayerwiseEnv,
         LayerwiseVectorEnv,
     ),
-    "levels": ({"mode": "layerwise", "prior": "none", "levels": 4}, DiscreteLevels, None),
-    "one_shot": ({"mode": "one_shot", "prior": "none"}, OneShotEnv, OneShotVectorEnv),
+    "levels": ({"mode": "layerwise", "prior": "none", "levels": 4}, LayerwiseVectorEnv),
+    "one_shot": ({"mode": "one_shot", "prior": "none"}, OneShotVectorEnv),
     "blind": (
         {"mode": "one_shot", "prior": "uniform", "max_log_correction": 1.0, "observation": "budget"},
-        OneShotEnv,
         OneShotVectorEnv,
     ),
     "edit": (
         {"mode": "edit", "prior": "uniform", "max_log_correction": 1.0, "edits": 99, "length": 3},
-        EditEnv,
         EditVectorEnv,
     ),
 }
 
 
-def way_of(**options: Any) -> EnvSpec:
-    plain: dict[str, Any] = {"reward_shaping": "terminal", "seed_replay": False, "observation": "groups"}
-    return EnvSpec(**plain | options)
-
-
-def shown(problem: Problem, *, projected: bool = True, **options: Any) -> EnvFactory:
-    how = way_of(**options)
-    prior = None if how.prior == "none" else prior_of(problem, start=how.prior)
-    return revealed(problem, how, prior=prior, evaluate=problem.objective.evaluate, projected=projected)
+def factory_of(problem: Problem, *, projected: bool = True, **options: Any) -> EnvFactory:
+    spec = EnvSpec(**options)
+    return EnvFactory(problem, spec, problem.objective.evaluate, spec.prior_of(problem), projected=projected)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_environments_are_of_the_kind_and_observations_have_names(way: str, tmp_path: Path) -> None:
-    options, kind, many = WAYS[way]
+    options, kind = WAYS[way]
     problem = learnable(KNOWN["chain"], tmp_path, limit=60)
-    found = shown(problem, **options)
-    env = found.one()
-    assert type(env) is kind
+    factory = factory_of(problem, **options)
+    env = factory.one()
+    assert type(env.episodes) is type(factory.batch(2)) is kind
     observation, _ = env.reset(seed=0)
     assert observation in env.observation_space
     per_group = way in ("one_shot", "edit")  # the last feature is the budget, the others are of every group
-    features = len(found.feature_names) - 1
-    assert len(observation) == (5 * features if per_group else features) + 1
-    assert found.feature_names[-1] == "budget" or way in ("layerwise", "corrected", "shaped", "levels")
-    if many is None:
-        with pytest.raises(ValueError, match="one episode at a time"):
-            found.many(2)
-        return
-    assert type(found.many(2)) is many
+    features = len(factory.spec.features) - 1
+    assert len(observation) == len(set(env.feature_names)) == (5 * features if per_group else features) + 1
+    assert (env.feature_names[-1] == "budget") == (kind is not LayerwiseVectorEnv)
     spent, steps = problem.objective.spent, 0
     over = False
     while not over:
         _, _, over, _, _ = env.step(np.zeros(env.action_space.shape or (), np.float32))
         steps += 1
-    assert steps == way_of(**options).steps(problem.structure)
-    assert problem.objective.spent - spent == way_of(**options).evaluations
+    assert steps == EnvSpec(**options).steps(problem.structure)
+    assert problem.objective.spent - spent == EnvSpec(**options).evaluations
 
 
 def test_no_action_is_the_prior_plan_everywhere(tmp_path: Path) -> None:
     for way in ("blind", "edit"):
         problem = learnable(KNOWN["mixed"], tmp_path, limit=60)
-        found = shown(problem, **WAYS[way][0])
+        found = factory_of(problem, **WAYS[way][0])
         assert found.prior is not None
         info = found.one().step(np.zeros(9, np.float32))[4]
         assert info["plan"] == found.prior.outcome.plan
@@ -99,18 +81,18 @@ def test_no_action_is_the_prior_plan_everywhere(tmp_path: Path) -> None:
 def test_unprojected_wishes_are_rounded_only(tmp_path: Path) -> None:
     for way in ("layerwise", "one_shot", "edit"):
         problem = learnable(KNOWN["chain"], tmp_path, limit=60)
-        found = shown(problem, projected=False, **WAYS[way][0])
+        found = factory_of(problem, projected=False, **WAYS[way][0])
         assert isinstance(found.projector, Rounding)
         env, info = found.one(), dict[str, Any]()
         env.reset()
-        for _ in range(way_of(**WAYS[way][0]).steps(problem.structure)):
+        for _ in range(EnvSpec(**WAYS[way][0]).steps(problem.structure)):
             info = env.step(np.ones(env.action_space.shape or (), np.float32))[4]
         assert info["plan"].kept == tuple(problem.structure.units)
 
 
 def test_a_shaped_step_pays_what_the_curve_says(tmp_path: Path) -> None:
     problem = learnable(KNOWN["chain"], tmp_path, limit=60)
-    found = shown(problem, **WAYS["shaped"][0])
+    found = factory_of(problem, **WAYS["shaped"][0])
     assert found.prior is not None
     assert found.prior.curves is not None
     env, curves = found.one(), found.prior.curves
@@ -129,11 +111,11 @@ def test_a_shaped_step_pays_what_the_curve_says(tmp_path: Path) -> None:
 def test_what_is_told_is_what_the_priors_evaluations_said(tmp_path: Path) -> None:
     seen: list[Any] = []
     problem = learnable(KNOWN["chain"], tmp_path, limit=60, seen_by=seen)
-    found = shown(
+    found = factory_of(
         problem, mode="one_shot", prior="sensitivity", max_log_correction=1.5, seed_replay=True, observation="budget"
     )
-    known = found.known()
-    assert problem.objective.spent == len(known.rewards) == len(seen) == price(problem)
+    known = found.replay_seed()
+    assert problem.objective.spent == len(known.rewards) == len(seen) == price(problem, start="sensitivity")
     assert sorted(known.rewards) == sorted(outcome.reward for _, outcome in seen)
     assert known.rewards[-1] == seen[-1][1].reward
     assert np.abs(known.actions[-1]).max() < 1e-6, "no correction is the prior itself"
@@ -144,15 +126,17 @@ def test_what_is_told_is_what_the_priors_evaluations_said(tmp_path: Path) -> Non
 def test_what_is_near_is_filled_and_can_be_executed(tmp_path: Path) -> None:
     for name in ("chain", "mixed"):
         problem = learnable(KNOWN[name], tmp_path, limit=60)
-        known = shown(problem, mode="one_shot", prior="uniform", max_log_correction=1.5, seed_replay=True).known()
-        env = OneShotEnv(
-            problem.structure, projector=problem.projector, evaluate=problem.objective.evaluate,
+        known = factory_of(
+            problem, mode="one_shot", prior="uniform", max_log_correction=1.5, seed_replay=True
+        ).replay_seed()
+        env = OneShotVectorEnv(
+            problem.structure, num_envs=1, projector=problem.projector, evaluate=problem.objective.evaluate,
             features=problem.features, prior=np.array(prior_of(problem, start="uniform").outcome.plan.kept),
             max_log_correction=1.5,
         )  # fmt: skip
         rng = np.random.default_rng(0)
         start = known.executable(rng.uniform(-0.5, 0.5, (20, len(problem.structure.groups))).astype(np.float32))
-        plans, moved = env.plans_of(start), env.plans_of(known.near(start, rng))
+        plans, moved = env.plans_of(start), env.plans_of(known.neighbours(start, rng))
         assert np.array_equal(known.executable(start)[0], start[0])
         assert all(filled_on(problem.projector, kept) for kept in moved)
         changed = (plans != moved).sum(axis=1)

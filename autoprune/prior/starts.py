@@ -1,0 +1,78 @@
+"""The plans that searches and environments begin at, evaluated and charged."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from autoprune.evaluation.curves import Curve, curve_plans, single_group_curves
+from autoprune.evaluation.outcome import Outcome
+from autoprune.plan import PruningPlan
+from autoprune.prior.closed_form_plan import POWERS, closed_form_plans
+from autoprune.prior.sensitivity_plan import sensitivity_plan
+from autoprune.prior.uniform_plan import uniform_plan
+from autoprune.problem.problem import Problem
+
+Start = Literal["uniform", "sensitivity", "closed_form"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prior:
+    """The plan that a search begins with, and what was paid for to find it."""
+
+    outcome: Outcome
+    """Of the plan itself."""
+    others: Sequence[Outcome] = ()
+    """Of other whole plans that were evaluated on the way."""
+    curves: Mapping[str, Curve] | None = None
+    """Single-group curves, where the plan comes from them."""
+
+    def rewarded(self, reward: Callable[[Sequence[Outcome]], list[Outcome]]) -> "Prior":
+        """Returns the same with the rewards that an agent learns from."""
+        outcome, *others = reward([self.outcome, *self.others])
+        return replace(self, outcome=outcome, others=tuple(others))
+
+
+def first_plan(problem: Problem, *, start: Start) -> PruningPlan:
+    """Returns the plan that `start` names, evaluated. Raises as `price` does, before anything is charged."""
+    return prior_of(problem, start=start).outcome.plan
+
+
+def price(problem: Problem, *, start: Start) -> int:
+    """Returns how many evaluations the plan costs at most.
+
+    Raises:
+        ValueError: `start` is unknown, or fewer evaluations are left.
+    """
+    if start not in get_args(Start):
+        raise ValueError(f"agent.start must be uniform, sensitivity or closed_form, got {start!r}")
+    if start == "uniform":
+        return 1
+    if start == "closed_form":
+        needed, why = len(POWERS), "one for each power of the reconstruction errors"
+    else:
+        points = sum(len(plans) for plans in curve_plans(problem.structure).values())
+        needed, why = points + 2, f"{points} for single-group curves, the dense network and the plan itself"
+    if problem.objective.left < needed:
+        raise ValueError(
+            f"the {start} plan needs {needed} evaluations: {why}; got {problem.objective.left}. Give it more with "
+            "evaluations=N"
+        )
+    return needed
+
+
+def prior_of(problem: Problem, *, start: Start) -> Prior:
+    """Returns the plan's outcome with all that was evaluated to find it. Raises as `price` does."""
+    price(problem, start=start)
+    structure, projector, objective = problem.structure, problem.projector, problem.objective
+    match start:
+        case "uniform":
+            return Prior(objective.evaluate([uniform_plan(structure, projector)])[0])
+        case "closed_form":
+            plans = closed_form_plans(structure, projector, problem.errors)
+            outcomes = sorted(objective.evaluate(plans, raced=False), key=lambda outcome: -outcome.reward)
+            return Prior(outcomes[0], tuple(outcomes[1:]))
+    curves = single_group_curves(structure, lambda plans: objective.evaluate(plans, phase="curves"))
+    outcome = objective.evaluate([sensitivity_plan(structure, projector, curves)])[0]
+    first, *_ = curves.values()
+    others = [first.outcomes[-1], *(each for curve in curves.values() for each in curve.outcomes[:-1])]
+    return Prior(outcome, tuple(others), curves)
