@@ -149,9 +149,9 @@ class Objective:
         judged = joined(self._judged[kept][:seen])
         score, reward = self._scored(kept, seen)
         if reference is not None and seen < self.batches:
-            all_of, instantiate_part = self._scored(reference, self.batches), self._scored(reference, seen)
-            score = min(score + all_of[0] - instantiate_part[0], all_of[0])  # who has left has not won
-            reward = min(reward + all_of[1] - instantiate_part[1], all_of[1])
+            all_of, part_of = self._scored(reference, self.batches), self._scored(reference, seen)
+            score = min(score + all_of[0] - part_of[0], all_of[0])  # who has left has not won
+            reward = min(reward + all_of[1] - part_of[1], all_of[1])
         if self._worst is None or reward < self._worst[1]:
             self._worst = score, reward
         feasible = float(self.budget.cost(amounts)) <= self.budget.limit

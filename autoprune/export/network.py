@@ -19,6 +19,7 @@ from autoprune.export.patterns import described, narrow
 from autoprune.structure.edit import CONVOLUTIONS, SLICEABLE, number_caches, tensor_axes
 from autoprune.structure.families import FAMILIES, SIZES, model_type
 from autoprune.structure.groups import Axis
+from autoprune.structure.pretrained_guard import refuse_save_pretrained, tensor_shapes
 from autoprune.structure.skipped_modules import Skipped
 from autoprune.task.task import Architecture
 from autoprune.task.weights import untied
@@ -91,6 +92,7 @@ def load_network(folder: Path | str, *, model: nn.Module | None = None) -> nn.Mo
     state = _read_weights(folder / WEIGHTS_FILE, record["weights"])
     source = folder / SHAPE_FILE
     network = build_dense(record["architecture"], source=source) if model is None else copy.deepcopy(model)
+    dense_shapes = tensor_shapes(network)
     try:
         pass_over(network, record.get("skipped", {}))
         resize(network, record["layers"])
@@ -98,6 +100,7 @@ def load_network(folder: Path | str, *, model: nn.Module | None = None) -> nn.Mo
     except ValueError as error:
         raise ValueError(f"{source} does not fit a {type(network).__name__}: {error}") from error
     _fill(network, state, folder / WEIGHTS_FILE)
+    refuse_save_pretrained(network, dense=dense_shapes)
     return network.eval()
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from autoprune.plan import PruningPlan
 from autoprune.structure.block_sparse import install_pattern
 from autoprune.structure.groups import Axis, Group, Structure
+from autoprune.structure.pretrained_guard import refuse_save_pretrained, tensor_shapes
 from autoprune.structure.skipped_modules import Skipped, patched_forward
 
 # group → its units [units], most important first; of a group whose units are places of a comparison, the place of every
@@ -43,6 +44,7 @@ def shrink(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
         for skip in group.skips if kept == 0 else ():
             small.set_submodule(skip.module, Skipped(skip.returns))
     number_caches(small)
+    refuse_save_pretrained(small, dense=tensor_shapes(model))
     return small
 
 

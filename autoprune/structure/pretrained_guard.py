@@ -1,0 +1,71 @@
+"""A pruned network that came from a hub does not write itself in the dense one's format."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+from torch import nn
+
+from autoprune.structure.block_sparse import patterns_of
+
+
+def tensor_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every parameter and buffer, and under "" how many patterns of key blocks are installed."""
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict(keep_vars=True).items()}
+    return shapes | {"": (len(patterns_of(network)),)}
+
+
+def refuse_save_pretrained(network: nn.Module, *, dense: Mapping[str, tuple[int, ...]]) -> None:
+    """`network.save_pretrained` raises from now on if a plain `from_pretrained` would not bring the network back.
+
+    It would write the dense configuration beside the smaller weights, and modules that were removed would be loaded
+    with random weights. That concerns the network and all parts of it that can save themselves. Where shapes and
+    modules are the dense network's, as after pruning single weights, saving stays as it is.
+
+    Args:
+        network: A copy of the dense network from which units were removed; it is changed in place.
+        dense: `tensor_shapes` of the dense network, whose configuration it carries.
+    """
+    if tensor_shapes(network) == dense:
+        return
+    for part in _savable(network):
+        # A class of its own, as torch's parametrizations and FSDP make them: no method is replaced on an instance.
+        part.__class__ = _pruned(type(part))
+
+
+class PrunedPretrained:
+    """What a pruned network inherits from before its own class."""
+
+    def save_pretrained(self, *_: Any, **__: Any) -> NoReturn:
+        """Raises NotImplementedError, which says how a pruned network is saved and loaded."""
+        raise NotImplementedError(
+            f"this {type(self).__name__} was pruned by autoprune, and save_pretrained would write the dense network's "
+            "configuration, with which the weights do not fit and removed modules come back with random ones. A run has "
+            "saved it already: autoprune.load(RUN_FOLDER) gives it back, with model=YOUR_DENSE_MODEL where it is a "
+            "network of your own. Elsewhere save it by autoprune.export.network.save_network, or by "
+            "safetensors.torch.save_model"
+        )
+
+    push_to_hub = save_pretrained
+
+    def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
+        return _restored, (type(self).__mro__[2],), self.__dict__.copy()
+
+
+def _restored(kind: type[nn.Module]) -> nn.Module:
+    pruned = _pruned(kind)
+    restored: nn.Module = pruned.__new__(pruned)
+    return restored
+
+
+@functools.cache
+def _pruned(kind: Any) -> Any:
+    attributes = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (PrunedPretrained, kind), attributes)
+
+
+def _savable(network: nn.Module) -> Iterator[nn.Module]:
+    for part in network.modules():
+        if callable(getattr(type(part), "save_pretrained", None)) and not isinstance(part, PrunedPretrained):
+            yield part
+
