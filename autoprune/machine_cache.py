@@ -14,13 +14,15 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from autoprune.files import atomic_write
+
 FILE = "measured.json"
 GAIN = 1.03  # what has to be gained for a setting to be changed
 BIG, WIDE = (256, 16, 56, 56), (16, 16, 3, 3)  # a convolution with 51 MB of activations, which glibc maps and unmaps
 
 
 def cache_dir() -> Path:
-    """Where autoprune keeps what can be made again: $AUTOPRUNE_CACHE, else autoprune in the user's cache folder."""
+    """Returns where autoprune keeps what can be made again: $AUTOPRUNE_CACHE, else its folder in the user's cache."""
     if "AUTOPRUNE_CACHE" in os.environ:
         return Path(os.environ["AUTOPRUNE_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "autoprune"
@@ -28,40 +30,44 @@ def cache_dir() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class MeasurementCache:
-    """Answers of measurements, by what they depend on; in the folder's JSON file, or nowhere."""
+    """Remembers what was measured on this machine, by what it depends on.
+
+    >>> MeasurementCache(None).get_or_measure({"question": "how many"}, lambda: 3)
+    3
+    """
 
     folder: Path | None
+    """Where its JSON file lies; None remembers nothing."""
 
     def get_or_measure(self, question: Mapping[str, Any], measure: Callable[[], Any]) -> Any:
-        """The answer that was found on this machine before, else what `measure` says now. Answers are JSON values."""
+        """Returns the answer that was measured on this machine before, else what `measure` returns now.
+
+        Args:
+            question: What the answer depends on beside the machine, in JSON values.
+            measure: Returns the answer as a JSON value.
+        """
         key = json.dumps({**question, "machine": _fingerprint()}, sort_keys=True)
-        known = self._read()
-        if key in known:
-            return known[key]
+        answers = self._read()
+        if key in answers:
+            return answers[key]
         answer = measure()
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            partial = self.folder / f"{FILE}.{os.getpid()}"
-            partial.write_text(json.dumps({**self._read(), key: answer}, indent=1) + "\n", encoding="utf-8")
-            partial.replace(self.folder / FILE)  # of two that write at once one is lost, and measured again
+        if self.folder is not None:  # of two processes that write at once one answer is lost, and measured again
+            with atomic_write(self.folder / FILE) as partial:
+                partial.write_text(json.dumps({**self._read(), key: answer}, indent=1) + "\n", encoding="utf-8")
         return answer
 
     def _read(self) -> dict[str, Any]:
         if self.folder is None or not (self.folder / FILE).is_file():
             return {}
         try:
-            known = json.loads((self.folder / FILE).read_text(encoding="utf-8"))
+            answers = json.loads((self.folder / FILE).read_text(encoding="utf-8"))
         except ValueError:
             return {}  # damaged: everything in it can be measured again
-        return known if isinstance(known, dict) else {}
+        return answers if isinstance(answers, dict) else {}
 
 
-def choose_allocator(notebook: MeasurementCache) -> bool:
-    """Whether freed memory is kept for the next activation, which has been set so: it is where that is faster.
-
-    glibc returns blocks of more than 32 MB to the system when they are freed, and every layer of a forward pass has to
-    fault its pages in again.
-    """
+def choose_allocator(cache: MeasurementCache) -> bool:
+    """Returns whether `keep_freed_memory` makes this machine faster, and has set it so."""
     if _glibc() is None:
         return False
 
@@ -70,19 +76,26 @@ def choose_allocator(notebook: MeasurementCache) -> bool:
         keep_freed_memory(True)
         return _seconds() * GAIN < before
 
-    chosen = bool(notebook.get_or_measure({"question": "keep freed memory", "of": BIG}, measure))
+    chosen = bool(cache.get_or_measure({"question": "keep freed memory", "of": BIG}, measure))
     keep_freed_memory(chosen)
     return chosen
 
 
 def keep_freed_memory(keep: bool) -> None:
-    """Sets glibc's thresholds for this process; does nothing with another C library."""
+    """Sets whether this process keeps freed memory for the next activation; does nothing with another C library.
+
+    glibc returns big blocks to the system when they are freed, and every layer of a forward pass has to fault its pages
+    in again. Keeping them is worth 18 to 24 % more images a second in fp32 at batches of 50 and 256 (ResNet-20, one
+    thread), 70 % at 1024, and 50 % in bf16 at 256.
+
+    Args:
+        keep: False sets the thresholds that glibc would get to by itself. Whoever sets one ends glibc's own adjusting
+            of it, and its initial 128 KiB, fixed, would have every activation mapped anew.
+    """
     libc = _glibc()
     if libc is None:
         return
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
-    # Whoever sets a threshold ends glibc's own adjusting of it: what it would get to by itself are 32 and 64 MiB. Its
-    # initial 128 KiB, fixed, would have every activation mapped anew.
     values = (2**30, 2**31 - 1, 2**28) if keep else (2**25, 2**26, 2**17)
     for option, value in zip((mmap_threshold, trim_threshold, top_pad), values, strict=True):
         libc.mallopt(option, value)

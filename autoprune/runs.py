@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from autoprune.files import atomic_write
+
 RUN_FILE = "run.json"  # what makes a folder a run folder
 PACKAGES = (
     "autoprune",
@@ -74,18 +76,9 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Replaces the file in one step: a reader, or a crash, finds the old text or the new."""
-        file, partial = self.path / name, self.path / f"{name}.partial"
-        with _disk(file, safe="files written before are untouched"):
-            try:
-                with partial.open("w", encoding="utf-8") as stream:
-                    stream.write(text)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                partial.replace(file)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    partial.unlink(missing_ok=True)
-                raise
+        file = self.path / name
+        with _disk(file, safe="files written before are untouched"), atomic_write(file, durable=True) as partial:
+            partial.write_text(text, encoding="utf-8")
 
     def read_json(self, name: str) -> Any:
         file = self.path / name

@@ -5,14 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from autoprune.files import atomic_write
+
 
 def kept(cells: Path, name: str, make: Callable[[], Any]) -> Any:
     """What make() returns, in JSON's values; it is called once, and its answer is read from its file from then on."""
     path = cells / f"{name}.json"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(make()))
-        partial.replace(path)
+        content = json.dumps(make())
+        with atomic_write(path) as partial:
+            partial.write_text(content)
         print(f"{name} is there", flush=True)
     return json.loads(path.read_text())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from autoprune import measured
+from autoprune import machine_cache
 from autoprune.machine_cache import FILE, MeasurementCache, cache_dir, choose_allocator, keep_freed_memory
 
 QUESTION = {"question": "how fast", "size": 3}
@@ -139,8 +139,8 @@ def test_freed_memory_is_kept_where_that_is_faster(
 
     library = Library()
     seconds = iter([1.0, faster])
-    monkeypatch.setattr(measured, "_glibc", lambda: library)
-    monkeypatch.setattr(measured, "_seconds", lambda: next(seconds))
+    monkeypatch.setattr(machine_cache, "_glibc", lambda: library)
+    monkeypatch.setattr(machine_cache, "_seconds", lambda: next(seconds))
     for _ in range(2):  # the second time it is remembered, and set again
         library.options.clear()
         assert choose_allocator(MeasurementCache(tmp_path)) is chosen

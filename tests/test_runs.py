@@ -140,9 +140,12 @@ def test_a_killed_process_loses_no_line_that_it_appended(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_says_what_was_not_written_and_what_is_safe(folder: RunFolder) -> None:
+def test_a_full_disk_says_what_was_not_written_and_what_is_safe(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder.write_json("result.json", {"a": 1})
-    (folder.path / "result.json.partial").symlink_to("/dev/full")
+    monkeypatch.setattr("secrets.token_hex", lambda _: "00")
+    (folder.path / ".result.json.00.partial").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"disk is full.*result\.json could not be written.*untouched") as caught:
         folder.write_json("result.json", {"a": 2})
     assert caught.value.errno == errno.ENOSPC

@@ -32,6 +32,7 @@ from autoprune.agent.policy_file import (
 from autoprune.agent.trained_policy import TrainedPolicy, build_network
 from autoprune.agent.training_record import TrainingRecord as TrainingRecord  # who saves a policy says this of it
 from autoprune.env.episodes import HIGHEST, LOWEST
+from autoprune.files import atomic_write
 from autoprune.runs import versions
 
 
@@ -52,10 +53,9 @@ def save_policy(policy: TrainedPolicy, folder: Path, *, training: TrainingRecord
         "action": space_as_json(policy.network.action_space),
         "training": asdict(training),
     }
-    partial = folder / f"{RECORD}.partial"
     content = json.dumps(sealed(record, weights=(folder / WEIGHTS).read_bytes()), indent=2)
-    partial.write_text(content + "\n", encoding="utf-8")
-    partial.replace(folder / RECORD)
+    with atomic_write(folder / RECORD) as partial:
+        partial.write_text(content + "\n", encoding="utf-8")
 
 
 def load_policy(folder: Path, *, groups: int | None = None, features: Sequence[str] | None = None) -> TrainedPolicy:

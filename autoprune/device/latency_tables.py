@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from autoprune.cost.model import FloatArray
 from autoprune.device.fingerprint import differences, in_words
 from autoprune.device.fused_layer import FusedLayer
 from autoprune.device.timing import Timings
+from autoprune.files import atomic_write
 from autoprune.machine_cache import cache_dir
 
 DEVICE_FILE, REFERENCE_FILE = "device.json", "reference.json"
@@ -149,7 +149,5 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        partial.write_bytes(content)

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import wandb.errors
 
 from autoprune.agent.bundle import load_policy
 from autoprune.agent.policy_file import FILES
+from autoprune.files import atomic_write
 from autoprune.machine_cache import cache_dir
 
 KIND = "policy"  # the type of the artifacts, also of those that runs log
@@ -60,8 +60,7 @@ def publish(folder: Path, name: str, *, metadata: Mapping[str, Any]) -> str:
 
 def _download(artifact: Any, folder: Path) -> None:
     """The three files of a policy that can be loaded, and nothing else that may be in the artifact."""
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
-    try:
+    with atomic_write(folder) as partial:
         for file in FILES:
             try:
                 entry = artifact.get_entry(file)
@@ -69,9 +68,6 @@ def _download(artifact: Any, folder: Path) -> None:
                 raise ValueError(f"the artifact {artifact.name!r} holds no policy: there is no {file} in it") from error
             entry.download(root=str(partial))
         load_policy(partial)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager

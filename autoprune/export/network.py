@@ -3,8 +3,7 @@
 import copy
 import hashlib
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from autoprune.export.builder import build_dense
 from autoprune.export.patterns import described, narrow
+from autoprune.files import atomic_write
 from autoprune.structure.edit import CONVOLUTIONS, SLICEABLE, number_caches, tensor_axes
 from autoprune.structure.families import FAMILIES, SIZES, model_type
 from autoprune.structure.groups import Axis
@@ -36,9 +36,15 @@ Shapes = dict[str, dict[str, int]]  # layer → its width attributes
 
 
 def save_network(network: nn.Module, folder: Path | str, *, architecture: Architecture | None) -> None:
-    """Writes `network.safetensors` and `network.json` into `folder`; each appears whole or not at all.
+    """Writes `network.safetensors` and `network.json` into the folder; each appears whole or not at all.
 
-    architecture: how to build the dense network again; without it, loading asks for the dense network itself.
+    Args:
+        network: Any network that pruning can make; it stays as it is.
+        folder: Is made where it does not exist.
+        architecture: How to build the dense network again; without it, loading asks for the dense network itself.
+
+    Raises:
+        TypeError: The network's state holds something other than tensors.
     """
     weights = _serialized(network)
     patterns = described(network)
@@ -51,52 +57,83 @@ def save_network(network: nn.Module, folder: Path | str, *, architecture: Archit
     }
     if patterns:
         record["patterns"] = patterns
-    shape = json.dumps(record, indent=1).encode()
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / WEIGHTS_FILE, weights)
-    _write(folder / SHAPE_FILE, shape)
+    for name, content in ((WEIGHTS_FILE, weights), (SHAPE_FILE, json.dumps(record, indent=1).encode())):
+        with atomic_write(Path(folder) / name, durable=True) as partial:
+            partial.write_bytes(content)
 
 
 def network_bytes(network: nn.Module) -> int:
-    """The size of the safetensors file that `save_network` writes."""
+    """Returns the size of the safetensors file that `save_network` writes."""
     return len(_serialized(network))
 
 
 def load_run(path: Path | str, *, model: nn.Module | None = None) -> nn.Module:
-    """The pruned network of a run's folder, or of a folder that `save_network` wrote, in eval mode on the CPU.
+    """Returns the pruned network of a run, in eval mode on the CPU.
 
-    model: the dense network, where it is not one of autoprune's own. It stays as it is.
+    Nothing of the folder is executed or unpickled.
+
+    >>> network = autoprune.load("outputs/2026-11-30/12-00-00")
+
+    Args:
+        path: The run's folder, or one that `save_network` wrote.
+        model: The dense network, where it is not one of autoprune's own; it stays as it is.
+
+    Raises:
+        FileNotFoundError: The folder holds no network; the sentence says what it holds instead.
+        ValueError: A file of it is truncated, altered, or of another network than `model`.
+        TypeError: `model` is no network.
     """
     path = Path(path)
     for folder in (path, path / RUN_FOLDER):
         if (folder / SHAPE_FILE).is_file() or (folder / WEIGHTS_FILE).is_file():
             return load_network(folder, model=model)
+    raise FileNotFoundError(f"{path} holds no pruned network: {_what_it_is(path)}")
+
+
+def _what_it_is(path: Path) -> str:
+    if path.is_file():
+        return f"it is a file; give the folder of a finished run, such as {path.parent}"
     if not path.is_dir():
-        raise FileNotFoundError(f"{path} is not a folder; give the folder of a finished run")
-    if (path / "run.json").is_file():
-        raise FileNotFoundError(
-            f"the run {path} holds no network yet: exporting it is a run's last step, and it did not get there"
-        )
-    raise FileNotFoundError(f"{path} is not a run's folder: it has neither {RUN_FOLDER}/{SHAPE_FILE} nor {SHAPE_FILE}")
+        return "there is no such folder; give the folder of a finished run, which `autoprune search` prints"
+    if (path / "policy.json").is_file():
+        return "it is a policy; autoprune.Policy.load opens it"
+    if (path / "config.json").is_file():
+        return "it is a Hugging Face model, which transformers loads"
+    runs = sorted(file.parent.parent.name for file in path.glob(f"*/{RUN_FOLDER}/{SHAPE_FILE}"))
+    if runs:
+        return f"it is a folder of {len(runs)} runs; give one of them, such as {path / runs[0]}"
+    if not (path / "run.json").is_file():
+        return f"it is not a run's folder: it has neither {RUN_FOLDER}/{SHAPE_FILE} nor {SHAPE_FILE}"
+    if not (path / "result.json").is_file():
+        return f"the run is not finished; `autoprune search resume={path}` goes on with it"
+    return f"the run ended before it was saved; result.json says why, and `autoprune search resume={path}` tries again"
 
 
 def load_network(folder: Path | str, *, model: nn.Module | None = None) -> nn.Module:
-    """The network that `save_network` wrote: a plain `nn.Module` with smaller layers, in eval mode.
+    """Returns the network that `save_network` wrote: a plain `nn.Module` with smaller layers, in eval mode on the CPU.
 
-    model: the dense network to shape it from, copied; by default the one that the file's architecture builds.
-    Raises ValueError, naming the file, where one is truncated, altered, or of another network.
+    Args:
+        folder: What `save_network` was given.
+        model: The dense network to shape it from, copied; by default the one that the file's architecture builds.
+
+    Raises:
+        FileNotFoundError: One of the two files is missing.
+        ValueError: A file, which is named, is truncated, altered, or of another network.
+        TypeError: `model` is no network.
     """
+    if model is not None and not isinstance(model, nn.Module):
+        what = f"the class {model.__name__}" if isinstance(model, type) else repr(model)
+        raise TypeError(f"model must be the dense network, an nn.Module, got {what:.100}")
     folder = Path(folder)
-    record = _read_record(folder / SHAPE_FILE)
-    state = _read_weights(folder / WEIGHTS_FILE, record["weights"])
     source = folder / SHAPE_FILE
-    network = build_dense(record["architecture"], source=source) if model is None else copy.deepcopy(model)
+    record = _read_record(source)
+    state = _read_weights(folder / WEIGHTS_FILE, record["weights"])
+    network = build_dense(record["architecture"], source=source) if model is None else copy.deepcopy(model).cpu()
     dense_shapes = tensor_shapes(network)
     try:
-        pass_over(network, record.get("skipped", {}))
+        pass_over(network, record["skipped"])
         resize(network, record["layers"])
-        narrow(network, record.get("patterns", []))
+        narrow(network, record["patterns"])
     except ValueError as error:
         raise ValueError(f"{source} does not fit a {type(network).__name__}: {error}") from error
     _fill(network, state, folder / WEIGHTS_FILE)
@@ -131,7 +168,7 @@ def resize(network: nn.Module, layers: Mapping[str, Mapping[str, int]]) -> None:
     """
     dense = layer_widths(network)
     if layers.keys() != dense.keys():
-        raise ValueError(f"its layers differ: {sorted(layers.keys() ^ dense.keys())} are in one of the two only")
+        raise ValueError(f"its layers differ: {_some(layers.keys() ^ dense.keys())} in one of the two only")
     for name, sizes in layers.items():
         if sizes.keys() != dense[name].keys():
             raise ValueError(f"layer {name!r} needs the widths {list(dense[name])}, got {list(sizes)}")
@@ -167,8 +204,8 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     own = network.state_dict(keep_vars=True)
     own = untied(own, first=state)
     if state.keys() != own.keys():
-        lacks, foreign = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        raise ValueError(f"{path} is of another network: it lacks {lacks} and holds {foreign} besides")
+        lacking, foreign = _some(own.keys() - state.keys()), _some(state.keys() - own.keys())
+        raise ValueError(f"{path} is of another network: it lacks {lacking} and holds {foreign} besides")
     for name, stored in sorted(state.items()):
         if stored.shape != own[name].shape:
             raise ValueError(
@@ -185,11 +222,7 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path} does not exist; a saved network is {WEIGHTS_FILE} and {SHAPE_FILE} in one folder"
-        ) from None
+        record = json.loads(_read(path))
     except ValueError as error:  # neither JSON nor UTF-8
         raise ValueError(f"{path} is truncated or altered: {error}") from error
     schema = record.get("schema") if isinstance(record, dict) else None
@@ -198,23 +231,30 @@ def _read_record(path: Path) -> dict[str, Any]:
             f"{path} has schema {schema!r}, this autoprune reads schema {' and '.join(map(str, SCHEMAS))}; use the "
             "version that wrote it"
         )
-    missing = [key for key in ("architecture", "layers", "weights") if key not in record]
-    layers, weights = record.get("layers"), record.get("weights")
-    whole = isinstance(layers, dict) and all(isinstance(sizes, dict) for sizes in layers.values())
-    if missing or not whole or not isinstance(weights, dict) or not {"bytes", "sha256"} <= weights.keys():
-        raise ValueError(
-            f"{path} is altered: its parts are architecture, layers and weights (bytes, sha256), got {list(record)}"
-        )
-    return dict(record)
+    record = {"skipped": {}, "patterns": [], **record}
+    kinds = {"layers": dict, "weights": dict, "skipped": dict, "patterns": list}
+    wrong = [key for key, kind in kinds.items() if not isinstance(record.get(key), kind)]
+    wrong += [] if "architecture" in record else ["architecture"]
+    if not wrong and not all(isinstance(sizes, dict) for sizes in record["layers"].values()):
+        wrong.append("layers")
+    if not wrong and not {"bytes", "sha256"} <= record["weights"].keys():
+        wrong.append("weights")
+    if wrong:
+        raise ValueError(f"{path} is altered: its {' and '.join(wrong)} are missing, or not what save_network writes")
+    return record
 
 
-def _read_weights(path: Path, expected: Mapping[str, Any]) -> dict[str, Tensor]:
+def _read(path: Path) -> bytes:
     try:
-        weights = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path} does not exist; a saved network is {WEIGHTS_FILE} and {SHAPE_FILE} in one folder"
         ) from None
+
+
+def _read_weights(path: Path, expected: Mapping[str, Any]) -> dict[str, Tensor]:
+    weights = _read(path)
     if len(weights) != expected["bytes"]:
         raise ValueError(
             f"{path} has {len(weights)} bytes, {SHAPE_FILE} says {expected['bytes']}; "
@@ -231,6 +271,12 @@ def _read_weights(path: Path, expected: Mapping[str, Any]) -> dict[str, Tensor]:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
 
 
+def _some(names: Collection[str]) -> str:
+    """The first three, and how many others there are."""
+    others = f" and {len(names) - 3} others" if len(names) > 3 else ""
+    return f"{sorted(names)[:3]}{others}"
+
+
 def _serialized(network: nn.Module) -> bytes:
     state = dict(network.state_dict())
     strange = sorted(name for name, value in state.items() if not isinstance(value, Tensor))
@@ -239,13 +285,3 @@ def _serialized(network: nn.Module) -> bytes:
     # Tied weights once. Cloned, because safetensors refuses tensors that are views of others.
     kept = {name: value.detach().cpu().clone().contiguous() for name, value in untied(state).items()}
     return safetensors.torch.save(kept)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """The file appears whole or not at all, whatever happens in between."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """A network as an ONNX file, checked against torch."""
 
 import copy
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.device.onnx_runtime import Called, onnx_runner, write_onnx
+from autoprune.files import atomic_write
 from autoprune.task.task import Forward, plain_forward
 
 TOLERANCE = 1e-4  # largest difference between torch's and ONNX Runtime's outputs, relative to the outputs' own size
@@ -28,13 +28,9 @@ def export_onnx(
     """
     path = Path(path)
     network = copy.deepcopy(network).cpu().eval()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write_onnx(Called(network, forward).eval(), (example_input.cpu(),), temporary)
-        difference = onnx_difference(network, example_input, temporary, forward=forward)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as partial:
+        write_onnx(Called(network, forward).eval(), (example_input.cpu(),), partial)
+        difference = onnx_difference(network, example_input, partial, forward=forward)
     return difference
 
 

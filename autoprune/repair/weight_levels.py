@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from autoprune.files import PARTIAL, atomic_write
 from autoprune.structure.edit import Ranking
 from autoprune.structure.groups import Comparison, Structure
 
 SUFFIX = ".level.safetensors"
-UNFINISHED = ".unfinished"
-UNFINISHED_S = 600  # a file that another process writes is done by then, or never
+PARTIAL_S = 600  # a file that another process writes is done by then, or never
 
 _log = logging.getLogger(__name__)
 
@@ -147,19 +146,12 @@ def read_tensor(path: Path) -> Tensor | None:
 
 def write_tensor(path: Path, tensor: Tensor) -> None:
     """The file holds the tensor, whole, whatever happens meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(prefix=path.name, suffix=UNFINISHED, dir=path.parent)
-    os.close(handle)
-    try:
+    with atomic_write(path) as partial:
         try:
-            save_file({"weight": tensor.contiguous()}, unfinished)
+            save_file({"weight": tensor.contiguous()}, partial)
         except SafetensorError as error:  # a full disk, among others
             raise OSError(str(error)) from error
-        Path(unfinished).replace(path)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise
 
 
 def _is_abandoned(path: Path, modified: float) -> bool:
-    return path.name.endswith(UNFINISHED) and time.time() - modified > UNFINISHED_S
+    return path.name.endswith(PARTIAL) and time.time() - modified > PARTIAL_S

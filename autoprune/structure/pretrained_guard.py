@@ -1,6 +1,5 @@
 """A pruned network that came from a hub does not write itself in the dense one's format."""
 
-import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -40,10 +39,9 @@ class PrunedPretrained:
         """Raises NotImplementedError, which says how a pruned network is saved and loaded."""
         raise NotImplementedError(
             f"this {type(self).__name__} was pruned by autoprune, and save_pretrained would write the dense network's "
-            "configuration, with which the weights do not fit and removed modules come back with random ones. A run has "
-            "saved it already: autoprune.load(RUN_FOLDER) gives it back, with model=YOUR_DENSE_MODEL where it is a "
-            "network of your own. Elsewhere save it by autoprune.export.network.save_network, or by "
-            "safetensors.torch.save_model"
+            "configuration, which does not fit its weights: removed modules would come back with random ones. Its run "
+            "has saved it: autoprune.load(RUN_FOLDER) gives it back, with model=YOUR_DENSE_MODEL where it is a network "
+            "of yours. autoprune.export.network.save_network saves it anywhere, and load_network loads that"
         )
 
     push_to_hub = save_pretrained
@@ -58,14 +56,18 @@ def _restored(kind: type[nn.Module]) -> nn.Module:
     return restored
 
 
-@functools.cache
 def _pruned(kind: Any) -> Any:
-    attributes = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    return type(kind.__name__, (PrunedPretrained, kind), attributes)
+    """The subclass of a class of networks, always the same."""
+    if kind not in _CLASSES:
+        attributes = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+        _CLASSES[kind] = type(kind.__name__, (PrunedPretrained, kind), attributes)
+    return _CLASSES[kind]
+
+
+_CLASSES: dict[Any, Any] = {}
 
 
 def _savable(network: nn.Module) -> Iterator[nn.Module]:
     for part in network.modules():
         if callable(getattr(type(part), "save_pretrained", None)) and not isinstance(part, PrunedPretrained):
             yield part
-

@@ -22,6 +22,7 @@ from autoprune.cost.model import CostModel
 from autoprune.evaluation.candidates import Candidates
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.evaluation.workers import Failure, InProcess, JudgeJob, Pool, Processes
+from autoprune.files import atomic_write
 from autoprune.machine_cache import keep_freed_memory
 from autoprune.structure.axes import Kept
 from autoprune.structure.groups import Structure
@@ -135,9 +136,8 @@ class Journal:
         file = folder / "card.json"
         if not file.exists():
             (folder / "judged").unlink(missing_ok=True)
-            partial_file = folder / "card.json.partial"
-            partial_file.write_text(json.dumps(card, indent=1))
-            partial_file.replace(file)
+            with atomic_write(file) as partial_file:
+                partial_file.write_text(json.dumps(card, indent=1))
         first = json.loads(file.read_text())
         asked = {**first, **card, **{key: first.get(key) for key in ("date", "commit")}}
         changed = [key for key in asked if first.get(key) != asked[key]]

@@ -14,6 +14,7 @@ from autoprune.evaluation.judge import Score, kl
 from autoprune.evaluation.outcome import Judged, Metrics
 from autoprune.evaluation.workers import JudgeJob
 from autoprune.evaluation.workers.pool import Result
+from autoprune.files import atomic_write
 from autoprune.plan import PruningPlan
 from autoprune.structure.axes import Kept
 from autoprune.structure.groups import IntArray
@@ -106,10 +107,8 @@ class Table:
         """One compressed file, without pickles, which appears whole or not at all; equal tables make equal files."""
         arrays = self._arrays()
         card = {**self.card, "checksum": _checksum(arrays, self.card)}
-        partial = path.with_name(f"{path.name}.partial")
-        with partial.open("wb") as file:
+        with atomic_write(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, card=np.array(json.dumps(card, indent=1)), **arrays)
-        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Self:

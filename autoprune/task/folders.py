@@ -1,13 +1,12 @@
 """Folders of Hugging Face models: given ones, downloaded ones, and what comes in Python packages."""
 
 import logging
-import os
-import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
+from autoprune.files import atomic_write
 from autoprune.machine_cache import cache_dir
 from autoprune.task.pretrained import library, quiet
 
@@ -64,15 +63,12 @@ def smollm2_folder() -> Path:
         return folder
     package = _package(*SMOLLM2)
     _log.info("converting SmolLM2-135M-Instruct to %s, once; this takes half a minute", folder)
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
     try:
-        _convert(package, partial)
-        partial.rename(folder)
+        with atomic_write(folder) as partial:
+            _convert(package, partial)
     except OSError:
         if not folder.is_dir():  # otherwise another process was faster, and made the same
             raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

@@ -1,6 +1,5 @@
 """A network's weights as a safetensors file, and back."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,16 +8,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from autoprune.files import atomic_write
+
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """The model's weights as a safetensors file, tied ones once, which appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    try:
+    with atomic_write(path) as partial:
         safetensors.torch.save_file({name: t.contiguous() for name, t in untied(model.state_dict()).items()}, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_weights(model: nn.Module, path: Path) -> nn.Module:

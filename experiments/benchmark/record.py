@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from autoprune.files import atomic_write
 from autoprune.runs import machine, versions
 from experiments.benchmark.bench import Bench
 from experiments.benchmark.figures import Figure
@@ -109,10 +110,8 @@ def shown(value: float, unit: str) -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+    with atomic_write(file) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _git(*arguments: str) -> bytes:

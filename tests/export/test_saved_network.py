@@ -1,5 +1,8 @@
 import hashlib
+import importlib
+import inspect
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from autoprune.export.builder import BUILDERS
 from autoprune.export.network import load_network, load_run, network_bytes, save_network
 from autoprune.export.patterns import described
 from autoprune.structure.edit import Ranking, shrink
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Structure
 from autoprune.task import networks
+from autoprune.task.shipped import SHIPPED, shipped_task
 from autoprune.task.task import Architecture
 from tests.language_models import causal_task
 from tests.models import PRUNABLE
@@ -182,9 +187,13 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
         "autoprune.nowhere.resnet20",
         "autoprune.",
         "autoprune.task.fashion_mnist.write_subset",  # ours, but it writes files
+        "autoprune.export.network.load_network",  # it builds a network, of any folder
+        "autoprune.agent.trained_policy.build_network",
+        ["autoprune.task.networks.digits_net"],
+        None,
     ],
 )
-def test_foreign_builders_are_refused_and_never_called(saved: Path, builder: str) -> None:
+def test_foreign_builders_are_refused_and_never_called(saved: Path, builder: Any) -> None:
     edit(saved, lambda record: record.update(architecture={"builder": builder, "arguments": {}}))
     with pytest.raises(ValueError, match=r"network\.json.*model="):
         load_network(saved)
@@ -235,7 +244,7 @@ def test_weights_that_are_no_safetensors_are_refused(saved: Path) -> None:
 
 def test_weights_of_another_network_are_refused(saved: Path) -> None:
     replace_weights(saved, safetensors.torch.save(nn.Linear(2, 2).state_dict()))
-    with pytest.raises(ValueError, match=r"another network: it lacks .*conv1\.weight"):
+    with pytest.raises(ValueError, match=r"another network: it lacks .*block\.bn1\.bias.* others"):
         load_network(saved)
 
 
@@ -273,7 +282,7 @@ def test_senseless_widths_are_refused(saved: Path, width: Any) -> None:
 
 
 def test_layers_of_another_network_are_refused(saved: Path) -> None:
-    with pytest.raises(ValueError, match=r"does not fit a Sequential.*conv1"):
+    with pytest.raises(ValueError, match=r"does not fit a Sequential.*block\.bn1.* others"):
         load_network(saved, model=nn.Sequential(nn.Linear(2, 2)))
 
 
@@ -282,14 +291,57 @@ def test_a_run_and_its_network_folder_both_load(saved: Path) -> None:
     assert_same_network(load_run(str(saved.parent)), load_run(saved, model=networks.digits_net(width=8)))
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="is not a folder"):
-        load_run(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="is not a run's folder"):
-        load_run(tmp_path)
-    (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match="holds no network yet"):
-        load_run(tmp_path)
+def test_every_builder_is_there_and_every_task_that_comes_along_uses_one() -> None:
+    for name in BUILDERS:
+        module, _, function = name.rpartition(".")
+        builder = getattr(importlib.import_module(module), function)
+        assert inspect.signature(builder).return_annotation is nn.Module
+        kinds = {parameter.annotation for parameter in inspect.signature(builder).parameters.values()}
+        assert kinds <= {int, float, str}, "JSON values that lead nowhere"
+    for name in SHIPPED:
+        architecture = shipped_task(name).architecture
+        assert architecture is not None
+        assert architecture.builder in BUILDERS
+
+
+def test_what_holds_no_network_says_what_it_is(saved: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+
+    def refused(path: Path, message: str) -> None:
+        with pytest.raises(FileNotFoundError, match=rf"holds no pruned network: .*{message}"):
+            load_run(path)
+
+    refused(tmp_path / "nowhere", "no such folder")
+    refused(saved / "network.json", "it is a file; give the folder")
+    refused(run, "is not a run's folder")
+    (run / "run.json").write_text("{}")
+    refused(run, "is not finished; `autoprune search resume=")
+    (run / "result.json").write_text("{}")
+    refused(run, r"ended before it was saved; result\.json says why")
+    sweep = tmp_path / "sweep"
+    for number in range(2):
+        shutil.copytree(saved, sweep / str(number) / "network")
+    refused(sweep, "a folder of 2 runs; give one of them, such as .*sweep/0")
+    (run / "config.json").write_text("{}")
+    refused(run, "a Hugging Face model")
+    (run / "policy.json").write_text("{}")
+    refused(run, r"a policy; autoprune\.Policy\.load")
+
+
+@pytest.mark.parametrize("model", [Users, "resnet20", 7])
+def test_a_model_that_is_no_network_is_refused(saved: Path, model: Any) -> None:
+    with pytest.raises(TypeError, match=r"model must be the dense network, an nn\.Module, got"):
+        load_network(saved, model=model)
+
+
+@pytest.mark.parametrize(
+    "change", [{"skipped": 3}, {"patterns": {}}, {"layers": []}, {"layers": {"conv1": 4}}, {"weights": {"bytes": 1}}]
+)
+def test_altered_parts_of_a_record_are_refused(saved: Path, change: dict[str, Any]) -> None:
+    edit(saved, lambda record: record.update(change))
+    with pytest.raises(ValueError, match=rf"network\.json is altered.*{next(iter(change))}"):
+        load_network(saved)
 
 
 @pytest.mark.parametrize("missing", ["network.json", "network.safetensors"])

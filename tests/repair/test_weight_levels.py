@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from autoprune.files import PARTIAL
 from autoprune.importance.criterion import rank
 from autoprune.importance.magnitude import magnitude
-from autoprune.repair.weight_levels import SUFFIX, UNFINISHED, LevelFiles, RankedLevels
+from autoprune.repair.weight_levels import SUFFIX, LevelFiles, RankedLevels
 from autoprune.structure.edit import masked
 from autoprune.structure.groups import Structure
 from autoprune.structure.transformer import transformer_structure
@@ -174,7 +175,7 @@ def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path: Path, caplog:
 
 def test_what_a_killed_process_left_is_swept_away(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    old, young = (tmp_path / "a" / f"{name}{UNFINISHED}" for name in ("old", "young"))
+    old, young = (tmp_path / "a" / f"{name}{PARTIAL}" for name in ("old", "young"))
     for path in (old, young):
         path.write_bytes(bytes(5 * KILOBYTE))
     os.utime(old, (0, 0))
@@ -201,4 +202,4 @@ def test_two_processes_use_one_folder(tmp_path: Path) -> None:
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
-    assert not list(tmp_path.rglob(f"*{UNFINISHED}"))
+    assert not list(tmp_path.rglob(f"*{PARTIAL}"))
