@@ -32,6 +32,7 @@ from autoprune.rehearsal import Stages, rehearse
 from autoprune.report.progress import StageProgress
 from autoprune.runs import RunFolder
 from autoprune.seeding import numpy_rng, torch_generator
+from autoprune.task.samples import largest_difference, rows
 from autoprune.task.task import outputs_of
 from autoprune.task.weights import load_weights, save_weights
 from autoprune.tracked import track_result
@@ -270,10 +271,10 @@ class Job:
         if task.tokenizer is not None:
             weights = shutil.ignore_patterns("*.safetensors", "*.gguf", "*.bin")
             shutil.copytree(task.tokenizer, folder / TOKENIZER_FOLDER, ignore=weights, dirs_exist_ok=True)
-        samples = task.data.calibration.inputs[:SAMPLES]
+        samples = rows(task.data.calibration.inputs, slice(0, SAMPLES))
         expected = outputs_of(network, samples, task.forward)
         reloaded = outputs_of(load_network(folder, model=task.model), samples, task.forward)
-        differences = {"reloaded": (reloaded - expected).abs().max().item()}
+        differences = {"reloaded": largest_difference(reloaded, expected)}
         if task.onnx:
             path = self.run.path / "network.onnx"
             differences["onnx"] = export_onnx(network, task.example_input, path, forward=task.forward)

@@ -92,7 +92,7 @@ def test_the_readme_task_has_every_role() -> None:
     body = task.replace("from my_project import load_images, load_network\n", "")
     names: dict[str, object] = {
         "load_images": lambda: (torch.randn(11_500, 3, 32, 32), torch.zeros(11_500, dtype=torch.long)),
-        "load_network": lambda: torch.nn.Conv2d(3, 10, 32),
+        "load_network": lambda: torch.nn.Sequential(torch.nn.Conv2d(3, 10, 32), torch.nn.Flatten()),
     }
     exec(body, names)
     made = names["my_task"]()  # type: ignore[operator]

@@ -9,9 +9,10 @@ import yaml
 from hydra.utils import instantiate
 
 from autoprune.cli import conf_dir
+from autoprune.device.onnx_runtime import onnx_runner
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.export.network import load_network, save_network
-from autoprune.export.onnx import export_onnx, onnx_runner
+from autoprune.export.onnx import export_onnx
 from autoprune.importance.criterion import rank
 from autoprune.structure.edit import masked, shrink
 from autoprune.structure.graph import find_structure

@@ -104,6 +104,7 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     torch.manual_seed(settings["seed"])  # autoprune passes its generators around; third parties may draw from this one
     parts = {name: instantiate_part(settings, name) for name in PARTS}
     task = task_of(settings["task"], settings.get("data"))
+    print(task.describe())
     device = instantiate_part(settings, "device")
     prepared = prepare(
         task,
@@ -127,6 +128,7 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
         "versions": versions(),
         "machine": machine(),
         "measured": measured,
+        "judged": task.judged,
         "device": None if device is None else device.name,
         "data": task.data.digests,
         "overrides": launch.overrides,

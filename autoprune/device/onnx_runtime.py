@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -13,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from autoprune.task.samples import Samples, leaves, mapped, named_outputs
 from autoprune.task.task import Forward
 
 Runner = Callable[[NDArray[np.generic]], NDArray[np.generic]]
 
 
 def onnx_runner(path: Path | str, *, threads: int = 1) -> Runner:
-    """inputs → outputs of an ONNX file in ONNX Runtime, on the CPU."""
+    """inputs → first outputs of an ONNX file in ONNX Runtime, on the CPU."""
     session = onnx_session(os.fspath(path), threads=threads)
     name = session.get_inputs()[0].name
 
@@ -27,6 +29,17 @@ def onnx_runner(path: Path | str, *, threads: int = 1) -> Runner:
         return session.run(None, {name: inputs})[0]  # type: ignore[no-any-return]
 
     return run
+
+
+def onnx_call(path: Path | str, inputs: Samples, *, threads: int = 1) -> Callable[[], list[NDArray[Any]]]:
+    """An ONNX file with its inputs, ready to run: all outputs in order.
+
+    An input that the network does not use is not in the file, and not given.
+    """
+    session = onnx_session(os.fspath(path), threads=threads)
+    wanted = [value.name for value in session.get_inputs()]
+    given = {name: tensor.cpu().numpy() for name, tensor in zip(input_names(inputs), leaves(inputs), strict=True)}
+    return partial(session.run, None, {name: given[name] for name in wanted})
 
 
 def onnx_session(model: str | bytes, *, threads: int) -> "onnxruntime.InferenceSession":
@@ -43,9 +56,25 @@ def onnx_run(model: bytes, inputs: Sequence[NDArray[np.generic]], *, threads: in
     return partial(session.run, None, dict(zip(names, inputs, strict=True)))
 
 
-def write_onnx(network: nn.Module, inputs: tuple[Tensor, ...], to: Path | io.BytesIO) -> None:
-    """Exports a network of one output, with a dynamic batch axis, as the inputs "input", "input_1" and so on."""
-    names = ["input", *(f"input_{number}" for number in range(1, len(inputs)))]
+def input_names(inputs: Samples) -> list[str]:
+    """What a file's inputs are called: a mapping's keys, else "input", "input_1" and so on."""
+    if isinstance(inputs, Mapping):
+        return list(inputs)
+    return ["input", *(f"input_{number}" for number in range(1, len(leaves(inputs))))]
+
+
+def write_onnx(
+    network: nn.Module, inputs: Samples, to: Path | io.BytesIO, *, outputs: Sequence[str] = ("output",)
+) -> None:
+    """Exports a network that takes tensors and returns one or several, with a dynamic batch axis.
+
+    Args:
+        network: takes the leaves of `inputs` as its positional arguments.
+        inputs: examples [1, ...]; the file's inputs are named as `input_names` says.
+        to: a path or a buffer.
+        outputs: names of what the network returns, in order.
+    """
+    names = input_names(inputs)
     with warnings.catch_warnings():
         # The exporter by tracing is deprecated, but takes 0.15 s where its successor takes 2 s and more dependencies.
         # What tracing may get wrong is not left to its warnings: the outputs are compared.
@@ -54,24 +83,30 @@ def write_onnx(network: nn.Module, inputs: tuple[Tensor, ...], to: Path | io.Byt
         warnings.filterwarnings("ignore", message="Exporting aten::index", category=UserWarning)
         torch.onnx.export(
             network,
-            inputs,
+            tuple(leaves(inputs)),
             to,  # type: ignore[arg-type]  # or into memory
             input_names=names,
-            output_names=["output"],
-            dynamic_axes={name: {0: "batch"} for name in (*names, "output")},
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "batch"} for name in (*names, *outputs)},
             dynamo=False,
         )
 
 
 class Called(nn.Module):
-    """A network of one input and one output: how it is called is part of it."""
+    """A network of flat inputs and outputs: how it is called is part of it.
 
-    def __init__(self, network: nn.Module, forward: Forward) -> None:
+    example: inputs of the structure that `forward` gives the network; None for one tensor.
+    """
+
+    def __init__(self, network: nn.Module, forward: Forward, example: Samples = None) -> None:
         super().__init__()
-        self.network, self.answer = network, forward
+        self.network, self.answer, self.example = network, forward, example
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.answer(self.network, inputs)
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        given = iter(inputs)
+        structured = inputs[0] if self.example is None else mapped(self.example, lambda _: next(given))
+        outputs = tuple(named_outputs(self.answer(self.network, structured)).values())
+        return outputs if len(outputs) > 1 else outputs[0]
 
 
 class Template:

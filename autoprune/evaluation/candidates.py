@@ -45,6 +45,7 @@ class Candidates:
             reconstruction=None if self.repair.least_squares is None else self.reconstruction,
             levels=self.levels,
             example_input=self.task.example_input,
+            forward=self.task.forward,
         )
         judge = Judge(self.task, self.proxy[:samples], batch_size=batch_size, dtype=dtype)
         return SlicedEvaluator(ordered, judge, dense=self.structure.dense.kept)
@@ -82,5 +83,6 @@ class Candidates:
             "metric": identity_of(self.task.metric),
             "loss": identity_of(self.task.loss),
             "forward": identity_of(self.task.forward),
+            "outputs": repr(self.task.outputs),
             "block": self.task.block,
         }

@@ -13,12 +13,10 @@ from autoprune.structure.axes import Kept
 
 
 class Evaluator(Protocol):
-    """Judges a plan on the proxy batches start … stop - 1, one Judged for each. It can be sent to another process.
-
-    divisible: batches can be judged apart from each other at no extra cost.
-    """
+    """Judges a plan on the proxy batches start … stop - 1, one Judged for each. It can be sent to another process."""
 
     divisible: bool
+    """Batches can be judged apart from each other at no extra cost."""
 
     def judge(self, kept: Kept, start: int, stop: int) -> list[Judged]: ...
 
@@ -29,7 +27,7 @@ class SlicedEvaluator:
     divisible = True
 
     def __init__(self, ordered: OrderedNetwork, judge: Judge, *, dense: Kept) -> None:
-        self._ordered, self._judge = ordered, judge
+        self._ordered, self._judge, self.whole_metric = ordered, judge, judge.whole_metric
         self._prefix = CachedPrefix(ordered, dense, judge.batches, judge.forward)
 
     def judge(self, kept: Kept, start: int, stop: int) -> list[Judged]:
@@ -37,7 +35,7 @@ class SlicedEvaluator:
         judged = []
         for batch in range(start, stop):
             with self._prefix.recalled(kept, batch):
-                judged += self._judge.judge(network, batch, batch + 1)
+                judged += self._judge.judge(network, batch, batch + 1, plan=kept)
         return judged
 
 
@@ -47,7 +45,7 @@ class TrainedEvaluator:
     divisible = False
 
     def __init__(self, trained: Callable[[Kept], nn.Module], judge: Judge) -> None:
-        self._trained, self._judge = trained, judge
+        self._trained, self._judge, self.whole_metric = trained, judge, judge.whole_metric
 
     def judge(self, kept: Kept, start: int, stop: int) -> list[Judged]:
-        return self._judge.judge(self._trained(kept), start, stop)
+        return self._judge.judge(self._trained(kept), start, stop, plan=kept)

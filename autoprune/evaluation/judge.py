@@ -1,98 +1,219 @@
 """How good a network's outputs are, against the targets and against the dense network's outputs."""
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from autoprune.evaluation.outcome import Judged, Metrics
-from autoprune.task.task import Forward, Loss, Metric, Role, Task, outputs_of
+from autoprune.task.metrics import NeedsLabels
+from autoprune.task.outputs import OutputKind, combined
+from autoprune.task.samples import (
+    Samples,
+    cut,
+    images_last,
+    joined_samples,
+    leaves,
+    mapped,
+    number_of,
+    rows,
+)
+from autoprune.task.task import Forward, Metric, Role, Task, outputs_of
 
 Score = Callable[[Metrics], float]
 FloatArray = NDArray[np.float64]
+Compared = tuple[FloatArray, FloatArray]  # divergence and agreement of each sample
 
 BATCH = 100  # samples whose activations stay in a processor's cache: 500 at a time take twice as long
 KEPT_WHOLE_BYTES = 128 * 2**20  # of the dense network's outputs; more of them are kept at half precision
 COMPARED_BYTES = 8 * 2**20  # of outputs that are compared at a time
+TRIED_BYTES = 32 * 2**20  # of outputs that a metric is tried on, to see whether it is a mean over samples
+MEAN_TOLERANCE = 1e-4
 
 
 class Judge:
     """Judges networks on one data role; the dense network's outputs are computed once.
 
     Networks are judged in blocks of `task.block` samples: enough of them to compare two in pairs on a single batch.
-    batch_size: samples per forward pass. Where the repair uses batch statistics, it is part of what is measured.
+    A metric that is no mean over samples (AUC, F1, a correlation) is computed of all of the role's samples at once: its
+    value stands in the blocks of the last batch, and before that it is NaN. Where there are no targets, accuracy and
+    loss are NaN.
+
+    Attributes:
+        batches: the inputs, batch by batch; a last batch of one sample joins the one before it.
+        targets: those of each batch, None where there are none.
+        whole_metric: the metric is no mean over samples.
     """
 
     def __init__(self, task: Task, role: Role, *, batch_size: int = BATCH, dtype: torch.dtype = torch.float32) -> None:
-        self.metric: Metric = task.metric
-        self.loss: Loss = task.loss
+        """Runs the dense network on the role.
+
+        Args:
+            task: its model is the dense network.
+            role: what networks are judged on.
+            batch_size: samples per forward pass; where the repair uses batch statistics, part of what is measured.
+            dtype: of the inputs.
+
+        Raises:
+            ValueError: the dense network's outputs are not finite.
+        """
+        self.task, self.block, self.samples = task, task.block, len(role)
         self.forward: Forward = task.forward
-        self.block = task.block
-        self.batches = [_proxy_batch(batch, dtype) for batch in role.inputs.split(batch_size)]
-        self.targets = list(role.targets.split(batch_size))
-        self.log_dense: list[Tensor] = []
-        for batch in role.inputs.split(batch_size):
+        inputs = cut(role.inputs, batch_size)
+        self.batches: list[Samples] = [_proxy_batch(batch, dtype) for batch in inputs]
+        self.targets: list[Samples] = [None] * len(inputs) if role.targets is None else cut(role.targets, batch_size)
+        self._references: list[dict[str, Tensor]] = []
+        tried: list[Samples] = []
+        tried_bytes = 0
+        for batch in inputs:
             outputs = outputs_of(task.model, _proxy_batch(batch, torch.float32), self.forward)
-            if not torch.isfinite(outputs).all():
+            tensors = task.tensors(outputs)
+            if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
                 raise ValueError("the dense network's outputs hold NaN or infinity; its weights or data may be broken")
-            large = outputs.nbytes / len(batch) * len(role) > KEPT_WHOLE_BYTES
-            self.log_dense.append(F.log_softmax(outputs, dim=-1).to(torch.float16 if large else torch.float32))
+            if not tried or tried_bytes < TRIED_BYTES:
+                tried.append(outputs)
+                tried_bytes += sum(tensor.nbytes for tensor in leaves(outputs))
+            large = sum(t.nbytes for t in tensors.values()) / number_of(batch) * len(role) > KEPT_WHOLE_BYTES
+            half = torch.float16 if large else torch.float32
+            self._references.append({k.name: k.reference(tensors[k.name]).to(half) for k in self._kinds})
+        self._scales = {
+            kind.name: kind.scale(torch.cat([reference[kind.name].float() for reference in self._references]))
+            for kind in self._kinds
+            if kind.has_scale
+        }
+        self.whole_metric = (
+            task.measured and role.targets is not None and not is_mean(task.metric, tried, self.targets[: len(tried)])
+        )
+        self._plan: Hashable = None
+        self._outputs: dict[int, Samples] = {}
 
     @property
-    def samples(self) -> int:
-        return sum(len(targets) for targets in self.targets)
+    def _kinds(self) -> list[OutputKind]:
+        return [kind for kind in self.task.outputs if kind.weight]
 
     def __call__(self, network: nn.Module) -> Metrics:
         """The network's metrics on the whole role. Raises FloatingPointError where its outputs are not finite."""
-        rows = []
-        for batch, targets, log_dense in zip(self.batches, self.targets, self.log_dense, strict=True):
-            outputs = _finite(outputs_of(network, batch, self.forward))
-            divergence, same = _compared(outputs, log_dense)
-            values = (self.metric(outputs, targets), self.loss(outputs, targets), divergence.mean(), same.mean())
-            rows.append([float(value) for value in values])
-        share = np.array([len(targets) for targets in self.targets]) / self.samples
-        accuracy, loss, kl, agreement = (share @ np.array(rows)).tolist()
+        table, every = [], []
+        for batch in range(len(self.batches)):
+            outputs = self._finite_outputs(network, batch)
+            values = self._of_targets(outputs, self.targets[batch])
+            table.append([*values, *(float(value.mean()) for value in self._compared(outputs, batch))])
+            if self.whole_metric:
+                every.append(outputs)
+        share = np.array([number_of(batch) for batch in self.batches]) / self.samples
+        accuracy, loss, kl, agreement = (share @ np.array(table)).tolist()
+        if self.whole_metric:
+            accuracy = float(self.task.metric(joined_samples(every), joined_samples(self.targets)))
         return Metrics(accuracy, loss, kl, agreement, samples=self.samples)
 
-    def judge(self, network: nn.Module, start: int, stop: int) -> list[Judged]:
+    def judge(self, network: nn.Module, start: int, stop: int, *, plan: Hashable = None) -> list[Judged]:
         """The network judged on batches start … stop - 1, one by one, in blocks of a few samples.
 
-        Raises FloatingPointError where its outputs are not finite.
+        plan: names the network, so that outputs which a metric of the whole role needs can be remembered from call to
+        call. Raises FloatingPointError where its outputs are not finite.
         """
-        return [self._judged(network, batch) for batch in range(start, stop)]
+        return [self._judged(network, batch, plan) for batch in range(start, stop)]
 
-    def _judged(self, network: nn.Module, batch: int) -> Judged:
+    def _judged(self, network: nn.Module, batch: int, plan: Hashable) -> Judged:
         clock = time.perf_counter()
-        outputs, targets = _finite(outputs_of(network, self.batches[batch], self.forward)), self.targets[batch]
-        firsts = np.arange(0, len(targets), self.block)
-        samples = np.diff(np.append(firsts, len(targets))).astype(np.int32)
-        pairs = list(zip(outputs.split(self.block), targets.split(self.block), strict=True))
-        rows = [np.array([float(of(*pair)) for pair in pairs]) for of in (self.metric, self.loss)]
-        rows += [np.add.reduceat(values, firsts) / samples for values in _compared(outputs, self.log_dense[batch])]
-        return Judged(np.array(rows, np.float32), samples, time.perf_counter() - clock)
+        outputs, targets = self._finite_outputs(network, batch), self.targets[batch]
+        number = number_of(outputs)
+        firsts = np.arange(0, number, self.block)
+        samples = np.diff(np.append(firsts, number)).astype(np.int32)
+        parts = [slice(first, first + self.block) for first in firsts.tolist()]
+        table = [self._of_targets(rows(outputs, part), rows(targets, part)) for part in parts]
+        values = [*np.array(table).T, *(np.add.reduceat(v, firsts) / samples for v in self._compared(outputs, batch))]
+        if self.whole_metric:
+            values[0] = np.full(len(firsts), self._whole(network, batch, outputs, plan))
+        return Judged(np.array(values, np.float32), samples, time.perf_counter() - clock)
+
+    def _whole(self, network: nn.Module, batch: int, outputs: Samples, plan: Hashable) -> float:
+        """The metric of the whole role where this is its last batch, NaN before."""
+        if plan is None or plan != self._plan:
+            self._plan, self._outputs = plan, {}
+        self._outputs[batch] = outputs
+        if batch + 1 < len(self.batches):
+            return math.nan
+        remembered, self._outputs = self._outputs, {}
+        every = [
+            remembered[i] if i in remembered else self._finite_outputs(network, i) for i in range(len(self.batches))
+        ]
+        return float(self.task.metric(joined_samples(every), joined_samples(self.targets)))
+
+    def _of_targets(self, outputs: Samples, targets: Samples) -> tuple[float, float]:
+        """Metric and loss, NaN where they can't be computed."""
+        if targets is None:
+            return math.nan, math.nan
+        metric, loss = self.task.metric, self.task.loss
+        return (
+            float(metric(outputs, targets)) if self.task.measured and not self.whole_metric else math.nan,
+            math.nan if isinstance(loss, NeedsLabels) else float(loss(outputs, targets)),
+        )
+
+    def _finite_outputs(self, network: nn.Module, batch: int) -> Samples:
+        outputs = outputs_of(network, self.batches[batch], self.forward)
+        for tensor in self.task.tensors(outputs).values():
+            if not torch.isfinite(tensor.sum(dim=-1)).all():  # of every output takes as much memory as they do
+                raise FloatingPointError(f"{int((~torch.isfinite(tensor)).sum())} of its outputs are NaN or infinite")
+        return outputs
+
+    def _compared(self, outputs: Samples, batch: int) -> Compared:
+        """Divergence from the dense network and agreement with it, of each sample.
+
+        Of large outputs a part of the samples at a time: the intermediate results are several times the outputs.
+        """
+        tensors, references = self.task.tensors(outputs), self._references[batch]
+        number = number_of(outputs)
+        step = max(1, COMPARED_BYTES * number // max(1, sum(tensor.nbytes for tensor in tensors.values())))
+        divergences, agreements = [], []
+        for start in range(0, number, step):
+            part = slice(start, start + step)
+            by_output: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
+            for kind in self._kinds:
+                arguments = tensors[kind.name][part], references[kind.name][part].float(), self._scales.get(kind.name)
+                by_output[0][kind.name] = kind.divergence(*arguments)
+                by_output[1][kind.name] = kind.agreement(*arguments)
+            divergences.append(combined(self.task.outputs, by_output[0]).cpu().numpy())
+            agreements.append(combined(self.task.outputs, by_output[1]).cpu().numpy())
+        return np.concatenate(divergences), np.concatenate(agreements)
 
 
-def _compared(outputs: Tensor, log_dense: Tensor) -> tuple[FloatArray, FloatArray]:
-    """Per sample: KL(dense ‖ network) and whether the top-1 output is the dense network's, averaged over positions.
+def is_mean(metric: Metric, outputs: Sequence[Samples], targets: Sequence[Samples]) -> bool:
+    """Whether the metric of samples is the mean of its values of parts of them, weighted by their numbers.
 
-    Of large vocabularies a part of the samples at a time: the intermediate results are several times the outputs.
+    It is tried on these outputs, and on them in another order, where most answers are wrong: of a perfect network every
+    metric is 1 of every part.
     """
-    samples = max(1, COMPARED_BYTES * len(outputs) // outputs.nbytes)
-    parts = [_divergence(*pair) for pair in zip(outputs.split(samples), log_dense.split(samples), strict=True)]
-    kl, agreement = (np.concatenate(values) for values in zip(*parts, strict=True))
-    return kl, agreement
+    whole, wanted = joined_samples(outputs), joined_samples(targets)
+    number = number_of(whole)
+    order = torch.from_numpy(np.random.default_rng(0).permutation(number))
+    for tried in (whole, rows(whole, order.to(leaves(whole)[0].device))):
+        try:
+            together = float(metric(tried, wanted))
+            for half in (number // 2, number // 3):
+                parts = [slice(0, half), slice(half, number)]
+                values = [float(metric(rows(tried, part), rows(wanted, part))) for part in parts if half]
+                mean = sum(v * share for v, share in zip(values, (half / number, 1 - half / number), strict=False))
+                if half and not abs(mean - together) <= MEAN_TOLERANCE * max(1.0, abs(together)):
+                    return False
+        except (ValueError, IndexError, ZeroDivisionError):  # too few samples, or of too few classes, for this metric
+            return False
+    return True
 
 
-def _divergence(outputs: Tensor, log_dense: Tensor) -> tuple[FloatArray, FloatArray]:
-    log_dense = log_dense.float()
-    divergence = F.kl_div(F.log_softmax(outputs, dim=-1), log_dense, log_target=True, reduction="none").sum(dim=-1)
-    same = (outputs.argmax(dim=-1) == log_dense.argmax(dim=-1)).double()
-    kl, agreement = (v.double().view(len(v), -1).mean(dim=1).cpu().numpy() for v in (divergence, same))
-    return kl, agreement
+def metrics_read(score: Score, reward: Callable[..., float]) -> frozenset[str]:
+    """The metrics without which score or reward are not numbers."""
+    good = {"accuracy": 0.5, "loss": 1.0, "kl": 1.0, "agreement": 0.5}
+
+    def fails_without(name: str) -> bool:
+        metrics = Metrics(**(good | {name: math.nan}), samples=1)
+        return math.isnan(scored := score(metrics)) or math.isnan(reward(metrics, scored, 0.5, 0.5))
+
+    return frozenset(filter(fails_without, good))
 
 
 def accuracy(metrics: Metrics) -> float:
@@ -115,12 +236,5 @@ def agreement(metrics: Metrics) -> float:
     return metrics.agreement
 
 
-def _finite(outputs: Tensor) -> Tensor:
-    if not torch.isfinite(outputs.sum(dim=-1)).all():  # of every output takes as much memory as they do
-        raise FloatingPointError(f"{int((~torch.isfinite(outputs)).sum())} of its outputs are NaN or infinite")
-    return outputs
-
-
-def _proxy_batch(batch: Tensor, dtype: torch.dtype) -> Tensor:
-    batch = batch.to(dtype) if batch.is_floating_point() else batch
-    return batch.contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
+def _proxy_batch(batch: Samples, dtype: torch.dtype) -> Samples:
+    return images_last(mapped(batch, lambda x: x.to(dtype) if x.is_floating_point() else x))

@@ -13,6 +13,8 @@ from autoprune.repair.weight_levels import RankedLevels, WeightLevels
 from autoprune.structure.axes import AxisSlices, Kept, touched_axes
 from autoprune.structure.edit import Ranking, is_depthwise, tensor_axes
 from autoprune.structure.groups import Structure
+from autoprune.task.samples import Samples
+from autoprune.task.task import Forward, plain_forward
 
 REPAIRED_BYTES = 256 * 2**20  # of repaired weights that are kept for the next plan with the same width
 
@@ -40,13 +42,14 @@ class OrderedNetwork:
         batch_statistics: bool = False,
         reconstruction: Reconstruction | None = None,
         levels: WeightLevels | None = None,
-        example_input: Tensor | None = None,
+        example_input: Samples | None = None,
+        forward: Forward = plain_forward,
     ) -> None:
         self.network, buffers = _detached(model)
         if batch_statistics:
             judged_by_batch_statistics(self.network)
         elif reconstruction is None and example_input is not None:
-            fold_batch_norms(self.network, example_input)
+            fold_batch_norms(self.network, example_input, forward=forward)
         _cast(self.network, dtype, except_for=buffers)
         layers = dict(self.network.named_modules())
         axes = {key: AxisSlices(structure, *key) for key in touched_axes(structure)}

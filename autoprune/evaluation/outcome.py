@@ -13,36 +13,42 @@ from autoprune.plan import PruningPlan
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """How good a network is on some samples.
-
-    accuracy: the task's metric, higher is better. loss: the task's loss. kl: mean KL(dense ‖ network) over samples, in
-    nats. agreement: fraction of samples on which its top-1 output is the dense network's. samples: how many it saw.
-    """
+    """How good a network is on some samples. What has no meaning without targets is NaN without them."""
 
     accuracy: float
+    """The task's metric, higher is better; NaN where it needs more samples than these."""
     loss: float
+    """The task's loss."""
     kl: float
+    """Mean divergence from the dense network's outputs, at least 0: KL in nats, or an error relative to their variance
+    (`task.outputs.OutputKind`)."""
     agreement: float
+    """Mean agreement with the dense network, in [0, 1]: of samples with the same top-1 output, or alike."""
     samples: int
+    """How many samples it saw."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """A network judged on consecutive samples, block by block, so that two networks can be compared in pairs.
-
-    values [4, blocks]: accuracy, loss, kl and agreement of each block, float32. samples [blocks]: how many it holds.
-    seconds: what judging took.
-    """
+    """A network judged on consecutive samples, block by block, so that two networks can be compared in pairs."""
 
     values: NDArray[np.float32]
+    """[4, blocks]: accuracy, loss, kl and agreement of each block."""
     samples: NDArray[np.int32]
+    """[blocks]: how many each holds."""
     seconds: float
+    """What judging took."""
 
     @property
     def metrics(self) -> Metrics:
-        """Over all samples: the mean of the blocks, weighted by their samples."""
+        """Over all samples: the mean of the blocks, weighted by their samples.
+
+        A metric that is no mean over samples stands in the last blocks, NaN in those before (see `Judge`).
+        """
         total = int(self.samples.sum())
         accuracy, loss, kl, agreement = (self.values.astype(np.float64) @ self.samples / total).tolist()
+        if math.isnan(accuracy):
+            accuracy = float(self.values[0, -1])
         return Metrics(accuracy, loss, kl, agreement, total)
 
     @property

@@ -9,6 +9,7 @@ from torch import Tensor
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.structure.axes import Kept
 from autoprune.structure.skipped_modules import patched_forward
+from autoprune.task.samples import Samples, number_of, rows
 from autoprune.task.task import Forward, outputs_of, plain_forward
 
 MEMORY_BYTES = 512 * 2**20  # of activations that are kept
@@ -24,7 +25,7 @@ class CachedPrefix:
     """
 
     def __init__(
-        self, ordered: OrderedNetwork, dense: Kept, batches: list[Tensor], forward: Forward = plain_forward
+        self, ordered: OrderedNetwork, dense: Kept, batches: list[Samples], forward: Forward = plain_forward
     ) -> None:
         self._ordered, self._dense, self._batches, self._forward = ordered, dense, batches, forward
         self._layers = dict(ordered.network.named_modules())
@@ -59,14 +60,14 @@ class CachedPrefix:
     def _outputs(self, batch: int, kept: Kept) -> dict[str, Tensor] | None:
         """None where they would not fit into memory."""
         if batch not in self._known:
-            if self._bytes + self._bytes_per_sample * len(self._batches[batch]) > MEMORY_BYTES:
+            if self._bytes + self._bytes_per_sample * number_of(self._batches[batch]) > MEMORY_BYTES:
                 return None
             self._known[batch] = self._ran(self._batches[batch])
             self._ordered.at(kept)
             self._bytes += _nbytes(self._known[batch])
         return self._known[batch]
 
-    def _ran(self, inputs: Tensor, *, copied: bool = False) -> dict[str, Tensor]:
+    def _ran(self, inputs: Samples, *, copied: bool = False) -> dict[str, Tensor]:
         """What every layer of the dense network returns, in the order in which they run.
 
         copied: as it is when the layer returns it, whatever is written into it later.
@@ -98,9 +99,9 @@ class CachedPrefix:
 
     def _usable_order(self) -> list[str]:
         """The layers that can be recalled, in order; none where a recalled output does not survive a forward pass."""
-        few = self._batches[0][:2]
+        few = rows(self._batches[0], slice(0, 2))
         outputs, copies = self._ran(few), self._ran(few, copied=True)
-        self._bytes_per_sample = -(-_nbytes(outputs) // len(few))
+        self._bytes_per_sample = -(-_nbytes(outputs) // number_of(few))
         with patched_forward({self._layers[name]: _Recall(output) for name, output in outputs.items()}):
             outputs_of(self._ordered.network, few, self._forward)
         intact = all(torch.equal(outputs[name], copies[name]) for name in outputs)

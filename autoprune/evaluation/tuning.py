@@ -26,7 +26,7 @@ def agreement_of(
     """
     try:
         return kendall(*(_divergences(made(), plans, batches) for made in (rough, exact)))
-    except FloatingPointError:
+    except (FloatingPointError, RuntimeError):  # torch lacks some operators in bf16
         return -1.0
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from autoprune.device.onnx_runtime import onnx_runner
+from autoprune.device.onnx_runtime import onnx_call
 from autoprune.device.runtime import threads_of_torch, wall_seconds
 from autoprune.device.timing import take_turns
+from autoprune.task.samples import Samples, has_images, mapped
 from autoprune.task.task import Forward, plain_forward
 
 FEWEST = 10  # repeats, however long they take
@@ -33,7 +34,7 @@ class Latency:
 
 def measure_latency(
     networks: Mapping[str, nn.Module],
-    example_input: Tensor,
+    example_input: Samples,
     *,
     onnx_files: Mapping[str, Path],
     forward: Forward = plain_forward,
@@ -55,12 +56,12 @@ def measure_latency(
     unknown = sorted(set(onnx_files) - set(networks))
     if unknown:
         raise ValueError(f"onnx_files names {unknown}, which are not among the networks {list(networks)}")
-    sample = example_input[:1].cpu()
+    sample = mapped(example_input, lambda x: x[:1].cpu())
     runs: dict[tuple[str, str], Callable[[], object]] = {}
     for name, network in networks.items():
         runs[name, "torch"] = partial(forward, _ready(network, sample), sample)
         if name in onnx_files:
-            runs[name, "onnxruntime"] = partial(onnx_runner(onnx_files[name], threads=threads), sample.numpy())
+            runs[name, "onnxruntime"] = onnx_call(onnx_files[name], sample, threads=threads)
     with threads_of_torch(threads):
         start = time.perf_counter()
         ready = [*runs.values()]
@@ -80,9 +81,9 @@ def measure_latency(
     return found
 
 
-def _ready(network: nn.Module, sample: Tensor) -> nn.Module:
+def _ready(network: nn.Module, sample: Samples) -> nn.Module:
     """A copy on the CPU in eval mode, in the memory layout that is the faster one there, the same for all networks."""
     ready = copy.deepcopy(network).cpu().eval()
-    if sample.ndim == 4:
+    if has_images(sample):
         ready = ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return ready

@@ -1,6 +1,7 @@
 """A network as an ONNX file, checked against torch."""
 
 import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoprune.device.onnx_runtime import Called, onnx_runner, write_onnx
+from autoprune.device.onnx_runtime import Called, onnx_call, write_onnx
 from autoprune.files import atomic_write
+from autoprune.task.samples import Samples, mapped, named_outputs
 from autoprune.task.task import Forward, plain_forward
 
 TOLERANCE = 1e-4  # largest difference between torch's and ONNX Runtime's outputs, relative to the outputs' own size
@@ -18,39 +20,47 @@ BATCHES = (1, 3)  # the file must serve any batch size; two of them tell
 
 
 def export_onnx(
-    network: nn.Module, example_input: Tensor, path: Path | str, *, forward: Forward = plain_forward
+    network: nn.Module, example_input: Samples, path: Path | str, *, forward: Forward = plain_forward
 ) -> float:
     """Writes the network with a dynamic batch axis; the largest absolute difference between torch and ONNX Runtime.
 
-    Both run on random inputs at batch 1 and 3. example_input [1, ...]. forward: how the network is called, and what of
-    its answer becomes the file's output.
+    Both run on random inputs at batch 1 and 3. example_input [1, ...], or several. forward: how the network is called,
+    and what of its answer becomes the file's outputs; several have the names that the network gives them.
     Raises ValueError, and writes nothing, where they differ by more than 1e-4 of the outputs' size (at least 1).
     """
     path = Path(path)
     network = copy.deepcopy(network).cpu().eval()
-    with atomic_write(path) as partial:
-        write_onnx(Called(network, forward).eval(), (example_input.cpu(),), partial)
-        difference = onnx_difference(network, example_input, partial, forward=forward)
+    example = mapped(example_input, Tensor.cpu)
+    with torch.inference_mode():
+        names = list(named_outputs(forward(network, example)))
+    outputs = [_file_name(name) for name in names] if len(names) > 1 else ["output"]
+    with atomic_write(path) as temporary:
+        write_onnx(Called(network, forward, example).eval(), example, temporary, outputs=outputs)
+        difference = onnx_difference(network, example_input, temporary, forward=forward)
     return difference
 
 
+def _file_name(output: str) -> str:
+    name = output.replace(".", "_")
+    return f"output_{name}" if name[0].isdigit() else name
+
+
 def onnx_difference(
-    network: nn.Module, example_input: Tensor, path: Path | str, *, forward: Forward = plain_forward
+    network: nn.Module, example_input: Samples, path: Path | str, *, forward: Forward = plain_forward
 ) -> float:
     """The largest absolute difference between a network on the CPU and its ONNX file, on random inputs.
 
     Raises ValueError where it is more than 1e-4 of the outputs' size (at least 1).
     """
-    run, largest, generator = onnx_runner(path), 0.0, torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    differences = []
     for batch in BATCHES:
-        inputs = _random_like(example_input.cpu(), batch, generator)
-        with torch.inference_mode():
-            expected = forward(network, inputs).numpy()
-        largest = max(largest, _difference(run(inputs.numpy()), expected))
-    return largest
+        inputs = mapped(example_input, partial(_random_like, batch=batch, generator=generator))
+        differences.append(_largest_difference(network, inputs, path, forward))
+    return max(differences)
 
 
-def check_onnx_on(network: nn.Module, inputs: Tensor, path: Path | str, *, forward: Forward = plain_forward) -> float:
+def check_onnx_on(network: nn.Module, inputs: Samples, path: Path | str, *, forward: Forward = plain_forward) -> float:
     """The ONNX file computes what the network does on these samples.
 
     Args:
@@ -65,10 +75,14 @@ def check_onnx_on(network: nn.Module, inputs: Tensor, path: Path | str, *, forwa
     Raises:
         ValueError: where it is more than 1e-4 of the outputs' size (at least 1), or shapes differ.
     """
-    inputs = inputs.cpu()
+    return _largest_difference(copy.deepcopy(network).cpu().eval(), mapped(inputs, Tensor.cpu), path, forward)
+
+
+def _largest_difference(network: nn.Module, inputs: Samples, path: Path | str, forward: Forward) -> float:
+    """Over all outputs."""
     with torch.inference_mode():
-        expected = forward(copy.deepcopy(network).cpu().eval(), inputs).numpy()
-    return _difference(onnx_runner(path)(inputs.numpy()), expected)
+        expected = [tensor.numpy() for tensor in named_outputs(forward(network, inputs)).values()]
+    return max(_difference(*pair) for pair in zip(onnx_call(path, inputs)(), expected, strict=True))
 
 
 def _difference(outputs: NDArray[Any], expected: NDArray[Any]) -> float:
@@ -87,9 +101,9 @@ def _difference(outputs: NDArray[Any], expected: NDArray[Any]) -> float:
     return difference
 
 
-def _random_like(example_input: Tensor, batch: int, generator: torch.Generator) -> Tensor:
+def _random_like(example_input: Tensor, *, batch: int, generator: torch.Generator) -> Tensor:
     """[batch, ...]: normally distributed, or the example's own values in another order where it holds whole numbers."""
-    shape = (batch, *example_input.shape[1:])
+    example_input, shape = example_input.cpu(), (batch, *example_input.shape[1:])
     if example_input.is_floating_point():
         return torch.randn(shape, generator=generator, dtype=example_input.dtype)
     values = example_input.flatten()

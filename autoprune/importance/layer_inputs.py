@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.structure.edit import evaluating
+from autoprune.task.samples import Samples, cut, leaves
 from autoprune.task.task import Forward, Role
 
 TOKENS = 1024  # in one pass: their activations and the logits of a large vocabulary fit in memory beside the network
@@ -44,11 +45,16 @@ def first_readers(model: nn.Module, names: Sequence[str], role: Role, *, forward
     }
 
 
-def batches(role: Role, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(inputs, targets) of at most `batch_size` samples; of windows of tokens [N, T], of at most TOKENS tokens too."""
-    if role.inputs.ndim == 2 and not role.inputs.is_floating_point():
-        batch_size = min(batch_size, max(1, TOKENS // role.inputs.shape[1]))
-    return zip(role.inputs.split(batch_size), role.targets.split(batch_size), strict=True)
+def batches(role: Role, batch_size: int) -> Iterator[tuple[Samples, Samples]]:
+    """(inputs, targets) of `batch_size` samples; of windows of tokens [N, T], of at most TOKENS tokens too.
+
+    Targets are None where the role has none.
+    """
+    first = leaves(role.inputs)[0]
+    if first.ndim == 2 and not first.is_floating_point():
+        batch_size = min(batch_size, max(1, TOKENS // first.shape[1]))
+    inputs = cut(role.inputs, batch_size)
+    return zip(inputs, [None] * len(inputs) if role.targets is None else cut(role.targets, batch_size), strict=True)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from autoprune.importance.layer_inputs import batches
 from autoprune.importance.unit_weights import compared_weight, per_unit, readers
 from autoprune.structure.edit import evaluating
 from autoprune.structure.groups import Structure
+from autoprune.task.samples import number_of
 from autoprune.task.task import Forward, Loss, Role
 
 
@@ -32,6 +33,8 @@ def taylor(
     single weight scores |gradient · weight|, averaged as well. Modules that can be passed over are scored by block
     influence. batch_size: samples; of windows of tokens, no more than `batches` lets pass.
     """
+    if role.targets is None:
+        raise ValueError("importance=taylor needs labels, as its gradients are the loss's; magnitude needs none")
     named = [(matrix.layer, compared_weight(model, group)) for group in structure.groups for matrix in group.compared]
     named += [
         (member.layer, layer.get_parameter("weight"))
@@ -52,7 +55,7 @@ def taylor(
             for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
         }
         for group in structure.groups:
-            share = len(inputs) / len(role)
+            share = number_of(inputs) / len(role)
             if group.compared:
                 scores[group.name].add_(changes[group.compared[0].layer].abs_().cpu(), alpha=share)
             elif group.members:

@@ -11,9 +11,9 @@ import torch
 from autoprune.cost.model import CostModel
 from autoprune.cost.projection import Projector
 from autoprune.evaluation.candidates import Candidates
-from autoprune.evaluation.evaluator import Evaluator, TrainedEvaluator
+from autoprune.evaluation.evaluator import Evaluator, SlicedEvaluator, TrainedEvaluator
 from autoprune.evaluation.fine_tuned import FineTuned
-from autoprune.evaluation.judge import Judge, Score
+from autoprune.evaluation.judge import Judge, Score, metrics_read
 from autoprune.evaluation.objective import Objective
 from autoprune.evaluation.reward import Reward
 from autoprune.evaluation.settings import EvaluationSettings
@@ -25,6 +25,7 @@ from autoprune.machine_cache import MeasurementCache, keep_freed_memory
 from autoprune.structure.axes import Kept
 from autoprune.tabular.table import Table, TablePool
 from autoprune.tabular.table_match import check_match
+from autoprune.task.samples import cuts
 from autoprune.task.training import supports_bf16
 
 
@@ -42,10 +43,13 @@ def build_objective(
         return _from_table(
             candidates.task.table, candidates, costs, projector=projector, score=score, reward=reward, settings=settings
         )
+    read = metrics_read(score, reward)
+    if read & {"accuracy", "loss"}:
+        candidates.task.require_labels(f"a score or reward that reads {' and '.join(sorted(read))}")
     notebook = MeasurementCache(settings.store)
     measured = _measured(candidates, settings, notebook)
     evaluator, trained = _evaluator(candidates, score, measured)
-    batches = -(-len(candidates.proxy) // measured["batch_size"])
+    batches = len(cuts(len(candidates.proxy), measured["batch_size"])) - 1
     threads = 1 if settings.workers else torch.get_num_threads()
     store = None
     if settings.store is not None:
@@ -58,7 +62,7 @@ def build_objective(
         score=score,
         reward=reward,
         batches=batches,
-        divisible=evaluator.divisible,
+        divisible=evaluator.divisible and not (evaluator.whole_metric and "accuracy" in read),
         pool=_pool(evaluator, settings),
         store=store,
         race=settings.race,
@@ -88,7 +92,7 @@ def _from_table(
 
 def _evaluator(
     candidates: Candidates, score: Score, measured: Mapping[str, Any]
-) -> tuple[Evaluator, dict[str, Any] | None]:
+) -> tuple[SlicedEvaluator | TrainedEvaluator, dict[str, Any] | None]:
     """What judges plans, and what the training that comes first depends on, if any does."""
     if not isinstance(score, FineTuned):
         return candidates.evaluator(precision=measured["precision"], batch_size=measured["batch_size"]), None
@@ -152,4 +156,4 @@ def _bf16_agreement(candidates: Candidates, batch_size: int | Literal["auto"]) -
     rough, exact = (
         partial(candidates.evaluator, precision=p, batch_size=batch, samples=size) for p in ("bf16", "fp32")
     )
-    return agreement_of(rough, exact, plans, batches=-(-size // batch))
+    return agreement_of(rough, exact, plans, batches=len(cuts(size, batch)) - 1)

@@ -149,7 +149,9 @@ def prepare(
         task.data.calibration,
         forward=task.forward,
         settings=repair.least_squares or CURVES,
-        centred=frozenset(followers(task.model, task.example_input)) if repair.batch_norm else frozenset(),
+        centred=frozenset(followers(task.model, task.example_input, forward=task.forward))
+        if repair.batch_norm
+        else frozenset(),
         generator=torch.Generator().manual_seed(0),  # the same rows for all seeds, which can share what they judge
     )
     levels = _levels(task, structure, repair, evaluation.store)

@@ -1,77 +1,114 @@
-"""Learning from the dense network's outputs (Hinton et al., arXiv 1503.02531)."""
+"""Learning from the dense network's outputs (Hinton et al., arXiv 1503.02531), whatever kind they are of."""
 
 import copy
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from autoprune.task.task import Forward
+from autoprune.task.outputs import combined
+from autoprune.task.samples import (
+    Samples,
+    cut,
+    has_images,
+    images_last,
+    in_float32,
+    joined_samples,
+    leaves,
+    mapped,
+    number_of,
+    rows,
+)
+from autoprune.task.task import Forward, Task
 from autoprune.task.training import Augment, flip
 
 Lessons = Callable[
-    [Tensor, Tensor], Tensor
+    [Samples, Tensor | None], Samples
 ]  # (inputs as the student sees them, their rows [N]) → the teacher's outputs
 BATCH = 256  # samples that the teacher sees at once
 MEMORY = 2**30  # bytes of the teacher's outputs that are kept; more of them are computed batch by batch
+MEASURED = 1024  # samples by which the scale of outputs is measured
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-    """T² · KL(softmax(teacher / T) ‖ softmax(student / T)), mean over samples and positions.
+@dataclass(frozen=True, slots=True)
+class Distillation:
+    """(student's outputs, teacher's outputs) → how far the student is from its teacher; every output counts.
 
-    Logits are [N, classes] or [N, positions, classes]. T² keeps the size of its gradients independent of the
-    temperature.
+    Probabilities are compared at a temperature, numbers and directions relative to their variance in the teacher
+    (`task.outputs.OutputKind.distillation`).
     """
-    if student.ndim not in (2, 3) or student.shape[-1] < 2:
-        raise ValueError(
-            "distillation needs logits of shape [N, classes] or [N, positions, classes], "
-            f"the network returns {list(student.shape)}; set distillation=0 for other outputs"
-        )
-    known, said = F.log_softmax(teacher / temperature, dim=-1), F.log_softmax(student / temperature, dim=-1)
-    return temperature**2 * F.kl_div(said, known, log_target=True, reduction="none").sum(dim=-1).mean()
+
+    task: Task
+    temperature: float
+    scales: dict[str, Tensor]
+    """Output → what its errors are divided by."""
+
+    @classmethod
+    def of(cls, task: Task, teach: Lessons, *, temperature: float) -> "Distillation":
+        """Measures the scales on the train role, where an output has one."""
+        kinds = [kind for kind in task.outputs if kind.weight and kind.has_scale]
+        if not kinds:
+            return cls(task, temperature, {})
+        some = slice(0, MEASURED)
+        parts = cut(rows(task.data.train.inputs, some), BATCH)
+        taught = joined_samples([mapped(teach(part, None), Tensor.detach) for part in parts])
+        tensors = task.tensors(taught)
+        return cls(task, temperature, {kind.name: kind.scale(kind.reference(tensors[kind.name])) for kind in kinds})
+
+    def __call__(self, student: Samples, teacher: Samples) -> Tensor:
+        ours, theirs = self.task.tensors(student), self.task.tensors(teacher)
+        losses = {
+            kind.name: kind.distillation(
+                ours[kind.name], theirs[kind.name], self.scales.get(kind.name), temperature=self.temperature
+            )
+            for kind in self.task.outputs
+            if kind.weight
+        }
+        return combined(self.task.outputs, losses)
 
 
 def lessons(
-    teacher: nn.Module, inputs: Tensor, *, forward: Forward, augment: Augment | None, epochs: float, bf16: bool
+    teacher: nn.Module, inputs: Samples, *, forward: Forward, augment: Augment | None, epochs: float, bf16: bool
 ) -> Lessons:
-    """What the teacher says about whatever the student sees of `inputs` [samples, ...].
+    """What the teacher says about whatever the student sees of `inputs`.
 
     Where augmentation shows a sample in a few ways only (as it is, mirrored), the teacher sees each of them once; with
     other augmentations, too few epochs to make that worth while, or outputs too big to be kept, it sees every batch.
     """
-    ask = asking(teacher, forward=forward, images=inputs.ndim == 4, bf16=bf16)
+    ask = asking(teacher, forward=forward, images=has_images(inputs), bf16=bf16)
     views = 1 if augment is None else 2
     if augment not in (None, flip) or epochs < views:
         return ask
-    if views * len(inputs) * ask(inputs[:1], None).nbytes > MEMORY:
+    one = sum(tensor.nbytes for tensor in leaves(ask(rows(inputs, slice(0, 1)), None)))
+    if views * number_of(inputs) * one > MEMORY:
         return ask
-    plain = torch.cat([ask(batch, None) for batch in torch.split(inputs, BATCH)])
+    plain = joined_samples([ask(batch, None) for batch in cut(inputs, BATCH)])
     if augment is None:
-        return lambda _, rows: plain[rows]
-    mirrored = torch.cat([ask(batch.flip(-1), None) for batch in torch.split(inputs, BATCH)])
+        return lambda seen, at: ask(seen, None) if at is None else rows(plain, at)
+    mirrored = joined_samples([ask(batch.flip(-1), None) for batch in cut(inputs, BATCH)])
 
-    def get_or_measure(seen: Tensor, rows: Tensor) -> Tensor:
-        as_is = (seen == inputs[rows]).flatten(1).all(dim=1)
-        return torch.where(as_is.view(-1, *[1] * (plain.ndim - 1)), plain[rows], mirrored[rows])
+    def recall(seen: Samples, at: Tensor | None) -> Samples:
+        if at is None:
+            return ask(seen, None)
+        as_is = (seen == inputs[at]).flatten(1).all(dim=1)
+        others = iter(leaves(rows(mirrored, at)))
+        return mapped(rows(plain, at), lambda x: torch.where(as_is.view(-1, *[1] * (x.ndim - 1)), x, next(others)))
 
-    return get_or_measure
+    return recall
 
 
-def asking(
-    teacher: nn.Module, *, forward: Forward, images: bool, bf16: bool
-) -> Callable[[Tensor, Tensor | None], Tensor]:
+def asking(teacher: nn.Module, *, forward: Forward, images: bool, bf16: bool) -> Lessons:
     """The teacher asked about every batch anew, in eval mode and without gradients; rows make no difference."""
     if images or teacher.training:  # a copy, as the teacher itself is left alone
         teacher = copy.deepcopy(teacher).eval()
     if images:
         teacher = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def ask(batch: Tensor, rows: Tensor | None) -> Tensor:
-        if images:
-            batch = batch.contiguous(memory_format=torch.channels_last)
-        with torch.no_grad(), torch.autocast(batch.device.type, torch.bfloat16) if bf16 else nullcontext():
-            return forward(teacher, batch).float()
+    def ask(batch: Samples, at: Tensor | None) -> Samples:
+        device = leaves(batch)[0].device.type
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16) if bf16 else nullcontext():
+            return in_float32(forward(teacher, images_last(batch) if images else batch))
 
     return ask

@@ -3,19 +3,20 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from autoprune.recover.distillation import asking, distillation_loss, lessons
+from autoprune.recover.distillation import Distillation, asking, lessons
 from autoprune.recover.hidden_states import blocks_of, hearing, hidden_loss, kept_blocks
 from autoprune.recover.recovery import OnStep
-from autoprune.task.task import Role, Task
+from autoprune.task.samples import Samples, rows
+from autoprune.task.task import Task
 from autoprune.task.training import Optimizer, fit, supports_bf16
 
-Hint = Callable[[Tensor, Tensor, Tensor], Tensor]  # (outputs, inputs as the student sees them, their rows) → a loss
+Hint = Callable[[Samples, Samples, Tensor], Tensor]  # (outputs, inputs as the student sees them, their rows) → a loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,18 +66,28 @@ def learn(
     generator: torch.Generator,
     on_step: OnStep | None = None,
 ) -> None:
-    """Trains the network in place, on the task's train role and nothing else, and leaves it in eval mode."""
+    """Trains the network in place, on the task's train role and nothing else, and leaves it in eval mode.
+
+    Without targets it learns from the teacher alone. Raises ValueError where there is no teacher to learn from.
+    """
+    role, half = task.data.train, supports_bf16(task.device) if how.bf16 == "auto" else how.bf16
+    if not task.trained:
+        if not how.asks:
+            task.require_labels("recovery that does not learn from the dense network (distillation=0)")
+        how = replace(how, distillation=1.0)
     if how.asks and teacher is None:
         weights = f"distillation={how.distillation} and hidden_states={how.hidden_states}"
         raise ValueError(f"{weights} needs a teacher, the dense network; pass one or set both to 0")
-    role, half = task.data.train, supports_bf16(task.device) if how.bf16 == "auto" else how.bf16
     # Rows take the targets' place, so that the loss finds the targets and what the teacher said of these samples.
-    numbered = Role(role.inputs, torch.arange(len(role), device=role.inputs.device), role.ids)
+    numbered = role.with_targets(torch.arange(len(role), device=role.device))
     with _hints(network, task, how=how, teacher=teacher if how.asks else None, bf16=half) as hint:
 
-        def loss(outputs: Tensor, inputs: Tensor, rows: Tensor) -> Tensor:
-            own = task.loss(outputs, role.targets[rows])
-            return own if hint is None else (1 - how.distillation) * own + hint(outputs, inputs, rows)
+        def loss(outputs: Samples, inputs: Samples, at: Tensor) -> Tensor:
+            taught = None if hint is None else hint(outputs, inputs, at)
+            if taught is not None and how.distillation == 1:
+                return taught
+            own = task.loss(outputs, rows(role.targets, at))
+            return own if taught is None else (1 - how.distillation) * own + taught
 
         fit(
             network,
@@ -108,23 +119,24 @@ def _hints(
         inputs, epochs = task.data.train.inputs, how.steps * how.batch_size / len(task.data.train)
         taught = lessons(teacher, inputs, forward=task.forward, augment=task.augment, epochs=epochs, bf16=bf16)
 
-        def from_outputs(outputs: Tensor, seen: Tensor, rows: Tensor) -> Tensor:
-            return how.distillation * distillation_loss(outputs, taught(seen, rows), temperature=how.temperature)
+        distil = Distillation.of(task, taught, temperature=how.temperature)
+
+        def from_outputs(outputs: Samples, seen: Samples, at: Tensor) -> Tensor:
+            return how.distillation * distil(outputs, taught(seen, at))
 
         yield from_outputs
         return
     teacher = copy.deepcopy(teacher).eval() if teacher.training else teacher
     kept, ask = kept_blocks(network), asking(teacher, forward=task.forward, images=False, bf16=bf16)
+    distil = Distillation.of(task, ask, temperature=how.temperature)
     with (
         hearing(network, before=kept[1:], after=kept[-1]) as student,
         hearing(teacher, before=kept[1:], after=blocks_of(teacher)[-1]) as dense,
     ):
 
-        def from_both(outputs: Tensor, seen: Tensor, rows: Tensor) -> Tensor:
-            known = ask(seen, rows)  # this is when the teacher is heard
+        def from_both(outputs: Samples, seen: Samples, at: Tensor) -> Tensor:
+            taught = ask(seen, at)  # this is when the teacher is heard
             hint = how.hidden_states * hidden_loss(student, dense)
-            if how.distillation:
-                hint = hint + how.distillation * distillation_loss(outputs, known, temperature=how.temperature)
-            return hint
+            return hint + how.distillation * distil(outputs, taught) if how.distillation else hint
 
         yield from_both

@@ -4,12 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.structure.edit import CONVOLUTIONS
-from autoprune.task.task import outputs_of
+from autoprune.task.samples import Samples, largest_difference, leaves, mapped
+from autoprune.task.task import Forward, outputs_of, plain_forward
 
 TOLERANCE = 1e-3  # largest change of the outputs, relative to their own size: rounding in float32 is far below
 
 
-def fold_batch_norms(network: nn.Module, example_input: Tensor) -> tuple[str, ...]:
+def fold_batch_norms(
+    network: nn.Module, example_input: Samples, *, forward: Forward = plain_forward
+) -> tuple[str, ...]:
     """Folds every BatchNorm that directly follows a convolution or linear layer; the names of those that are gone.
 
     The network's tensors are plain attributes, in float32. Where folding changes its outputs (somebody else reads what
@@ -17,14 +20,17 @@ def fold_batch_norms(network: nn.Module, example_input: Tensor) -> tuple[str, ..
     """
     if not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules()):
         return ()
-    probe = example_input  # which may be all zeros, and so show nothing
-    if probe.is_floating_point():
-        probe = torch.rand(probe.shape, generator=torch.Generator().manual_seed(0)).to(probe)
-    before = outputs_of(network, probe)
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(example: Tensor) -> Tensor:  # which may be all zeros, and so show nothing
+        return torch.rand(example.shape, generator=generator).to(example) if example.is_floating_point() else example
+
+    probe = mapped(example_input, drawn)
+    before = outputs_of(network, probe, forward)
     layers = dict(network.named_modules())
     pairs = {
         first: second
-        for first, second in followers(network, example_input).items()
+        for first, second in followers(network, example_input, forward=forward).items()
         if layers[second].running_mean is not None  # else it always normalises by its batch
     }
     undo = []
@@ -33,8 +39,8 @@ def fold_batch_norms(network: nn.Module, example_input: Tensor) -> tuple[str, ..
         undo.append((layer, layer.weight, layer.bias, second, norm))
         _fold(layer, norm)
         _replace(network, second, nn.Identity())
-    after = outputs_of(network, probe)
-    if (after - before).abs().max() <= TOLERANCE * before.abs().max():
+    after = outputs_of(network, probe, forward)
+    if largest_difference(after, before) <= TOLERANCE * max(float(tensor.abs().max()) for tensor in leaves(before)):
         return tuple(pairs.values())
     for layer, weight, bias, name, norm in undo:
         layer.__dict__["weight"], layer.__dict__["bias"] = weight, bias
@@ -42,7 +48,7 @@ def fold_batch_norms(network: nn.Module, example_input: Tensor) -> tuple[str, ..
     return ()
 
 
-def followers(network: nn.Module, example_input: Tensor) -> dict[str, str]:
+def followers(network: nn.Module, example_input: Samples, *, forward: Forward = plain_forward) -> dict[str, str]:
     """Convolution or linear layer → the BatchNorm that reads its very output, for layers that run once."""
     written: dict[int, tuple[str, int]] = {}  # and how often somebody had written into it
     pairs: dict[str, str] = {}
@@ -66,7 +72,7 @@ def followers(network: nn.Module, example_input: Tensor) -> dict[str, str]:
     ]
     try:
         with torch.no_grad():
-            network(example_input)
+            forward(network, example_input)
     finally:
         for handle in handles:
             handle.remove()

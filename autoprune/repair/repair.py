@@ -12,6 +12,7 @@ from autoprune.repair.weight_levels import WeightLevels
 from autoprune.structure.axes import AxisSlices
 from autoprune.structure.edit import Ranking, kept_entries, partly
 from autoprune.structure.groups import Structure
+from autoprune.task.samples import cut
 from autoprune.task.task import Forward, Role, plain_forward
 
 BATCH = 500
@@ -103,7 +104,7 @@ def measure_batch_norms(network: nn.Module, calibration: Role, forward: Forward 
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative average over the batches
         layer.train()
-    for batch in calibration.inputs.split(BATCH):
+    for batch in cut(calibration.inputs, BATCH):
         forward(network, batch)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

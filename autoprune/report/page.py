@@ -14,7 +14,7 @@ from autoprune.report.drawing import COLOURS, NARROW
 from autoprune.report.figures import figures
 from autoprune.report.measures import measured, rows, samples
 from autoprune.report.template import filled
-from autoprune.report.wording import DASH, RUNTIMES, difference, percent
+from autoprune.report.wording import DASH, RUNTIMES, percent
 from autoprune.runs import RunFolder
 
 REPORT = "report.html"
@@ -31,7 +31,7 @@ def write_report(folder: RunFolder) -> Path:
 
 def render(contents: Contents) -> str:
     """The page as text. All that comes from files is escaped; only our own drawings are taken as they are."""
-    pictures, found = figures(contents), measured(contents.networks)
+    pictures, found, quality = figures(contents), measured(contents.networks), wording.Quality.of(contents)
     return filled(
         TEMPLATE,
         contents=contents,
@@ -40,7 +40,8 @@ def render(contents: Contents) -> str:
         choice=wording.choice(contents),
         on_device=wording.on_device(contents),
         without_kernel=wording.without_kernel(contents),
-        quality=[_quality(network, contents.network("dense")) for network in contents.networks],
+        quality=[_quality(network, contents.network("dense"), quality) for network in contents.networks],
+        quality_title=quality.title,
         costs=[wording.title(cost) for cost in wording.costs(contents)],
         expense=[_expense(network, contents) for network in contents.networks],
         runtimes=list(RUNTIMES.values()),
@@ -55,22 +56,21 @@ def render(contents: Contents) -> str:
     )
 
 
-def _quality(network: NetworkReport, dense: NetworkReport | None) -> dict[str, Any]:
-    """The row of the accuracy table; the two regimes stay apart."""
-    reference = dense.post_training.get("accuracy") if dense else None
+def _quality(network: NetworkReport, dense: NetworkReport | None, quality: wording.Quality) -> dict[str, Any]:
+    """The row of the table of quality; the two regimes stay apart."""
+    reference = dense.post_training if dense else {}
     regimes = []
     for regime, metrics in (("post-training", network.post_training), ("recovered", network.recovered)):
-        accuracy = metrics.get("accuracy")
         regimes.append(
             {
                 "regime": regime,
-                "accuracy": percent(accuracy),
-                "difference": DASH if network is dense else wording.points(difference(accuracy, reference)),
+                "quality": quality.text(metrics),
+                "difference": DASH if network is dense else quality.difference(metrics, reference),
                 "loss": wording.number(metrics.get("loss")),
             }
         )
     held_out = {
-        "accuracy": percent(network.held_out.get("accuracy")),
+        "quality": quality.text(network.held_out),
         "kl": wording.number(network.held_out.get("kl")),
     }
     return {"network": network, "regimes": regimes, "held_out": held_out}

@@ -12,6 +12,7 @@ from autoprune.report.contents import Contents, NetworkReport, read_contents
 from autoprune.report.measures import Sample, measured, rows, samples
 from autoprune.report.wording import (
     RUNTIMES,
+    Quality,
     choice,
     headline,
     median,
@@ -52,22 +53,24 @@ def print_result(folder: RunFolder, console: Console | None = None) -> None:
 def _table(contents: Contents, *, wide: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True, show_edge=False)
     table.add_column("network\n", no_wrap=True)
-    headers = ["post-training\naccuracy", "recovered\naccuracy", "\nMACs"]
+    quality = Quality.of(contents)
+    headers = [f"post-training\n{quality.title}", f"recovered\n{quality.title}", "\nMACs"]
     headers += ["\nparameters", "file\nsafetensors"] if wide else []
     headers += ["theoretical\nspeedup", *(f"{name.removesuffix(' Runtime')}\nspeedup" for name in RUNTIMES.values())]
     for header in headers:
         table.add_column(header, justify="right", no_wrap=True)
     for network in contents.networks:
-        table.add_row(*_cells(network, contents.network("dense"), wide=wide), style=STYLES[network.name])
+        cells = _cells(network, contents.network("dense"), quality, wide=wide)
+        table.add_row(*cells, style=STYLES[network.name])
     return table
 
 
-def _cells(network: NetworkReport, dense: NetworkReport | None, *, wide: bool) -> list[str]:
+def _cells(network: NetworkReport, dense: NetworkReport | None, quality: Quality, *, wide: bool) -> list[str]:
     mark = " ←" if network.chosen else ""
     cells = [
         escape(network.title if wide else network.name) + mark,
-        percent(network.post_training.get("accuracy")),
-        percent(network.recovered.get("accuracy")),
+        quality.text(network.post_training),
+        quality.text(network.recovered),
         percent(share(network, dense, "macs")),
     ]
     if wide:

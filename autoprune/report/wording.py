@@ -1,6 +1,8 @@
 """Numbers and results in words, the same in the terminal and on the page. What was not measured is a dash."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from autoprune.cost.cost_units import JOULES, SECONDS
@@ -10,6 +12,7 @@ DASH = "–"
 GAP = "\u00a0"  # keeps a number and its unit on one line
 COSTS = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
 TITLES = COSTS | {"weight_bytes": "weight bytes", "peak_memory": "peak memory", "kv_cache": "KV cache"}
+CLASSIFIER = {"kind": "classification", "metric": "accuracy", "percent": True}  # what runs before 0.2 were
 RUNTIMES = {"torch": "torch", "onnxruntime": "ONNX Runtime"}
 
 
@@ -140,6 +143,46 @@ def on_device(contents: Contents) -> str:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What a run's tables and sentences say of how good a network is."""
+
+    title: str
+    """Accuracy, the metric's own name, perplexity, or agreement with the dense network where nothing is labelled."""
+    metric: str
+    """The metric of result.json that it is read from."""
+    is_percent: bool
+    """It is a fraction that is written in percent."""
+
+    @classmethod
+    def of(cls, contents: Contents) -> "Quality":
+        judged: Mapping[str, Any] = contents.run.get("judged") or CLASSIFIER
+        if judged["metric"] is None:
+            return cls("agreement", "agreement", is_percent=True)
+        if judged["kind"] == "language" and judged["metric"] == "accuracy":
+            return cls("perplexity", "loss", is_percent=False)
+        return cls(str(judged["metric"]), "accuracy", is_percent=bool(judged["percent"]))
+
+    def value(self, metrics: Mapping[str, Any]) -> float | None:
+        """The number; None where it was not measured."""
+        value = metrics.get(self.metric)
+        return math.exp(min(value, 700.0)) if self.title == "perplexity" and value is not None else value
+
+    def text(self, metrics: Mapping[str, Any]) -> str:
+        """The number as a table has it."""
+        return percent(self.value(metrics)) if self.is_percent else number(self.value(metrics))
+
+    def difference(self, metrics: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+        """How it differs from another network's, in percentage points where it is a percentage."""
+        ours, theirs = self.value(metrics), self.value(reference)
+        apart = None if ours is None or theirs is None else ours - theirs
+        return points(apart) if self.is_percent else number(apart)
+
+    def sentence(self, metrics: Mapping[str, Any]) -> str:
+        """The number with its name: 91.2 % accuracy, R² 0.931."""
+        return f"{self.text(metrics)} {self.title}" if self.is_percent else f"{self.title} {self.text(metrics)}"
+
+
 def headline(contents: Contents) -> str:
     """The chosen network in one sentence."""
     network, dense = contents.chosen, contents.network("dense")
@@ -152,11 +195,11 @@ def headline(contents: Contents) -> str:
         factor, runtime = speedup(network, dense, "torch"), "torch"
     if factor is not None:
         parts.append(f"{_pace(factor)} in {RUNTIMES[runtime]}")
-    accuracy = network.recovered.get("accuracy")
-    when = "after recovery" if accuracy is not None else "without recovery"
-    accuracy = accuracy if accuracy is not None else network.post_training.get("accuracy")
-    reference = dense.post_training.get("accuracy") if dense else None
-    parts.append(f"{percent(accuracy)} accuracy {when} (dense {percent(reference)})")
+    quality = Quality.of(contents)
+    recovered = quality.value(network.recovered) is not None
+    said = quality.sentence(network.recovered if recovered else network.post_training)
+    reference = quality.text(dense.post_training if dense else {})
+    parts.append(f"{said} {'after recovery' if recovered else 'without recovery'} (dense {reference})")
     return ", ".join(parts)
 
 
@@ -174,7 +217,7 @@ def unfinished(contents: Contents) -> str:
         return f"This run has not finished: {spent} evaluations are here, and no plan inside the budget yet"
     return (
         f"This run has not finished: {spent} evaluations are here; the best plan so far has the score "
-        f"{number(best['score'])} and {percent(best.get('accuracy'))} accuracy on the search data before recovery"
+        f"{number(best['score'])} and {Quality.of(contents).sentence(best)} on the search data before recovery"
     )
 
 

@@ -1,21 +1,40 @@
 """A task: a trained network, its data in four disjoint roles, and the metric that says how good it is."""
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
-Metric = Callable[[Tensor, Tensor], float]
-Loss = Callable[[Tensor, Tensor], Tensor]
-Forward = Callable[[nn.Module, Tensor], Tensor]
+from autoprune.task.kinds import KindSetting, described, output_kinds
+from autoprune.task.metrics import IGNORED, VOID, DefaultLoss, DefaultMetric, NeedsLabels, OfFirst, has_defaults
+from autoprune.task.outputs import OutputKind
+from autoprune.task.roles import Role, Roles
+from autoprune.task.samples import (
+    Samples,
+    first_tensor,
+    in_float32,
+    leaves,
+    mapped,
+    named_outputs,
+    number_of,
+    paired_targets,
+    rows,
+)
+
+__all__ = ["Architecture", "Role", "Roles", "Task", "accuracy", "first_outputs", "outputs_of", "plain_forward"]
+
+Metric = Callable[[Any, Any], float]  # (outputs, targets) → higher is better
+Loss = Callable[[Any, Any], Tensor]  # (outputs, targets) → scalar
+Forward = Callable[[nn.Module, Any], Any]  # (network, inputs) → outputs
 Measure = Callable[[nn.Module], Mapping[str, float | str]]
+
+PROBED = 16  # samples that a task's network is tried on, fewer where they are large
+PROBED_NUMBERS = 500_000
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
@@ -23,159 +42,95 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float:
     return (outputs.argmax(dim=1) == targets).float().mean().item()
 
 
-def first_outputs(outputs: object) -> Tensor:
-    """The tensor that is judged: the outputs themselves, or the first of a tuple, list or mapping's values."""
-    while not isinstance(outputs, Tensor):
-        if isinstance(outputs, Mapping):
-            outputs = next(iter(outputs.values()))
-        elif isinstance(outputs, tuple | list):
-            outputs = outputs[0]
-        else:
-            raise TypeError(f"the model returns {type(outputs).__name__}; a tensor, or a container of one, is needed")
-    return outputs
-
-
-def plain_forward(network: nn.Module, inputs: Tensor) -> Tensor:
-    """What a network returns that takes one tensor: its outputs, or the first of several."""
-    return first_outputs(network(inputs))
+def plain_forward(network: nn.Module, inputs: Samples) -> Samples:
+    """What a network returns: a tuple of inputs is its positional arguments, a mapping its keyword arguments."""
+    match inputs:
+        case Mapping():
+            return network(**inputs)
+        case tuple() | list():
+            return network(*inputs)
+    return network(inputs)
 
 
 @torch.inference_mode()
-def outputs_of(network: nn.Module, inputs: Tensor, forward: Forward = plain_forward) -> Tensor:
+def outputs_of(network: nn.Module, inputs: Samples, forward: Forward = plain_forward) -> Samples:
     """The network's outputs for a batch [N, ...], in float32 and without gradients."""
-    return forward(network, inputs).float()
+    return in_float32(forward(network, inputs))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Role:
-    """Preloaded samples that serve one purpose.
-
-    inputs [N, ...], targets [N, ...], and one `id` per sample that is unique within its source; without ids, a sample
-    is identified by a hash of its content.
-    """
-
-    inputs: Tensor
-    targets: Tensor
-    ids: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if len(self.inputs) != len(self.targets):
-            raise ValueError(f"a role has {len(self.inputs)} inputs but {len(self.targets)} targets")
-        if not self.ids:
-            object.__setattr__(self, "ids", tuple(_content_ids(self.inputs)))
-        if len(self.ids) != len(self.inputs):
-            raise ValueError(f"a role has {len(self.inputs)} inputs but {len(self.ids)} ids")
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    @classmethod
-    def from_dataset(cls, dataset: "Dataset[tuple[Tensor, Tensor]]", *, limit: int | None = None) -> "Role":
-        """Loads a map-style dataset of (input, target) pairs into memory, at most `limit` samples."""
-        size = len(dataset)  # type: ignore[arg-type]
-        samples = [dataset[i] for i in range(size if limit is None else min(size, limit))]
-        if not samples:
-            raise ValueError(f"a role needs at least one sample; the dataset has {size} and the limit is {limit}")
-        inputs = torch.stack([torch.as_tensor(x) for x, _ in samples])
-        return cls(inputs, torch.stack([torch.as_tensor(y) for _, y in samples]))
-
-    def __getitem__(self, rows: slice) -> "Role":
-        return Role(self.inputs[rows], self.targets[rows], self.ids[rows])
-
-    def to(self, device: torch.device) -> "Role":
-        return Role(self.inputs.to(device), self.targets.to(device), self.ids)
-
-    @property
-    def digest(self) -> str:
-        """A hash of ids, inputs and targets: the same samples in the same order, whatever machine."""
-        digest = hashlib.sha256("\n".join(self.ids).encode())
-        for tensor in (self.inputs, self.targets):
-            digest.update(_rows(tensor).tobytes())
-        return digest.hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class Roles:
-    """train: recovery; calibration: scores of units; search: rewards and the choice of a plan; test: reports only.
-
-    Raises ValueError where a role is empty or two roles share a sample.
-    """
-
-    train: Role
-    calibration: Role
-    search: Role
-    test: Role
-
-    def __post_init__(self) -> None:
-        seen: dict[str, str] = {}
-        for name, role in self.items():
-            if not len(role):
-                raise ValueError(f"data role {name!r} is empty; every role needs at least one sample")
-            shared = [i for i in role.ids if seen.get(i, name) != name]
-            if shared:
-                raise ValueError(
-                    f"data roles {seen[shared[0]]!r} and {name!r} share {len(shared)} samples, e.g. {shared[0]}; "
-                    "the four roles must be disjoint, or rewards would see what reports are made of"
-                )
-            seen |= dict.fromkeys(role.ids, name)
-
-    def items(self) -> Iterator[tuple[str, Role]]:
-        return ((f.name, getattr(self, f.name)) for f in fields(self))
-
-    @property
-    def digests(self) -> dict[str, str]:
-        return {name: role.digest for name, role in self.items()}
+def first_outputs(outputs: Samples) -> Tensor:
+    """The outputs themselves, or the first tensor of a tuple, list or mapping's values."""
+    return first_tensor(outputs)
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """How to build the dense network again without pickle: a function of autoprune's, by name, and JSON arguments."""
+    """How to build the dense network again without pickle."""
 
     builder: str
+    """A function of autoprune's, by its qualified name."""
     arguments: Mapping[str, int | float | str] = field(default_factory=dict)
+    """Its arguments, in JSON's values."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """A trained `model` (kept in eval mode), one `example_input` [1, ...], the data roles and a metric.
+    """A trained network, how it is called and judged, and its data.
 
-    metric: (outputs, targets) → float, higher is better; a search sees its mean over blocks of a few samples, so it
-    should be a mean over samples itself, as accuracy is. loss: what training minimises, a mean as well.
-    keep: qualified names of layers whose outputs are never pruned. budget: what is asked for when nobody says.
-    recovery_steps: of recovery, where nobody says; 0 for models whose training takes hours.
-    augment: (inputs, generator) → inputs of the same shape, for training only.
-    forward: (network, inputs) → the outputs that are judged: how a network is called, and what of its answer counts.
-    block: samples that are judged together; two networks are compared in pairs of blocks.
-    prune: kinds of groups that are looked for (structure.prune says which there are); None: what a trace finds.
-    measure: network → more of what a final report says of it, by name. tokenizer: the folder of the files that turn
-    text into the model's tokens, which go wherever the network goes. onnx: final networks are exported to ONNX as well.
-    levels: how many numbers of units each group may keep, spaced evenly; None: all that there are. proxy_samples: how
-    many of the search role rewards see, where nobody says. table: a file where every plan was judged (docs/tables.md),
-    which answers in the proxy's place; None: plans are judged when asked for.
+    What its outputs mean (`kind`) is inferred from the outputs, targets and loss, and metric and loss follow from it,
+    where nothing is said. A metric or loss gets what `forward` returns, whole; if it can't read that, its first tensor.
 
-    >>> task = Task(model, torch.zeros(1, 3, 32, 32), Roles(train, calibration, search, test))
+    Raises TypeError or ValueError, in one sentence, where network, data, kind, loss and metric do not fit together.
+
+    >>> task = Task(model, torch.zeros(1, 3, 32, 32), Roles.split(dataset))
     """
 
     model: nn.Module
-    example_input: Tensor
+    """The trained network; it is put in eval mode."""
+    example_input: Samples
+    """[1, ...]: one sample as `Role.inputs` hold them, on the device where networks run."""
     data: Roles
-    metric: Metric = accuracy
+    """Train, calibration, search and test samples."""
+    metric: Metric = None  # type: ignore[assignment]  # settled by what outputs mean
+    """(outputs, targets) → float, higher is better; None: what fits the kind.
+    One that is no mean over samples sees a whole role at once."""
     name: str = "custom"
-    loss: Loss = F.cross_entropy
+    """What the task is called in reports and run folders."""
+    loss: Loss = None  # type: ignore[assignment]  # settled by what outputs mean
+    """(outputs, targets) → what training minimises, a mean over samples; None: what fits the kind."""
     keep: frozenset[str] = frozenset()
+    """Qualified names of layers whose outputs are never pruned."""
     budget: str | None = None
-    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    """What is asked for when nobody says, such as macs:0.5."""
+    augment: Callable[[Any, torch.Generator], Any] | None = None
+    """(inputs, generator) → inputs of the same shapes, for training only."""
     architecture: Architecture | None = None
+    """How the dense network is built, for tasks that come with autoprune."""
     forward: Forward = plain_forward
+    """(network, inputs) → outputs: how the network is called, and what of its answer is judged."""
     block: int = 10
+    """Samples that are judged together; two networks are compared in pairs of blocks."""
     prune: tuple[str, ...] | None = None
+    """Kinds of groups that are looked for (structure.prune says which there are); None: what is found by itself."""
     measure: Measure | None = None
+    """network → more of what a final report says of it, by name."""
     tokenizer: Path | None = None
+    """The folder of the files that turn text into tokens, which go wherever the network goes."""
     onnx: bool = True
+    """Final networks are exported to ONNX as well."""
     recovery_steps: int = 150
+    """Steps of recovery, where nobody says; 0 for models whose training takes hours."""
     levels: int | None = None
+    """How many numbers of units each group may keep, spaced evenly; None: all that there are."""
     proxy_samples: int | None = None
+    """How many of the search role rewards see, where nobody says."""
     table: Path | None = None
+    """A file where every plan was judged (docs/tables.md), which answers in the proxy's place."""
+    kind: KindSetting | None = None
+    """What the first output means, or each by name: "classification", "segmentation", "multilabel" (one logit as well),
+    "regression", "embedding", "language", or an `OutputKind` with axis, probabilities and weight; None: inferred."""
+    outputs: tuple[OutputKind, ...] = ()
+    """The kinds of all outputs; they follow from `kind`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", frozenset(self.keep))
@@ -183,17 +138,53 @@ class Task:
         if unknown:
             layers = [n for n, m in self.model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
             raise ValueError(f"task.keep names {unknown}, which the model lacks; its layers are {layers}")
-        for name, role in self.data.items():
-            if role.inputs.shape[1:] != self.example_input.shape[1:]:
-                raise ValueError(
-                    f"samples of role {name!r} have shape {tuple(role.inputs.shape[1:])}, "
-                    f"but the example input has {tuple(self.example_input.shape[1:])}"
-                )
+        self._check_shapes()
         self.model.eval()
+        if not self.outputs:
+            self._settle()
+        for name, role in self.data.items():
+            self._check_labels(name, role)
 
     @property
     def device(self) -> torch.device:
-        return self.example_input.device
+        return leaves(self.example_input)[0].device
+
+    @property
+    def judged(self) -> dict[str, Any]:
+        """What a report has to know to name the numbers: the first output's kind, and the metric's name and unit."""
+        if not self.measured:
+            name = None
+        elif isinstance(self.metric, DefaultMetric) or self.metric is accuracy:
+            name = {"regression": "R²", "embedding": "cosine"}.get(self.outputs[0].kind, "accuracy")
+        else:
+            function = self.metric.function if isinstance(self.metric, OfFirst) else self.metric
+            name = str(getattr(function, "__name__", type(function).__name__)).strip("<>")
+            name = {"lambda": "metric", "partial": "metric", "token_accuracy": "accuracy"}.get(name, name)
+        return {"kind": self.outputs[0].kind, "metric": name, "percent": name is not None and name.endswith("accuracy")}
+
+    def describe(self) -> str:
+        """What is judged and by what, in a sentence for the terminal."""
+        metric = self.judged["metric"]
+        by = "unlabelled, so by what the dense network answers" if metric is None else f"by {metric}"
+        return f"judged as {described(self.outputs)}, {by}"
+
+    @property
+    def measured(self) -> bool:
+        """There is a metric for what targets there may be."""
+        return not isinstance(self.metric, NeedsLabels)
+
+    @property
+    def trained(self) -> bool:
+        """There is a loss, and targets to train with."""
+        return not isinstance(self.loss, NeedsLabels) and self.data.train.targets is not None
+
+    def require_labels(self, what: str) -> None:
+        """Raises ValueError, which says that `what` needs labels, where a role has none."""
+        missing = [name for name, role in self.data.items() if role.targets is None]
+        if missing or not (self.measured and self.trained):
+            where = f"roles {missing} have no targets" if missing else "no metric or loss follows from its targets"
+            way = "score=kl and learning from the dense network (recover=distill) need none"
+            raise ValueError(f"{what} needs labels, but of task {self.name!r} {where}; {way}")
 
     def keeping(self, names: frozenset[str]) -> "Task":
         """The same task with more layers never pruned."""
@@ -203,12 +194,108 @@ class Task:
         """The same network and metric on other data."""
         return replace(self, data=data)
 
+    def tensors(self, outputs: Samples) -> dict[str, Tensor]:
+        """The outputs that are judged, float32, by name. Raises TypeError where one is missing."""
+        named = named_outputs(outputs)
+        missing = [kind.name for kind in self.outputs if kind.name not in named]
+        if missing:
+            raise TypeError(f"the network returns the outputs {list(named)}, and not {missing}")
+        return {kind.name: named[kind.name].float() for kind in self.outputs if kind.weight}
 
-def _content_ids(inputs: Tensor) -> Iterator[str]:
-    for row in _rows(inputs):
-        yield hashlib.blake2b(row.tobytes(), digest_size=12).hexdigest()
+    def _check_shapes(self) -> None:
+        """Roles hold samples of the example input's structure and shapes."""
+        if isinstance(self.example_input, list):
+            object.__setattr__(self, "example_input", tuple(self.example_input))
+        if not leaves(self.example_input):
+            got = type(self.example_input).__name__
+            raise TypeError(f"task.example_input is a tensor [1, ...], or a tuple or mapping of such, got {got}")
+        for name, role in self.data.items():
+            ours, examples = mapped(role.inputs, _shape), mapped(self.example_input, _shape)
+            if ours != examples:
+                raise ValueError(f"samples of role {name!r} have shape {ours}, but the example input has {examples}")
+
+    def _settle(self) -> None:
+        """Tries the network, loss and metric on a few samples and settles what outputs mean."""
+        role = self.data.calibration
+        numbers = sum(tensor[0].numel() for tensor in leaves(role.inputs))
+        few = slice(0, max(2, min(PROBED, PROBED_NUMBERS // max(1, numbers))))
+        inputs = rows(role.inputs, few)
+        with torch.no_grad():
+            try:
+                outputs = self.forward(self.model, inputs)
+            except Exception as error:
+                raise ValueError(
+                    f"the network does not run on samples of role 'calibration', of shape {mapped(inputs, _shape)}: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+        found = named_outputs(outputs)
+        if any(tensor.ndim == 0 or len(tensor) != number_of(inputs) for tensor in found.values()):
+            shapes = {name: list(tensor.shape) for name, tensor in found.items()}
+            raise ValueError(
+                f"the network returns outputs of shape {shapes.get('', shapes)} for {number_of(inputs)} samples; every "
+                "output needs one entry for each sample on its first axis, and task.forward may choose among them"
+            )
+        kinds = output_kinds(outputs, role.targets, given=self.kind, loss=self.loss, inputs=inputs)
+        object.__setattr__(self, "outputs", kinds)
+        targets = rows(role.targets, few)
+        own = paired_targets([kind.name for kind in kinds], targets)
+        with_targets = tuple(kind for kind in kinds if kind.weight and has_defaults(kind, own[kind.name]))
+        plain = isinstance(outputs, Tensor) and outputs.ndim == 2 and kinds[0].kind == "classification"
+        plain = plain and not kinds[0].probabilities and targets is not None and not targets.is_floating_point()
+        loss: Loss | None = self.loss
+        metric: Metric | None = self.metric
+        if loss is None and with_targets:
+            loss = F.cross_entropy if plain else DefaultLoss(with_targets)
+        elif loss is not None and targets is not None:
+            loss = _reading("loss", loss, outputs, targets)
+        if metric is None and with_targets:
+            metric = accuracy if plain else DefaultMetric(with_targets[0])
+        elif metric is not None and targets is not None and not isinstance(outputs, Tensor):
+            metric = _reading("metric", metric, outputs, targets)
+        object.__setattr__(self, "loss", loss or NeedsLabels("loss"))
+        object.__setattr__(self, "metric", metric or NeedsLabels("metric"))
+
+    def _check_labels(self, name: str, role: Role) -> None:
+        """Class indices are those of classes, or the loss takes them all the same."""
+        own = paired_targets([kind.name for kind in self.outputs], role.targets)
+        for kind in self.outputs:
+            labels = own[kind.name]
+            if labels is None or labels.is_floating_point() or kind.classes is None:
+                continue
+            void = [IGNORED, VOID] if kind.kind == "segmentation" else [IGNORED]
+            wrong = ((labels < 0) | (labels >= kind.classes)) & ~torch.isin(labels, torch.tensor(void))
+            at = wrong.view(len(wrong), -1).any(dim=1).nonzero().flatten()[:1]
+            if len(at) and (isinstance(self.loss, DefaultLoss) or not self._learns_from(role[at])):
+                label, last = int(labels[wrong][0]), kind.classes - 1
+                raise ValueError(f"role {name!r} has the label {label}, but the network's classes are 0 to {last}")
+
+    def _learns_from(self, samples: Role) -> bool:
+        """Whether the loss of these samples can be computed."""
+        try:
+            with torch.no_grad():
+                return bool(torch.isfinite(self.loss(self.forward(self.model, samples.inputs), samples.targets)))
+        except (IndexError, RuntimeError, ValueError):
+            return False
 
 
-def _rows(tensor: Tensor) -> NDArray[np.uint8]:
-    """The bytes of every sample, [N, bytes]; NumPy lacks some of PyTorch's types, such as bfloat16."""
-    return tensor.detach().cpu().contiguous().unsqueeze(-1).flatten(1).view(torch.uint8).numpy()
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape[1:])
+
+
+def _reading(what: str, function: Callable[..., Any], outputs: Samples, targets: Samples) -> Callable[..., Any]:
+    """The metric or loss as it is if it reads all that the network returns, else of the first tensor."""
+    first: Exception | None = None
+    for reader in (function, OfFirst(function)):
+        try:
+            value = float(reader(outputs, targets))
+        except Exception as error:
+            first = error if first is None else first
+            if what == "metric" and not isinstance(error, TypeError | AttributeError | LookupError):
+                return reader  # it may need more samples than these
+            continue
+        if what == "metric" or not math.isnan(value):
+            return reader
+    raise ValueError(
+        f"task.{what} can't be computed of the network's outputs and targets of role 'calibration': "
+        f"{type(first).__name__}: {first}"
+    ) from first

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from autoprune.task.samples import Samples, images_last, in_float32, number_of, rows
 from autoprune.task.task import Forward, Role, plain_forward
 
-Augment = Callable[[Tensor, torch.Generator], Tensor]
+Augment = Callable[[Any, torch.Generator], Any]
 Optimizer = Literal["sgd", "adamw"]
 
 
@@ -17,7 +18,7 @@ def fit(
     model: nn.Module,
     role: Role,
     *,
-    loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+    loss: Callable[[Any, Any, Any], Tensor],
     steps: int,
     learning_rate: float,
     generator: torch.Generator,
@@ -44,7 +45,7 @@ def fit(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = _optimiser(trained, optimizer, learning_rate, momentum=momentum, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _one_cycle(step / steps, warmup=warmup))
-    device = role.inputs.device
+    device = role.device
     batches = _shuffled_batches(role, batch_size=batch_size, generator=generator)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(generator.initial_seed())
@@ -53,10 +54,10 @@ def fit(
             inputs, targets = next(batches)
             if augment is not None:
                 inputs = augment(inputs, generator)
-            if inputs.ndim == 4:
-                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            inputs = images_last(inputs)
+            _set_norms(model, training=number_of(inputs) > 1)
             with torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext():
-                value = loss(forward(model, inputs).float(), inputs, targets)
+                value = loss(in_float32(forward(model, inputs)), inputs, targets)
             if not torch.isfinite(value):
                 raise FloatingPointError(
                     f"the training loss is {value.item()} at step {step} of {steps}; lower the learning rate"
@@ -108,10 +109,17 @@ def _one_cycle(progress: float, *, warmup: float) -> float:
     return 0.5 * (1 + torch.cos(torch.tensor(torch.pi * (progress - warmup) / (1 - warmup))).item())
 
 
-def _shuffled_batches(role: Role, *, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def _shuffled_batches(role: Role, *, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Samples, Samples]]:
     """Endless full batches; a role smaller than a batch is one batch."""
     while True:
-        order = torch.randperm(len(role), generator=generator, device=role.inputs.device)
-        for rows in order.split(batch_size):
-            if len(rows) == batch_size or len(role) < batch_size:
-                yield role.inputs[rows], role.targets[rows]
+        order = torch.randperm(len(role), generator=generator, device=role.device)
+        for at in order.split(batch_size):
+            if len(at) == batch_size or len(role) < batch_size:
+                yield rows(role.inputs, at), rows(role.targets, at)
+
+
+def _set_norms(model: nn.Module, *, training: bool) -> None:
+    """Of a single sample there are no statistics: BatchNorm normalises it by those that it knows."""
+    for layer in model.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training != training:
+            layer.train(training)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from autoprune.evaluation.judge import Judge
 from autoprune.evaluation.outcome import joined
+from autoprune.task.samples import cuts
 from autoprune.task.task import Role, Roles, Task, outputs_of
 from tests.models import CLASSES, PRUNABLE
 from tests.tasks import prepared, tiny_task
@@ -40,13 +41,13 @@ def words_task() -> Task:
 def test_blocks_add_up_to_the_whole(name: str, samples: int, size: int) -> None:
     task = tiny_task(name)
     judge, network = Judge(task, task.data.search[:samples], batch_size=size), PRUNABLE[name].model(seed=7)
-    batches = -(-samples // size)
-    parts = judge.judge(network, 0, batches)
+    ends = cuts(samples, size)
+    parts = judge.judge(network, 0, len(ends) - 1)
     whole, judged = judge(network), joined(parts).metrics
     for metric in METRICS:
         assert getattr(judged, metric) == pytest.approx(getattr(whole, metric), rel=1e-5, abs=1e-6)
     assert judged.samples == whole.samples == judge.samples == samples
-    sizes = [min(size, samples - start) for start in range(0, samples, size)]
+    sizes = np.diff(ends).tolist()
     expected = [[min(task.block, n - start) for start in range(0, n, task.block)] for n in sizes]
     assert [part.samples.tolist() for part in parts] == expected
     assert all(part.values.dtype == np.float32 and part.samples.dtype == np.int32 for part in parts)
@@ -107,7 +108,7 @@ def test_samples_with_several_positions() -> None:
     log_p, log_q = task.data.search.inputs.log_softmax(-1), (task.data.search.inputs / 2).log_softmax(-1)
     expected = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
     assert judge(Halved()).kl == pytest.approx(float(expected), rel=1e-5)
-    assert joined(judge.judge(Halved(), 0, 2)).metrics.kl == pytest.approx(float(expected), rel=1e-5)
+    assert joined(judge.judge(Halved(), 0, len(judge.batches))).metrics.kl == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.export.onnx import export_onnx, onnx_runner
+from autoprune.device.onnx_runtime import onnx_runner
+from autoprune.export.onnx import export_onnx
 from autoprune.structure.edit import shrink
 from autoprune.structure.graph import find_structure
 from autoprune.task import networks

@@ -11,9 +11,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune.cost.model import macs, params, weights
+from autoprune.device.onnx_runtime import onnx_runner
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.export.network import load_network, save_network
-from autoprune.export.onnx import export_onnx, onnx_runner
+from autoprune.export.onnx import export_onnx
 from autoprune.structure.block_sparse import KeyBlocks, patterns_of
 from autoprune.structure.edit import Ranking, masked, shrink
 from autoprune.structure.families import FAMILIES

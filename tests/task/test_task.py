@@ -162,7 +162,7 @@ def test_the_first_tensor_is_judged() -> None:
     logits, other = torch.ones(2), torch.zeros(3)
     for outputs in (logits, (logits, other), [[logits], other], {"logits": logits, "hidden": (other,)}):
         assert first_outputs(outputs) is logits
-    with pytest.raises(TypeError, match="the model returns int"):
+    with pytest.raises(TypeError, match=r"the model returns a mapping of \['loss'\]"):
         first_outputs({"loss": 3})
 
 

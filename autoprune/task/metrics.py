@@ -1,0 +1,114 @@
+"""What a network is measured and trained by where a task says nothing else, by the kinds of its outputs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autoprune.task.outputs import CATEGORICAL, TINY, OutputKind
+from autoprune.task.samples import Samples, first_tensor, named_outputs, paired_targets
+
+IGNORED = -100  # the label that torch's cross-entropy leaves out
+VOID = 255  # the label of pixels that belong to no class, in most segmentation sets
+
+
+@dataclass(frozen=True, slots=True)
+class OfFirst:
+    """A metric or loss that reads the first tensor of what a network returns."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, outputs: Samples, targets: Samples) -> Any:
+        return self.function(first_tensor(outputs), targets)
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsLabels:
+    """Stands for the metric or loss of a task without labels: who needs it is told so."""
+
+    what: str
+
+    def __call__(self, outputs: Samples, targets: Samples) -> Any:
+        raise ValueError(
+            f"the task's {self.what} needs labels, and there are none; score=kl, importance=magnitude and learning "
+            "from the dense network (recover=distill) need none"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultLoss:
+    """The weighted mean of a loss for each output that has targets of its own; scalar.
+
+    Cross-entropy over the labels that are classes, binary cross-entropy of yes-or-no answers, the squared error of
+    numbers, 1 − the cosine of embeddings.
+    """
+
+    kinds: tuple[OutputKind, ...]
+
+    def __call__(self, outputs: Samples, targets: Samples) -> Tensor:
+        tensors = named_outputs(outputs)
+        own = paired_targets(list(tensors), targets)
+        total = sum(kind.weight for kind in self.kinds)
+        losses = [(_loss(k, tensors[k.name], own[k.name]), k.weight / total) for k in self.kinds]  # type: ignore[arg-type]
+        return losses[0][0] if len(losses) == 1 else torch.stack([loss * share for loss, share in losses]).sum()
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultMetric:
+    """How good one output is, higher is better: accuracy over labels or answers in [0, 1], R² of numbers, a cosine.
+
+    Labels that are no class don't count. R² is of all samples at once: 1 − squared error over the targets' variance.
+    """
+
+    kind: OutputKind
+
+    def __call__(self, outputs: Samples, targets: Samples) -> float:
+        tensors = named_outputs(outputs)
+        values, wanted = tensors[self.kind.name], paired_targets(list(tensors), targets)[self.kind.name]
+        assert wanted is not None  # as it was when this metric was chosen
+        if self.kind.kind in CATEGORICAL:
+            answers, labels = values.argmax(dim=self.kind.dim), _labels(self.kind, values, wanted)
+            counted = labels != IGNORED
+            return (((answers == labels) & counted).sum() / counted.sum().clamp(min=1)).item()
+        if self.kind.kind == "embedding":
+            return F.cosine_similarity(values, wanted, dim=self.kind.dim).mean().item()
+        wanted = wanted.view(values.shape)
+        if self.kind.kind == "multilabel":
+            return ((values > (0.5 if self.kind.probabilities else 0.0)) == (wanted > 0.5)).float().mean().item()
+        error = (values.double() - wanted.double()).square().mean(dim=0)
+        spread = wanted.double().var(dim=0, correction=0)
+        return 1 - (error.sum() / spread.sum().clamp(min=torch.finfo(torch.float64).tiny)).item()
+
+
+def has_defaults(kind: OutputKind, targets: Tensor | None) -> bool:
+    """Whether targets alone say how good the output is: not where there are none, nor labels of an embedding."""
+    return targets is not None and (kind.kind != "embedding" or targets.is_floating_point())
+
+
+def _loss(kind: OutputKind, values: Tensor, targets: Tensor) -> Tensor:
+    if kind.kind in CATEGORICAL:
+        values = values.movedim(kind.dim, 1)
+        values = values.clamp(min=TINY).log() if kind.probabilities else values
+        if targets.is_floating_point():
+            return F.cross_entropy(values, targets.movedim(kind.dim, 1))
+        labels = _labels(kind, values.movedim(1, kind.dim), targets)
+        return F.cross_entropy(values, labels, reduction="sum") / (labels != IGNORED).sum().clamp(min=1)
+    if kind.kind == "embedding":
+        return (1 - F.cosine_similarity(values, targets, dim=kind.dim)).mean()
+    wanted = targets.view(values.shape).to(values.dtype)
+    if kind.kind == "regression":
+        return F.mse_loss(values, wanted)
+    if kind.probabilities:
+        return F.binary_cross_entropy(values.clamp(0, 1), wanted)
+    return F.binary_cross_entropy_with_logits(values, wanted)
+
+
+def _labels(kind: OutputKind, values: Tensor, targets: Tensor) -> Tensor:
+    """Class indices without the axis of classes; what is no class is IGNORED."""
+    if targets.is_floating_point():
+        return targets.argmax(dim=kind.dim)
+    classes = values.shape[kind.dim]
+    return torch.where((targets < 0) | (targets >= classes), IGNORED, targets).long()

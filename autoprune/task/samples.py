@@ -1,0 +1,169 @@
+"""Samples that are one tensor or several: how they are counted, indexed, cut, joined and moved, everywhere the same.
+
+What a network reads or returns for N samples is a tensor [N, ...], or a tuple, list or mapping of such (nested as deep
+as it likes). Other values in it, such as None or a cache of keys and values, are passed through untouched.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+Samples: TypeAlias = Any  # a tensor [N, ...], or a tuple, list or mapping of such
+
+NOT_JUDGED = (
+    "past_key_values",
+    "hidden_states",
+    "attentions",
+)  # beside Hugging Face models' outputs
+
+
+def leaves(samples: Samples) -> list[Tensor]:
+    """All tensors, in order."""
+    return list(_tensors(samples))
+
+
+def mapped(samples: Samples, function: Callable[[Tensor], Any]) -> Samples:
+    """The same structure with `function` of every tensor in the tensor's stead."""
+    match samples:
+        case Tensor():
+            return function(samples)
+        case Mapping():
+            values = {key: mapped(value, function) for key, value in samples.items()}
+            return values if type(samples) is dict else type(samples)(**values)
+        case tuple() if hasattr(samples, "_fields"):
+            return type(samples)(*(mapped(part, function) for part in samples))
+        case tuple() | list():
+            return type(samples)(mapped(part, function) for part in samples)
+    return samples
+
+
+def number_of(samples: Samples) -> int:
+    """N, the number of samples. Raises ValueError where its tensors differ in it."""
+    sizes = {len(tensor) for tensor in leaves(samples)}
+    if len(sizes) != 1:
+        raise ValueError(f"all tensors of samples need one first axis, got lengths {sorted(sizes)}")
+    return sizes.pop()
+
+
+def rows(samples: Samples, which: slice | Tensor) -> Samples:
+    """Some of the samples: a slice of them, or those at an index tensor."""
+    return mapped(samples, lambda tensor: tensor[which])
+
+
+def cut(samples: Samples, size: int) -> list[Samples]:
+    """Parts of `size` samples each; the last one may be smaller. A single left-over sample joins the part before it.
+
+    BatchNorm that normalises by its batch needs two samples at least.
+    """
+    return [rows(samples, slice(start, stop)) for start, stop in itertools.pairwise(cuts(number_of(samples), size))]
+
+
+def cuts(number: int, size: int) -> list[int]:
+    """Where `cut` cuts so many samples: 0, the parts' ends, and last the number itself."""
+    stops = [*range(size, number, size), number]
+    if size > 1 and len(stops) > 1 and stops[-1] - stops[-2] == 1:
+        del stops[-2]
+    return [0, *stops]
+
+
+def joined_samples(parts: Sequence[Samples]) -> Samples:
+    """The parts one after the other; what is no tensor is the first part's."""
+    columns = zip(*map(leaves, parts), strict=True)
+    whole = iter([torch.cat(column) for column in columns])
+    return mapped(parts[0], lambda _: next(whole))
+
+
+def in_float32(samples: Samples) -> Samples:
+    """Floats of any precision in float32; whole numbers stay."""
+    return mapped(samples, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
+
+
+def images_last(samples: Samples) -> Samples:
+    """Images [N, C, H, W] in the memory layout in which convolutions are faster on a CPU."""
+    last = torch.channels_last
+    return mapped(samples, lambda x: x.contiguous(memory_format=last) if x.ndim == 4 else x)
+
+
+def has_images(samples: Samples) -> bool:
+    """One of the tensors is [N, C, H, W]."""
+    return any(tensor.ndim == 4 for tensor in leaves(samples))
+
+
+def first_tensor(samples: Samples) -> Tensor:
+    """The first tensor. Raises TypeError where there is none."""
+    found = leaves(samples)
+    if not found:
+        raise TypeError(f"the model returns {_described(samples)}; a tensor, or a container of some, is needed")
+    return found[0]
+
+
+def named_outputs(outputs: Samples) -> dict[str, Tensor]:
+    """The tensors of numbers that a network returns, by name: keys and positions, joined by dots; "" for a bare tensor.
+
+    Raises TypeError where there is none.
+
+    >>> list(named_outputs({"logits": torch.zeros(1, 2), "boxes": (torch.zeros(1, 4), None)}))
+    ['logits', 'boxes.0']
+    """
+    if isinstance(outputs, Tensor):
+        return {"": outputs}
+    found = {
+        name: tensor
+        for tensor, name in zip(leaves(outputs), _names(outputs), strict=True)
+        if tensor.is_floating_point() and name.partition(".")[0] not in NOT_JUDGED
+    }
+    if not found:
+        raise TypeError(f"the model returns {_described(outputs)}; a tensor of floats, or a container, is needed")
+    return found
+
+
+def largest_difference(outputs: Samples, others: Samples) -> float:
+    """The largest absolute difference between all outputs of two networks."""
+    pairs = zip(named_outputs(outputs).values(), named_outputs(others).values(), strict=True)
+    return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+def paired_targets(names: list[str], targets: Samples) -> dict[str, Tensor | None]:
+    """Output → its targets: those of its name, or at its position; a single tensor belongs to the first output."""
+    if isinstance(targets, Tensor):
+        return dict.fromkeys(names) | {names[0]: targets}
+    if isinstance(targets, Mapping):
+        return {name: targets.get(name) for name in names}
+    if isinstance(targets, tuple | list) and len(targets) == len(names):
+        return dict(zip(names, targets, strict=True))
+    return dict.fromkeys(names)
+
+
+def _tensors(samples: Samples) -> Iterator[Tensor]:
+    match samples:
+        case Tensor():
+            yield samples
+        case Mapping():
+            for value in samples.values():
+                yield from _tensors(value)
+        case tuple() | list():
+            for value in samples:
+                yield from _tensors(value)
+
+
+def _names(samples: Samples, prefix: str = "") -> list[str]:
+    match samples:
+        case Tensor():
+            return [prefix.removesuffix(".")]
+        case Mapping():
+            return [name for key, value in samples.items() for name in _names(value, f"{prefix}{key}.")]
+        case tuple() | list():
+            return [name for place, value in enumerate(samples) for name in _names(value, f"{prefix}{place}.")]
+    return []
+
+
+def _described(outputs: Samples) -> str:
+    match outputs:
+        case Mapping():
+            return f"a mapping of {list(outputs)} without any"
+        case tuple() | list():
+            return f"a {type(outputs).__name__} of {[type(part).__name__ for part in outputs]}"
+    return "None" if outputs is None else type(outputs).__name__
