@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -23,6 +24,7 @@ PLOTTED = {  # metrics → the axis that they belong to
 }
 FLUSH_SECONDS = 1.0  # how much of an offline run a killed process may lose; W&B's own default is 15
 INIT_TIMEOUT_SECONDS = 30.0
+UPLOAD_LIMIT_S = 600  # for each artifact, before the run goes on to its end without it
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +104,7 @@ class WandbTracker:
         """first_step: where W&B's own count of what was logged goes on in a resumed run; offline it does not know."""
         self._run, self._folder, self._first_step = run, folder, first_step
         self._warned: set[str] = set()
+        self._uploads: dict[str, wandb.Artifact] = {}  # nobody has heard yet what became of them
         for metrics, axis in PLOTTED.items():
             run.define_metric(metrics, step_metric=axis, step_sync=False)
         run.define_metric("search/best", step_metric="evaluation", step_sync=False, summary="max")
@@ -142,7 +145,9 @@ class WandbTracker:
             for file in files:
                 inside = file.relative_to(path).as_posix() if path.is_dir() else file.name
                 artifact.add_file(str(file.absolute()), name=inside, policy="immutable")
-            self._run.log_artifact(artifact)
+            logged = self._run.log_artifact(artifact)
+            if not self._run.offline:
+                self._uploads[f"the {kind} artifact {name}"] = logged
 
         self._go_on(f"the {kind} artifact {name}", keep)
 
@@ -151,6 +156,10 @@ class WandbTracker:
         return self._run.id
 
     def close(self, *, failed: bool = False) -> None:
+        """Waits for the artifacts, which the server may refuse, and ends the run."""
+        while self._uploads:
+            what, artifact = self._uploads.popitem()
+            self._go_on(what, partial(artifact.wait, timeout=UPLOAD_LIMIT_S))
         self._go_on("the end of the run", lambda: self._run.finish(exit_code=int(failed)))
 
     def _log(self, data: dict[str, Any]) -> None:

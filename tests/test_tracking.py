@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import wandb
 from omegaconf import OmegaConf
 
 from autoprune.tracking import NoTracker, WandbTracker, no_tracking, wandb_tracking
+from tests.wandb_server import REFUSAL, wandb_server
 
 ROOT = Path(__file__).parent.parent
 CONFIG = {"seed": 3, "agent": {"name": "ppo", "net_arch": [64, 64]}}
@@ -197,6 +199,77 @@ def test_what_wandb_does_not_take_is_a_warning_given_once(tmp_path: Path, caplog
     assert "the page report" in messages[0]
     assert str(tmp_path / "run") in messages[0]
     assert [record["item"]["search/score"] for record in of(records(tmp_path / "run"), "history")] == [1.0]
+
+
+class OnlineRun:
+    """A run of which every other artifact is refused; it notes what it was asked for."""
+
+    id, offline = "abc", False
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def define_metric(self, *_: Any, **__: Any) -> None: ...
+
+    def log_artifact(self, artifact: wandb.Artifact) -> Any:
+        refused = len(self.asked) % 2 == 1
+
+        def wait(timeout: float) -> None:
+            assert timeout > 0
+            self.asked.append(f"wait {artifact.name}")
+            if refused:
+                raise ValueError("storage quota exceeded")
+
+        self.asked.append(f"log {artifact.name}")
+        return SimpleNamespace(wait=wait)
+
+    def finish(self, *, exit_code: int) -> None:
+        self.asked.append(f"finish {exit_code}")
+
+
+def test_artifacts_are_awaited_and_a_refusal_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    run = OnlineRun()
+    tracker = WandbTracker(run, folder=tmp_path)  # type: ignore[arg-type]
+    for name in ("plan", "policy"):
+        tracker.artifact(name, tmp_path / "plan.json", kind=name)
+    assert not caplog.records, "they are sent while the run goes on"
+    tracker.close()
+    assert sorted(run.asked[:-1]) == ["log plan-abc", "log policy-abc", "wait plan-abc", "wait policy-abc"]
+    assert run.asked[-1] == "finish 0"
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert "did not take the policy artifact policy" in warning
+    assert "storage quota exceeded" in warning
+
+
+ONLINE = """
+import logging, sys
+from pathlib import Path
+from autoprune.tracking import wandb_tracking
+logging.basicConfig(level=logging.WARNING)
+folder = Path(sys.argv[1])
+tracker = wandb_tracking(
+    folder, name="n", group="g", job_type="search", config={}, mode="online", project="p", entity=None, tags=[]
+)
+(folder / "plan.json").write_text("{}")
+tracker.artifact("plan", folder / "plan.json", kind="plan")
+tracker.close()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("takes", [True, False])
+def test_a_server_takes_artifacts_or_its_refusal_is_seen(takes: bool, tmp_path: Path) -> None:
+    with wandb_server(takes_artifacts=takes) as (url, operations):
+        done = subprocess.run(
+            [sys.executable, "-c", ONLINE, str(tmp_path / "run")],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "WANDB_BASE_URL": url, "WANDB_API_KEY": KEY},
+            capture_output=True, text=True, check=True, timeout=300,
+        )  # fmt: skip
+    assert "CreateArtifact" in operations
+    warned = f"did not take the plan artifact plan (ValueError: ArtifactSaver.createArtifact: input: {REFUSAL}"
+    assert (warned in done.stderr) is not takes
+    assert ("WARNING:autoprune" in done.stderr) is not takes
 
 
 def test_an_unknown_axis_or_mode_is_an_error(tmp_path: Path) -> None:

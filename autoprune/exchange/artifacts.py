@@ -55,7 +55,11 @@ def publish(folder: Path, name: str, *, metadata: Mapping[str, Any]) -> str:
         logged = run.log_artifact(artifact)
         if offline:
             return f"wandb sync {Path(run.dir).parent}"
-        return f"wandb:{name}:{logged.wait(timeout=TIMEOUT_SECONDS).version}"
+        try:
+            version = logged.wait(timeout=TIMEOUT_SECONDS).version
+        except ValueError as error:  # what the server says, in its own words
+            raise PermissionError(f"Weights & Biases refused the policy for {name!r}: {error}") from error
+        return f"wandb:{name}:{version}"
 
 
 def _download(artifact: Any, folder: Path) -> None:
@@ -108,7 +112,7 @@ def _said_plainly(what: str) -> Iterator[None]:
     """ConnectionError for whatever the client raises: its errors have no class in common. Ours stay as they are."""
     try:
         yield
-    except ValueError:
+    except (ValueError, PermissionError):
         raise
     except Exception as error:
         raise ConnectionError(

@@ -16,6 +16,7 @@ from autoprune.agent.bundle import load_policy, save_policy
 from autoprune.exchange import policies
 from autoprune.exchange.policies import fetch_policy, publish_policy
 from tests.agent.test_bundle import ELSEWHERE, learned_policy
+from tests.wandb_server import REFUSAL, wandb_server
 
 FILES = ["README.md", "policy.json", "policy.safetensors"]
 NOWHERE = "http://127.0.0.1:9"  # nobody listens there
@@ -231,7 +232,7 @@ folder, source, target = sys.argv[1:]
 for call in (lambda: fetch_policy(source), lambda: publish_policy(Path(folder), target)):
     try:
         call()
-    except ConnectionError as error:
+    except (ConnectionError, PermissionError) as error:
         print(str(error).replace("\\n", " "))
 """
 
@@ -254,3 +255,13 @@ def test_without_a_connection_the_server_is_not_reached(bundle: Path) -> None:
     fetched, published = refusals(bundle, "wandb:me/p/n:v0", "wandb:me/p/n", WANDB_BASE_URL=NOWHERE, WANDB_API_KEY=KEY)
     assert fetched.startswith("Weights & Biases gave no policy 'me/p/n:v0', or can't be reached")
     assert published.startswith("Weights & Biases did not take the policy for 'me/p/n', or can't be reached")
+
+
+@pytest.mark.slow
+def test_a_servers_refusal_is_an_error(bundle: Path) -> None:
+    with wandb_server(takes_artifacts=False) as (url, operations):
+        told = refusals(bundle, "shipped", "wandb:me/p/n", WANDB_BASE_URL=url, WANDB_API_KEY=KEY)
+    assert "CreateArtifact" in operations
+    assert [
+        line.startswith("Weights & Biases refused the policy for 'me/p/n'") and REFUSAL in line for line in told
+    ] == [True]
