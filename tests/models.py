@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoprune.cost.observed import NetworkCosts
 from autoprune.plan import PruningPlan
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Structure
@@ -45,6 +46,10 @@ class Network:
         """Found once: it depends on the architecture only."""
         return _structure(self)
 
+    def costs(self) -> NetworkCosts:
+        """Counted once, as costs depend on the architecture only."""
+        return _costs(self)
+
     def inputs(self, samples: int = 1, *, seed: int = 1) -> Tensor:
         return torch.randn(samples, *self.shape, generator=torch.Generator().manual_seed(seed))
 
@@ -56,6 +61,11 @@ class Network:
 @cache
 def _structure(network: Network) -> Structure:
     return find_structure(network.model(), network.inputs())
+
+
+@cache
+def _costs(network: Network) -> NetworkCosts:
+    return NetworkCosts(network.model(), network.structure(), network.inputs())
 
 
 class Residual(nn.Module):

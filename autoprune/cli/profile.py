@@ -32,9 +32,9 @@ def _profile(config: DictConfig) -> float:
     task = task_of(settings["task"], settings.get("data"))
     structure = find_structure(task.model, task.example_input, keep=task.keep, prune=task.prune)
     widths = widths_of(task.model, structure, task.example_input, forward=task.forward)
-    print(f"{task.name} on {device.name}: {len(widths.pieces)} pieces; tables in {device.store.folder}")
+    print(f"{task.name} on {device.name}: {len(widths.layers)} layers; tables in {device.store.folder}")
     for what, times in widths.left_out.items():
-        print(f"{what}, {times}×, is in no piece; what it takes is in the correction by whole networks")
+        print(f"{what}, {times}×, is in no layer; what it takes is in the correction by whole networks")
     with StageProgress() as progress:
 
         def tell(done: int, of: int, what: str) -> None:

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from autoprune.cost.kv_cache import kv_cache
-from autoprune.cost.liveness import Forward
-from autoprune.cost.model import CostModel, macs, parameter_bytes, params, weight_bytes, weights
+from autoprune.cost.model import CostModel
+from autoprune.cost.observed import NetworkCosts
 from autoprune.cost.peak_memory import peak_memory
-from autoprune.cost.traffic import energy
+from autoprune.cost.recording import Forward
 from autoprune.structure.families import FAMILIES, model_type
 from autoprune.structure.groups import Structure
 
@@ -43,32 +44,45 @@ class CostSettings:
 class Countable(Mapping[str, CostModel]):
     """Name → cost, of one network. Each is made once; making one raises ValueError where the network has no such cost.
 
-    others: costs of another origin, a device's.
+    Args:
+        model: The dense network.
+        structure: Its groups.
+        example_input: A batch that it runs on: a tensor, or tensors in tuples, lists and mappings.
+        forward: (network, inputs) → outputs.
+        settings: Precisions and figures that some costs need.
+        others: Costs of another origin, a device's.
     """
 
     def __init__(
         self,
         model: nn.Module,
         structure: Structure,
-        example_input: Tensor,
+        example_input: Any,
         *,
         forward: Forward,
         settings: CostSettings,
         others: Mapping[str, CostModel] | None = None,
     ) -> None:
-        self._network = (model, structure, example_input)
-        self._forward, self._settings = forward, settings
+        self._network, self._forward, self._settings = (model, structure, example_input), forward, settings
+        weight_bytes, activation_bytes = settings.weight_bits // 8, settings.activation_bits // 8
         self._makers: dict[str, Callable[[], CostModel]] = {
-            "macs": lambda: macs(structure),
-            "params": lambda: params(structure),
-            "weights": lambda: weights(structure),
-            "bytes": lambda: parameter_bytes(structure),
-            "weight_bytes": lambda: weight_bytes(structure, bytes_per_weight=settings.weight_bits // 8),
+            "macs": lambda: self._observed.macs(),
+            "params": lambda: self._observed.params(),
+            "weights": lambda: self._observed.weights(),
+            "bytes": lambda: self._observed.parameter_bytes(),
+            "weight_bytes": lambda: self._observed.weight_bytes(bytes_per_weight=weight_bytes),
             "peak_memory": self._peak_memory,
             "energy": self._energy,
-            "kv_cache": self._kv_cache,
+            "kv_cache": lambda: self._observed.kv_cache(
+                context=settings.context or example_input.shape[-1], element_bytes=activation_bytes
+            ),
         }
         self._made: dict[str, CostModel] = dict(others or {})
+
+    @property
+    def uncounted(self) -> tuple[str, ...]:
+        """What of the network's costs could not be counted, a sentence each."""
+        return self._observed.uncounted
 
     def __getitem__(self, name: str) -> CostModel:
         if name not in self._made:
@@ -90,6 +104,11 @@ class Countable(Mapping[str, CostModel]):
             raise ValueError(f"costs.report names unknown costs {unknown}; the costs are {list(self)}")
         return {name: self[name] for name in dict.fromkeys((*ALWAYS, *self._settings.report, *self._made))}
 
+    @cached_property
+    def _observed(self) -> NetworkCosts:
+        model, structure, example = self._network
+        return NetworkCosts(model, structure, example, forward=self._forward)
+
     def _peak_memory(self) -> CostModel:
         model, structure, example = self._network
         if model_type(model) in FAMILIES:
@@ -107,15 +126,9 @@ class Countable(Mapping[str, CostModel]):
                 "energy needs what a MAC and a byte take on the device, in picojoules: costs.pj_per_mac and "
                 "costs.pj_per_byte"
             )
-        return energy(
-            self._network[1],
+        return self._observed.energy(
             pj_per_mac=settings.pj_per_mac,
             pj_per_byte=settings.pj_per_byte,
             weight_bytes=settings.weight_bits // 8,
             activation_bytes=settings.activation_bits // 8,
         )
-
-    def _kv_cache(self) -> CostModel:
-        model, structure, example = self._network
-        context = self._settings.context or example.shape[-1]
-        return kv_cache(model, structure, context=context, element_bytes=self._settings.activation_bits // 8)

@@ -1,14 +1,13 @@
 """Costs that follow from a network's shapes: exact, and vectorised over plans."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.cost.unit_tables import UnitTables, pair_tables
-from autoprune.structure.groups import IntArray, Layer, Structure, holds
+from autoprune.cost.unit_tables import UnitTables
+from autoprune.structure.groups import IntArray
 
 FloatArray = NDArray[np.float64]
 
@@ -128,141 +127,36 @@ class _Touched:
         )
 
 
-def macs(structure: Structure) -> BilinearCost:
-    """Multiply–accumulates of convolutions, linear layers and attentions for one sample; 1 MAC = 2 FLOPs.
+@dataclass(frozen=True, slots=True, eq=False)
+class ProductCost:
+    """Σ over rows of weight · Π over factors of (factor · [kept, 1]): costs of any degree in the kept units."""
 
-    Of matrices that lose single weights, those that are left: what it would take on hardware that skips zeros. An
-    attention takes the square of its tokens, and of fewer blocks of keys their share (cost/tables.py): what it would
-    take in a kernel that skips blocks.
-    """
-    weights = [0 if layer.kind == "norm" else layer.kernel * layer.positions for layer in structure.layers]
-    return summed("macs", "MACs", structure, weights, [0] * len(weights), 0)
+    name: str
+    unit: str
+    factors: IntArray
+    """[rows, factors, groups + 1]: affine in the kept units, the last column constant."""
+    weights: IntArray
+    """[rows]"""
+    tables: UnitTables | None = None
+    """For groups whose kept units count as something else."""
+    smooth: bool = True
 
+    @property
+    def never_falls(self) -> bool:
+        """Where no coefficient is negative, no unit costs less than nothing."""
+        return bool((self.factors >= 0).all() and (self.weights >= 0).all())
 
-def params(structure: Structure) -> BilinearCost:
-    """Trainable parameters that are not zero: weights, biases, normalisation's scales and shifts."""
-    return summed("params", "parameters", structure, *_parameters(structure), structure.other_params)
+    def __call__(self, kept: IntArray) -> FloatArray:
+        kept = np.asarray(kept, np.int64) if self.tables is None else self.tables(kept)
+        values = np.tensordot(kept, self.factors[..., :-1], (-1, -1)) + self.factors[..., -1]
+        return np.asarray(values.prod(axis=-1) @ self.weights, np.float64)
 
-
-def weights(structure: Structure) -> BilinearCost:
-    """Weights of the layers that some group takes from, biases left out: what papers on sparsity count."""
-    touched = {layer.name for group in structure.groups for layer in structure.layers_of(group)}
-    per_weight, _ = _parameters(structure)
-    counted = [w if layer.name in touched else 0 for w, layer in zip(per_weight, structure.layers, strict=True)]
-    return summed("weights", "weights", structure, counted, [0] * len(counted), 0)
-
-
-def parameter_bytes(structure: Structure, *, bytes_per_parameter: int = 4) -> BilinearCost:
-    """Bytes of the parameters and of BatchNorm's running statistics, at fp32 unless said otherwise."""
-    return _stored("bytes", structure, of_weights=bytes_per_parameter, of_others=bytes_per_parameter)
-
-
-def weight_bytes(structure: Structure, *, bytes_per_weight: int) -> BilinearCost:
-    """The same where the weights of convolutions and linear layers take so many bytes, and all else stays at fp32."""
-    return _stored("weight_bytes", structure, of_weights=bytes_per_weight, of_others=4)
+    def along(self, kept: IntArray, group: int, levels: IntArray) -> FloatArray:
+        return self(plans_along(kept, group, levels))
 
 
-def _stored(name: str, structure: Structure, *, of_weights: int, of_others: int) -> BilinearCost:
-    per_weight, per_output = _parameters(structure)
-    others = [count + layer.statistics for count, layer in zip(per_output, structure.layers, strict=True)]
-    return summed(
-        name, "bytes", structure,
-        [of_weights * count for count in per_weight],
-        [of_others * count for count in others],
-        structure.other_params * of_others,
-    )  # fmt: skip
-
-
-def _parameters(structure: Structure) -> tuple[list[int], list[int]]:
-    """Per layer: what an output and an input together, and what an output alone, account for."""
-    per_weight = [layer.kernel if layer.kind in ("conv", "linear") else 0 for layer in structure.layers]
-    per_output = [int(layer.bias) + (layer.inputs if layer.kind == "norm" else 0) for layer in structure.layers]
-    return per_weight, per_output
-
-
-def summed(
-    name: str, unit: str, structure: Structure, per_weight: list[int], per_output: list[int], constant: int
-) -> BilinearCost:
-    """Σ over layers of per_weight · outputs · inputs + per_output · outputs [layers each], and a constant.
-
-    A row for every layer, and one more for its outputs where they do not multiply with its inputs alone.
-    """
-    ones = np.append(np.zeros(len(structure.groups), np.int64), 1)
-    tokens = {pattern.module: pattern.tokens for group in structure.groups for pattern in group.patterns}
-    tables = None
-    rows: list[tuple[IntArray, IntArray, int, int]] = []
-    for layer, weight, output in zip(structure.layers, per_weight, per_output, strict=True):
-        outs, ins, whole = _factors(structure, layer)
-        if layer.name in tokens and weight:
-            weight = weight * layer.inputs // tokens[layer.name] ** 2  # of a pair of tokens
-            tables = pair_tables(structure)
-        if len(outs) <= 1 and len(ins) <= 1 and not whole:
-            rows.append(
-                (outs[0] if outs else ones * layer.outputs, ins[0] if ins else ones * layer.inputs, weight, output)
-            )
-            continue
-        factors = outs + ins + whole
-        # every factor of an axis is a count of its own; what is not counted by one is constant
-        constants = (1 if outs else layer.outputs) * (1 if ins else layer.inputs)
-        rows.append((*_product(factors, layer, ones), weight * constants, 0))
-        if output:
-            rows.append((*_product(outs + whole, layer, ones), output * (1 if outs else layer.outputs), 0))
-    outputs, inputs, weights, alone = (np.array(column, np.int64) for column in zip(*rows, strict=True))
-    return BilinearCost(name, unit, outputs, inputs, weights, alone, constant, tables)
-
-
-def _product(factors: list[IntArray], layer: Layer, ones: IntArray) -> tuple[IntArray, IntArray]:
-    if len(factors) > 2:
-        raise ValueError(
-            f"three groups decide about layer {layer.name!r}, but costs count at most two; prune fewer kinds"
-        )
-    first, second = [*factors, ones, ones][:2]
-    return first, second
-
-
-def _factors(structure: Structure, layer: Layer) -> tuple[list[IntArray], list[IntArray], list[IntArray]]:
-    """What the layer's outputs and inputs are products of, and whether it is there at all; each [groups + 1], affine.
-
-    Groups that own different entries of an axis add up to one factor. Groups that own all of it (heads, and query heads
-    of every key head) multiply.
-    """
-    outs: list[IntArray] = []
-    ins: list[IntArray] = []
-    whole: list[IntArray] = []
-    for axis, size, found in (("out", layer.outputs, outs), ("in", layer.inputs, ins)):
-        shares = [
-            (index, *member.positions.shape)
-            for index, group in enumerate(structure.groups)
-            for member in group.members
-            if (member.layer, member.axis) == (layer.name, axis)
-        ]
-        if sum(units * each for _, units, each in shares) > size:
-            found += _shared(structure, layer, shares, size)
-        elif shares:
-            table = np.zeros(len(structure.groups) + 1, np.int64)
-            table[-1] = size - sum(units * each for _, units, each in shares)
-            for index, _, each in shares:
-                table[index] += each
-            found.append(table)
-    for index, group in enumerate(structure.groups):
-        for matrix in group.compared:
-            if matrix.layer == layer.name:
-                ins.append(_alone(structure, index, layer.inputs // matrix.size))
-        if any(layer.name == pattern.module for pattern in group.patterns):
-            ins.append(_alone(structure, index, 1))
-        if any(holds(skip.module, layer.name) for skip in group.skips):
-            whole.append(_alone(structure, index, 1))
-    return outs, ins, whole
-
-
-def _shared(structure: Structure, layer: Layer, shares: list[tuple[int, int, int]], size: int) -> list[IntArray]:
-    rest, remainder = divmod(size, math.prod(units for _, units, _ in shares))
-    if remainder or any(units * each != size for _, units, each in shares):
-        raise ValueError(f"groups share some entries of {layer.name!r} and not others, which costs cannot count")
-    return [_alone(structure, index, rest if place == 0 else 1) for place, (index, _, _) in enumerate(shares)]
-
-
-def _alone(structure: Structure, group: int, each: int) -> IntArray:
-    table = np.zeros(len(structure.groups) + 1, np.int64)
-    table[group] = each
-    return table
+def plans_along(kept: IntArray, group: int, levels: IntArray) -> IntArray:
+    """Every plan with the group at each of the levels: kept [..., groups] → [..., levels, groups]."""
+    plans = np.repeat(np.asarray(kept, np.int64)[..., None, :], len(levels), axis=-2)
+    plans[..., group] = levels
+    return plans

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from torch import nn
 
 from autoprune.cost.model import CostModel, FloatArray
+from autoprune.cost.observed import NetworkCosts
 from autoprune.cost.peak_memory import peak_memory
-from autoprune.cost.traffic import energy
 from autoprune.device.calibration import fitted_factors
 from autoprune.device.roofline import Factors, Figures, Roofline
 from autoprune.device.timing import Timings
@@ -84,24 +84,26 @@ class AnalyticalDevice:
                     f"even the smallest plan of {task.name!r} needs {least:.0f} KiB for activations, and "
                     f"{self.name} has {self.sram_kib:.0f} (device.sram_kib); choose another device, or smaller inputs"
                 )
-        found: dict[str, CostModel] = {"latency": self.latency(structure)}
+        observed = NetworkCosts(task.model, structure, task.example_input, forward=task.forward)
+        costs: dict[str, CostModel] = {"latency": self.latency(observed)}
         if self.pj_per_mac is not None and self.pj_per_byte is not None:
-            found["energy"] = energy(
-                structure, pj_per_mac=self.pj_per_mac, pj_per_byte=self.pj_per_byte,
+            costs["energy"] = observed.energy(
+                pj_per_mac=self.pj_per_mac, pj_per_byte=self.pj_per_byte,
                 weight_bytes=size, activation_bytes=size,
             )  # fmt: skip
-        return found
+        return costs
 
-    def latency(self, structure: Structure) -> Roofline:
-        return Roofline.of(structure, self._figures, self.factors)
+    def latency(self, costs: NetworkCosts) -> Roofline:
+        """Of the plans of a network, in ms for one sample."""
+        return Roofline.of(costs, self._figures, self.factors)
 
     def latencies(self, task: Task, networks: Mapping[str, nn.Module]) -> Timings | None:
         """None: it is not at hand."""
         return None
 
-    def calibrated(self, structure: Structure, kept: IntArray, measured_ms: FloatArray) -> "AnalyticalDevice":
+    def calibrated(self, costs: NetworkCosts, kept: IntArray, measured_ms: FloatArray) -> "AnalyticalDevice":
         """The device whose factors fit plans [plans, groups] and their measured latencies [plans] best."""
-        return replace(self, factors=fitted_factors(self.latency(structure), kept, measured_ms))
+        return replace(self, factors=fitted_factors(self.latency(costs), kept, measured_ms))
 
     @property
     def _figures(self) -> Figures:

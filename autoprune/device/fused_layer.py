@@ -1,4 +1,4 @@
-"""Pieces: what a network is cut into to be timed, a layer with what is fused to it, at any width."""
+"""Fused layers: what a network is cut into to be timed, a layer with what follows it directly, at any width."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -85,21 +85,21 @@ class FusedLayer:
 
 
 class FusedLayerModule(nn.Module):
-    """A piece at one width."""
+    """A fused layer at one width."""
 
-    def __init__(self, piece: FusedLayer, inputs: int, outputs: int) -> None:
+    def __init__(self, layer: FusedLayer, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.op, self.activation, self.adds = piece.op, piece.activation, piece.adds
+        self.op, self.activation, self.adds = layer.op, layer.activation, layer.adds
         self.layer: nn.Module = nn.Identity()
-        if piece.kind == "linear":
-            self.layer = nn.Linear(inputs, outputs, bias=piece.bias)
-        elif piece.kind != "op":
-            geometry = {"stride": piece.stride, "padding": piece.padding, "dilation": piece.dilation}
-            groups = inputs if piece.kind == "depthwise" else piece.groups
-            convolution: type[nn.Module] = CONVOLUTIONS[len(piece.size)]
-            self.layer = convolution(inputs, outputs, piece.kernel, **geometry, groups=groups, bias=piece.bias)
-        dimensions = len(piece.size) if piece.kind != "linear" else 1
-        self.norm: nn.Module = NORMS[dimensions](outputs) if piece.norm else nn.Identity()
+        if layer.kind == "linear":
+            self.layer = nn.Linear(inputs, outputs, bias=layer.bias)
+        elif layer.kind != "op":
+            geometry = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+            groups = inputs if layer.kind == "depthwise" else layer.groups
+            convolution: type[nn.Module] = CONVOLUTIONS[len(layer.size)]
+            self.layer = convolution(inputs, outputs, layer.kernel, **geometry, groups=groups, bias=layer.bias)
+        dimensions = len(layer.size) if layer.kind != "linear" else 1
+        self.norm: nn.Module = NORMS[dimensions](outputs) if layer.norm else nn.Identity()
 
     def forward(self, first: Tensor, *others: Tensor) -> Tensor:
         if self.op is not None:

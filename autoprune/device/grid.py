@@ -1,4 +1,4 @@
-"""Where a piece's latency is measured, and what it is in between: staircases with steps at multiples of 4 and 16.
+"""Where a layer's latency is measured, and what it is in between: staircases with steps at multiples of 4 and 16.
 
 Libraries compute channels in blocks, and take another way where a number of channels is no multiple of 4. So widths are
 of two classes, multiples of 4 and others, whose latencies are interpolated each by its own kind only.
@@ -49,7 +49,7 @@ def table(inputs: IntArray, outputs: IntArray, measured: FloatArray) -> FloatArr
 
 
 def line(widths: IntArray, measured: FloatArray) -> FloatArray:
-    """The same for pieces of one width: [most + 1] from measured [widths]."""
+    """The same for layers of one width: [most + 1] from measured [widths]."""
     return table(widths, np.array([0], np.int64), measured[:, None])[:, 0]
 
 

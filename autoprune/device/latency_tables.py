@@ -27,9 +27,9 @@ class MissingTableError(ValueError):
 
 
 class LatencyTables:
-    """What was measured on one device: points of pieces, and whole networks.
+    """What was measured on one device: points of layers, and whole networks.
 
-    `pieces/KEY.json` says what a piece is, `pieces/KEY.npz` holds its points: inputs, outputs, and the fields of
+    `pieces/KEY.json` says what a layer is, `pieces/KEY.npz` holds its points: inputs, outputs, and the fields of
     Timings, [points] each. `networks/KEY.json` holds plans of a network and what they took.
     """
 
@@ -71,18 +71,18 @@ class LatencyTables:
     def write_best(self, seconds: float) -> None:
         _write(self.folder / REFERENCE_FILE, json.dumps({"seconds": seconds}).encode())
 
-    def points(self, piece: FusedLayer) -> tuple[list[Point], Timings]:
+    def points(self, layer: FusedLayer) -> tuple[list[Point], Timings]:
         """The (inputs, outputs) that were measured, and what they took."""
-        path = self._path(piece)
+        path = self._path(layer)
         if not path.is_file():
             return [], Timings(np.empty(0), np.empty(0), np.empty(0))
         with np.load(path, allow_pickle=False) as data:
             places = zip(data["inputs"].tolist(), data["outputs"].tolist(), strict=True)
             return list(places), Timings(data["minimum"], data["median"], data["reference"])
 
-    def add(self, piece: FusedLayer, points: Sequence[Point], timings: Timings) -> None:
+    def add(self, layer: FusedLayer, points: Sequence[Point], timings: Timings) -> None:
         """The file with these points as well; they replace what was known of them. It appears whole or not at all."""
-        known, before = self.points(piece)
+        known, before = self.points(layer)
         kept = [row for row, point in enumerate(known) if point not in set(points)]
         places = np.array([*(known[row] for row in kept), *points], np.int64)
         columns = {
@@ -91,19 +91,19 @@ class LatencyTables:
         }
         buffer = io.BytesIO()
         np.savez_compressed(buffer, inputs=places[:, 0], outputs=places[:, 1], **columns)  # type: ignore[arg-type]
-        path = self._path(piece)
-        _write(path.with_suffix(".json"), json.dumps(asdict(piece), indent=1, default=str).encode())
+        path = self._path(layer)
+        _write(path.with_suffix(".json"), json.dumps(asdict(layer), indent=1, default=str).encode())
         _write(path, buffer.getvalue())
 
-    def measured(self, piece: FusedLayer, inputs: Sequence[int], outputs: Sequence[int]) -> FloatArray:
-        """The least seconds at knots, [inputs, outputs]; of a square piece [inputs, 1]. Raises MissingTableError."""
-        points, timings = self.points(piece)
+    def measured(self, layer: FusedLayer, inputs: Sequence[int], outputs: Sequence[int]) -> FloatArray:
+        """The least seconds at knots, [inputs, outputs]; of a square layer [inputs, 1]. Raises MissingTableError."""
+        points, timings = self.points(layer)
         known = dict(zip(points, timings.minimum.tolist(), strict=True))
-        wanted = [(i, i) for i in inputs] if piece.square else [(i, o) for i in inputs for o in outputs]
+        wanted = [(i, i) for i in inputs] if layer.square else [(i, o) for i in inputs for o in outputs]
         missing = [point for point in wanted if point not in known]
         if missing:
             raise MissingTableError(
-                f"the latency of {piece} is not measured on this device, at {len(missing)} of {len(wanted)} widths"
+                f"the latency of {layer} is not measured on this device, at {len(missing)} of {len(wanted)} widths"
                 f"{self._others()}"
             )
         return np.array([known[point] for point in wanted]).reshape(len(inputs), -1)
@@ -115,8 +115,8 @@ class LatencyTables:
     def write_network(self, key: str, record: Mapping[str, Any]) -> None:
         _write(self.folder / "networks" / f"{key}.json", json.dumps(record).encode())
 
-    def _path(self, piece: FusedLayer) -> Path:
-        return self.folder / "pieces" / f"{_digest(asdict(piece))}.npz"
+    def _path(self, layer: FusedLayer) -> Path:
+        return self.folder / "pieces" / f"{_digest(asdict(layer))}.npz"
 
     def _others(self) -> str:
         """What differs from the most similar device of which there are tables."""

@@ -1,56 +1,78 @@
-"""Cuts a network into pieces that can be timed alone."""
+"""Cuts a network into layers that can be timed alone, each with what is fused to it."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from autoprune.cost.recording import Forward, Recording, Step, one_sample, record
 from autoprune.device.fused_layer import Call, FusedLayer
-from autoprune.device.operators import Step, record
-from autoprune.task.task import Forward, plain_forward
+from autoprune.task.task import plain_forward
 
 ACTIVATIONS = ("relu", "hardtanh", "gelu", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "leaky_relu", "elu")
 NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "_batch_norm_with_update")
 JOINING = ("cat", "stack")  # their inputs have the same width by chance only
-LAYERS = ("conv", "depthwise", "linear")  # kinds of pieces that something may be fused to
+LAYERS = ("conv", "depthwise", "linear")  # kinds of layers that something may be fused to
 
 
 @dataclass(frozen=True, slots=True)
 class LayerInstance:
-    """A piece at the width that it has in one network; channels are counted in multiples of the piece's groups."""
+    """A fused layer at the width that it has in one network, in multiples of its convolution groups."""
 
-    piece: FusedLayer
+    layer: FusedLayer
     inputs: int
     outputs: int
 
 
 def layer_instances(
-    network: nn.Module, example_input: Tensor, *, forward: Forward = plain_forward
+    network: nn.Module, example_input: Any, *, forward: Forward = plain_forward
 ) -> tuple[list[LayerInstance], list[str]]:
-    """The pieces of one forward pass for a single sample, in order, and the operators that no piece covers."""
-    steps = record(network, example_input[:1], forward=forward)
+    """The layers of one forward pass for a single sample, in order, and the operators that are in no layer."""
+    return instances_of(record(network, one_sample(example_input), forward=forward))
+
+
+def instances_of(recording: Recording) -> tuple[list[LayerInstance], list[str]]:
+    """The same of a forward pass that was recorded."""
+    steps = recording.steps
     readers = Counter(source for step in steps for source in step.sources)
-    cuts: list[LayerInstance] = []
+    instances: list[LayerInstance] = []
     left_out: list[str] = []
-    ends: dict[int, int] = {}  # step → the cut that ends with it
+    ends: dict[int, int] = {}  # step → the instance that ends with it
     for number, step in enumerate(steps):
         # of two branches that are added, the one that ran last is where the sum is made
         last = max((s for s in step.sources if s in ends and readers[s] == 1), default=None)
-        fused = None if last is None else _fused(cuts[ends[last]].piece, step)
+        fused = None if last is None else _fused(instances[ends[last]].layer, step)
         started = _started(step)
         if last is not None and fused is not None:
             ends[number] = ends[last]
-            cuts[ends[last]] = replace(cuts[ends[last]], piece=fused)
+            instances[ends[last]] = replace(instances[ends[last]], layer=fused)
         elif started is not None:
-            ends[number] = len(cuts)
-            cuts.append(started)
+            ends[number] = len(instances)
+            instances.append(started)
         else:
             left_out.append(_name(step))
-    return cuts, left_out
+    return instances, left_out
+
+
+def renamed_as(instances: Sequence[LayerInstance], like: Sequence[LayerInstance]) -> list[LayerInstance]:
+    """The instances of a narrower network as the same kinds of layers as in the dense one, `like`.
+
+    A depthwise convolution of one channel looks like a plain one, and a grouped one of one each like a depthwise.
+    """
+    renamed = list(instances)
+    for place, (own, dense) in enumerate(zip(instances, like, strict=False)):
+        kinds, layer = (dense.layer.kind, own.layer.kind), own.layer
+        if kinds == ("depthwise", "conv") and layer.groups * own.outputs == 1:
+            renamed[place] = LayerInstance(replace(layer, kind="depthwise"), 1, 1)
+        if kinds == ("conv", "depthwise") and own.outputs == dense.layer.groups:
+            renamed[place] = LayerInstance(replace(layer, kind="conv", groups=dense.layer.groups), 1, 1)
+    return renamed
 
 
 def _started(step: Step) -> LayerInstance | None:
-    """The piece that begins with a step."""
+    """The layer that begins with a step."""
     weight = step.weights[0] if step.weights else ()
     bias, arguments = len(step.weights) == 2, step.arguments[step.arguments[:1] == (None,) :]
     match _name(step):
@@ -71,17 +93,17 @@ def _started(step: Step) -> LayerInstance | None:
     return None
 
 
-def _fused(piece: FusedLayer, step: Step) -> FusedLayer | None:
-    """The piece with the step behind it, or None where it does not go together with it."""
-    if piece.kind not in LAYERS or piece.activation is not None:
+def _fused(layer: FusedLayer, step: Step) -> FusedLayer | None:
+    """The layer with the step behind it, or None where it does not go together with it."""
+    if layer.kind not in LAYERS or layer.activation is not None:
         return None
     name = _name(step)
-    if name in NORMS and not (piece.norm or piece.adds):
-        return replace(piece, norm=True)
-    if name == "add" and len(step.inputs) == 2 and len(set(step.inputs)) == 1 and not (piece.adds or step.arguments):
-        return replace(piece, adds=True)
+    if name in NORMS and not (layer.norm or layer.adds):
+        return replace(layer, norm=True)
+    if name == "add" and len(step.inputs) == 2 and len(set(step.inputs)) == 1 and not (layer.adds or step.arguments):
+        return replace(layer, adds=True)
     if name in ACTIVATIONS:
-        return replace(piece, activation=Call(step.operator.replace("_.", "."), step.arguments))
+        return replace(layer, activation=Call(step.operator.replace("_.", "."), step.arguments))
     return None
 
 

@@ -48,7 +48,7 @@ class MeasuredDevice:
         return f"this {self.place.upper()}, {self.runtime}, batch {self.batch}, {self.precision}"
 
     def runs(self) -> Runtime:
-        """What makes pieces and networks ready to run here."""
+        """What makes layers and networks ready to run here."""
         return runtime_of(self.runtime, place=self.place, batch=self.batch, precision=self.precision)
 
     @property
@@ -69,9 +69,9 @@ class MeasuredDevice:
         }
 
     def latency(self, task: Task, widths: Widths) -> TableLatency:
-        """Pieces' tables, corrected by the plans of the whole network that were measured."""
+        """Layers' tables, corrected by the plans of the whole network that were measured."""
         try:
-            tables = pieces_ms(self.store, widths)
+            tables = layers_ms(self.store, widths)
             plans, seconds = network_seconds(self.store, widths)
             return fitted(widths, tables, plans, 1e3 * seconds, blocked=self.runtime == "onnxruntime").applied(
                 widths, tables
@@ -98,12 +98,12 @@ class MeasuredDevice:
         return Timings(least, median, np.full(len(runs), np.nan))
 
 
-def pieces_ms(store: LatencyTables, widths: Widths) -> list[FloatArray]:
-    """[pieces]: milliseconds at [inputs, outputs], [inputs, 1] of pieces of one width. Raises MissingTableError."""
+def layers_ms(store: LatencyTables, widths: Widths) -> list[FloatArray]:
+    """[layers]: milliseconds at [inputs, outputs], [inputs, 1] of layers of one width. Raises MissingTableError."""
     found = []
-    for piece, (ins, outs) in zip(widths.pieces, widths.ranges, strict=True):
-        inputs, outputs = knots(*ins), np.array([0]) if piece.square else knots(*outs)
-        found.append(1e3 * table(inputs, outputs, store.measured(piece, inputs.tolist(), outputs.tolist())))
+    for layer, (ins, outs) in zip(widths.layers, widths.ranges, strict=True):
+        inputs, outputs = knots(*ins), np.array([0]) if layer.square else knots(*outs)
+        found.append(1e3 * table(inputs, outputs, store.measured(layer, inputs.tolist(), outputs.tolist())))
     return found
 
 
@@ -126,7 +126,7 @@ def key_of(widths: Widths) -> str:
     """The name of a network in a store."""
     return network_key(
         {
-            "pieces": [asdict(piece) for piece in widths.pieces],
+            "pieces": [asdict(layer) for layer in widths.layers],
             "index": widths.index.tolist(),
             "inputs": widths.inputs.tolist(),
             "outputs": widths.outputs.tolist(),

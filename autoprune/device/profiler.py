@@ -3,7 +3,7 @@
 Everything is on the disk as soon as it is measured, so that whoever is interrupted goes on from there. What was
 measured while the machine was slower than at its best, as a reference beside it tells, is measured again.
 
-Freed memory is left to the C library. Where it is kept, as searches keep it, many pieces at once break it up until
+Freed memory is left to the C library. Where it is kept, as searches keep it, many layers at once break it up until
 allocating takes longer than the layer does.
 """
 
@@ -25,14 +25,14 @@ from autoprune.structure.edit import shrink
 from autoprune.structure.groups import IntArray, Structure
 from autoprune.task.task import Task
 
-REFERENCE = (FusedLayer("conv", (16, 16), (3, 3), (1, 1), (1, 1), (1, 1), bias=True), 32, 32)  # of pieces
+REFERENCE = (FusedLayer("conv", (16, 16), (3, 3), (1, 1), (1, 1), (1, 1), bias=True), 32, 32)  # of layers
 ROUNDINGS = (1, 4, 8, 16)  # of random plans, by turns, so that all kinds of widths are among them
 TIMED = ("minimum", "median", "reference")
 Progress = Callable[[int, int, str], None]  # done, of, what
 
 
 class FusedLayerProfiler:
-    """Measures the points of pieces that the device's store lacks."""
+    """Measures the points of layers that the device's store lacks."""
 
     def __init__(self, device: MeasuredDevice, widths: Widths, *, on_progress: Progress) -> None:
         self._device, self._widths, self._on_progress = device, widths, on_progress
@@ -41,17 +41,17 @@ class FusedLayerProfiler:
 
     def run(self) -> None:
         """Raises UnstableTimingError on a machine that stays busy."""
-        piece, inputs, outputs = REFERENCE
+        layer, inputs, outputs = REFERENCE
         ready: dict[FusedLayer, Callable[[int, int], Run]] = {}
         care = self._device.care
         with threads_of_torch(self._device.threads):
-            reference = self._runtime.piece(piece)(inputs, outputs)
+            reference = self._runtime.layer(layer)(inputs, outputs)
             steady = Steady(reference, clock=self._runtime.seconds, care=care, best=self._store.best)
             while todo := self.lacking():
                 for start in range(0, len(todo), care.chunk):
                     chunk = todo[start : start + care.chunk]
-                    ready |= {piece: self._runtime.piece(piece) for piece in {p for p, _ in chunk} - ready.keys()}
-                    self._keep(chunk, steady([ready[piece](*point) for piece, point in chunk]))
+                    ready |= {layer: self._runtime.layer(layer) for layer in {p for p, _ in chunk} - ready.keys()}
+                    self._keep(chunk, steady([ready[layer](*point) for layer, point in chunk]))
                     self._store.write_best(steady.best)
                     self._on_progress(start + len(chunk), len(todo), str(chunk[-1][0]))
 
@@ -59,17 +59,17 @@ class FusedLayerProfiler:
         """What is not measured, or not well, in a random order, in which a disturbance is no step of a staircase."""
         found: list[tuple[FusedLayer, Point]] = []
         rng = np.random.default_rng(0)
-        for piece, points in zip(self._widths.pieces, wanted(self._widths), strict=True):
-            known, timings = self._store.points(piece)
+        for layer, points in zip(self._widths.layers, wanted(self._widths), strict=True):
+            known, timings = self._store.points(layer)
             well = _well(timings, best=self._store.best, drift=self._device.care.drift)
             lacking = sorted(points - {point for point, settled in zip(known, well, strict=True) if settled})
-            found += [(piece, lacking[place]) for place in rng.permutation(len(lacking))]
+            found += [(layer, lacking[place]) for place in rng.permutation(len(lacking))]
         return found
 
     def _keep(self, chunk: Sequence[tuple[FusedLayer, Point]], timings: Timings) -> None:
-        for piece in dict.fromkeys(piece for piece, _ in chunk):
-            rows = [row for row, (its, _) in enumerate(chunk) if its == piece]
-            self._store.add(piece, [chunk[row][1] for row in rows], timings[rows])
+        for layer in dict.fromkeys(layer for layer, _ in chunk):
+            rows = [row for row, (its, _) in enumerate(chunk) if its == layer]
+            self._store.add(layer, [chunk[row][1] for row in rows], timings[rows])
 
 
 class NetworkProfiler:
@@ -130,7 +130,7 @@ class NetworkProfiler:
 
     @property
     def _at_once(self) -> int:
-        return max(1, self._device.care.chunk // 8)  # whole networks take more memory than pieces
+        return max(1, self._device.care.chunk // 8)  # whole networks take more memory than layers
 
 
 def random_plans(structure: Structure, plans: int, *, seed: int) -> IntArray:
@@ -150,12 +150,12 @@ def random_plans(structure: Structure, plans: int, *, seed: int) -> IntArray:
 
 
 def wanted(widths: Widths) -> list[set[Point]]:
-    """[pieces]: the points that are measured of each."""
+    """[layers]: the points that are measured of each."""
     found = []
-    for piece, (ins, outs) in zip(widths.pieces, widths.ranges, strict=True):
+    for layer, (ins, outs) in zip(widths.layers, widths.ranges, strict=True):
         inputs = knots(*ins).tolist()
         found.append(
-            {(i, i) for i in inputs} if piece.square else {(i, o) for i in inputs for o in knots(*outs).tolist()}
+            {(i, i) for i in inputs} if layer.square else {(i, o) for i in inputs for o in knots(*outs).tolist()}
         )
     return found
 

@@ -5,8 +5,9 @@ from dataclasses import astuple, dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.cost.model import FloatArray, macs
-from autoprune.structure.groups import IntArray, Structure
+from autoprune.cost.model import FloatArray, plans_along
+from autoprune.cost.observed import NetworkCosts
+from autoprune.structure.groups import IntArray
 
 COUNTED = ("conv", "linear")  # kinds of layers that take time of their own; what follows them is fused into them
 TRACED = ("channel", "neuron")
@@ -69,22 +70,22 @@ class Roofline:
     unit: str = "ms"
 
     @classmethod
-    def of(cls, structure: Structure, figures: Figures, factors: Factors) -> "Roofline":
+    def of(cls, costs: NetworkCosts, figures: Figures, factors: Factors) -> "Roofline":
         """Raises ValueError for networks that lose other things than channels and neurons."""
+        structure = costs.structure
         strange = sorted({group.granularity for group in structure.groups} - set(TRACED))
         if strange:
             raise ValueError(
                 f"a roofline is for networks that lose channels or neurons, and this one's groups lose {strange}; give "
                 "it another budget, such as macs:0.5, bytes:0.5 or kv_cache:0.5"
             )
-        form = macs(structure)  # a row for every layer of such networks
-        rows = [row for row, layer in enumerate(structure.layers) if layer.kind in COUNTED]
-        layers = [structure.layers[row] for row in rows]
+        layers = [layer for layer in structure.layers if layer.kind in COUNTED]
+        outputs, inputs = ([costs.axis(f"{layer.name}.weight", axis) for layer in layers] for axis in (0, 1))
         return cls(
             figures,
             factors,
-            outputs=form.outputs[rows],
-            inputs=form.inputs[rows],
+            outputs=np.stack(outputs),
+            inputs=np.stack(inputs),
             weight=np.array([layer.kernel for layer in layers], np.int64),
             positions=np.array([layer.positions for layer in layers], np.int64),
             read=np.array([layer.positions * layer.stride**2 for layer in layers], np.int64),
@@ -98,10 +99,7 @@ class Roofline:
         return np.asarray(1e3 * longer.sum(axis=-1), np.float64)
 
     def along(self, kept: IntArray, group: int, levels: IntArray) -> FloatArray:
-        kept = np.asarray(kept, np.int64)
-        plans = np.repeat(kept[..., None, :], len(levels), axis=-2)
-        plans[..., group] = levels
-        return self(plans)
+        return self(plans_along(kept, group, levels))
 
     def terms(self, kept: IntArray) -> FloatArray:
         """[..., layers, 5]: seconds of arithmetic in aligned, unaligned, depthwise layers, of traffic, per kernel."""

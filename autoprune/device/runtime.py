@@ -1,4 +1,4 @@
-"""What runs networks: torch, ONNX Runtime, OpenVINO. Each makes pieces and whole networks ready to be timed."""
+"""What runs networks: torch, ONNX Runtime, OpenVINO. Each makes layers and whole networks ready to be timed."""
 
 import copy
 import io
@@ -22,7 +22,7 @@ Run = Callable[[], object]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 RUNTIMES = ("onnxruntime", "openvino", "torch", "torch_compiled")
 FILES: Mapping[str, "Start"] = {"onnxruntime": onnx_run, "openvino": openvino_run}  # those that run ONNX files
-PRIMES = (101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157)  # widths that no other dimension of a piece is
+PRIMES = (101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157)  # widths that no other dimension of a layer is
 
 
 class Start(Protocol):
@@ -34,8 +34,8 @@ class Start(Protocol):
 class Runtime(Protocol):
     """Makes things ready to run. `name` and `place` ("cpu", "cuda") are those of Settings."""
 
-    def piece(self, piece: FusedLayer) -> Callable[[int, int], Run]:
-        """(inputs, outputs) → the piece at that width."""
+    def layer(self, layer: FusedLayer) -> Callable[[int, int], Run]:
+        """(inputs, outputs) → the layer at that width."""
         ...
 
     def network(self, network: nn.Module, example_input: Tensor, forward: Forward) -> Run:
@@ -78,18 +78,18 @@ class FileRuntime:
     def __init__(self, start: Start, *, batch: int) -> None:
         self._start, self._batch = start, batch
 
-    def piece(self, piece: FusedLayer) -> Callable[[int, int], Run]:
-        taken = {*piece.size, *piece.kernel, *piece.output_size, self._batch, piece.groups}
+    def layer(self, layer: FusedLayer) -> Callable[[int, int], Run]:
+        taken = {*layer.size, *layer.kernel, *layer.output_size, self._batch, layer.groups}
         first, second = [prime for prime in PRIMES if prime not in taken][:2]
-        stands = (first, first if piece.square else second)
-        widths = [number * piece.groups for number in stands]
-        example = piece.example(*widths, batch=self._batch)
-        template = Template(piece.module(*widths), example)
+        stands = (first, first if layer.square else second)
+        widths = [number * layer.groups for number in stands]
+        example = layer.example(*widths, batch=self._batch)
+        template = Template(layer.module(*widths), example)
 
         def at(inputs: int, outputs: int) -> Run:
-            replaced = {stands[0]: inputs, widths[0]: inputs * piece.groups}
-            replaced |= {stands[1]: outputs, widths[1]: outputs * piece.groups}
-            tensors = piece.example(inputs * piece.groups, outputs * piece.groups, batch=self._batch)
+            replaced = {stands[0]: inputs, widths[0]: inputs * layer.groups}
+            replaced |= {stands[1]: outputs, widths[1]: outputs * layer.groups}
+            tensors = layer.example(inputs * layer.groups, outputs * layer.groups, batch=self._batch)
             arrays = [tensor.numpy() for tensor in tensors]
             return self._start(template.at(replaced), arrays, threads=torch.get_num_threads())
 
@@ -108,18 +108,18 @@ class FileRuntime:
 class TorchRuntime:
     """torch, eager or compiled, on the CPU or a CUDA device; images are in the memory layout that is fast there.
 
-    Compiling takes seconds for every width, so pieces run eagerly: a compiled network calls the same kernels for what
+    Compiling takes seconds for every width, so layers run eagerly: a compiled network calls the same kernels for what
     takes longest. What compiling saves is left to the correction by whole networks, which are compiled.
     """
 
     def __init__(self, *, place: str, batch: int, dtype: torch.dtype, compiled: bool) -> None:
         self._place, self._batch, self._dtype, self._compiled = torch.device(place), batch, dtype, compiled
 
-    def piece(self, piece: FusedLayer) -> Callable[[int, int], Run]:
+    def layer(self, layer: FusedLayer) -> Callable[[int, int], Run]:
         def at(inputs: int, outputs: int) -> Run:
-            widths = (inputs * piece.groups, outputs * piece.groups)
-            module = self._module(piece.module(*widths))
-            return partial(module, *map(self._tensor, piece.example(*widths, batch=self._batch)))
+            widths = (inputs * layer.groups, outputs * layer.groups)
+            module = self._module(layer.module(*widths))
+            return partial(module, *map(self._tensor, layer.example(*widths, batch=self._batch)))
 
         return at
 

@@ -1,4 +1,4 @@
-"""Latency as a cost: the sum of a network's pieces at a plan's widths, from tables, in milliseconds."""
+"""Latency as a cost: the sum of a network's layers at a plan's widths, from tables, in milliseconds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from autoprune.structure.groups import IntArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TableLatency:
-    """constant + Σ over cuts of counts · table[inputs, outputs], looked up.
+    """constant + Σ over instances of counts · table[inputs, outputs], looked up.
 
-    values: all tables, flat. starts, strides [cuts]: where the cut's table begins, and the length of its rows.
+    values: all tables, flat. starts, strides [instances]: where the instance's table begins, and the length of its rows.
     """
 
     widths: Widths
@@ -27,29 +27,29 @@ class TableLatency:
 
     @classmethod
     def of(cls, widths: Widths, tables: Sequence[FloatArray], *, constant: float = 0.0) -> "TableLatency":
-        """tables [pieces]: milliseconds at [inputs, outputs], [inputs, 1] of pieces of one width."""
+        """tables [layers]: milliseconds at [inputs, outputs], [inputs, 1] of layers of one width."""
         starts = np.cumsum([0, *(table.size for table in tables)])
-        strides = np.array([0 if widths.pieces[i].square else tables[i].shape[1] for i in widths.index], np.int64)
+        strides = np.array([0 if widths.layers[i].square else tables[i].shape[1] for i in widths.index], np.int64)
         values = np.concatenate([table.ravel() for table in tables])
         return cls(widths, values, starts[widths.index].astype(np.int64), strides, constant)
 
     def __call__(self, kept: IntArray) -> FloatArray:
         inputs, outputs = self.widths.of(kept)
-        return np.asarray(self._pieces(inputs, outputs, slice(None)) + self.constant, np.float64)
+        return np.asarray(self._instances(inputs, outputs, slice(None)) + self.constant, np.float64)
 
     def along(self, kept: IntArray, group: int, levels: IntArray) -> FloatArray:
         kept = np.asarray(kept, np.int64)
         slopes = [self.widths.inputs[:, group], self.widths.outputs[:, group]]
         touched = np.flatnonzero((slopes[0] != 0) | (slopes[1] != 0))
         inputs, outputs = self.widths.of(kept)
-        rest = self(kept) - self._pieces(inputs[..., touched], outputs[..., touched], touched)
+        rest = self(kept) - self._instances(inputs[..., touched], outputs[..., touched], touched)
         change = (np.asarray(levels, np.int64) - kept[..., group, None])[..., None]  # [..., levels, 1]
         sides = (inputs[..., None, touched], outputs[..., None, touched])
         ins, outs = (side + change * slope[touched] for side, slope in zip(sides, slopes, strict=True))
-        return np.asarray(rest[..., None] + self._pieces(ins, outs, touched), np.float64)
+        return np.asarray(rest[..., None] + self._instances(ins, outs, touched), np.float64)
 
-    def _pieces(self, inputs: IntArray, outputs: IntArray, cuts: slice | IntArray) -> FloatArray:
-        """[..., cuts] → [...]"""
-        strides = self.strides[cuts]
-        places = self.starts[cuts] + np.where(strides > 0, inputs * strides + outputs, inputs)
-        return np.asarray(self.values[places] @ self.widths.counts[cuts], np.float64)
+    def _instances(self, inputs: IntArray, outputs: IntArray, instances: slice | IntArray) -> FloatArray:
+        """[..., instances] → [...]"""
+        strides = self.strides[instances]
+        places = self.starts[instances] + np.where(strides > 0, inputs * strides + outputs, inputs)
+        return np.asarray(self.values[places] @ self.widths.counts[instances], np.float64)

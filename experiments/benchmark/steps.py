@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from autoprune.cost.budget import parse_budget
-from autoprune.cost.model import macs
+from autoprune.cost.model import BilinearCost
 from autoprune.cost.projection import Projector
 from autoprune.env.episodes import Evaluate, SingleEpisode
 from autoprune.env.layerwise import LayerwiseVectorEnv
@@ -75,12 +75,19 @@ def chain(groups: int) -> Structure:
     return Structure(tuple(found), layers)
 
 
+def chain_macs(groups: int) -> BilinearCost:
+    """The chain's multiply–accumulates: 3×3 kernels at 4×4 positions, from 3 channels to UNITS."""
+    outputs, inputs = np.eye(groups + 1, dtype=np.int64), np.eye(groups + 1, k=-1, dtype=np.int64)
+    outputs[-1, -1], inputs[0, -1] = UNITS, 3
+    return BilinearCost("macs", "MACs", outputs, inputs, np.full(groups + 1, 9 * 16), np.zeros(groups + 1, np.int64))
+
+
 def _member(layer: int, axis: Any, positions: Any) -> Member:
     return Member(f"conv{layer}", axis, positions)
 
 
 def _parts(structure: Structure) -> dict[str, Any]:
-    cost = macs(structure)
+    cost = chain_macs(len(structure.groups))
     projector = Projector(structure, parse_budget("macs:0.5", {"macs": cost}, structure))
     features = np.zeros((len(structure.groups), len(GROUP_FEATURES)))
     return {"structure": structure, "projector": projector, "evaluate": _constant(), "features": features}

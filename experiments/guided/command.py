@@ -38,7 +38,7 @@ AGENT = "critic_guided"
 EVALUATIONS = 200
 RECOVERED, SPEEDUP = "macs:0.35", "macs:0.5"  # whose plans' latency is the other searches' budget
 SPEEDUP_SEEDS = 2  # which say enough of a quotient that does not vary
-FITTED = 32  # plans of the whole network that the sum of pieces is corrected by
+FITTED = 32  # plans of the whole network that the sum of layers is corrected by
 
 
 def main() -> None:
@@ -123,7 +123,7 @@ def ready(task: str, round_to: Any) -> Prepared:
 
 @functools.cache
 def profiled(task: str) -> tuple[Any, NetworkProfiler]:
-    """Its structure, and what measures whole networks; the task's pieces have been measured."""
+    """Its structure, and what measures whole networks; the task's layers have been measured."""
     device = instantiate_part(settings(), "device")
     assert isinstance(device, MeasuredDevice)
     made = shipped_task(task)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from autoprune.cost.model import CostModel, FloatArray
+from autoprune.cost.observed import NetworkCosts
 from autoprune.device.agreement import agreement
 from autoprune.device.analytical import AnalyticalDevice
 from autoprune.device.measured_device import MeasuredDevice, network_seconds
@@ -20,6 +21,7 @@ from autoprune.report.progress import StageProgress
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import IntArray
 from autoprune.task.shipped import shipped_task
+from autoprune.task.task import Task
 from experiments.configuration import composed, instantiate_part
 from experiments.latency.table import markdown
 from experiments.origin import origin
@@ -28,7 +30,7 @@ from experiments.readme import write_between
 HERE = Path(__file__).resolve().parent
 TASKS = ("fashion_resnet20", "fashion_plain20", "fashion_mobilenet")
 RUNTIMES = ("onnxruntime", "torch")
-FITTED = 32  # plans of the whole network that the sum of pieces is corrected by
+FITTED = 32  # plans of the whole network that the sum of layers is corrected by
 HANDFUL = 16  # of them, that the analytical device is calibrated by
 ANALYTICAL = "server_cpu"  # the shipped device that is most like the machine of the committed run
 MANY = 10_000
@@ -71,9 +73,9 @@ def row(name: str, here: MeasuredDevice, *, plans: int) -> dict[str, Any]:
         def tell(done: int, of: int, what: str) -> None:
             progress.update(done, of=of, phase=f"{name} {here.runtime}", note=what)
 
-        pieces = FusedLayerProfiler(here, widths, on_progress=tell)
-        points = len(pieces.lacking())
-        pieces.run()
+        layers = FusedLayerProfiler(here, widths, on_progress=tell)
+        points = len(layers.lacking())
+        layers.run()
         networks = NetworkProfiler(here, task, structure, widths, on_progress=tell)
         networks.calibrate(FITTED)
     seconds = time.perf_counter() - start
@@ -84,26 +86,27 @@ def row(name: str, here: MeasuredDevice, *, plans: int) -> dict[str, Any]:
     found = {
         "task": name,
         "runtime": here.runtime,
-        "profile": {"pieces": len(widths.pieces), "points": points, "seconds": round(seconds, 1)},
+        "profile": {"pieces": len(widths.layers), "points": points, "seconds": round(seconds, 1)},
         "measured": asdict(agreement(predicted, least)),
         "median": asdict(agreement(predicted, median)),
         "predicting_ms": round(1e3 * predicting_s(latency, random_plans(structure, MANY, seed=3)), 2),
-        **analytical(here, widths, structure, kept, least),
+        **analytical(here, task, widths, structure, kept, least),
     }
     columns = {"kept": kept, "predicted_ms": predicted, "least_ms": least, "median_ms": median}
     return {**found, "plans": {key: np.round(value, 5).tolist() for key, value in columns.items()}}
 
 
 def analytical(
-    here: MeasuredDevice, widths: Widths, structure: Any, kept: IntArray, least_ms: FloatArray
+    here: MeasuredDevice, task: Task, widths: Widths, structure: Any, kept: IntArray, least_ms: FloatArray
 ) -> dict[str, Any]:
     """The error of the roofline, as it is shipped and after a handful of measurements of this task."""
     shipped = device(ANALYTICAL)
+    costs = NetworkCosts(task.model, structure, task.example_input, forward=task.forward)
     plans, seconds = network_seconds(here.store, widths)
-    calibrated = shipped.calibrated(structure, plans[:HANDFUL], 1e3 * seconds[:HANDFUL])
+    calibrated = shipped.calibrated(costs, plans[:HANDFUL], 1e3 * seconds[:HANDFUL])
     return {
-        "analytical": asdict(agreement(shipped.latency(structure)(kept), least_ms)),
-        "calibrated": asdict(agreement(calibrated.latency(structure)(kept), least_ms)),
+        "analytical": asdict(agreement(shipped.latency(costs)(kept), least_ms)),
+        "calibrated": asdict(agreement(calibrated.latency(costs)(kept), least_ms)),
         "factors": asdict(calibrated.factors),
     }
 

@@ -43,7 +43,7 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
         f"- The roofline of “{record['analytical']}” is off by at most {percent(calibrated)} on average once it is "
         f"calibrated by {record['handful']} measured plans of the task.",
         f"- 10,000 plans are predicted in at most {slowest:.0f} ms.",
-        "- A profile takes so long where nothing was measured before; a piece that an earlier row shares is not "
+        "- A profile takes so long where nothing was measured before; a layer that an earlier row shares is not "
         "measured again.",
     ]
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from autoprune.cost.budget import parse_budget
-from autoprune.cost.model import macs, params
+from autoprune.cost.observed import NetworkCosts
 from autoprune.cost.projection import Projector
 from autoprune.prior.uniform_plan import uniform_plan
 from autoprune.repair.least_squares import MOST_COLUMNS
@@ -104,12 +104,12 @@ def estimate(config: Mapping[str, Any], setting: TransferTask) -> Estimate:
     model = meta_model(config, tokens=setting.tokens)
     example = torch.zeros(1, setting.tokens, dtype=torch.long, device="meta")
     structure = transformer_structure(model, example, prune=("heads", "neurons"), round_to=setting.round_to)
-    cost = macs(structure)
+    costs = NetworkCosts(model, structure, example)
+    cost, counted = costs.macs(), costs.params()
     plan = uniform_plan(structure, Projector(structure, parse_budget(setting.budget, {"macs": cost}, structure)))
     kept = np.array(plan.kept)
     spared = _logits_elsewhere(model, structure, setting)
     dense_macs, plan_macs = (int(cost(k)) - spared for k in (structure.units, kept))
-    counted = params(structure)
     blocks = tuple(f"{stage}." for stage in structure.stages)
     matrices = [x for x in structure.layers if x.kind == "linear" and x.name.startswith(blocks)]
     touched = {layer.name for group in structure.groups for layer in structure.layers_of(group)}

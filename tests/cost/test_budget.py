@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autoprune.cost.budget import parse_budget
-from autoprune.cost.model import CostModel, macs, parameter_bytes, params
+from autoprune.cost.model import CostModel
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Structure
 from tests.models import PRUNABLE
@@ -16,8 +16,9 @@ def structure() -> Structure:
 
 
 @pytest.fixture(scope="module")
-def costs(structure: Structure) -> dict[str, CostModel]:
-    return {cost.name: cost for cost in (macs(structure), params(structure), parameter_bytes(structure))}
+def costs() -> dict[str, CostModel]:
+    observed = PRUNABLE["digits_net"].costs()
+    return {cost.name: cost for cost in (observed.macs(), observed.params(), observed.parameter_bytes())}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_the_range_is_feasible_to_its_ends(structure: Structure, costs: dict[str
 def test_minimum_units_narrow_the_range() -> None:
     network = PRUNABLE["digits_net"]
     structure = find_structure(network.model(), network.inputs(), min_units=12)
-    cost = macs(structure)
+    cost = network.costs().macs()
     least = float(cost(np.minimum(12, structure.units)))
     with pytest.raises(ValueError, match=f"{least:,.0f} to"):
         parse_budget("macs:0.1", {"macs": cost}, structure)

@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from autoprune.cost.combined import TightestShare, WeightedSum
 from autoprune.cost.cost_views import cost_view_of
-from autoprune.cost.model import macs, parameter_bytes, params
 from tests.cost.stairs import TableCost, tables
 from tests.models import PRUNABLE
 
@@ -38,7 +37,8 @@ def test_every_form_of_a_combination_is_the_combination(data: st.DataObject) -> 
     """Of costs that are quadratic and of one that is not: to the last bit, in every way of asking."""
     structure = PRUNABLE["residual"].structure()
     table = data.draw(tables("table", structure.units.tolist(), monotone=False))
-    parts = (macs(structure), params(structure), table, parameter_bytes(structure))
+    costs = PRUNABLE["residual"].costs()
+    parts = (costs.macs(), costs.params(), table, costs.parameter_bytes())
     factors = tuple(data.draw(st.floats(0.1, 1e5)) for _ in parts)
     for cost in (TightestShare(parts, factors), WeightedSum("sum", "units", parts, factors)):
         kept = np.array([[data.draw(st.integers(1, n)) for n in structure.units.tolist()] for _ in range(2)])
@@ -59,8 +59,8 @@ def test_every_form_of_a_combination_is_the_combination(data: st.DataObject) -> 
 
 
 def test_a_combination_falls_only_where_a_part_may() -> None:
-    structure = PRUNABLE["residual"].structure()
-    exact = (macs(structure), params(structure))
+    costs = PRUNABLE["residual"].costs()
+    exact = (costs.macs(), costs.params())
     assert cost_view_of(TightestShare(exact, (1.0, 2.0))).never_falls
     assert cost_view_of(TightestShare(exact, (1.0, 2.0))).smooth
     assert TightestShare(exact, (1.0, 2.0)).name == "macs,params"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from autoprune.cost.kv_cache import DECODERS, kv_cache
 from autoprune.cost.model import BilinearCost
+from autoprune.cost.observed import DECODERS, NetworkCosts
 from autoprune.structure.edit import shrink
 from autoprune.structure.transformer import transformer_structure
 from tests.language_models import CAUSAL, TINY, TOKENS
@@ -31,7 +31,7 @@ def test_the_decoders_are_those_with_a_cache() -> None:
 def test_the_cache_is_that_of_the_shrunk_network(family: str, kinds: tuple[str, ...]) -> None:
     task = TINY[family]()
     structure = transformer_structure(task.model, task.example_input, prune=kinds)
-    cost = kv_cache(task.model, structure, context=TOKENS, element_bytes=4)
+    cost = NetworkCosts(task.model, structure, task.example_input).kv_cache(context=TOKENS, element_bytes=4)
     assert isinstance(cost, BilinearCost)
     plans = [structure.dense, structure.plan(structure.floor), *(random_plan(structure, seed=s) for s in range(2))]
     for plan in plans:
@@ -47,17 +47,20 @@ def test_the_cache_is_that_of_the_shrunk_network(family: str, kinds: tuple[str, 
 def test_a_longer_text_and_a_smaller_element_scale_it() -> None:
     task = TINY["llama"]()
     structure = transformer_structure(task.model, task.example_input, prune=("heads",))
-    one = kv_cache(task.model, structure, context=1, element_bytes=2)(structure.units)
+    one = NetworkCosts(task.model, structure, task.example_input).kv_cache(context=1, element_bytes=2)(structure.units)
     assert one == 2 * 2 * 3 * 2 * 8  # keys and values, bytes, attentions, key heads, their width
-    assert kv_cache(task.model, structure, context=1000, element_bytes=2)(structure.units) == 1000 * one
+    assert (
+        NetworkCosts(task.model, structure, task.example_input).kv_cache(context=1000, element_bytes=2)(structure.units)
+        == 1000 * one
+    )
 
 
 def test_an_encoder_has_none() -> None:
     task = TINY["bert"]()
     structure = transformer_structure(task.model, task.example_input, prune=("heads",))
     with pytest.raises(ValueError, match=r"only decoders keep keys and values.*this one is 'bert'"):
-        kv_cache(task.model, structure, context=8, element_bytes=2)
+        NetworkCosts(task.model, structure, task.example_input).kv_cache(context=8, element_bytes=2)
     task = TINY["llama"]()
     structure = transformer_structure(task.model, task.example_input, prune=("heads",))
     with pytest.raises(ValueError, match="at least one token, got context=0"):
-        kv_cache(task.model, structure, context=0, element_bytes=2)
+        NetworkCosts(task.model, structure, task.example_input).kv_cache(context=0, element_bytes=2)

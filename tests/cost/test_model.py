@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoprune.cost.model import BilinearCost, macs, parameter_bytes, params
+from autoprune.cost.model import BilinearCost, CostModel
+from autoprune.cost.observed import NetworkCosts
 from autoprune.structure.edit import shrink
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Structure
@@ -27,6 +28,11 @@ def structure_of(name: str) -> Structure:
     return NETWORKS[name].structure()
 
 
+def exact_costs(name: str) -> list[CostModel]:
+    costs = NETWORKS[name].costs()
+    return [costs.macs(), costs.params(), costs.parameter_bytes()]
+
+
 def counted_macs(model: nn.Module, network: Network) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(network.inputs())
@@ -37,30 +43,34 @@ def counted_macs(model: nn.Module, network: Network) -> int:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_costs_are_those_of_the_shrunk_network(name: str) -> None:
     network, structure = NETWORKS[name], structure_of(name)
-    model = network.model()
+    model, costs = network.model(), network.costs()
+    macs, params, size = costs.macs(), costs.params(), costs.parameter_bytes()
     plans = [structure.dense, structure.plan(structure.floor), *(random_plan(structure, seed=s) for s in range(3))]
     for plan in plans:
         small, kept = shrink(model, structure, plan, random_ranking(structure, seed=1)), np.array(plan.kept)
-        assert macs(structure)(kept) == counted_macs(small, network)
-        assert params(structure)(kept) == sum(parameter.numel() for parameter in small.parameters())
+        assert macs(kept) == counted_macs(small, network)
+        assert params(kept) == sum(parameter.numel() for parameter in small.parameters())
         tensors = [tensor for tensor in small.state_dict().values() if tensor.is_floating_point()]
-        assert parameter_bytes(structure)(kept) == sum(t.numel() * t.element_size() for t in tensors)
+        assert size(kept) == sum(t.numel() * t.element_size() for t in tensors)
 
 
 def test_known_costs() -> None:
     """Counted by hand: Conv2d(3, 8, 3) and Conv2d(8, 10, 3) on 8×8 and 4×4, BatchNorms, Linear(10, 5)."""
-    structure = structure_of("plain")
-    kept = np.array([8, 10])
-    assert macs(structure)(kept) == 3 * 8 * 9 * 64 + 8 * 10 * 9 * 16 + 10 * 5
-    assert params(structure)(kept) == (3 * 8 * 9 + 8) + 16 + (8 * 10 * 9 + 10) + 20 + 55
-    assert parameter_bytes(structure)(kept) == 4 * (params(structure)(kept) + 16 + 20)
-    assert parameter_bytes(structure, bytes_per_parameter=2)(kept) == 2 * (params(structure)(kept) + 16 + 20)
+    costs, kept = NETWORKS["plain"].costs(), np.array([8, 10])
+    params = float(costs.params()(kept))
+    assert costs.macs()(kept) == 3 * 8 * 9 * 64 + 8 * 10 * 9 * 16 + 10 * 5
+    assert params == (3 * 8 * 9 + 8) + 16 + (8 * 10 * 9 + 10) + 20 + 55
+    assert costs.weights()(kept) == 3 * 8 * 9 + 8 * 10 * 9 + 10 * 5
+    assert costs.parameter_bytes()(kept) == 4 * (params + 16 + 20)
+    assert costs.parameter_bytes(bytes_per_parameter=2)(kept) == 2 * (params + 16 + 20)
 
 
 def test_a_batch_of_examples_costs_what_one_does() -> None:
     network = PRUNABLE["tokens"]
-    once, four = (find_structure(network.model(), network.inputs(n)) for n in (1, 4))
-    assert macs(once)(once.units) == macs(four)(four.units) == 7 * 2 * 6 * 12 + 6 * 5
+    structure = network.structure()
+    for samples in (1, 4):
+        costs = NetworkCosts(network.model(), structure, network.inputs(samples))
+        assert costs.macs()(structure.units) == 7 * 2 * 6 * 12 + 6 * 5
 
 
 class FoldedFrames(nn.Module):
@@ -79,7 +89,8 @@ def test_layers_that_see_parts_of_a_sample_count_all_of_them() -> None:
     network = Network(FoldedFrames)
     for samples in (1, 2):
         structure = find_structure(network.model(), network.inputs(samples))
-        assert macs(structure)(structure.units) == counted_macs(network.model(), network)
+        costs = NetworkCosts(network.model(), structure, network.inputs(samples))
+        assert costs.macs()(structure.units) == counted_macs(network.model(), network)
 
 
 def test_costs_of_large_networks_stay_exact() -> None:
@@ -90,8 +101,8 @@ def test_costs_of_large_networks_stay_exact() -> None:
 
 @given(st.data())
 def test_many_plans_at_once_cost_what_they_cost_alone(data: st.DataObject) -> None:
-    structure = structure_of(data.draw(st.sampled_from(["residual", "grouped", "dense", "shared_layer", "digits_net"])))
-    cost = data.draw(st.sampled_from([macs, params, parameter_bytes]))(structure)
+    name = data.draw(st.sampled_from(["residual", "grouped", "dense", "shared_layer", "digits_net"]))
+    structure, cost = structure_of(name), data.draw(st.sampled_from(exact_costs(name)))
     plans = st.lists(st.tuples(*(st.integers(1, n) for n in structure.units.tolist())), min_size=4, max_size=4)
     kept = np.array(data.draw(plans))
     alone = [float(cost(row)) for row in kept]
@@ -101,8 +112,8 @@ def test_many_plans_at_once_cost_what_they_cost_alone(data: st.DataObject) -> No
 
 @given(st.data())
 def test_a_cost_along_a_group_is_the_cost_of_each_level(data: st.DataObject) -> None:
-    structure = structure_of(data.draw(st.sampled_from(["residual", "grouped", "dense", "shared_layer", "digits_net"])))
-    cost = data.draw(st.sampled_from([macs, params, parameter_bytes]))(structure)
+    name = data.draw(st.sampled_from(["residual", "grouped", "dense", "shared_layer", "digits_net"]))
+    structure, cost = structure_of(name), data.draw(st.sampled_from(exact_costs(name)))
     kept = np.array(
         data.draw(st.lists(st.tuples(*(st.integers(1, n) for n in structure.units.tolist())), min_size=3, max_size=3))
     )
@@ -122,6 +133,6 @@ def test_a_cost_along_a_group_is_the_cost_of_each_level(data: st.DataObject) -> 
 def test_a_unit_more_never_costs_less() -> None:
     for name in NETWORKS:
         structure = structure_of(name)
-        for cost in (macs(structure), params(structure), parameter_bytes(structure)):
+        for cost in exact_costs(name):
             for group, members in enumerate(structure.groups):
                 assert (np.diff(cost.along(structure.floor, group, np.array(members.levels))) > 0).all(), (name, group)

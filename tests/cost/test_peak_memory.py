@@ -11,9 +11,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from autoprune.cost.budget import Budget
-from autoprune.cost.liveness import buffers_of
-from autoprune.cost.peak_memory import PeakMemory, peak_memory
+from autoprune.cost.peak_memory import PeakMemory, buffers_of, peak_memory
 from autoprune.cost.projection import Projector
+from autoprune.cost.recording import record
 from autoprune.structure.edit import shrink
 from autoprune.structure.groups import Group, Layer, Member, Structure
 from autoprune.task import networks
@@ -99,7 +99,7 @@ def test_known_peaks() -> None:
 
 def test_what_a_shortcut_needs_is_held_all_along() -> None:
     """`residual`: while conv2 and conv3 run, the stream is there as well."""
-    buffers = buffers_of(NETWORKS["residual"].model(), NETWORKS["residual"].inputs(), forward=plain_forward)
+    buffers = buffers_of(record(NETWORKS["residual"].model(), NETWORKS["residual"].inputs(), forward=plain_forward))
     longest = max(buffers, key=lambda buffer: buffer.last - buffer.first)
     inside = [buffer for buffer in buffers if longest.first < buffer.first < buffer.last < longest.last]
     assert longest.elements == 8 * 64

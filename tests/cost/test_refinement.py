@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoprune.cost.budget import Budget
-from autoprune.cost.model import macs
 from autoprune.cost.projection import Projector
 from autoprune.cost.refinement import below_step
 from tests.cost.stairs import TableCost, assert_filled, staircases, structure_with
@@ -53,7 +52,8 @@ def test_refining_ends_in_a_filled_plan_and_changes_it_no_more(data: st.DataObje
 @settings(max_examples=25)
 @given(st.data())
 def test_macs_have_no_steps(data: st.DataObject) -> None:
-    structure = PRUNABLE[data.draw(st.sampled_from(["residual", "dense", "grouped", "digits_net"]))].structure()
+    network = PRUNABLE[data.draw(st.sampled_from(["residual", "dense", "grouped", "digits_net"]))]
+    structure, macs = network.structure(), network.costs().macs()
     kept = np.array([data.draw(st.integers(1, n)) for n in structure.units.tolist()])
     for group, members in enumerate(structure.groups):
-        assert below_step(macs(structure), kept, group, np.array(members.levels)) is None
+        assert below_step(macs, kept, group, np.array(members.levels)) is None

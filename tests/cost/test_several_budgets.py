@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from autoprune.cost.budget import parse_budget
 from autoprune.cost.budget_multipliers import BudgetMultipliers
 from autoprune.cost.combined import TightestShare
-from autoprune.cost.model import CostModel, macs, parameter_bytes, params
+from autoprune.cost.model import CostModel
 from autoprune.cost.projection import Projector
 from tests.cost.stairs import TableCost, assert_filled, structure_with
 from tests.models import PRUNABLE
 
 STRUCTURE = PRUNABLE["digits_net"].structure()
-COSTS: dict[str, CostModel] = {c.name: c for c in (macs(STRUCTURE), params(STRUCTURE), parameter_bytes(STRUCTURE))}
+OBSERVED = PRUNABLE["digits_net"].costs()
+COSTS: dict[str, CostModel] = {c.name: c for c in (OBSERVED.macs(), OBSERVED.params(), OBSERVED.parameter_bytes())}
 
 
 @pytest.mark.parametrize(

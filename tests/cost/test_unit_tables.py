@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from autoprune.cost.allocation import GenericAllocator, allocator_of, batch_allocator_of
 from autoprune.cost.group_steps import group_steps_of
-from autoprune.cost.model import BilinearCost, macs, parameter_bytes, params, weights
+from autoprune.cost.model import BilinearCost
+from autoprune.cost.observed import NetworkCosts
 from autoprune.cost.projection import Projector
 from autoprune.cost.quadratic_view import quadratic_cost_view
 from autoprune.cost.unit_tables import UnitTables, attention_pairs, pair_tables
@@ -24,10 +25,16 @@ patterns = st.builds(
 )
 
 
-@cache
 def structure_of(family: str, *kinds: str) -> Structure:
+    return costs_of(family, *kinds).structure
+
+
+@cache
+def costs_of(family: str, *kinds: str) -> NetworkCosts:
     task = TINY[family]()
-    return transformer_structure(task.model, task.example_input, prune=kinds)
+    return NetworkCosts(
+        task.model, transformer_structure(task.model, task.example_input, prune=kinds), task.example_input
+    )
 
 
 @given(patterns)
@@ -49,21 +56,21 @@ def test_the_longest_texts_do_not_overflow() -> None:
 
 @pytest.mark.parametrize("family", TINY)
 def test_what_the_dense_network_costs_does_not_depend_on_the_kinds(family: str) -> None:
-    plain = structure_of(family, "heads", "neurons")
+    units, plain = structure_of(family, "heads", "neurons").units, costs_of(family, "heads", "neurons")
     for kinds in (("keys:4",), ("heads", "keys:5"), ("keys:3", "blocks"), ("keys:4", "attention", "neurons")):
-        structure = structure_of(family, *kinds)
-        for cost in (macs, params, parameter_bytes):
-            assert cost(structure)(structure.units) == cost(plain)(plain.units)
-    only = structure_of(family, "keys:4")
-    assert params(only)(only.floor) == params(only)(only.units)
-    assert weights(only)(only.units) == 0  # no group takes any
-    assert params(only).tables is None
+        costs = costs_of(family, *kinds)
+        for name in ("macs", "params", "parameter_bytes"):
+            assert getattr(costs, name)()(costs.structure.units) == getattr(plain, name)()(units)
+    only, structure = costs_of(family, "keys:4"), structure_of(family, "keys:4")
+    assert only.params()(structure.floor) == only.params()(structure.units)
+    assert only.weights()(structure.units) == 0  # no group takes any
+    assert only.params().tables is None
 
 
 def test_known_costs() -> None:
     """Counted by hand: attentions of 4 heads of 8 on 16 tokens in blocks of 4; one of them keeps 2 blocks of keys."""
     structure = structure_of("llama", "keys:4")
-    cost, square = macs(structure), 16 * 16
+    cost, square = costs_of("llama", "keys:4").macs(), 16 * 16
     shown = 4 * 10 + 3 * 16  # every block's own triangle, and all but the first see the block before
     two = np.array([2, 4, 4])
     assert cost(structure.units) - cost(two) == 2 * 32 * (square - -(-square * shown // 136))
@@ -72,7 +79,7 @@ def test_known_costs() -> None:
 def test_groups_without_patterns_need_no_tables() -> None:
     structure = structure_of("llama", "heads", "neurons")
     assert pair_tables(structure) is None
-    assert macs(structure).tables is None
+    assert costs_of("llama", "heads", "neurons").macs().tables is None
 
 
 @st.composite
@@ -130,8 +137,9 @@ def test_walks_over_costs_with_tables_are_probed_and_the_projectors(data: st.Dat
 
 @given(st.data())
 def test_plans_of_key_blocks_fill_their_budget(data: st.DataObject) -> None:
-    structure = structure_of(data.draw(st.sampled_from(["llama", "bert"])), "heads", "keys:2", "neurons")
-    projector = projector_for(structure, macs(structure), data.draw(st.floats(0, 1)))
+    costs = costs_of(data.draw(st.sampled_from(["llama", "bert"])), "heads", "keys:2", "neurons")
+    structure = costs.structure
+    projector = projector_for(structure, costs.macs(), data.draw(st.floats(0, 1)))
     wish = np.array([data.draw(st.floats(0.01, 1)) for _ in structure.groups])
     kept = projector.project(wish)
     cost, limit = projector.budget.cost, projector.budget.limit

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.cli import conf_dir
+from autoprune.cost.observed import NetworkCosts
 from autoprune.device.agreement import agreement
 from autoprune.device.analytical import AnalyticalDevice
 from autoprune.device.device import preferred_levels
@@ -93,33 +94,32 @@ def test_factors_are_checked(value: Any) -> None:
 
 def test_one_layer_is_known_by_hand() -> None:
     """`plain`: 3 → 8 channels of 3×3 at 8×8, then 8 → 10 at 4×4, then 10 → 5."""
-    structure = PRUNABLE["plain"].structure()
+    structure, costs = PRUNABLE["plain"].structure(), PRUNABLE["plain"].costs()
     slow = {"memory_gb_s": 1e6, "caches": {}, "kernel_us": 0.0}  # arithmetic alone
     macs = [3 * 8 * 9 * 64, 8 * 12 * 9 * 16, 12 * 8 * 1]  # blocks of 4: 10 → 12, 5 → 8
-    found = device(**slow).latency(structure)(structure.units)
+    found = device(**slow).latency(costs)(structure.units)
     unaligned = 10 % 4 > 0
     assert unaligned
     assert found == pytest.approx(1e3 * sum(macs) / 1e10)
-    bound = device(memory_gb_s=1e-3, caches={}, kernel_us=0.0).latency(structure)(structure.units)
+    bound = device(memory_gb_s=1e-3, caches={}, kernel_us=0.0).latency(costs)(structure.units)
     moved = [3 * 64 + 8 * 64 + 3 * 8 * 9, 8 * 16 + 10 * 16 + 8 * 10 * 9, 10 + 5 + 50]
     assert bound == pytest.approx(1e3 * 4 * sum(moved) / 1e6)
-    idle = device(**slow | {"kernel_us": 7.0}).latency(structure)(structure.units)
+    idle = device(**slow | {"kernel_us": 7.0}).latency(costs)(structure.units)
     assert idle - found == pytest.approx(3 * 7e-3)
 
 
 def test_what_fits_into_a_cache_is_as_fast_as_the_cache() -> None:
-    structure = PRUNABLE["plain"].structure()
+    structure, costs = PRUNABLE["plain"].structure(), PRUNABLE["plain"].costs()
     small = {"peak_gmacs": {"fp32": 1e6}, "kernel_us": 0.0, "memory_gb_s": 0.001}
-    without = device(**small, caches={}).latency(structure)(structure.units)
-    cached = device(**small, caches={64: 0.1}).latency(structure)(structure.units)
+    without = device(**small, caches={}).latency(costs)(structure.units)
+    cached = device(**small, caches={64: 0.1}).latency(costs)(structure.units)
     assert cached == pytest.approx(without / 100)
 
 
 @given(seed=st.integers(0, 10**6))
 @pytest.mark.parametrize("name", ["residual", "separable", "grouped", "dense"])
 def test_along_is_what_the_plans_cost(name: str, seed: int) -> None:
-    structure = PRUNABLE[name].structure()
-    latency = device().latency(structure)
+    structure, latency = PRUNABLE[name].structure(), device().latency(PRUNABLE[name].costs())
     plans = np.array([random_plan(structure, seed=seed + i).kept for i in range(2)])
     for group, each in enumerate(structure.groups):
         levels = np.array(each.levels)
@@ -130,20 +130,22 @@ def test_along_is_what_the_plans_cost(name: str, seed: int) -> None:
 
 def test_the_granularity_is_what_is_preferred() -> None:
     structure = PRUNABLE["residual"].structure()
-    compute_bound = device(granularity=4, memory_gb_s=1e6, caches={}, kernel_us=0.0).latency(structure)
+    compute_bound = device(granularity=4, memory_gb_s=1e6, caches={}, kernel_us=0.0).latency(
+        PRUNABLE["residual"].costs()
+    )
     assert [k for k in preferred_levels(compute_bound, structure, structure.groups[0]) if k >= 4] == [4, 8]
 
 
 def test_factors_that_made_the_measurements_are_fitted() -> None:
-    structure = PRUNABLE["separable"].structure()
+    structure, costs = PRUNABLE["separable"].structure(), PRUNABLE["separable"].costs()
     true = device(factors=Factors(compute=3.0, unaligned=1.5, depthwise=6.0, memory=2.0, kernel=1.3))
     plans, others = random_plans(structure, 24, seed=0), random_plans(structure, 24, seed=1)
-    fitted = device().calibrated(structure, plans, true.latency(structure)(plans))
-    before = agreement(device().latency(structure)(others), true.latency(structure)(others))
-    after = agreement(fitted.latency(structure)(others), true.latency(structure)(others))
+    fitted = device().calibrated(costs, plans, true.latency(costs)(plans))
+    before = agreement(device().latency(costs)(others), true.latency(costs)(others))
+    after = agreement(fitted.latency(costs)(others), true.latency(costs)(others))
     assert after.error < 0.02 < before.error
     with pytest.raises(ValueError, match="at least 6 measured plans"):
-        device().calibrated(structure, plans[:5], np.ones(5))
+        device().calibrated(costs, plans[:5], np.ones(5))
 
 
 def test_activations_that_do_not_fit_are_an_error() -> None:
@@ -154,7 +156,7 @@ def test_activations_that_do_not_fit_are_an_error() -> None:
 
 
 def test_other_units_than_channels_are_refused_with_another_way() -> None:
-    structure = PRUNABLE["plain"].structure()
+    network, structure = PRUNABLE["plain"], PRUNABLE["plain"].structure()
     heads = replace(structure, groups=tuple(replace(group, granularity="head") for group in structure.groups))
     with pytest.raises(ValueError, match=r"groups lose \['head'\]; give it another budget"):
-        device().latency(heads)
+        device().latency(NetworkCosts(network.model(), heads, network.inputs()))

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from autoprune.cost.model import macs
 from autoprune.device.fused_layer import Call, FusedLayer
 from autoprune.device.layer_instances import layer_instances
 from autoprune.device.widths import widths_of
@@ -20,7 +19,7 @@ LAYER_NORM_NAME = "native_layer_norm"
 
 
 def described(network: nn.Module, shape: tuple[int, ...]) -> list[str]:
-    return [f"{c.piece} ({c.inputs}, {c.outputs})" for c in layer_instances(network, torch.randn(1, *shape))[0]]
+    return [f"{c.layer} ({c.inputs}, {c.outputs})" for c in layer_instances(network, torch.randn(1, *shape))[0]]
 
 
 def test_what_follows_a_layer_is_fused_to_it() -> None:
@@ -34,15 +33,15 @@ def test_what_follows_a_layer_is_fused_to_it() -> None:
 
 
 def test_an_addition_belongs_to_the_branch_that_ran_last() -> None:
-    pieces = described(networks.resnet20().eval(), (1, 28, 28))
-    assert Counter(pieces)["conv 1×1 / 2 at 28×28 + norm + add + relu (16, 32)"] == 1
-    assert sum(" + add" in piece for piece in pieces) == 9
+    layers = described(networks.resnet20().eval(), (1, 28, 28))
+    assert Counter(layers)["conv 1×1 / 2 at 28×28 + norm + add + relu (16, 32)"] == 1
+    assert sum(" + add" in layer for layer in layers) == 9
 
 
 def test_depthwise_and_grouped_convolutions_are_kinds_of_their_own() -> None:
     assert "depthwise 3×3 / 2 at 8×8 + norm + hardtanh (8, 8)" in described(PRUNABLE["separable"].model(), (3, 8, 8))
     grouped = [
-        c for c in layer_instances(PRUNABLE["grouped"].model(), torch.randn(1, 3, 8, 8))[0] if c.piece.groups == 4
+        c for c in layer_instances(PRUNABLE["grouped"].model(), torch.randn(1, 3, 8, 8))[0] if c.layer.groups == 4
     ]
     assert [(c.inputs, c.outputs) for c in grouped] == [(3, 4)]  # 12 and 16 channels, in multiples of 4
 
@@ -55,26 +54,26 @@ def test_what_is_in_no_piece_is_named() -> None:
 
 def test_every_piece_runs_alone_and_has_the_output_that_it_says(network: Network) -> None:
     for found in layer_instances(network.model(), network.inputs())[0]:
-        piece, groups = found.piece, found.piece.groups
+        layer, groups = found.layer, found.layer.groups
         for inputs, outputs in ((found.inputs, found.outputs), (1, 1)):
-            module = piece.module(inputs * groups, outputs * groups)
-            answer = module(*piece.example(inputs * groups, outputs * groups, batch=2))
-            if piece.kind in ("conv", "depthwise"):
-                assert answer.shape == (2, outputs * groups, *piece.output_size)
-            elif piece.kind == "linear":
-                assert answer.shape == (2 * piece.size[0], outputs)
+            module = layer.module(inputs * groups, outputs * groups)
+            answer = module(*layer.example(inputs * groups, outputs * groups, batch=2))
+            if layer.kind in ("conv", "depthwise"):
+                assert answer.shape == (2, outputs * groups, *layer.output_size)
+            elif layer.kind == "linear":
+                assert answer.shape == (2 * layer.size[0], outputs)
 
 
 def test_pieces_compute_what_the_network_does() -> None:
-    """The pieces of a chain, given its weights one after the other, are the network."""
+    """The layers of a chain, given its weights one after the other, are the network."""
     network, inputs = PRUNABLE["plain"].model(), torch.randn(1, 3, 8, 8)
     answer = inputs
     weights = [m for m in network if isinstance(m, nn.Conv2d | nn.BatchNorm2d | nn.Linear)]
     for found in layer_instances(network, inputs)[0]:
-        module = found.piece.module(found.inputs, found.outputs)
+        module = found.layer.module(found.inputs, found.outputs)
         for own in (m for m in module.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d | nn.Linear)):
             own.load_state_dict(weights.pop(0).state_dict())
-        answer = module(answer.flatten(1) if found.piece.kind == "linear" else answer)
+        answer = module(answer.flatten(1) if found.layer.kind == "linear" else answer)
     assert torch.allclose(answer, network(inputs), atol=1e-6)
 
 
@@ -87,32 +86,32 @@ def test_widths_are_those_of_the_shrunk_network(name: str, seed: int) -> None:
     inputs, outputs = widths.of(np.array(plan.kept))
     small = shrink(network.model(), structure, plan, random_ranking(structure, seed=0))
     expected = Counter(
-        (c.piece.size, c.inputs * c.piece.groups, c.outputs * c.piece.groups) for c in _cuts(small, name)
+        (c.layer.size, c.inputs * c.layer.groups, c.outputs * c.layer.groups) for c in _cuts(small, name)
     )
     found = Counter[tuple[tuple[int, ...], int, int]]()
     for place, index in enumerate(widths.index):
-        piece = widths.pieces[index]
-        ins, outs = int(inputs[place]) * piece.groups, int(outputs[place]) * piece.groups
-        found[piece.size, ins, outs] += int(widths.counts[place])
+        layer = widths.layers[index]
+        ins, outs = int(inputs[place]) * layer.groups, int(outputs[place]) * layer.groups
+        found[layer.size, ins, outs] += int(widths.counts[place])
     assert found == expected
 
 
 @pytest.mark.parametrize("name", sorted(PRUNABLE))
 def test_the_pieces_macs_are_the_networks(name: str) -> None:
-    """An independent count: no layer is missing from the pieces, and none is in two."""
-    structure, widths = PRUNABLE[name].structure(), WIDTHS[name]
+    """An independent count: no layer is missing from the layers, and none is in two."""
+    structure, macs, widths = PRUNABLE[name].structure(), PRUNABLE[name].costs().macs(), WIDTHS[name]
     for seed in range(5):
         kept = np.array(random_plan(structure, seed=seed).kept)
         inputs, outputs = widths.of(kept)
         total = 0
         for place, index in enumerate(widths.index):
-            piece = widths.pieces[index]
-            if piece.kind != "op":
-                own = 1 if piece.kind == "depthwise" else int(inputs[place])
-                positions = int(np.prod(piece.output_size))
-                each = own * int(outputs[place]) * piece.groups * int(np.prod(piece.kernel)) * positions
+            layer = widths.layers[index]
+            if layer.kind != "op":
+                own = 1 if layer.kind == "depthwise" else int(inputs[place])
+                positions = int(np.prod(layer.output_size))
+                each = own * int(outputs[place]) * layer.groups * int(np.prod(layer.kernel)) * positions
                 total += each * int(widths.counts[place])
-        assert total == macs(structure)(kept)
+        assert total == macs(kept)
 
 
 def test_transformers_groups_are_refused_with_another_way() -> None:
@@ -145,8 +144,8 @@ def test_networks_that_compute_something_else_when_narrower_are_refused() -> Non
 
 def test_names_are_short() -> None:
     relu = Call("aten.relu.default")
-    piece = FusedLayer("conv", (8, 8), (3, 3), (2, 2), (1, 1), (1, 1), bias=True, norm=True, adds=True, activation=relu)
-    assert str(piece) == "conv 3×3 / 2 at 8×8 + norm + add + relu"
+    layer = FusedLayer("conv", (8, 8), (3, 3), (2, 2), (1, 1), (1, 1), bias=True, norm=True, adds=True, activation=relu)
+    assert str(layer) == "conv 3×3 / 2 at 8×8 + norm + add + relu"
 
 
 def _cuts(network: nn.Module, name: str):  # type: ignore[no-untyped-def]

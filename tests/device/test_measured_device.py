@@ -18,7 +18,7 @@ from autoprune.device.fingerprint import differences, fingerprint, in_words
 from autoprune.device.fused_layer import Call, FusedLayer
 from autoprune.device.grid import knots
 from autoprune.device.latency_tables import LatencyTables, MissingTableError
-from autoprune.device.measured_device import MeasuredDevice, network_seconds, pieces_ms
+from autoprune.device.measured_device import MeasuredDevice, layers_ms, network_seconds
 from autoprune.device.onnx_runtime import Template, onnx_session
 from autoprune.device.profiler import FusedLayerProfiler, NetworkProfiler, random_plans, wanted
 from autoprune.device.runtime import runtime_of, threads_of_torch
@@ -30,7 +30,7 @@ from tests.models import PRUNABLE
 from tests.tasks import prepared, tiny_task
 
 RELU = Call("aten.relu.default")
-PIECES = {
+LAYERS = {
     "conv": FusedLayer("conv", (6, 6), (3, 3), (1, 1), (1, 1), (1, 1), norm=True, adds=True, activation=RELU),
     "grouped": FusedLayer("conv", (6, 6), (3, 3), (2, 2), (1, 1), (1, 1), groups=3, bias=True),
     "depthwise": FusedLayer("depthwise", (6, 6), (3, 3), (1, 1), (1, 1), (1, 1), norm=True, activation=RELU),
@@ -66,18 +66,18 @@ def profiled(device: MeasuredDevice, task: Task, *, plans: int = 8) -> list[str]
     return told
 
 
-@pytest.mark.parametrize("kind", PIECES)
+@pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino"])
 def test_a_piece_runs_at_any_width(name: str, kind: str) -> None:
-    runtime, piece = runtime_of(name, place="cpu", batch=2, precision="fp32"), PIECES[kind]
+    runtime, layer = runtime_of(name, place="cpu", batch=2, precision="fp32"), LAYERS[kind]
     with threads_of_torch(1):
-        at = runtime.piece(piece)
-        for inputs, outputs in ((1, 1), (5, 5 if piece.square else 7), (16, 16)):
+        at = runtime.layer(layer)
+        for inputs, outputs in ((1, 1), (5, 5 if layer.square else 7), (16, 16)):
             run = at(inputs, outputs)
             answer = run()
             shape = tuple((answer if isinstance(answer, torch.Tensor) else answer[0]).shape)  # type: ignore[index]
-            assert shape[1] == (inputs if piece.square else outputs) * piece.groups
-            assert shape[0] == 2 * (piece.size[0] if piece.kind == "linear" else 1)
+            assert shape[1] == (inputs if layer.square else outputs) * layer.groups
+            assert shape[0] == 2 * (layer.size[0] if layer.kind == "linear" else 1)
             assert runtime.seconds(run) > 0
 
 
@@ -103,11 +103,11 @@ def test_an_onnx_file_made_from_a_template_is_that_of_the_piece() -> None:
     """The same operators and weights of the same shapes as an export at that width."""
     import onnx
 
-    piece = PIECES["conv"]
+    layer = LAYERS["conv"]
     made = onnx.load_from_string(
-        Template(piece.module(101, 103), piece.example(101, 103, batch=1)).at({101: 5, 103: 7})
+        Template(layer.module(101, 103), layer.example(101, 103, batch=1)).at({101: 5, 103: 7})
     )
-    fresh = onnx.load_from_string(Template(piece.module(5, 7), piece.example(5, 7, batch=1)).at({}))
+    fresh = onnx.load_from_string(Template(layer.module(5, 7), layer.example(5, 7, batch=1)).at({}))
     for graph in (made.graph, fresh.graph):
         assert [node.op_type for node in graph.node] == ["Conv", "Add", "Relu"]
         assert sorted(tuple(weight.dims) for weight in graph.initializer) == [(7,), (7, 5, 3, 3)]
@@ -149,18 +149,18 @@ def test_identical_geometries_are_measured_once(cache: Path) -> None:
     assert len(list(cache.rglob("pieces/*.npz"))) > first
     widths = widths_of(PRUNABLE["residual"].model(), PRUNABLE["residual"].structure(), PRUNABLE["residual"].inputs())
     assert widths.counts.sum() == 5
-    assert len(widths.pieces) == 4
+    assert len(widths.layers) == 4
 
 
 def test_points_beside_a_slow_reference_are_measured_again(cache: Path) -> None:
     device, task = this_cpu(), tiny_task("plain")
     profiled(device, task)
     widths = widths_of(task.model, PRUNABLE["plain"].structure(), task.example_input)
-    piece, points = widths.pieces[0], wanted(widths)[0]
+    layer, points = widths.layers[0], wanted(widths)[0]
     slow = Timings(np.full(1, 9.0), np.full(1, 9.0), np.full(1, 1e12))
-    device.store.add(piece, [next(iter(points))], slow)
+    device.store.add(layer, [next(iter(points))], slow)
     profiled(device, task)
-    assert device.store.points(piece)[1].minimum.max() < 9.0
+    assert device.store.points(layer)[1].minimum.max() < 9.0
 
 
 def test_a_task_that_was_not_profiled_is_an_error_with_the_command(cache: Path) -> None:
@@ -224,12 +224,12 @@ def test_a_cuda_device_is_profiled(cache: Path) -> None:
 
 
 def test_the_store_gives_back_what_it_was_given(tmp_path: Path) -> None:
-    store, piece = LatencyTables(tmp_path, {"threads": 1}), PIECES["conv"]
+    store, layer = LatencyTables(tmp_path, {"threads": 1}), LAYERS["conv"]
     store.begin()
     first = Timings(np.array([1.0, 2.0]), np.array([1.5, 2.5]), np.array([0.1, 0.1]))
-    store.add(piece, [(1, 2), (3, 4)], first)
-    store.add(piece, [(3, 4), (5, 6)], Timings(np.array([7.0, 8.0]), np.array([7.5, 8.5]), np.array([0.2, 0.2])))
-    points, timings = store.points(piece)
+    store.add(layer, [(1, 2), (3, 4)], first)
+    store.add(layer, [(3, 4), (5, 6)], Timings(np.array([7.0, 8.0]), np.array([7.5, 8.5]), np.array([0.2, 0.2])))
+    points, timings = store.points(layer)
     assert dict(zip(points, timings.minimum.tolist(), strict=True)) == {(1, 2): 1.0, (3, 4): 7.0, (5, 6): 8.0}
     assert dict(zip(points, timings.reference.tolist(), strict=True)) == {(1, 2): 0.1, (3, 4): 0.2, (5, 6): 0.2}
     assert json.loads(next(tmp_path.glob("pieces/*.json")).read_text())["kernel"] == [3, 3]
@@ -260,8 +260,8 @@ def test_tables_have_every_width(cache: Path) -> None:
     device, task = this_cpu(), tiny_task("plain")
     profiled(device, task)
     widths = widths_of(task.model, PRUNABLE["plain"].structure(), task.example_input)
-    for found, piece, (ins, outs) in zip(pieces_ms(device.store, widths), widths.pieces, widths.ranges, strict=True):
-        assert found.shape == (ins[1] + 1, 1 if piece.square else outs[1] + 1)
+    for found, layer, (ins, outs) in zip(layers_ms(device.store, widths), widths.layers, widths.ranges, strict=True):
+        assert found.shape == (ins[1] + 1, 1 if layer.square else outs[1] + 1)
         assert (found > 0).all()
         assert set(knots(*ins)) <= set(range(1, ins[1] + 1))
     plans, seconds = network_seconds(device.store, widths)
@@ -303,11 +303,11 @@ def test_a_profile_that_is_killed_goes_on_where_it_was(cache: Path) -> None:
     process.wait()
     device, task = this_cpu(), tiny_task("residual")
     widths = widths_of(task.model, PRUNABLE["residual"].structure(), task.example_input)
-    kept = {piece: dict(zip(*_columns(device.store.points(piece)), strict=True)) for piece in widths.pieces}
+    kept = {layer: dict(zip(*_columns(device.store.points(layer)), strict=True)) for layer in widths.layers}
     assert any(kept.values())
     profiled(device, task)
-    for piece, before in kept.items():
-        after = dict(zip(*_columns(device.store.points(piece)), strict=True))
+    for layer, before in kept.items():
+        after = dict(zip(*_columns(device.store.points(layer)), strict=True))
         assert before.items() <= after.items()
     assert device.costs(task, PRUNABLE["residual"].structure())
 

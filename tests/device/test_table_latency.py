@@ -26,8 +26,8 @@ WIDTHS = {name: widths_of(model, structure, inputs) for name, (structure, model,
 def random_tables(widths: Widths, *, seed: int) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     return [
-        rng.random((ins[1] + 1, 1 if piece.square else outs[1] + 1))
-        for piece, (ins, outs) in zip(widths.pieces, widths.ranges, strict=True)
+        rng.random((ins[1] + 1, 1 if layer.square else outs[1] + 1))
+        for layer, (ins, outs) in zip(widths.layers, widths.ranges, strict=True)
     ]
 
 
@@ -36,7 +36,7 @@ def slowly(widths: Widths, tables: list[np.ndarray], kept: np.ndarray) -> float:
     inputs, outputs = widths.of(kept)
     total = 0.0
     for place, index in enumerate(widths.index):
-        column = 0 if widths.pieces[index].square else outputs[place]
+        column = 0 if widths.layers[index].square else outputs[place]
         total += tables[index][inputs[place], column] * widths.counts[place]
     return total
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoprune.cost.budget import parse_budget
-from autoprune.cost.model import CostModel, macs, params
+from autoprune.cost.model import CostModel
 from autoprune.cost.peak_memory import peak_memory
 from autoprune.cost.projection import Projector
 from autoprune.evaluation.curves import Curve
@@ -74,8 +74,8 @@ def bounded(*budgets: str) -> tuple[Structure, Projector]:
     network = PRUNABLE["digits_net"]
     structure = network.structure()
     costs: dict[str, CostModel] = {
-        "macs": macs(structure),
-        "params": params(structure),
+        "macs": network.costs().macs(),
+        "params": network.costs().params(),
         "peak_memory": peak_memory(network.model(), structure, network.inputs(), forward=plain_forward),
     }
     return structure, Projector(structure, parse_budget(budgets, costs, structure))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoprune.cost.model import macs, params, weights
+from autoprune.cost.observed import NetworkCosts
 from autoprune.device.onnx_runtime import onnx_runner
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.export.network import load_network, save_network
@@ -112,14 +112,16 @@ def test_costs_are_those_of_the_shrunk_model(family: str, kinds: tuple[str, ...]
     task = TINY[family]()
     structure = structure_of(task, kinds)
     ranking, single = random_ranking(task, structure), any(group.compared for group in structure.groups)
+    costs = NetworkCosts(task.model, structure, task.example_input)
+    macs, params = costs.macs(), costs.params()
     for kept in plans_of(structure, 3):
         small = shrink(task.model, structure, structure.plan(kept), ranking)
         counted = [int((p != 0).sum()) if single else p.numel() for p in small.parameters()]
-        assert int(params(structure)(kept)) == sum(counted)
+        assert int(params(kept)) == sum(counted)
         if not single:
             hidden = sum(hidden_macs(small, *installed) for installed in patterns_of(small))
-            assert int(macs(structure)(kept)) == counted_macs(small, task.example_input) - hidden
-    assert int(macs(structure)(structure.units)) == counted_macs(task.model, task.example_input)
+            assert int(macs(kept)) == counted_macs(small, task.example_input) - hidden
+    assert int(macs(structure.units)) == counted_macs(task.model, task.example_input)
 
 
 def counted_macs(network: nn.Module, inputs: Tensor) -> int:
@@ -204,9 +206,10 @@ def test_weights_are_those_that_groups_take_from() -> None:
     task = causal_task("llama")
     structure = structure_of(task, ("weights",))
     linear = sum(m.weight.numel() for n, m in task.model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head")
-    assert int(weights(structure)(structure.units)) == linear
+    weights = NetworkCosts(task.model, structure, task.example_input).weights()
+    assert int(weights(structure.units)) == linear
     half = np.array([group.units // 2 for group in structure.groups])
-    assert int(weights(structure)(half)) == linear // 2
+    assert int(weights(half)) == linear // 2
 
 
 def test_the_blocks_are_the_stages() -> None:

@@ -1,0 +1,247 @@
+"""What a network costs, counted from what runs: every product of its forward pass, and each of its tensors once."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from autoprune.cost.combined import WeightedSum
+from autoprune.cost.model import BilinearCost, CostModel, ProductCost
+from autoprune.cost.probing import MISSING, Copies, Copy, SizeFunction, probe
+from autoprune.cost.recording import Forward, Product, Shape
+from autoprune.cost.unit_tables import pair_tables
+from autoprune.structure.families import FAMILIES, model_type
+from autoprune.structure.groups import IntArray, Structure, holds
+from autoprune.task.task import plain_forward
+
+DECODERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gpt2")
+MILLIJOULES = 1e-9  # of a picojoule
+Key = tuple[str, ...]
+
+
+class NetworkCosts:
+    """The costs of one network under every plan, each counted exactly, in integers.
+
+    The network runs a few times, for one sample: as it is, and as copies that are narrower, which tell how every size
+    depends on what groups keep (cost/probing.py). Where it can, it runs on the meta device, where nothing is computed.
+
+    Args:
+        model: The dense network.
+        structure: Its groups.
+        example_input: A batch that it runs on: a tensor, or tensors in tuples, lists and mappings.
+        forward: (network, inputs) → outputs.
+
+    >>> NetworkCosts(task.model, structure, task.example_input, forward=task.forward).macs()(structure.units)
+    """
+
+    def __init__(
+        self, model: nn.Module, structure: Structure, example_input: Any, *, forward: Forward = plain_forward
+    ) -> None:
+        self.structure, self._kind = structure, model_type(model)
+        copies = Copies(model, structure, example_input, forward=forward, shapes_only=True)
+        dense = copies(structure.units)
+        numbers, extra = _numbers(dense), dict[Key, None]()
+
+        def sizes_of(kept: IntArray) -> IntArray:
+            seen = _numbers(copies(kept))
+            extra.update(dict.fromkeys(key for key in seen if key not in numbers))
+            missing = {key: (MISSING,) * len(sizes) for key, sizes in numbers.items()}
+            same = {key: seen[key] for key, sizes in numbers.items() if len(seen.get(key, ())) == len(sizes)}
+            return np.array([size for sizes in (missing | same).values() for size in sizes], np.int64)
+
+        functions, unknown = iter(probe(structure, sizes_of, optional=True)), dict[Key, None]()
+        self._sizes: dict[Key, list[SizeFunction]] = {}
+        for key, sizes in numbers.items():
+            own = [next(functions) for _ in sizes]
+            unknown |= {key: None} if None in own else {}
+            self._sizes[key] = [f or SizeFunction(size) for f, size in zip(own, sizes, strict=True)]
+        self._products = dict(zip(_keys(dense.recording.products), dense.recording.products, strict=True))
+        self._multiplied = {name: None for product in self._products.values() for name in product.weights}
+        self.uncounted = (
+            *(
+                f"multiply–accumulates of {operator}, which runs {count} times, are not counted: autoprune has no rule "
+                "for this operator"
+                for operator, count in dense.recording.uncounted.items()
+            ),
+            *dict.fromkeys(
+                f"{_words(key)} is counted as in the dense network: its size does not follow from what groups keep"
+                for key in unknown
+            ),
+            *dict.fromkeys(f"{_words(key)} is not counted: only narrower copies have it" for key in extra),
+        )
+        """What could not be counted, a sentence each."""
+
+    def macs(self) -> CostModel:
+        """Multiply–accumulates of everything that runs, for one sample; 1 MAC = 2 FLOPs.
+
+        Of matrices that lose single weights, those that are left: what it would take on hardware that skips zeros. An
+        attention takes the square of its tokens, and of fewer blocks of keys their share (cost/unit_tables.py): what it
+        would take in a kernel that skips blocks.
+        """
+        return self._cost(
+            "macs", "MACs", ((self._of(key, p.module, p.weights, slice(-1)), 1) for key, p in self._products.items())
+        )
+
+    def params(self) -> CostModel:
+        """Parameters that are not zero, each tensor once, however many layers share it."""
+        return self._cost("params", "parameters", ((self._tensor(key), 1) for key in self._keys("parameter")))
+
+    def weights(self) -> CostModel:
+        """Weights of the matrices and kernels that some group takes from, no biases: what papers on sparsity count."""
+        matrices = (self._tensor(key) for key in self._keys("parameter") if self._is_matrix(key))
+        return self._cost("weights", "weights", ((size, 1) for size in matrices if size.tables))
+
+    def parameter_bytes(self, *, bytes_per_parameter: int = 4) -> CostModel:
+        """Bytes of all that is saved: parameters, and buffers such as BatchNorm's statistics; at fp32 by default."""
+        return self._stored("bytes", of_matrices=bytes_per_parameter, of_others=bytes_per_parameter)
+
+    def weight_bytes(self, *, bytes_per_weight: int) -> CostModel:
+        """The same where matrices and kernels take so many bytes a weight, and all else stays at fp32."""
+        return self._stored("weight_bytes", of_matrices=bytes_per_weight, of_others=4)
+
+    def bytes_moved(self, *, weight_bytes: int, activation_bytes: int) -> CostModel:
+        """Bytes between memory and arithmetic for one sample: weights are read once, outputs written and read once.
+
+        Those of the operators that multiply and accumulate; what follows them element by element is fused into them.
+        What caches save, and what a residual stream is read once more, is left out.
+
+        Args:
+            weight_bytes: Of a weight or bias.
+            activation_bytes: Of an output's element.
+        """
+        weights = ((self._tensor(key), weight_bytes) for key in self._keys("parameter") if key[1] in self._multiplied)
+        written = (
+            (self._of(key, product.module, ("",), slice(-1, None)), 2 * activation_bytes)
+            for key, product in self._products.items()
+        )
+        return self._cost("bytes_moved", "bytes", (*weights, *written))
+
+    def energy(
+        self, *, pj_per_mac: float, pj_per_byte: float, weight_bytes: int = 4, activation_bytes: int = 4
+    ) -> WeightedSum:
+        """Millijoules for one sample: those of its multiply–accumulates and of its bytes moved.
+
+        Args:
+            pj_per_mac: Picojoules, at least 0.
+            pj_per_byte: Picojoules, at least 0.
+            weight_bytes: Of a weight or bias.
+            activation_bytes: Of an output's element.
+        """
+        for name, value in (("pj_per_mac", pj_per_mac), ("pj_per_byte", pj_per_byte)):
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be an energy in picojoules, at least 0, got {value}")
+        moved = self.bytes_moved(weight_bytes=weight_bytes, activation_bytes=activation_bytes)
+        weights = (MILLIJOULES * pj_per_mac, MILLIJOULES * pj_per_byte)
+        return WeightedSum("energy", "mJ", (self.macs(), moved), weights)
+
+    def kv_cache(self, *, context: int, element_bytes: int) -> CostModel:
+        """Bytes of a decoder's keys and values: 2 · key heads kept · their width · attentions that are there.
+
+        Fewer blocks of keys (`keys`) do not make it smaller, nor do windows of sliding attentions.
+
+        Args:
+            context: Tokens of the text, at least 1.
+            element_bytes: Of a key's or value's element.
+
+        Raises:
+            ValueError: The model keeps no such cache.
+        """
+        kind = self._kind
+        if kind not in DECODERS:
+            raise ValueError(f"only decoders keep keys and values, of the types {list(DECODERS)}; this one is {kind!r}")
+        if context < 1:
+            raise ValueError(f"the cache is of at least one token, got context={context}")
+        query, *others = FAMILIES[kind].projections
+        terms = []
+        for key in self._keys("parameter"):
+            layer, _, part = key[1].rpartition(".")
+            if part == "weight" and layer.endswith(tuple(f".{name}" for name in others or (query,))):
+                written = self._of(key, layer, ("",), slice(1))
+                # where one projection writes queries, keys and values, two thirds of its outputs are kept
+                scale = written.scale if others else written.scale * 2 // 3
+                terms.append((SizeFunction(scale, written.tables), context * element_bytes))
+        return self._cost("kv_cache", "bytes", terms)
+
+    def axis(self, parameter: str, axis: int) -> IntArray:
+        """The size of a parameter's axis, affine in the kept units: [groups + 1], the last entry constant."""
+        return self._sizes["parameter", parameter][axis].affine(len(self.structure.groups))
+
+    def _stored(self, name: str, *, of_matrices: int, of_others: int) -> CostModel:
+        tensors = (*self._keys("parameter"), *self._keys("buffer"))
+        return self._cost(
+            name, "bytes", ((self._tensor(key), of_matrices if self._is_matrix(key) else of_others) for key in tensors)
+        )
+
+    def _keys(self, kind: str) -> list[Key]:
+        return [key for key in self._sizes if key[0] == kind]
+
+    def _is_matrix(self, key: Key) -> bool:
+        return key[1] in self._multiplied and len(self._sizes[key]) > 1
+
+    def _tensor(self, key: Key) -> SizeFunction:
+        return self._of(key, key[1].rpartition(".")[0], (key[1],), slice(None))
+
+    def _of(self, key: Key, module: str, weights: tuple[str, ...], sizes: slice) -> SizeFunction:
+        """The product of some of a key's sizes, and what groups do to it beside making tensors smaller.
+
+        It is there only where no group passes its module over. Groups of single weights leave their share of a matrix,
+        and groups of key blocks their share of an attention's pairs of tokens.
+        """
+        size = math.prod(self._sizes[key][sizes], start=SizeFunction(1))
+        for index, group in enumerate(self.structure.groups):
+            whole = [1 for skip in group.skips if holds(skip.module, module)][:1]
+            whole += [matrix.size for matrix in group.compared if f"{matrix.layer}.weight" in weights]
+            whole += [pattern.tokens**2 for pattern in group.patterns if pattern.module == module and not weights]
+            for divisor in whole:
+                table = np.eye(1, len(self.structure.groups) + 1, index, dtype=np.int64)[0]
+                size = SizeFunction(size.scale // divisor, (*size.tables, tuple(table.tolist())))
+        return size
+
+    def _cost(self, name: str, unit: str, sizes: Iterable[tuple[SizeFunction, int]]) -> CostModel:
+        """Σ weight · size over pairs of them; of no more than two tables each, it is bilinear."""
+        terms = Counter[tuple[tuple[int, ...], ...]]()
+        for size, weight in sizes:
+            terms[tuple(sorted(size.tables, reverse=True))] += weight * size.scale
+        groups = len(self.structure.groups)
+        patterned = {index for index, group in enumerate(self.structure.groups) if group.patterns}
+        used = {index for term in terms for table in term for index in np.flatnonzero(table[:-1])}
+        tables = pair_tables(self.structure) if used & patterned else None
+        one, most = (*[0] * groups, 1), max(map(len, terms), default=0)
+        if most > 2:
+            rows = [[*term, *[one] * (most - len(term))] for term in terms]
+            return ProductCost(name, unit, np.array(rows, np.int64), np.array(list(terms.values()), np.int64), tables)
+        constant, alone = terms.pop((), 0), {term[0]: terms.pop(term) for term in list(terms) if len(term) == 1}
+        pairs = [(first, second, weight, alone.pop(first, 0)) for (first, second), weight in terms.items()]
+        pairs += [(table, one, 0, weight) for table, weight in alone.items()]
+        outputs, inputs = (np.array([row[i] for row in pairs], np.int64).reshape(-1, groups + 1) for i in (0, 1))
+        per_pair, per_output = (np.array([row[i] for row in pairs], np.int64) for i in (2, 3))
+        return BilinearCost(name, unit, outputs, inputs, per_pair, per_output, constant, tables)
+
+
+def _numbers(copy: Copy) -> dict[Key, Shape]:
+    """Every product's sizes and the number of elements that it writes, and every tensor's shape."""
+    products = copy.recording.products
+    numbers: dict[Key, Shape] = {
+        key: (*product.sizes, math.prod(product.output) if product.output else 0)
+        for key, product in zip(_keys(products), products, strict=True)
+    }
+    numbers |= {("parameter", name): shape for name, shape in copy.parameters.items()}
+    return numbers | {("buffer", name): shape for name, shape in copy.buffers.items()}
+
+
+def _keys(products: Iterable[Product]) -> list[Key]:
+    """What each product is called in every copy: its operator, its module, and which of these it is."""
+    ran = Counter[Key]()
+    keys: list[Key] = []
+    for product in products:
+        own = ("product", product.operator, product.module)
+        keys.append((*own, str(ran[own])))
+        ran[own] += 1
+    return keys
+
+
+def _words(key: Key) -> str:
+    return f"{key[1]} of {key[2] or 'the network itself'}" if key[0] == "product" else f"the {key[0]} {key[1]}"
