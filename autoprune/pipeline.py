@@ -110,7 +110,7 @@ class Job:
         floor = prepared.structure.plan(prepared.projector.floor)
         networks = {DENSE: prepared.task.model, "smallest": prepared.pruned(floor)}
         left_out = rehearse(prepared.task, networks, recover=self.recover, folder=self.run.path)
-        for reason in left_out.values():
+        for reason in (*prepared.uncounted, *left_out.values()):
             log.warning("%s", reason)
         if "onnx" not in left_out:
             return self

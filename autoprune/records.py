@@ -141,6 +141,7 @@ def describe_structure(prepared: Prepared) -> dict[str, Any]:
             for group in structure.groups
         ],
         "unprunable": structure.unprunable,
+        "uncounted": list(prepared.uncounted),
         "dense": {name: float(cost(structure.units)) for name, cost in prepared.costs.items()},
     }
 

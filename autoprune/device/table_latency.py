@@ -14,7 +14,7 @@ from autoprune.structure.groups import IntArray
 class TableLatency:
     """constant + Σ over instances of counts · table[inputs, outputs], looked up.
 
-    values: all tables, flat. starts, strides [instances]: where the instance's table begins, and the length of its rows.
+    values: all tables, flat. starts, strides [instances]: where each one's table begins, and the length of its rows.
     """
 
     widths: Widths

@@ -59,6 +59,8 @@ class Prepared:
     held_out: Role
     measured: Mapping[str, Any]
     device: Device | None = None
+    uncounted: tuple[str, ...] = ()
+    """What of the network's costs could not be counted, a sentence each."""
 
     @property
     def features(self) -> FloatArray:
@@ -162,7 +164,7 @@ def prepare(
     errors = {group.name: _error(reconstruction, group) for group in structure.groups}
     return Prepared(
         task, structure, scores, ranking, recorded, projector, objective, candidates, errors, score, held_out, measured,
-        device,
+        device, countable.uncounted,
     )  # fmt: skip
 
 
