@@ -23,7 +23,9 @@ def search(
     how many an offspring differs from its parent at most; fewer are more likely, as in the paper. step: how much of a
     group's units changes hands at once (Switch). No plan is asked for twice, unless ATTEMPTS more switches find none.
     """
-    _check(start, offspring, switches)
+    for name, value in (("offspring", offspring), ("switches", switches)):
+        if value < 1:
+            raise ValueError(f"agent.{name} must be at least 1, got {value}")
     switch = Switch(problem.projector, step)
     try:
         first = first_plan(problem, start=start)
@@ -38,12 +40,3 @@ def search(
             problem.objective.evaluate(plans)
     except EvaluationsSpent:
         return best_plan(problem)
-
-
-def _check(start: str, offspring: int, switches: int) -> None:
-    if start not in ("uniform", "sensitivity"):
-        raise ValueError(f"agent.start must be uniform or sensitivity, got {start!r}")
-    if offspring < 1:
-        raise ValueError(f"agent.offspring must be at least 1 plan for a generation, got {offspring}")
-    if switches < 1:
-        raise ValueError(f"agent.switches must be at least 1, got {switches}")

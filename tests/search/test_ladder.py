@@ -187,10 +187,10 @@ def test_too_few_evaluations_for_the_curves_say_so(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("annealing", {"start": "best"}, "must be uniform or sensitivity, got 'best'"),
+        ("annealing", {"start": "best"}, "must be uniform, sensitivity or closed_form, got 'best'"),
         ("annealing", {"step": 0.0}, r"in \(0, 1\]; got 0.0"),
         ("annealing", {"first": 0.1, "last": 0.2}, "0 < last ≤ first < 1, got first=0.1 and last=0.2"),
-        ("cmaes", {"start": "best"}, "must be uniform or sensitivity, got 'best'"),
+        ("cmaes", {"start": "best"}, "must be uniform, sensitivity or closed_form, got 'best'"),
         ("cmaes", {"sigma": 0.0}, "above 0; got 0.0"),
         ("cmaes", {"population": 3}, "at least 4, or null for .*; got 3"),
         ("greedy", {"step": 2.0}, r"in \(0, 1\]; got 2.0"),
@@ -198,7 +198,7 @@ def test_too_few_evaluations_for_the_curves_say_so(name: str, tmp_path: Path) ->
         ("legr", {"sample": 0}, "agent.sample must be at least 1 .*, got 0"),
         ("legr", {"share": 0.0}, r"in \(0, 1\]; got 0.0"),
         ("legr", {"sigma": -1.0}, "above 0; got -1.0"),
-        ("random_around", {"start": "best"}, "must be uniform or sensitivity, got 'best'"),
+        ("random_around", {"start": "best"}, "must be uniform, sensitivity or closed_form, got 'best'"),
         ("random_around", {"sigma": 0.0}, "above 0; got 0.0"),
         ("spdy", {"sigma": 0.0}, "above 0; got 0.0"),
         ("spdy", {"share": 1.5}, r"in \(0, 1\]; got 1.5"),
