@@ -17,14 +17,12 @@ from autoprune.device.device import predicted_and_measured
 from autoprune.evaluation.curves import single_group_curves
 from autoprune.evaluation.incumbents import describe_anytime
 from autoprune.evaluation.judge import Judge
-from autoprune.evaluation.metered import MeteredObjective
 from autoprune.export.latency_measurement import measure_latency
 from autoprune.export.network import TOKENIZER_FOLDER, load_network, network_bytes, save_network
 from autoprune.export.onnx import export_onnx
 from autoprune.plan import PruningPlan
 from autoprune.prior.sensitivity_plan import sensitivity_plan
 from autoprune.prior.uniform_plan import uniform_plan
-from autoprune.problem.prepare import Prepared
 from autoprune.problem.problem import Problem, Search
 from autoprune.records import Ledgers, Recorder, describe_budget, describe_curves, describe_structure, shown
 from autoprune.recover.recovery import Recovery
@@ -48,7 +46,7 @@ log = logging.getLogger(__name__)
 class Job:
     """One run: what is searched with what, and where it is written down."""
 
-    prepared: Prepared
+    problem: Problem
     search: Search
     recover: Recovery
     agent: str
@@ -66,13 +64,13 @@ class Job:
         the same is named in the result's `failed`, and the other stages go on: no network, plan or number is lost.
         """
         job, clock, stages = self._rehearsed(), _Clock(), Stages()
-        job.run.write_json("structure.json", describe_structure(job.prepared))
+        job.run.write_json("structure.json", describe_structure(job.problem))
         searched, recorder = job.search_plan()
         clock.lap("search")
         plans = {SEARCHED: searched, **stages.attempt("baselines", job.baselines, otherwise={})}
         job.run.write_json("plans.json", {name: plan.as_json() for name, plan in plans.items()})
         clock.lap("baselines")
-        networks = {name: job.prepared.pruned(plan) for name, plan in plans.items()}
+        networks = {name: job.problem.pruned(plan) for name, plan in plans.items()}
         chosen = stages.attempt("choose", lambda: job.choose(networks), otherwise=SEARCHED)
         anytime = stages.attempt("anytime", lambda: job.anytime(recorder, plans), otherwise=None)
         recovered = stages.attempt("recover", lambda: job.recovered(plans, networks), otherwise=networks)
@@ -83,10 +81,10 @@ class Job:
         records = job.measure(plans, networks, recovered, stages)
         on_device = stages.attempt("device", lambda: job.on_device(plans, recovered), otherwise=None)
         result = {
-            "task": job.prepared.task.name,
+            "task": job.problem.task.name,
             "agent": job.agent,
             "seed": job.seed,
-            "budget": describe_budget(job.prepared),
+            "budget": describe_budget(job.problem),
             "chosen": chosen,
             "evaluations": {"limit": job.evaluations, "spent": recorder.spent},
             "search_seconds": {"judging": recorder.seconds, "agent": recorder.agent_seconds},
@@ -106,59 +104,64 @@ class Job:
 
     def _rehearsed(self) -> "Job":
         """The same job without the stages that the rehearsal found impossible, each of which is said."""
-        prepared = self.prepared
-        floor = prepared.structure.plan(prepared.projector.floor)
-        networks = {DENSE: prepared.task.model, "smallest": prepared.pruned(floor)}
-        left_out = rehearse(prepared.task, networks, recover=self.recover, folder=self.run.path)
-        for reason in (*prepared.uncounted, *left_out.values()):
+        problem = self.problem
+        floor = problem.structure.plan(problem.projector.floor)
+        networks = {DENSE: problem.task.model, "smallest": problem.pruned(floor)}
+        left_out = rehearse(problem.task, networks, recover=self.recover, folder=self.run.path)
+        for reason in (*problem.uncounted, *left_out.values()):
             log.warning("%s", reason)
         if "onnx" not in left_out:
             return self
-        return replace(self, prepared=replace(prepared, task=replace(prepared.task, onnx=False)), left_out=left_out)
+        return replace(self, problem=replace(problem, task=replace(problem.task, onnx=False)), left_out=left_out)
 
     def anytime(self, recorder: Recorder, plans: Mapping[str, PruningPlan]) -> Any:
         """How good the best plan was at every point of the search, on samples that no reward has seen."""
         baselines = {name: plan for name, plan in plans.items() if name != SEARCHED}
-        prepared = self.prepared
-        return describe_anytime(recorder.incumbents, baselines, judge=prepared.held_out_metrics, score=prepared.score)
+        problem = self.problem
+        return describe_anytime(
+            recorder.incumbents, baselines, judge=problem.held_out_metrics, score=problem.spec.score
+        )
 
     def search_plan(self) -> tuple[PruningPlan, Recorder]:
         """The search's own best plan, and who wrote down its evaluations: each is on disk before the search sees it."""
-        prepared = self.prepared
+        problem = self.problem
         with StageProgress() as progress:
             recorder = Recorder(
                 self.ledgers.history,
                 self.tracker,
                 progress,
                 limit=self.evaluations,
-                judging=lambda: objective.seconds,  # of the next line's
+                judging=lambda: problem.objective.seconds,  # of the next line's
             )
-            objective = MeteredObjective(prepared.objective, limit=self.evaluations, record=recorder)
-            problem = Problem.of(
-                prepared, objective=objective, seed=self.seed, folder=self.run.path, log_agent=self._agent_metrics
+            problem = self.problem.limited(
+                self.evaluations,
+                record=recorder,
+                seed=self.seed,
+                folder=self.run.path,
+                log_agent=self._agent_metrics,
             )
             plan = self.search(problem, rng=numpy_rng(self.seed, "search"))
         return plan, recorder
 
     def baselines(self) -> dict[str, PruningPlan]:
         """The plans that every run is compared with. They are not charged to the search."""
-        prepared = self.prepared
-        evaluate = partial(prepared.objective.evaluate, whole=True)
+        problem = self.problem
+        evaluate = partial(problem.objective.uncharged.evaluate, whole=True)
         with StageProgress() as progress:
-            told = partial(progress.update, of=len(prepared.structure.groups), phase="one group at a time", note="")
-            curves = single_group_curves(prepared.structure, evaluate, on_group=told)
-        self.run.write_json("curves.json", describe_curves(prepared, curves))
+            told = partial(progress.update, of=len(problem.structure.groups), phase="one group at a time", note="")
+            curves = single_group_curves(problem.structure, evaluate, on_group=told)
+        self.run.write_json("curves.json", describe_curves(problem, curves))
         plans = {
-            UNIFORM: uniform_plan(prepared.structure, prepared.projector),
-            SENSITIVITY: sensitivity_plan(prepared.structure, prepared.projector, curves),
+            UNIFORM: uniform_plan(problem.structure, problem.projector),
+            SENSITIVITY: sensitivity_plan(problem.structure, problem.projector, curves),
         }
-        for outcome in prepared.objective.evaluate(list(plans.values()), whole=True):
+        for outcome in problem.objective.uncharged.evaluate(list(plans.values()), whole=True):
             self.ledgers.history.add({"evaluation": None, "phase": "baseline", **outcome.as_json()})
         return plans
 
     def choose(self, networks: Mapping[str, nn.Module]) -> str:
         """The best on search samples that no reward has seen; the search's own plan where there is a tie."""
-        scores = self.prepared.held_out_scores(networks)
+        scores = self.problem.held_out_scores(networks)
         return max(scores, key=lambda name: scores[name])
 
     def recovered(self, plans: Mapping[str, PruningPlan], networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
@@ -178,8 +181,8 @@ class Job:
             with StageProgress() as progress:
                 done[plans[name]] = self.recover(
                     network,
-                    self.prepared.task,
-                    teacher=self.prepared.task.model,
+                    self.problem.task,
+                    teacher=self.problem.task.model,
                     generator=torch_generator(self.seed, "recover"),
                     on_step=partial(self._recovering, name, progress),
                 )
@@ -194,10 +197,10 @@ class Job:
         stages: Stages,
     ) -> dict[str, Any]:
         """What `result.json` says of the dense network and of every plan's: test metrics, costs, latency, sizes."""
-        structure = self.prepared.structure
+        structure = self.problem.structure
         every_plan = {DENSE: structure.dense, **plans}
-        before = {DENSE: self.prepared.task.model, **pruned}
-        after = {DENSE: self.prepared.task.model, **recovered}
+        before = {DENSE: self.problem.task.model, **pruned}
+        after = {DENSE: self.problem.task.model, **recovered}
         parts: dict[str, Callable[[], dict[str, dict[str, Any]]]] = {
             "judge": lambda: self._judged(every_plan, before, after),
             "latency": lambda: self._timed(after),
@@ -212,20 +215,20 @@ class Job:
         return records
 
     def _costs(self, plan: PruningPlan) -> dict[str, float]:
-        return {cost: float(model([plan.kept])[0]) for cost, model in self.prepared.costs.items()}  # type: ignore[arg-type]
+        return {cost: float(model([plan.kept])[0]) for cost, model in self.problem.costs.items()}  # type: ignore[arg-type]
 
     def _judged(
         self, plans: Mapping[str, PruningPlan], before: Mapping[str, nn.Module], after: Mapping[str, nn.Module]
     ) -> dict[str, dict[str, Any]]:
         """Of every network before and after recovery, on the proxy, on held-out search data and on test data."""
-        prepared, task = self.prepared, self.prepared.task
-        test, held_out = cache(Judge(task, task.data.test)), cache(Judge(task, prepared.held_out))
+        problem, task = self.problem, self.problem.task
+        test, held_out = cache(Judge(task, task.data.test)), cache(Judge(task, problem.held_out))
         return {
             name: {
-                "proxy": asdict(prepared.objective.evaluate([plan])[0].metrics),
+                "proxy": asdict(problem.objective.uncharged.evaluate([plan])[0].metrics),
                 "held_out": asdict(unseen := held_out(before[name])),
-                "score": prepared.score(unseen),
-                "recovered_score": prepared.score(held_out(after[name])),
+                "score": problem.spec.score(unseen),
+                "recovered_score": problem.spec.score(held_out(after[name])),
                 "before": shown(test(before[name])),
                 "after": None if name == DENSE else shown(test(after[name])),
             }
@@ -234,7 +237,7 @@ class Job:
 
     def _timed(self, networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Any]]:
         """Latency in every runtime, and the sizes of the files."""
-        task = self.prepared.task
+        task = self.problem.task
         with tempfile.TemporaryDirectory() as folder:
             onnx_files = {name: Path(folder) / f"{name}.onnx" for name in networks} if task.onnx else {}
             for name, path in onnx_files.items():
@@ -253,20 +256,20 @@ class Job:
 
     def _measures(self, networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Any]]:
         """What the task itself measures of a network."""
-        measure = self.prepared.task.measure
+        measure = self.problem.task.measure
         values = {} if measure is None else {name: dict(measure(network)) for name, network in networks.items()}
         return {name: {"measures": each} for name, each in values.items() if each}
 
     def on_device(self, plans: Mapping[str, PruningPlan], recovered: Mapping[str, nn.Module]) -> dict[str, Any] | None:
         """What was predicted of every network on the device and what it took there."""
-        prepared, networks = self.prepared, {DENSE: self.prepared.task.model, **recovered}
-        if prepared.device is None:
+        problem, networks = self.problem, {DENSE: self.problem.task.model, **recovered}
+        if problem.spec.device is None:
             return None
-        return predicted_and_measured(prepared.device, prepared.task, prepared.costs["latency"], plans, networks)
+        return predicted_and_measured(problem.spec.device, problem.task, problem.costs["latency"], plans, networks)
 
     def export(self, network: nn.Module) -> dict[str, float]:
         """Writes the chosen network as safetensors and JSON and as ONNX; how far each, read back, is from it."""
-        task, folder = self.prepared.task, self.run.path / "network"
+        task, folder = self.problem.task, self.run.path / "network"
         save_network(network, folder, architecture=task.architecture)
         if task.tokenizer is not None:
             weights = shutil.ignore_patterns("*.safetensors", "*.gguf", "*.bin")

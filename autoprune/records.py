@@ -11,7 +11,7 @@ from autoprune.cost.budget import Budget
 from autoprune.evaluation.curves import Curve
 from autoprune.evaluation.incumbents import Incumbent
 from autoprune.evaluation.outcome import Metrics, Outcome
-from autoprune.problem.prepare import Prepared
+from autoprune.problem.problem import Problem
 from autoprune.report.progress import StageProgress, search_note
 from autoprune.runs import RunFolder
 from autoprune.tracking import Tracker
@@ -126,8 +126,8 @@ def _tracked(outcome: Outcome, best: float | None) -> dict[str, float]:
     return metrics if best is None else metrics | {"search/best": best}
 
 
-def describe_structure(prepared: Prepared) -> dict[str, Any]:
-    structure = prepared.structure
+def describe_structure(problem: Problem) -> dict[str, Any]:
+    structure = problem.structure
     return {
         "groups": [
             {
@@ -136,19 +136,19 @@ def describe_structure(prepared: Prepared) -> dict[str, Any]:
                 "units": group.units,
                 "levels": list(group.levels),
                 "layers": [layer.name for layer in structure.layers_of(group)],
-                "reconstruction_error": [round(float(error), 6) for error in prepared.errors[group.name]],
+                "reconstruction_error": [round(float(error), 6) for error in problem.errors[group.name]],
             }
             for group in structure.groups
         ],
         "unprunable": structure.unprunable,
-        "uncounted": list(prepared.uncounted),
-        "dense": {name: float(cost(structure.units)) for name, cost in prepared.costs.items()},
+        "uncounted": list(problem.uncounted),
+        "dense": {name: float(cost(structure.units)) for name, cost in problem.costs.items()},
     }
 
 
-def describe_budget(prepared: Prepared) -> dict[str, Any]:
+def describe_budget(problem: Problem) -> dict[str, Any]:
     """The budget; of several, the one that takes most of the dense network away, and beside it all as `bounds`."""
-    budget = prepared.projector.budget
+    budget = problem.projector.budget
     bounds = [_described(bound) for bound in budget.bounds]
     return _described(budget.tightest) | {"text": budget.text} | ({"bounds": bounds} if budget.several else {})
 
@@ -174,7 +174,7 @@ def describe_measured(measured: Mapping[str, Any]) -> str:
     return f"judging in {measured['precision']}{ranks}, {at_a_time}; freed memory is {memory}"
 
 
-def describe_curves(prepared: Prepared, curves: Mapping[str, Curve]) -> dict[str, Any]:
+def describe_curves(problem: Problem, curves: Mapping[str, Curve]) -> dict[str, Any]:
     return {
         name: [
             {"kept": int(kept), "loss_of_score": lost, "score": outcome.score, **shown(outcome.metrics)}

@@ -23,11 +23,12 @@ from torch import nn
 
 from autoprune.cost.model import CostModel, Regular
 from autoprune.device.device import Device
-from autoprune.evaluation.metered import MeteredObjective, Record
+from autoprune.evaluation.metered import Record
 from autoprune.evaluation.outcome import Outcome
+from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.importance.criterion import Importance, rank
-from autoprune.problem.defaults import with_defaults
 from autoprune.problem.problem import Problem, Search
+from autoprune.problem.spec import ProblemSpec
 from autoprune.recover.recovery import Recovery
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Structure
@@ -63,9 +64,9 @@ def small_problem(evaluations: int, *, folder: Path, record: Record) -> Problem:
         folder: Where a search leaves a policy.
         record: Takes each outcome, its number and its phase.
     """
-    prepared = with_defaults(small_task(), budget=None, proxy_samples=None)
-    objective = MeteredObjective(prepared.objective, limit=evaluations, record=record)
-    return Problem.of(prepared, objective=objective, seed=0, folder=folder)
+    evaluation = EvaluationSettings(batch_size=50, race=None, store=None)
+    problem = Problem.prepare(small_task(), ProblemSpec(evaluation=evaluation))
+    return problem.limited(evaluations, record=record, folder=folder)
 
 
 def check_search(

@@ -8,9 +8,8 @@ from omegaconf import OmegaConf
 
 from autoprune.cli import conf_dir
 from autoprune.cli.parts import instantiate_part as instantiate_part
-from autoprune.cli.parts import task_of
-from autoprune.problem.prepare import Prepared, prepare
-from autoprune.seeding import torch_generator
+from autoprune.cli.parts import spec_of, task_of
+from autoprune.problem.problem import Problem
 from autoprune.task.task import Task
 
 
@@ -22,13 +21,7 @@ def composed(*overrides: str, job: str = "config") -> dict[str, Any]:
     return settings
 
 
-def prepared_by(settings: Mapping[str, Any], task: Task | None = None) -> Prepared:
+def prepared_by(settings: Mapping[str, Any], task: Task | None = None) -> Problem:
     """As `autoprune search` does. evaluation.store is a folder here, or None. task: None for the settings' own."""
-    parts = ("importance", "repair", "score", "reward", "evaluation", "costs", "device")
-    return prepare(
-        task_of(settings["task"], settings.get("data")) if task is None else task,
-        budget=settings["budget"],
-        generator=torch_generator(settings["seed"], "importance"),
-        **{name: instantiate_part(settings, name) for name in parts},
-        **settings["structure"],
-    )
+    task = task_of(settings["task"], settings.get("data")) if task is None else task
+    return Problem.prepare(task, spec_of(settings), seed=settings["seed"])

@@ -1,14 +1,10 @@
 """A task in milliseconds: a small network that was not trained, and random data. Nothing tested needs more."""
 
-from functools import partial
 from typing import Any
 
-import torch
-
-from autoprune.evaluation import judge, reward
 from autoprune.evaluation.settings import EvaluationSettings
-from autoprune.importance.magnitude import magnitude
-from autoprune.problem.prepare import Prepared, prepare
+from autoprune.problem.problem import Problem
+from autoprune.problem.spec import ProblemSpec, StructureSettings
 from autoprune.repair.repair import Repair
 from autoprune.task.task import Roles, Task
 from tests.models import PRUNABLE
@@ -25,18 +21,13 @@ def tiny_task(name: str = "residual", **changes: Any) -> Task:
 SAMPLES = {"train": 64, "calibration": 32, "search": 60, "test": 40}
 
 
-def prepared(task: Task, **changes: Any) -> Prepared:
+def prepared(task: Task, *, seed: int = 0, **changes: Any) -> Problem:
     """The task made ready with the main job's settings, but for what is said otherwise."""
-    settings: dict[str, Any] = {
-        "budget": None,
-        "importance": partial(magnitude, order=1, read=False),
-        "repair": Repair(batch_norm=True),
-        "score": judge.kl,
-        "reward": reward.under_budget,
-        "round_to": 1,
-        "min_units": 1,
-        "generator": torch.Generator().manual_seed(0),
-    }
-    evaluation = {"proxy_samples": 40, "batch_size": 40, "precision": "fp32"}
+    evaluation = {"proxy_samples": 40, "batch_size": 40, "precision": "fp32", "race": None, "store": None}
     evaluation |= {name: changes.pop(name) for name in list(changes) if name in EvaluationSettings.__slots__}
-    return prepare(task, evaluation=EvaluationSettings(**evaluation), **(settings | changes))
+    structure = {name: changes.pop(name) for name in list(changes) if name in StructureSettings.__slots__}
+    settings = {"repair": Repair(batch_norm=True), **changes}
+    spec = ProblemSpec(
+        structure=StructureSettings(**structure), evaluation=EvaluationSettings(**evaluation), **settings
+    )
+    return Problem.prepare(task, spec, seed=seed)

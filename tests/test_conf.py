@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 
 from autoprune.cli import conf_dir
 from autoprune.cli.search import PARTS
-from autoprune.problem import defaults
 
 CHOICES = sorted(
     f"{path.parent.name}={path.stem}" for path in conf_dir().glob("*/*.yaml") if path.parent.name != "experiment"
@@ -55,30 +54,6 @@ def test_every_experiment_composes(path: Path) -> None:
 
 def test_conf_holds_yaml_only() -> None:
     assert {path.suffix for path in conf_dir().rglob("*") if path.is_file()} == {".yaml"}
-
-
-def test_environments_made_by_name_are_the_main_jobs() -> None:
-    """autoprune.problem.defaults cannot read conf/; its settings must be the ones that stand there.
-
-    Of the evaluation's it takes none that a machine or another run has a part in: batch size, race and store.
-    """
-    settings, source = composed(), inspect.getsource(defaults.with_defaults)
-    least_squares = settings["repair"]["least_squares"]
-    wanted = {
-        "importance": "partial(magnitude, order=1, read=False)",
-        "repair": "repair=Repair(batch_norm=True, "
-        f"least_squares=LeastSquares(ridge={least_squares['ridge']}, rows={least_squares['rows']}))",
-        "score": "judge.kl",
-        "reward": "reward.under_budget",
-        "round_to": f"round_to={settings['structure']['round_to']}",
-        "min_units": f"min_units={settings['structure']['min_units']}",
-    }
-    for text in wanted.values():
-        assert text in source, text
-    assert settings["repair"]["batch_norm"] is True
-    for name in ("importance", "repair", "score", "reward"):
-        part = settings[name].get("others", settings[name])  # of what suits the kind of network, that for others
-        assert part["_target_"].rpartition(".")[2] in wanted[name]
 
 
 def _check(settings: dict[str, Any], *, keys_of_its_own: set[str], run_time: set[str]) -> None:

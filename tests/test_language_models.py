@@ -59,7 +59,7 @@ def test_outcomes_are_those_of_the_network_that_is_handed_out(
     for _ in range(2):
         kept = ready.projector.project(rng.uniform(0.1, 1, len(ready.structure.groups)))
         plan = ready.structure.plan(kept)
-        outcome = ready.objective.evaluate([plan])[0]
+        outcome = ready.objective.uncharged.evaluate([plan])[0]
         truth = judge(ready.pruned(plan))
         assert outcome.feasible
         assert outcome.cost["weights"] <= ready.projector.budget.limit
@@ -116,4 +116,4 @@ def test_agents_search_them_as_any_other_network(kinds: tuple[str, ...], tmp_pat
     work = job(tmp_path / "run", TINY["llama"](), evaluations=40, search=searching, **settings)
     plan, told = work.search_plan()
     assert told.spent == 40
-    assert work.prepared.costs["weights"](np.array(plan.kept)) <= work.prepared.projector.budget.limit
+    assert work.problem.costs["weights"](np.array(plan.kept)) <= work.problem.projector.budget.limit

@@ -73,14 +73,14 @@ def test_costs_are_those_of_the_exported_network(finished: tuple[Job, dict[str, 
 
 def test_the_reported_accuracy_is_the_exported_networks(finished: tuple[Job, dict[str, Any]]) -> None:
     work, result = finished
-    task = work.prepared.task
+    task = work.problem.task
     metrics = Judge(task, task.data.test)(autoprune.load(work.run.path))
     assert result["networks"][result["chosen"]]["after"]["accuracy"] == metrics.accuracy
 
 
 def test_reloaded_and_onnx_equal_what_was_trained(finished: tuple[Job, dict[str, Any]]) -> None:
     work, result = finished
-    inputs = work.prepared.task.data.test.inputs[:7]
+    inputs = work.problem.task.data.test.inputs[:7]
     network = autoprune.load(work.run.path)
     session = onnxruntime.InferenceSession(work.run.path / "network.onnx", providers=["CPUExecutionProvider"])
     outputs = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})[0]
@@ -143,13 +143,13 @@ def test_a_killed_search_leaves_its_history(tmp_path: Path) -> None:
 def test_a_task_of_ones_own_goes_all_the_way(name: str, tmp_path: Path) -> None:
     work = job(tmp_path / "run", task=tiny_task(name))
     result = work.execute()
-    model, prepared_task = work.prepared.task.model, work.prepared
+    model, prepared_task = work.problem.task.model, work.problem
     with pytest.raises(ValueError, match="model="):
         autoprune.load(work.run.path)
     assert autoprune.load(work.run.path, model=model) is not model
     plan = PruningPlan.from_json(result["networks"]["searched"]["plan"])
     inputs = prepared_task.task.data.test.inputs
-    with torch.no_grad(), masked(model, prepared_task.structure, plan, prepared_task.ranking):
+    with torch.no_grad(), masked(model, prepared_task.structure, plan, prepared_task.candidates.ranking):
         expected = model(inputs)
-    small = shrink(model, prepared_task.structure, plan, prepared_task.ranking)
+    small = shrink(model, prepared_task.structure, plan, prepared_task.candidates.ranking)
     assert (small(inputs) - expected).abs().max() <= 1e-4

@@ -150,7 +150,7 @@ class Screen:
 
 def test_a_recorder_tells_the_tracker_of_new_evaluations_only(run: RunFolder) -> None:
     ready = prepared(tiny_task())
-    outcomes = ready.objective.evaluate([random_plan(ready.structure, seed=seed) for seed in range(6)])
+    outcomes = ready.objective.uncharged.evaluate([random_plan(ready.structure, seed=seed) for seed in range(6)])
     bests: list[list[float | None]] = []
     for count, told in ((4, [1, 2, 3, 4]), (6, [5, 6])):
         heard, history = Heard(), Ledgers.of(run).history
@@ -174,7 +174,7 @@ def test_descriptions_are_json() -> None:
     assert structure["dense"]["params"] == sum(parameter.numel() for parameter in ready.task.model.parameters())
     budget = json.loads(json.dumps(describe_budget(ready)))
     assert (budget["text"], budget["relative"]) == ("macs:0.5", pytest.approx(0.5, rel=0.01))
-    curves = single_group_curves(ready.structure, ready.objective.evaluate)
+    curves = single_group_curves(ready.structure, ready.objective.uncharged.evaluate)
     described = json.loads(json.dumps(describe_curves(ready, curves)))
     assert list(described) == list(ready.structure.names)
     assert all(points[-1]["loss_of_score"] == 0 for points in described.values())

@@ -34,7 +34,7 @@ def test_broken_samples_are_named_before_the_search(tmp_path: Path, name: str, r
     work = job(tmp_path / "run", task=task)
     damaged = with_role(task, name, broken(getattr(task.data, name), row))
     with pytest.raises(ValueError, match=rf"the {name} role has 1 of \d+ samples.*row {row};.*Roles\({name}="):
-        replace(work, prepared=replace(work.prepared, task=damaged)).execute()
+        replace(work, problem=replace(work.problem, task=damaged)).execute()
     assert not (work.run.path / "history.jsonl").exists()
 
 
@@ -92,7 +92,7 @@ def test_a_recovery_that_fails_loses_neither_plan_nor_network_and_resumes(tmp_pa
     result = replace(work, recover=failing_late).execute()
     assert result["failed"] == {"recover": "FloatingPointError: the training loss is nan at step 2 of 5"}
     assert result["evaluations"]["spent"] == 15
-    autoprune.load(work.run.path, model=work.prepared.task.model)
+    autoprune.load(work.run.path, model=work.problem.task.model)
     assert work.run.read_json("plan.json") == result["networks"][result["chosen"]]["plan"]
     again = replace(work, ledgers=Ledgers.of(work.run)).execute()
     assert again["failed"] == {}

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from autoprune.cli.parts import instantiate_part, run_command, task_of
+from autoprune.cli.parts import instantiate_part, run_command, spec_of, task_of
 
 # What a study that goes on must share.
 FIXED = ("importance", "start", "recover", "structure", "evaluation", "repairs", "seed")
@@ -28,29 +29,30 @@ def fidelity(config: DictConfig) -> None:
 def _fidelity(config: DictConfig, folder: Path) -> float:
     import torch
 
+    from autoprune.evaluation.short_training import ShortTraining
     from autoprune.fidelity.study import Level, Study
     from autoprune.fidelity.summary import PLANS, STUDY, summarise
     from autoprune.machine_cache import MeasurementCache, cache_dir, choose_allocator
-    from autoprune.problem.prepare import prepare
+    from autoprune.problem.problem import Problem
+    from autoprune.repair.repair import Repair
     from autoprune.report.fidelity_page import write_fidelity_page
     from autoprune.report.fidelity_wording import headline, reason
     from autoprune.runs import RunFolder, machine, versions
-    from autoprune.seeding import torch_generator
 
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     choose_allocator(MeasurementCache(cache_dir()))
     torch.set_num_threads(settings["threads"] or os.cpu_count() or 1)
     torch.manual_seed(settings["seed"])
-    names = ("importance", "reward", "evaluation", "recover", "repairs", "scores", "trained")
+    names = ("recover", "repairs", "scores", "trained")
     parts = {name: instantiate_part(settings, name) for name in names}
     task = task_of(settings["task"], settings.get("data"))
 
-    def ready(budget: Any, repair: Any, score: Any) -> Any:
-        fixed = {name: parts[name] for name in ("importance", "reward", "evaluation")}
-        generator = torch_generator(settings["seed"], "importance")
-        return prepare(
-            task, budget=budget, repair=repair, score=score, generator=generator, **fixed, **settings["structure"]
-        )
+    spec, default = spec_of(settings), parts["scores"][settings["default"]["score"]]
+
+    def ready(budget: str | None, repair: Repair, training: ShortTraining | None = None) -> Problem:
+        evaluation = replace(spec.evaluation, training=training)
+        wanted = replace(spec, budget=budget, repair=repair, score=default, evaluation=evaluation)
+        return Problem.prepare(task, wanted, seed=settings["seed"])
 
     run = RunFolder(folder)
     if not run.has("run.json"):

@@ -37,6 +37,21 @@ def instantiate_part(settings: Mapping[str, Any], name: str) -> Any:
     return instantiate(settings.get(name), _convert_="all")
 
 
+def spec_of(settings: Mapping[str, Any], **others: Any) -> Any:
+    """The ProblemSpec that the settings describe.
+
+    Args:
+        settings: a command's; what they do not name has its default.
+        others: fields that they do not decide.
+    """
+    from autoprune.problem.spec import ProblemSpec, StructureSettings
+
+    fields: dict[str, Any] = {"budget": settings.get("budget"), "structure": StructureSettings(**settings["structure"])}
+    names = ("importance", "repair", "score", "reward", "evaluation", "costs", "device")
+    fields |= {name: instantiate_part(settings, name) for name in names if settings.get(name) is not None}
+    return ProblemSpec(**fields | others)
+
+
 def _problems(node: Any, name: str) -> Iterator[str]:
     if not isinstance(node, Mapping):
         return

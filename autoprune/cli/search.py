@@ -14,10 +14,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from autoprune.cli.parts import instantiate_part, run_command, store_folder, task_of
+from autoprune.cli.parts import instantiate_part, run_command, spec_of, store_folder, task_of
 from autoprune.cli.sweep import SweepJob, resume_hint, value_of
 
-PARTS = ("importance", "repair", "score", "reward", "evaluation", "costs", "agent", "recover", "tracking")
+PARTS = ("agent", "recover", "tracking")
 
 log = logging.getLogger(__name__)
 
@@ -87,12 +87,11 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
 
     from autoprune.machine_cache import MeasurementCache, cache_dir, choose_allocator
     from autoprune.pipeline import Job
-    from autoprune.problem.prepare import prepare
+    from autoprune.problem.problem import Problem
     from autoprune.records import Ledgers, describe_budget, describe_measured
     from autoprune.report.page import write_report
     from autoprune.report.terminal import print_result
     from autoprune.runs import RunFolder, machine, versions
-    from autoprune.seeding import torch_generator
     from autoprune.tracked import tracked_config
 
     folder = launch.folder
@@ -105,16 +104,8 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     parts = {name: instantiate_part(settings, name) for name in PARTS}
     task = task_of(settings["task"], settings.get("data"))
     print(task.describe())
-    device = instantiate_part(settings, "device")
-    prepared = prepare(
-        task,
-        device=device,
-        budget=settings["budget"],
-        generator=torch_generator(settings["seed"], "importance"),
-        **{name: parts[name] for name in ("importance", "repair", "score", "reward", "evaluation", "costs")},
-        **settings["structure"],
-    )
-    measured = {**prepared.measured, "freed_memory_kept": allocator}
+    problem = Problem.prepare(task, spec_of(settings), seed=settings["seed"])
+    measured = {**problem.measured, "freed_memory_kept": allocator}
     print(describe_measured(measured))
     run = RunFolder.open(folder) if resumed else RunFolder.create(folder)
     record = {
@@ -123,13 +114,13 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
         "agent": launch.agent,
         "group": launch.group,
         "seed": settings["seed"],
-        "budget": describe_budget(prepared),
+        "budget": describe_budget(problem),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "machine": machine(),
         "measured": measured,
         "judged": task.judged,
-        "device": None if device is None else device.name,
+        "device": None if problem.spec.device is None else problem.spec.device.name,
         "data": task.data.digests,
         "overrides": launch.overrides,
     }
@@ -151,7 +142,7 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     failed = True
     try:
         job = Job(
-            prepared,
+            problem,
             search=parts["agent"],
             recover=parts["recover"],
             agent=launch.agent,
@@ -165,7 +156,7 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
         tracker.page("report", write_report(run))
         failed = False
     finally:
-        prepared.objective.close()
+        problem.close()
         tracker.close(failed=failed)
     print_result(run)
     print(f"report: {folder / 'report.html'}")

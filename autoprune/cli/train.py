@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from autoprune.cli.parts import instantiate_part, named_task, run_command, store_folder, task_of
+from autoprune.cli.parts import instantiate_part, named_task, run_command, spec_of, store_folder, task_of
 
 if TYPE_CHECKING:
+    from autoprune.problem.problem import Problem
     from autoprune.task.task import Task
     from autoprune.transfer.held_out import HeldOut
     from autoprune.transfer.policy import Policy
     from autoprune.transfer.studied_network import StudiedNetwork
 
-PARTS = ("importance", "repair", "score", "reward", "evaluation")
 KEPT = "What was judged is in the evaluation store: the same command with the same seed does not pay for it again."
 
 Settings = Mapping[str, Any]
@@ -77,7 +77,7 @@ def _train(config: DictConfig, folder: Path) -> float:
             {
                 "seed": settings["seed"],
                 "evaluations": trained.evaluations,
-                "networks": [network.prepared.task.name for network in networks],
+                "networks": [network.problem.task.name for network in networks],
                 "held_out": [row.as_json() for row in rows],
                 "versions": versions(),
                 "machine": machine(),
@@ -116,7 +116,7 @@ def _networks(settings: Settings, wanted: Settings, *, first: int) -> list[tuple
     with StageProgress() as progress:
         for done, (family, make) in enumerate([*named, *variants], start=1):
             task = make()
-            found.append((family, StudiedNetwork.study(_prepared(task, settings))))
+            found.append((family, StudiedNetwork.study(_problem(task, settings))))
             progress.update(done, of=len(named) + len(variants), phase="networks", note=task.name)
     return found
 
@@ -126,18 +126,11 @@ def _named(task: str | dict[str, Any]) -> "Task":
     return found
 
 
-def _prepared(task: "Task", settings: Settings) -> Any:
-    from autoprune.problem.prepare import prepare
-    from autoprune.seeding import torch_generator
+def _problem(task: "Task", settings: Settings) -> "Problem":
+    from autoprune.problem.problem import Problem
 
-    return prepare(
-        task,
-        budget=task.budget or "macs:0.5",  # others are drawn
-        device=instantiate_part(settings, "device"),
-        generator=torch_generator(settings["seed"], "importance"),
-        **{name: instantiate_part(settings, name) for name in PARTS},
-        **settings["structure"],
-    )
+    spec = spec_of(settings, budget=task.budget or "macs:0.5")  # others are drawn
+    return Problem.prepare(task, spec, seed=settings["seed"])
 
 
 def _tried(policy: "Policy", settings: Settings) -> list["HeldOut"]:
@@ -152,8 +145,8 @@ def _tried(policy: "Policy", settings: Settings) -> list["HeldOut"]:
     rows = []
     with StageProgress() as progress:
         for done, (family, network, text) in enumerate(cells, start=1):
-            budget = parse_budget(text, network.prepared.costs, network.prepared.structure)
+            budget = parse_budget(text, network.problem.costs, network.problem.structure)
             best = best_known(network, budget, evaluations=wanted["evaluations"], seed=0)
             rows.append(held_out(policy, network, budget, family=family, best=best, seed=settings["seed"]))
-            progress.update(done, of=len(cells), phase="held out", note=network.prepared.task.name)
+            progress.update(done, of=len(cells), phase="held out", note=network.problem.task.name)
     return rows

@@ -1,21 +1,19 @@
 """Environments from a task and a budget, for `gymnasium.make` and `gymnasium.make_vec`.
 
-Settings that are not named here are the main job's own, but that nothing is raced: a plan's reward is its own,
-whichever other plans are evaluated together with it.
+Settings that are not named here are the defaults of every problem (problem/spec.py), but that nothing is raced: a
+plan's reward is its own, whichever other plans are evaluated together with it.
 """
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TypedDict, Unpack
 
 from gymnasium.vector import AutoresetMode
 
 from autoprune.env.env_spec import EnvFactory, EnvSpec, Mode, Observed, PriorName, RewardShaping
 from autoprune.env.episodes import PlanVectorEnv, SingleEpisode
-from autoprune.evaluation.metered import MeteredObjective
-from autoprune.problem.defaults import with_defaults
+from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.problem.problem import Problem
+from autoprune.problem.spec import ProblemSpec
 from autoprune.task.task import Task
 
 
@@ -84,7 +82,7 @@ def _factory(
     task: str | Task, budget: str | Sequence[str] | None, proxy_samples: int | None, options: Options
 ) -> EnvFactory:
     spec = EnvSpec(**options)  # before anything is prepared
-    prepared = with_defaults(task, budget=budget, proxy_samples=proxy_samples)
-    objective = MeteredObjective(prepared.objective, limit=sys.maxsize, record=lambda *_: None)
-    problem = Problem.of(prepared, objective=objective, seed=0, folder=Path())
-    return EnvFactory(problem, spec, prepared.objective.evaluate, spec.prior_of(problem))
+    budget = budget if budget is None or isinstance(budget, str) else tuple(budget)
+    evaluation = EvaluationSettings(proxy_samples=proxy_samples, race=None)
+    problem = Problem.prepare(task, ProblemSpec(budget=budget, evaluation=evaluation))
+    return EnvFactory(problem, spec, problem.objective.uncharged.evaluate, spec.prior_of(problem))

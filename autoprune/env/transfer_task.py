@@ -147,7 +147,7 @@ def transfer_task_of_problem(problem: Problem, *, max_log_correction: float) -> 
     objective = problem.objective
     curves = single_group_curves(problem.structure, lambda plans: objective.evaluate(plans, phase="curves"))
     return transfer_task_of(
-        problem.task,
+        problem.task.name,
         problem.structure,
         problem.projector,
         evaluate=lambda plans: objective.evaluate(plans, raced=False),  # rewards compare plans that saw the same

@@ -18,7 +18,7 @@ class EvaluationsSpent(Exception):
 class MeteredObjective:
     """An objective that charges every plan it is asked for, known ones too, and records each before it answers.
 
-    seconds: how long the search has waited for answers, by the clock.
+    uncharged: the same without that. seconds: how long the search has waited for answers, by the clock.
     """
 
     def __init__(self, objective: Objective, *, limit: int, record: Record) -> None:
@@ -26,7 +26,7 @@ class MeteredObjective:
             raise ValueError(f"a search needs at least one evaluation, got {limit}")
         self.limit, self.spent, self.seconds = limit, 0, 0.0
         self.best: Outcome | None = None
-        self._objective, self._record = objective, record
+        self.uncharged, self._record = objective, record
 
     @property
     def left(self) -> int:
@@ -42,7 +42,7 @@ class MeteredObjective:
         racing = raced and phase == SEARCH
         against = self.best.plan if racing and self.best is not None else None
         start = time.perf_counter()
-        outcomes = self._objective.evaluate(plans[: self.left], against=against, whole=not racing)
+        outcomes = self.uncharged.evaluate(plans[: self.left], against=against, whole=not racing)
         self.seconds += time.perf_counter() - start
         for outcome in outcomes:
             self.spent += 1

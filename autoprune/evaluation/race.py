@@ -16,14 +16,16 @@ Rewards = NDArray[np.float64]  # of blocks of samples, the same blocks for every
 class Race:
     """How a batch of plans is raced on growing, common parts of the proxy samples.
 
-    first: the part that every plan is judged on, in (0, 1]. growth: by how much the part grows from stage to stage.
     A plan leaves when it is behind the leader by more than `errors` standard errors of their paired difference, or when
     `1/growth` of those that began the stage are ahead of it (at least one stays).
     """
 
-    first: float
-    growth: float
-    errors: float
+    first: float = 0.1
+    """The part that every plan is judged on, in (0, 1]."""
+    growth: float = 2.0
+    """By how much the part grows from stage to stage, above 1."""
+    errors: float = 3.0
+    """Standard errors that a plan may be behind, above 0."""
 
     def __post_init__(self) -> None:
         if not 0 < self.first <= 1:

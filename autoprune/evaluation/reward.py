@@ -22,11 +22,6 @@ def amc(metrics: Metrics, score: float, cost: float, budget: float) -> float:
     return -(1 - metrics.accuracy) * math.log(1 + 100 * cost)
 
 
-def lagrangian(metrics: Metrics, score: float, cost: float, budget: float, *, multiplier: float) -> float:
-    """The score minus multiplier × the relative excess over the budget."""
-    return score - multiplier * max(0.0, cost / budget - 1)
-
-
 def trade_off(metrics: Metrics, score: float, cost: float, budget: float, *, weight: float) -> float:
     """The score plus weight × the fraction of the cost that was removed."""
     return score + weight * (1 - cost)

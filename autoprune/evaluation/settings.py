@@ -1,10 +1,12 @@
 """How plans are evaluated: what `evaluation.…` says in a configuration."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 from autoprune.evaluation.race import Race
+from autoprune.evaluation.short_training import ShortTraining
+from autoprune.machine_cache import cache_dir
 
 Precision = Literal["auto", "fp32", "bf16"]
 PoolKind = Literal["processes", "ray"]
@@ -12,26 +14,35 @@ PoolKind = Literal["processes", "ray"]
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSettings:
-    """proxy_samples: of the search role, the others are held out to choose a plan by; None: as many as the task
-    says, or half of them, at most 1,500.
-
-    batch_size: samples per forward pass, which is part of what is measured where BatchNorm is repaired; "auto": the
-    smallest that is about as fast as any on this machine. precision: "auto" is bf16 where the device computes in it and
-    it ranks a few plans as fp32 does. race: None judges every plan on all samples.
-    workers: processes of one thread each that judge plans; 0: this process does. pool: "processes" or "ray", which
-    starts a local cluster or joins the one at `address`. time_limit_s: what a worker may take for one job.
-    store: the folder of the evaluation store; None keeps nothing beyond this process.
-    """
+    """How plans are judged."""
 
     proxy_samples: int | None = None
-    batch_size: int | Literal["auto"] = 50
+    """Of the search role, that rewards see; the others choose the final plan. None: as many as the task says, or half
+    of them, at most 1,500."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Samples per forward pass, at least 2; part of what is measured where BatchNorm is repaired. "auto": the smallest
+    that is about as fast as any on this machine."""
     precision: Precision = "auto"
-    race: Race | None = None
+    """"auto": bf16 where the device computes in it and it ranks a few plans as fp32 does."""
+    race: Race | None = field(default_factory=Race)
+    """How plans of a batch leave it when they are clearly losing; None: every plan is judged on all samples."""
     workers: int = 0
+    """Processes of one thread each that judge plans; 0: this process does."""
     pool: PoolKind = "processes"
+    """"processes" on this machine, or "ray", which starts a local cluster or joins the one at `address`."""
     address: str | None = None
+    """Of a Ray cluster."""
     time_limit_s: float | None = None
-    store: Path | None = None
+    """What a worker may take for one job, in seconds."""
+    store: Path | Literal["shared"] | None = "shared"
+    """The folder where judged plans are kept; "shared": that of all runs on this machine; None: nowhere."""
+    training: ShortTraining | None = None
+    """What is done with a pruned network before it is judged, beside its repair."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where judged plans are kept."""
+        return cache_dir() if self.store == "shared" else self.store
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):

@@ -12,11 +12,11 @@ from autoprune.cost.model import CostModel
 from autoprune.cost.projection import Projector
 from autoprune.evaluation.candidates import Candidates
 from autoprune.evaluation.evaluator import Evaluator, SlicedEvaluator, TrainedEvaluator
-from autoprune.evaluation.fine_tuned import FineTuned
 from autoprune.evaluation.judge import Judge, Score, metrics_read
 from autoprune.evaluation.objective import Objective
 from autoprune.evaluation.reward import Reward
 from autoprune.evaluation.settings import EvaluationSettings
+from autoprune.evaluation.short_training import ShortTraining, TrainedNetworks
 from autoprune.evaluation.store import EvaluationStore
 from autoprune.evaluation.tuning import AGREES, BLOCKS, PLANS, agreement_of, fastest_batch
 from autoprune.evaluation.workers import InProcess, Pool, Processes, RayActors
@@ -46,16 +46,15 @@ def build_objective(
     read = metrics_read(score, reward)
     if read & {"accuracy", "loss"}:
         candidates.task.require_labels(f"a score or reward that reads {' and '.join(sorted(read))}")
-    notebook = MeasurementCache(settings.store)
-    measured = _measured(candidates, settings, notebook)
-    evaluator, trained = _evaluator(candidates, score, measured)
+    measured = _measured(candidates, settings, MeasurementCache(settings.folder))
+    evaluator, trained = _evaluator(candidates, settings.training, measured)
     batches = len(cuts(len(candidates.proxy), measured["batch_size"])) - 1
     threads = 1 if settings.workers else torch.get_num_threads()
     store = None
-    if settings.store is not None:
+    if settings.folder is not None:
         context = candidates.identity() | {"trained": trained, "torch": torch.__version__, "threads": threads}
         context |= {name: measured[name] for name in ("precision", "batch_size")}
-        store = EvaluationStore(settings.store / "evaluations.sqlite").within(context)
+        store = EvaluationStore(settings.folder / "evaluations.sqlite").within(context)
     objective = Objective(
         costs=costs,
         budget=projector.budget,
@@ -82,7 +81,7 @@ def _from_table(
 ) -> tuple[Objective, dict[str, Any]]:
     """An objective that looks plans up: they need no store, no workers, and no race, being one batch of samples."""
     table = Table.load(path)
-    check_match(table, candidates, score=score, settings=settings)
+    check_match(table, candidates, settings)
     pool = TablePool(table)
     objective = Objective(
         costs=costs, budget=projector.budget, score=score, reward=reward, batches=1, divisible=True, pool=pool
@@ -91,13 +90,13 @@ def _from_table(
 
 
 def _evaluator(
-    candidates: Candidates, score: Score, measured: Mapping[str, Any]
+    candidates: Candidates, training: ShortTraining | None, measured: Mapping[str, Any]
 ) -> tuple[SlicedEvaluator | TrainedEvaluator, dict[str, Any] | None]:
     """What judges plans, and what the training that comes first depends on, if any does."""
-    if not isinstance(score, FineTuned):
+    if training is None:
         return candidates.evaluator(precision=measured["precision"], batch_size=measured["batch_size"]), None
     judge = Judge(candidates.task, candidates.proxy, batch_size=measured["batch_size"])
-    return TrainedEvaluator(score.trained(candidates), judge), score.identity(candidates.task)
+    return TrainedEvaluator(TrainedNetworks(training, candidates), judge), training.identity(candidates.task)
 
 
 def _pool(evaluator: Evaluator, settings: EvaluationSettings) -> Pool:

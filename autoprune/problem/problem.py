@@ -1,67 +1,192 @@
-"""What every search is given, and the one signature that all of them share."""
+"""The problem: a task made ready under a budget. Every search, environment, policy, experiment and command gets one."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
-from torch import Tensor
+from torch import nn
 
-from autoprune.cost.model import FloatArray
+from autoprune.cost.budget import Budget
+from autoprune.cost.model import CostModel, FloatArray
 from autoprune.cost.projection import Projector
-from autoprune.evaluation.metered import MeteredObjective
+from autoprune.evaluation.candidates import Candidates
+from autoprune.evaluation.incumbents import held_out_metrics
+from autoprune.evaluation.judge import Judge
+from autoprune.evaluation.metered import MeteredObjective, Record
+from autoprune.evaluation.outcome import Metrics
+from autoprune.importance.criterion import Scores
 from autoprune.plan import PruningPlan
-from autoprune.problem.prepare import Prepared
+from autoprune.problem.group_features import group_features
+from autoprune.problem.objective_builder import build_objective
+from autoprune.problem.preparation import (
+    bounded_costs,
+    candidate_networks,
+    found_structure,
+    group_errors,
+    ranked_units,
+    split_search_role,
+)
+from autoprune.problem.spec import ProblemSpec
 from autoprune.structure.groups import Structure
+from autoprune.task.shipped import shipped_task
+from autoprune.task.task import Role, Task
 
 LogAgent = Callable[[Mapping[str, float], int], None]  # of an agent's own numbers and its step
+UNLIMITED = sys.maxsize
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+def _unheard(*_: object) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Problem:
-    """Find the best plan inside the projector's budget with the objective's evaluations.
+    """Find the best plan inside a budget for a task's network.
 
-    scores: group → what the criterion says of its units [units], or of its matrix's weights [outputs, inputs].
-    features [groups, len(GROUP_FEATURES)]: what an agent may see. errors: group → how much of its readers' outputs is
-    lost when so many of its units are kept, in closed form [units + 1]. folder: where a policy is left. log_agent:
-    takes an agent's own numbers and its step.
+    >>> problem = Problem.prepare("digits", ProblemSpec(budget="macs:0.5"))  # doctest: +SKIP
+    >>> problem.objective.evaluate([problem.structure.dense])[0].metrics.agreement  # doctest: +SKIP
+    1.0
     """
 
-    task: str
-    seed: int
+    task: Task
+    """The trained network, its data and its metric."""
+    spec: ProblemSpec
+    """How plans are found, judged and bounded."""
     structure: Structure
-    projector: Projector
-    objective: MeteredObjective
-    scores: Mapping[str, Tensor]
-    features: FloatArray
+    """The groups of coupled layers: one decision each."""
+    scores: Scores
+    """Group → what the criterion says of its units [units], or of its matrix's weights [outputs, inputs]."""
     errors: Mapping[str, FloatArray]
-    folder: Path
-    log_agent: LogAgent
+    """Group → the share of its readers' outputs that is lost with its first k units, in closed form [units + 1]."""
+    costs: Mapping[str, CostModel]
+    """Cost name → what any plan costs: those of every record, and the budget's."""
+    projector: Projector
+    """Moves any densities into the budget; it holds the budget."""
+    features: FloatArray
+    """What an agent may see of each group, under this budget [groups, len(GROUP_FEATURES)]."""
+    candidates: Candidates
+    """The networks that plans stand for."""
+    objective: MeteredObjective
+    """Plan → outcome, counted and recorded; `objective.uncharged` judges without counting."""
+    held_out: Role
+    """The search samples that rewards never see, to choose a plan by."""
+    measured: Mapping[str, Any]
+    """What was found out about this machine and network: precision, batch size, and what they were chosen by."""
+    uncounted: tuple[str, ...] = ()
+    """What of the network's costs could not be counted, a sentence each."""
+    seed: int = 0
+    """Where the criterion's and the agent's random numbers begin."""
+    folder: Path = Path()
+    """Where a search leaves its policy."""
+    log_agent: LogAgent = _unheard
+    """Takes an agent's own numbers and its step."""
 
     @classmethod
-    def of(
-        cls,
-        prepared: Prepared,
-        *,
-        objective: MeteredObjective,
-        seed: int,
-        folder: Path,
-        log_agent: LogAgent = lambda metrics, step: None,
-    ) -> Self:
-        """What a prepared task asks of a search, under its own budget."""
+    def prepare(cls, task: str | Task, spec: ProblemSpec | None = None, *, seed: int = 0) -> Self:
+        """The task is ready to be searched.
+
+        Args:
+            task: one of one's own, or the name of one that comes along.
+            spec: None for all defaults.
+            seed: of the criterion's random numbers, at least 0.
+
+        Raises:
+            ValueError: something does not fit; the sentence names the setting.
+        """
+        spec = ProblemSpec() if spec is None else spec
+        task = shipped_task(task) if isinstance(task, str) else task
+        proxy, held_out = split_search_role(task, spec.evaluation.proxy_samples)
+        structure, device_costs = found_structure(task, spec.structure, spec.device)
+        countable, projector = bounded_costs(task, structure, spec.budget, settings=spec.costs, others=device_costs)
+        costs = countable.recorded()
+        scores, ranking = ranked_units(task, structure, spec.importance, seed=seed)
+        candidates = candidate_networks(task, structure, ranking, spec, proxy=proxy)
+        objective, measured = build_objective(
+            candidates,
+            costs=costs,
+            projector=projector,
+            score=spec.score,
+            reward=spec.reward,
+            settings=spec.evaluation,
+        )
+        errors = group_errors(structure, candidates.reconstruction)
+        features = group_features(structure, scores=scores, errors=errors, costs=costs, budget=projector.budget)
         return cls(
-            task=prepared.task.name,
+            task=task,
+            spec=spec,
+            structure=structure,
+            scores=scores,
+            errors=errors,
+            costs=costs,
+            projector=projector,
+            features=features,
+            candidates=candidates,
+            objective=MeteredObjective(objective, limit=UNLIMITED, record=_unheard),
+            held_out=held_out,
+            measured=measured,
+            uncounted=countable.uncounted,
             seed=seed,
-            structure=prepared.structure,
-            projector=prepared.projector,
-            objective=objective,
-            scores=prepared.scores,
-            features=prepared.features,
-            errors=prepared.errors,
+        )
+
+    def under(self, budget: Budget) -> Self:
+        """The same problem under another budget. What is judged for the one is known for the other."""
+        objective = replace(self.objective.uncharged, budget=budget)
+        features = group_features(
+            self.structure, scores=self.scores, errors=self.errors, costs=self.costs, budget=budget
+        )
+        return replace(
+            self,
+            projector=Projector(self.structure, budget),
+            objective=MeteredObjective(objective, limit=UNLIMITED, record=_unheard),
+            features=features,
+        )
+
+    def limited(
+        self,
+        evaluations: int,
+        *,
+        record: Record = _unheard,
+        seed: int | None = None,
+        folder: Path = Path(),
+        log_agent: LogAgent = _unheard,
+    ) -> Self:
+        """The same problem for one search, which may have so many plans evaluated.
+
+        Args:
+            evaluations: at least 1.
+            record: takes each outcome, its number from 1 and its phase before the search sees it.
+            seed: of the agent; None for the problem's.
+            folder: where a policy is left.
+            log_agent: takes an agent's own numbers and its step.
+        """
+        return replace(
+            self,
+            objective=MeteredObjective(self.objective.uncharged, limit=evaluations, record=record),
+            seed=self.seed if seed is None else seed,
             folder=folder,
             log_agent=log_agent,
         )
+
+    def pruned(self, plan: PruningPlan) -> nn.Module:
+        """The smaller network, repaired from the calibration role; no gradient step was made."""
+        return self.candidates.pruned(plan)
+
+    def held_out_scores(self, networks: Mapping[str, nn.Module]) -> dict[str, float]:
+        """Name → score of a network on search samples that no reward has seen; higher is better."""
+        judge = Judge(self.task, self.held_out)
+        return {name: self.spec.score(judge(network)) for name, network in networks.items()}
+
+    def held_out_metrics(self, plans: Sequence[PruningPlan]) -> list[Metrics | None]:
+        """Each plan judged as the search judges, on held-out samples; None where it cannot be judged."""
+        settings = {name: self.measured[name] for name in ("precision", "batch_size")}
+        return held_out_metrics(self.candidates, self.held_out, plans, **settings)
+
+    def close(self) -> None:
+        """Workers have ended and the store is closed."""
+        self.objective.uncharged.close()
 
 
 class Search(Protocol):

@@ -47,7 +47,7 @@ def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, ag
         if misled:
             log.warning(
                 "the policy misleads: none of the %d plans that it proposed for %s is better than the sensitivity and "
-                "the uniform plan, so the search goes on without it", len(plans), problem.task,
+                "the uniform plan, so the search goes on without it", len(plans), problem.task.name,
             )  # fmt: skip
         problem.log_agent({"transfer/misled": float(misled)}, 0)
 
@@ -107,7 +107,7 @@ def _training(
     budgets[name] = (min(low, share), max(high, share))
     return transfer_record(
         policy,
-        tasks=(*(() if before is None else before.tasks), problem.task),
+        tasks=(*(() if before is None else before.tasks), problem.task.name),
         budget=budget.text if before is None else f"{before.budget}, then {budget.text}",
         budgets=budgets,
         seeds=(*(() if before is None else before.seeds), problem.seed),

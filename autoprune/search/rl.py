@@ -109,7 +109,7 @@ def _save(problem: Problem, env: EnvSpec, policy: TrainedPolicy) -> None:
             features=env.features,
             mode=env.mode,
             actions="densities" if env.prior == "none" else f"corrections to the {env.prior} plan",
-            tasks=(problem.task,),
+            tasks=(problem.task.name,),
             budget=problem.projector.budget.text,
             seeds=(problem.seed,),
             evaluations=problem.objective.spent,

@@ -9,18 +9,16 @@ import numpy as np
 from torch import Tensor
 
 from autoprune.evaluation.candidates import Candidates
-from autoprune.evaluation.fine_tuned import FineTuned
-from autoprune.evaluation.judge import Score
 from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.tabular.table import Table
 from autoprune.task.task import Role
 
 
-def check_match(table: Table, candidates: Candidates, *, score: Score, settings: EvaluationSettings) -> None:
+def check_match(table: Table, candidates: Candidates, settings: EvaluationSettings) -> None:
     """Raises ValueError, with all that is different, where the table's answers would not be those of live judging."""
     wrong = [*_of_network(table, candidates), *_of_settings(table, settings)]
-    if isinstance(score, FineTuned):
-        wrong.append("score trains every network before it is judged, and the table's were not trained")
+    if settings.training is not None:
+        wrong.append("evaluation.training trains every network before it is judged, and the table's were not trained")
     if wrong:
         raise ValueError(
             f"the table {candidates.task.table} does not answer for this: {'; '.join(wrong)}. Take the table's "

@@ -62,7 +62,7 @@ def best_known(network: StudiedNetwork, budget: Budget, *, evaluations: int, see
     """What evolution finds from the sensitivity plan in so many evaluations, curves not counted."""
     with tempfile.TemporaryDirectory() as folder:
         limit = network.evaluations + evaluations
-        problem = network.problem(budget, evaluations=limit, seed=seed, folder=Path(folder))
+        problem = network.problem.under(budget).limited(limit, seed=seed, folder=Path(folder))
         return REFERENCE(problem, rng=np.random.default_rng(seed))
 
 
@@ -75,16 +75,16 @@ def held_out(
 
 
 def compared(network: StudiedNetwork, planned: Planned, budget: Budget, *, family: str, best: PruningPlan) -> HeldOut:
-    prepared = planned.prepared
+    problem = planned.problem
     plans = {name: outcome.plan for name, outcome in planned.outcomes.items()}
     known = list({*plans.values(), best})
-    outcomes = dict(zip(known, prepared.objective.evaluate(known, whole=True), strict=True))
+    outcomes = dict(zip(known, problem.objective.uncharged.evaluate(known, whole=True), strict=True))
     plans |= {RETURNED: planned.plan, BEST: max(known, key=lambda plan: outcomes[plan].reward)}
-    roles = {"held_out": prepared.held_out, "test": prepared.task.data.test}
-    judges = {name: Judge(prepared.task, role) for name, role in roles.items()}
-    networks = {plan: prepared.pruned(plan) for plan in set(plans.values())}
+    roles = {"held_out": problem.held_out, "test": problem.task.data.test}
+    judges = {name: Judge(problem.task, role) for name, role in roles.items()}
+    networks = {plan: problem.pruned(plan) for plan in set(plans.values())}
     kl = {"search": {name: outcomes[plan].metrics.kl for name, plan in plans.items()}}
     for role, judge in judges.items():
         found = {plan: judge(pruned).kl for plan, pruned in networks.items()}
         kl[role] = {name: found[plan] for name, plan in plans.items()}
-    return HeldOut(prepared.task.name, family, budget.text, planned.chosen, planned.evaluations, planned.seconds, kl)
+    return HeldOut(problem.task.name, family, budget.text, planned.chosen, planned.evaluations, planned.seconds, kl)

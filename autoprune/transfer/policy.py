@@ -15,8 +15,8 @@ from autoprune.cost.budget import Budget
 from autoprune.evaluation.outcome import Outcome
 from autoprune.exchange.policies import fetch_policy
 from autoprune.plan import PruningPlan
-from autoprune.problem.defaults import with_defaults
-from autoprune.problem.prepare import Prepared
+from autoprune.problem.problem import Problem
+from autoprune.problem.spec import ProblemSpec
 from autoprune.search.zero_shot import proposed, transferred_to
 from autoprune.task.task import Task
 from autoprune.transfer.studied_network import StudiedNetwork
@@ -40,11 +40,11 @@ class Planned:
     scores: Mapping[str, float]
     evaluations: int
     seconds: float
-    prepared: Prepared
+    problem: Problem
 
     def network(self) -> nn.Module:
         """The smaller network, repaired from the calibration data; no gradient step was made."""
-        return self.prepared.pruned(self.plan)
+        return self.problem.pruned(self.plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +77,13 @@ class Policy:
         task: one of one's own, or the name of one that comes along. budget: `cost:amount`; None: the task's.
         candidates: plans of the policy's that are judged. Raises ValueError for a budget that it was not trained for.
         """
-        prepared = with_defaults(task, budget=budget, proxy_samples=None)
-        bound = prepared.projector.budget
-        transferred_to(str(self.folder), groups=len(prepared.structure.groups), budget=bound)  # refused before it costs
+        problem = Problem.prepare(task, ProblemSpec(budget=budget))
+        bound = problem.projector.budget
+        transferred_to(str(self.folder), groups=len(problem.structure.groups), budget=bound)  # refused before it costs
         try:
-            return self.plan_for(StudiedNetwork.study(prepared), bound, candidates=candidates, seed=seed)
+            return self.plan_for(StudiedNetwork.study(problem), bound, candidates=candidates, seed=seed)
         finally:
-            prepared.objective.close()
+            problem.close()
 
     def plan_for(
         self, network: StudiedNetwork, budget: Budget, *, candidates: int = CANDIDATES, seed: int = 0
@@ -91,8 +91,8 @@ class Policy:
         """The same for a network whose single-group curves are there."""
         if candidates < 1:
             raise ValueError(f"candidates must be at least 1 plan of the policy's, got {candidates}")
-        prepared = network.prepared.within(budget)
-        carried = transferred_to(str(self.folder), groups=len(prepared.structure.groups), budget=budget)
+        problem = network.problem.under(budget)
+        carried = transferred_to(str(self.folder), groups=len(problem.structure.groups), budget=budget)
         setting, (prior, uniform) = network.under(budget, max_log_correction=carried.max_log_correction)
         start = time.perf_counter()
         plans = proposed(carried.policy, setting, [prior, uniform], count=candidates, rng=np.random.default_rng(seed))
@@ -101,7 +101,7 @@ class Policy:
         outcomes = {SENSITIVITY: prior, UNIFORM: uniform}
         if able := [outcome for outcome in found if outcome.failed is None]:
             outcomes = {POLICY: max(able, key=lambda outcome: outcome.reward), **outcomes}
-        scores = prepared.held_out_scores({name: prepared.pruned(o.plan) for name, o in outcomes.items()})
+        scores = problem.held_out_scores({name: problem.pruned(o.plan) for name, o in outcomes.items()})
         chosen = max(scores, key=lambda name: scores[name])  # the policy's where there is a tie
         return Planned(
             outcomes[chosen].plan,
@@ -110,5 +110,5 @@ class Policy:
             scores,
             evaluations=network.evaluations + 2 + len(found),
             seconds=seconds,
-            prepared=prepared,
+            problem=problem,
         )

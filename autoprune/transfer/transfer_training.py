@@ -80,7 +80,7 @@ def train(
     )
     training = transfer_record(
         learned.policy,
-        tasks=[network.prepared.task.name for network in networks],
+        tasks=[network.problem.task.name for network in networks],
         budget=",".join(map(str, budgets)),
         budgets=_drawn(budgets),
         seeds=(seed,),
@@ -118,7 +118,7 @@ def _settings(
         budget
         for place, each in enumerate(ranges)
         for budget in each.draw(
-            len(range(place, count, len(ranges))), network.prepared.costs, network.prepared.structure, rng
+            len(range(place, count, len(ranges))), network.problem.costs, network.problem.structure, rng
         )
     ]
     return [network.under(budget, max_log_correction=max_log_correction) for budget in drawn]

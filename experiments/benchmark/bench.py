@@ -14,10 +14,11 @@ from autoprune.cost.projection import Projector
 from autoprune.env.action_scale import PlanScale
 from autoprune.evaluation.curves import single_group_curves
 from autoprune.evaluation.evaluator import SlicedEvaluator
+from autoprune.evaluation.metered import MeteredObjective
 from autoprune.evaluation.objective import Objective
 from autoprune.plan import PruningPlan
 from autoprune.prior.sensitivity_plan import sensitivity_plan
-from autoprune.problem.prepare import Prepared
+from autoprune.problem.problem import UNLIMITED, Problem
 from experiments.configuration import composed, prepared_by
 
 LEAST_DENSITY = 0.1  # of random plans, as in conf/agent/random.yaml
@@ -61,38 +62,39 @@ class Bench:
 class Ready:
     """A task that is made ready, and what stands in its configuration."""
 
-    prepared: Prepared
+    problem: Problem
 
     def evaluator(self) -> SlicedEvaluator:
-        known = self.prepared.measured
-        return self.prepared.candidates.evaluator(precision=known["precision"], batch_size=known["batch_size"])
+        known = self.problem.measured
+        return self.problem.candidates.evaluator(precision=known["precision"], batch_size=known["batch_size"])
 
     @property
     def batches(self) -> int:
-        return self.prepared.objective.batches
+        return self.problem.objective.uncharged.batches
 
     def projector(self, budget: str) -> Projector:
-        structure = self.prepared.structure
-        return Projector(structure, parse_budget(budget, self.prepared.costs, structure))
+        structure = self.problem.structure
+        return Projector(structure, parse_budget(budget, self.problem.costs, structure))
 
     def objective(self, **changes: Any) -> Objective:
         """An objective that has not judged anything yet."""
-        return replace(self.prepared.objective, _judged={}, _failed={}, _worst=None, **changes)
+        return replace(self.problem.objective.uncharged, _judged={}, _failed={}, _worst=None, **changes)
 
-    def afresh(self, **changes: Any) -> Prepared:
-        return replace(self.prepared, objective=self.objective(**changes))
+    def afresh(self, **changes: Any) -> Problem:
+        objective = self.objective(**changes)
+        return replace(self.problem, objective=MeteredObjective(objective, limit=UNLIMITED, record=lambda *_: None))
 
     def says(self) -> dict[str, Any]:
         return {
-            "task": self.prepared.task.name,
-            "samples": len(self.prepared.candidates.proxy),
-            **self.prepared.measured,
+            "task": self.problem.task.name,
+            "samples": len(self.problem.candidates.proxy),
+            **self.problem.measured,
         }
 
 
 def random_plans(ready: Ready, projector: Projector, count: int, rng: np.random.Generator) -> list[PruningPlan]:
     """Different plans that fill the budget, densities drawn as random search draws them."""
-    groups = len(ready.prepared.structure.groups)
+    groups = len(ready.problem.structure.groups)
     return _different(ready, projector, count, lambda: rng.uniform(LEAST_DENSITY, 1, groups))
 
 
@@ -100,12 +102,12 @@ def plans_around(
     ready: Ready, projector: Projector, centre: PruningPlan, count: int, rng: np.random.Generator
 ) -> list[PruningPlan]:
     """Different plans that fill the budget, drawn as PPO draws its first ones around the plan it corrects."""
-    scale = PlanScale(np.array(centre.kept) / ready.prepared.structure.units, REACH)
+    scale = PlanScale(np.array(centre.kept) / ready.problem.structure.units, REACH)
     return _different(ready, projector, count, lambda: scale.density(rng.normal(0, STD, len(centre.kept))))
 
 
 def sensitivity(ready: Ready, projector: Projector) -> PruningPlan:
-    structure, objective = ready.prepared.structure, ready.objective(race=None)
+    structure, objective = ready.problem.structure, ready.objective(race=None)
     curves = single_group_curves(structure, partial(objective.evaluate, whole=True))
     return sensitivity_plan(structure, projector, curves)
 
@@ -118,7 +120,7 @@ def _made_ready(task: str, seed: int, quick: bool) -> Ready:
 def _different(ready: Ready, projector: Projector, count: int, density: Callable[[], FloatArray]) -> list[PruningPlan]:
     found: dict[PruningPlan, None] = {}
     for _ in range(100 * count):
-        found.setdefault(ready.prepared.structure.plan(projector.project(density())))
+        found.setdefault(ready.problem.structure.plan(projector.project(density())))
         if len(found) == count:
             return list(found)
     raise RuntimeError(f"only {len(found)} different plans of {count} were found within {projector.budget.text}")

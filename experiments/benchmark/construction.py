@@ -18,11 +18,11 @@ TASK = "fashion_resnet20"
 def networks(bench: Bench) -> list[Row]:
     """Figure 3. Every repeat is several plans, all different."""
     ready, many = bench.ready(TASK), bench.size(100, 2)
-    known, repeats = ready.prepared, bench.times(7)
+    known, repeats = ready.problem, bench.times(7)
     ordered = OrderedNetwork(
         known.task.model,
         known.structure,
-        known.ranking,
+        known.candidates.ranking,
         dtype=DTYPES[known.measured["precision"]],
         batch_statistics=known.candidates.repair.batch_norm,
         reconstruction=None if known.candidates.repair.least_squares is None else known.candidates.reconstruction,
@@ -48,14 +48,14 @@ def _bind(ordered: OrderedNetwork, plans: list[PruningPlan]) -> None:
 
 def _by_torch_pruning(ready: Ready, plan: PruningPlan) -> nn.Module:
     """The same plan as users of Torch-Pruning (arXiv 2301.12900) apply it: a copy, its graph, group by group."""
-    known = ready.prepared
+    known = ready.problem
     network = copy.deepcopy(known.task.model).eval().requires_grad_(True)
     graph = torch_pruning.DependencyGraph().build_dependency(network, example_inputs=(known.task.example_input,))
     for name, kept in zip(plan.groups, plan.kept, strict=True):
         layer = network.get_submodule(name)
         linear = isinstance(layer, nn.Linear)
         prune = torch_pruning.prune_linear_out_channels if linear else torch_pruning.prune_conv_out_channels
-        removed = known.ranking[name][kept:].tolist()
+        removed = known.candidates.ranking[name][kept:].tolist()
         if removed:
             graph.get_pruning_group(layer, prune, idxs=removed).prune()
     return network

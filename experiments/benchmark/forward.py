@@ -98,8 +98,8 @@ def _judging(ready: Ready, evaluator: SlicedEvaluator, plan: PruningPlan) -> For
 
 def _plain(ready: Ready, plan: PruningPlan) -> nn.Module:
     """The shrunk network as PyTorch runs it: channels_last, in the evaluator's precision, BatchNorm by the batch."""
-    known = ready.prepared
-    network = shrink(known.task.model, known.structure, plan, known.ranking).eval().requires_grad_(False)
+    known = ready.problem
+    network = shrink(known.task.model, known.structure, plan, known.candidates.ranking).eval().requires_grad_(False)
     network.to(DTYPES[known.measured["precision"]])
     cast(Any, network).to(memory_format=torch.channels_last)  # nn.Module.to's annotations lack it
     for layer in network.modules():
@@ -116,8 +116,8 @@ def _plain(ready: Ready, plan: PruningPlan) -> nn.Module:
 
 
 def _batches(ready: Ready) -> list[Tensor]:
-    known = ready.prepared.measured
-    inputs = ready.prepared.candidates.proxy.inputs.to(DTYPES[known["precision"]])
+    known = ready.problem.measured
+    inputs = ready.problem.candidates.proxy.inputs.to(DTYPES[known["precision"]])
     return [batch.contiguous(memory_format=torch.channels_last) for batch in inputs.split(known["batch_size"])]
 
 
@@ -128,11 +128,11 @@ def _passes(network: nn.Module, batches: list[Tensor]) -> Forward:
 @contextmanager
 def _dense_forward(ready: Ready, *, keep: bool) -> Iterator[Callable[[int], float]]:
     """batch size → seconds, in a process of its own, whose allocator is glibc's own unless `keep`."""
-    known, role = ready.prepared, ready.prepared.candidates.proxy
+    known, role = ready.problem, ready.problem.candidates.proxy
     plan = known.structure.plan(known.projector.project(np.ones(len(known.structure.groups))))
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    with masked(known.task.model, known.structure, plan, known.ranking) as network:
+    with masked(known.task.model, known.structure, plan, known.candidates.ranking) as network:
         arguments = (theirs, network, role.inputs, role.targets, torch.get_num_threads(), keep)
         process = context.Process(target=_amc_validation, args=arguments, daemon=True)
         process.start()

@@ -38,7 +38,7 @@ class Layer:
 
     @property
     def module(self) -> nn.Module:
-        return self.ready.prepared.task.model.get_submodule(self.name)
+        return self.ready.problem.task.model.get_submodule(self.name)
 
     def lstsq(self, driver: str, width: int) -> object:
         read = self.columns[:, : width * self.columns.shape[1] // self.units]
@@ -51,8 +51,8 @@ class Layer:
 
     def all_widths(self, found: tuple[Tensor, Tensor]) -> None:
         """Ours, with the factorisation: from the Gram matrix and the inputs' mean."""
-        known = self.ready.prepared
-        order = self.axis.order(known.ranking)
+        known = self.ready.problem
+        order = self.axis.order(known.candidates.ranking)
         reader = _Reader(self.axis, self.module, order, known.structure.names, gram=found[0], mean=found[1])
         for _ in Reconstruction({self.name: reader}, {}).all_widths(self.name):
             pass
@@ -82,7 +82,7 @@ def least_squares(bench: Bench) -> list[Row]:
 
 def _layer(ready: Ready, wanted: int, seed: int) -> Layer:
     name, axis = _widest(ready)
-    module = ready.prepared.task.model.get_submodule(name)
+    module = ready.problem.task.model.get_submodule(name)
     every = _patches(module, _inputs(ready, name)).flatten(3).flatten(0, 2)  # [samples × positions, columns]
     drawn = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))[:wanted]
     columns = every[drawn].contiguous()
@@ -91,7 +91,7 @@ def _layer(ready: Ready, wanted: int, seed: int) -> Layer:
 
 def _widest(ready: Ready) -> tuple[str, AxisSlices]:
     """The last of the convolutions with the most input columns whose inputs one group fills."""
-    known = ready.prepared
+    known = ready.problem
     found = list[tuple[int, int, str, AxisSlices]]()
     for name in known.candidates.reconstruction.layers:
         axis, layer = AxisSlices(known.structure, name, "in"), known.task.model.get_submodule(name)
@@ -104,7 +104,7 @@ def _widest(ready: Ready) -> tuple[str, AxisSlices]:
 
 def _inputs(ready: Ready, name: str) -> Tensor:
     """What the layer reads in the dense network, for the calibration samples."""
-    known, seen = ready.prepared, list[Tensor]()
+    known, seen = ready.problem, list[Tensor]()
     layer = known.task.model.get_submodule(name)
     handle = layer.register_forward_pre_hook(lambda layer, arguments: seen.append(arguments[0]))
     try:

@@ -17,7 +17,7 @@ TASK = "fashion_resnet20"
 def workers(bench: Bench) -> list[Row]:
     """Evaluations a second by 2 workers ÷ by 1, and ÷ by this process with all its threads; no plan comes twice."""
     ready, size, repeats = bench.ready(TASK), bench.size(16, 4), bench.times(6)
-    plans = random_plans(ready, ready.prepared.projector, (repeats + 1) * 2 * size, bench.rng(9))
+    plans = random_plans(ready, ready.problem.projector, (repeats + 1) * 2 * size, bench.rng(9))
     pools: list[Pool] = [
         *(Processes(ready.evaluator(), workers=n, initialize=partial(keep_freed_memory, True)) for n in (1, 2)),
         InProcess(ready.evaluator()),

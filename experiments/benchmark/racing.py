@@ -41,7 +41,7 @@ def racing(bench: Bench) -> list[Row]:
     large, small = bench.size(64, 8), bench.size(10, 4)
     for task in TASKS[:1] if bench.quick else TASKS:
         ready = bench.ready(task)
-        projector = ready.prepared.projector
+        projector = ready.problem.projector
         centre = sensitivity(ready, projector)
         draws: dict[str, Draw] = {
             "random plans": partial(random_plans, ready, projector),
@@ -76,7 +76,7 @@ def _raced(ready: Ready, plans: list[PruningPlan], *, one_by_one: bool = False) 
     winner = max((i for i, outcome in enumerate(raced) if outcome.whole), key=lambda i: raced[i].reward)
     best = max(outcome.score for outcome in full)
     return Raced(
-        ready.prepared.task.name,
+        ready.problem.task.name,
         seconds=cold / (whole + max(0.0, cold - warm)),
         warm=warm / whole,
         samples=sum(o.metrics.samples for o in raced) / sum(o.metrics.samples for o in full),

@@ -11,10 +11,9 @@ from typing import Any
 
 from rich.live import Live
 
-from autoprune.evaluation.metered import EvaluationsSpent, MeteredObjective
+from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.evaluation.store import Context, EvaluationStore
 from autoprune.pipeline import Job
-from autoprune.problem.problem import Problem
 from autoprune.records import Ledger, Ledgers, Recorder
 from autoprune.report.progress import StageProgress
 from autoprune.runs import RunFolder
@@ -51,10 +50,9 @@ def agent(bench: Bench) -> list[Row]:
 
 def _agent_share(ready: Ready, scratch: Path, *, seed: int, race: bool, idle: int, episodes: int) -> float:
     settings = composed("agent=amc", f"agent.agent.experience.warm_up_episodes={idle}")
-    prepared = ready.afresh(**({} if race else {"race": None}))
+    problem = ready.afresh(**({} if race else {"race": None})).limited(episodes, seed=seed, folder=scratch)
     spans: list[tuple[float, float]] = []
-    metered = MeteredObjective(prepared.objective, limit=episodes, record=lambda *_: None)
-    evaluate = metered.evaluate
+    evaluate = problem.objective.evaluate
 
     def timed(*arguments: Any, **options: Any) -> Any:
         start = time.perf_counter()
@@ -63,8 +61,7 @@ def _agent_share(ready: Ready, scratch: Path, *, seed: int, race: bool, idle: in
         finally:
             spans.append((start, time.perf_counter()))
 
-    metered.__dict__["evaluate"] = timed
-    problem = Problem.of(prepared, objective=metered, seed=seed, folder=scratch)
+    problem.objective.__dict__["evaluate"] = timed
     with contextlib.suppress(EvaluationsSpent):
         instantiate_part(settings, "agent")(problem, rng=numpy_rng(seed, "search"))
     learned = spans[idle:]  # the first update comes before the first of these
@@ -99,9 +96,9 @@ def _writing_shares(bench: Bench, repeat: int) -> dict[str, float]:
     names = {"name": folder.name, "group": TASK, "job_type": "benchmark", "config": {}}
     tracker = instantiate_part(settings, "tracking")(folder, **names)
     store = EvaluationStore(folder / "evaluations.sqlite").within({"repeat": repeat})
-    prepared = bench.ready(TASK).afresh(store=store)
+    problem = bench.ready(TASK).afresh(store=store)
     job = Job(
-        prepared,
+        problem,
         search=instantiate_part(settings, "agent"),
         recover=instantiate_part(settings, "recover"),
         agent="ppo",

@@ -28,12 +28,12 @@ Env = SingleEpisode | LayerwiseVectorEnv
 
 def steps(bench: Bench) -> list[Row]:
     """Figure 6: steps but the last, whose time is the evaluation's."""
-    prepared = bench.ready(TASK).prepared
-    structure, rng = prepared.structure, bench.rng(6)
+    problem = bench.ready(TASK).problem
+    structure, rng = problem.structure, bench.rng(6)
     parts: dict[str, Any] = {
-        "projector": prepared.projector,
+        "projector": problem.projector,
         "evaluate": _constant(),
-        "features": prepared.features,
+        "features": problem.features,
     }
     single, batch = (
         SingleEpisode(partial(LayerwiseVectorEnv, structure, **parts)),

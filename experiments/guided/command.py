@@ -18,11 +18,10 @@ from autoprune.device.profiler import FusedLayerProfiler, NetworkProfiler
 from autoprune.device.widths import widths_of
 from autoprune.evaluation.judge import Judge
 from autoprune.plan import PruningPlan
-from autoprune.problem.prepare import Prepared
+from autoprune.problem.problem import Problem
 from autoprune.seeding import numpy_rng, torch_generator
 from autoprune.structure.graph import find_structure
 from autoprune.task.shipped import shipped_task
-from autoprune.transfer.studied_network import StudiedNetwork
 from experiments.cells import kept
 from experiments.configuration import composed, instantiate_part, prepared_by
 from experiments.guided.table import markdown
@@ -79,33 +78,32 @@ def pair(task: str, seed: int, budget: str, *, recovers: bool) -> list[dict[str,
             "budget": budget,
             "guided by": name,
             "kept": list(plan.kept),
-            "predicted_ms": float(prepared.costs["latency"](np.array(plan.kept))),
-            "macs": float(prepared.costs["macs"](np.array(plan.kept))) / dense,
-            **(accuracies(prepared, plan, seed) if recovers else {}),
+            "predicted_ms": float(problem.costs["latency"](np.array(plan.kept))),
+            "macs": float(problem.costs["macs"](np.array(plan.kept))) / dense,
+            **(accuracies(problem, plan, seed) if recovers else {}),
         }
-        for name, (prepared, plan) in found.items()
+        for name, (problem, plan) in found.items()
     ]
 
 
-def searched(prepared: Prepared, budget: str, seed: int) -> PruningPlan:
-    network = StudiedNetwork(prepared, {}, 0)
-    bound = parse_budget(budget, prepared.costs, prepared.structure)
+def searched(problem: Problem, budget: str, seed: int) -> PruningPlan:
+    bound = parse_budget(budget, problem.costs, problem.structure)
     with TemporaryDirectory() as folder:
-        problem = network.problem(bound, evaluations=EVALUATIONS, seed=seed, folder=Path(folder))
+        limited = problem.under(bound).limited(EVALUATIONS, seed=seed, folder=Path(folder))
         search = instantiate_part(settings(f"agent={AGENT}"), "agent")
-        plan: PruningPlan = search(problem, rng=numpy_rng(seed, "search"))
+        plan: PruningPlan = search(limited, rng=numpy_rng(seed, "search"))
     return plan
 
 
-def accuracies(prepared: Prepared, plan: PruningPlan, seed: int) -> dict[str, float]:
+def accuracies(problem: Problem, plan: PruningPlan, seed: int) -> dict[str, float]:
     """On test data, of the repaired network and of the one that was trained after."""
-    judge, network = Judge(prepared.task, prepared.task.data.test), prepared.pruned(plan)
+    judge, network = Judge(problem.task, problem.task.data.test), problem.pruned(plan)
     before = judge(network).accuracy
     recover = instantiate_part(settings(), "recover")
     trained = recover(
         network,
-        prepared.task,
-        teacher=prepared.task.model,
+        problem.task,
+        teacher=problem.task.model,
         generator=torch_generator(seed, "recover"),
         on_step=lambda *_: None,
     )
@@ -113,7 +111,7 @@ def accuracies(prepared: Prepared, plan: PruningPlan, seed: int) -> dict[str, fl
 
 
 @functools.cache
-def ready(task: str, round_to: Any) -> Prepared:
+def ready(task: str, round_to: Any) -> Problem:
     """The task made ready as the main job does it, with this machine's latency as a cost."""
     profiled(task)
     chosen = settings(f"task={task}", f"structure.round_to={round_to}")

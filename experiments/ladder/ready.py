@@ -9,7 +9,7 @@ from autoprune.evaluation.judge import Judge
 from autoprune.evaluation.outcome import Metrics
 from autoprune.machine_cache import cache_dir
 from autoprune.plan import PruningPlan
-from autoprune.problem.prepare import Prepared
+from autoprune.problem.problem import Problem
 from autoprune.tabular.table import Table
 from experiments.configuration import composed, instantiate_part, prepared_by
 from experiments.ladder.stages import Cell
@@ -24,39 +24,39 @@ class Ready:
         settings = composed(f"task={cell.task}", f"budget={cell.budget}")
         tabular = cell.task.startswith("table_")
         settings["evaluation"]["store"] = None if tabular else cache_dir()
-        self.prepared: Prepared = prepared_by(settings)
-        path = self.prepared.task.table
+        self.problem: Problem = prepared_by(settings)
+        path = self.problem.task.table
         self.table = None if path is None else Table.load(path)
 
     @functools.cached_property
     def held_out(self) -> Judge:
-        return Judge(self.prepared.task, self.prepared.held_out)
+        return Judge(self.problem.task, self.problem.held_out)
 
     @functools.cached_property
     def test(self) -> Judge:
-        return Judge(self.prepared.task, self.prepared.task.data.test)
+        return Judge(self.problem.task, self.problem.task.data.test)
 
     def unseen(self, plan: PruningPlan) -> Metrics:
         """On held-out search samples."""
         if self.table is not None:
             return self.table.metrics(plan.kept, on="held_out")
-        return self.held_out(self.prepared.pruned(plan))
+        return self.held_out(self.problem.pruned(plan))
 
     def proxy(self, plan: PruningPlan) -> float:
         """The score on all samples that searches see."""
-        return float(self.prepared.objective.evaluate([plan], whole=True)[0].score)
+        return float(self.problem.objective.uncharged.evaluate([plan], whole=True)[0].score)
 
     @functools.cached_property
     def bounds(self) -> tuple[float, float] | None:
         """The best plan's score inside the budget, on what is searched by and on held-out samples; tables only."""
         if self.table is None:
             return None
-        limit = self.prepared.projector.budget.limit
+        limit = self.problem.projector.budget.limit
         held_out = self.table.scores(on="held_out")[self.table.feasible(limit)]
         return self.table.best(limit)[1], float(held_out.max())
 
     def costs(self, plan: PruningPlan) -> dict[str, float]:
-        return {name: float(model(np.array(plan.kept))) for name, model in self.prepared.costs.items()}
+        return {name: float(model(np.array(plan.kept))) for name, model in self.problem.costs.items()}
 
 
 def search_of(agent: str, evaluations: int) -> Any:
@@ -82,4 +82,4 @@ def ready(cell: Cell) -> Ready:
 def dense_accuracy(cell: Cell) -> float:
     """Of the trained network, on test data."""
     at = ready(cell)
-    return at.test(at.prepared.task.model).accuracy
+    return at.test(at.problem.task.model).accuracy

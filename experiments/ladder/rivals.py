@@ -35,7 +35,7 @@ def rival(cell: Cell) -> tuple[str, PruningPlan, nn.Module, float]:
     BatchNorm's statistics are measured again on the calibration role, without which nothing is left of most of them.
     """
     at = ready(cell)
-    task, best = at.prepared.task, None
+    task, best = at.problem.task, None
     for name, criterion in CRITERIA.items():
         network = globally_pruned(at, criterion())
         as_it_comes = at.test(network).accuracy
@@ -49,10 +49,10 @@ def rival(cell: Cell) -> tuple[str, PruningPlan, nn.Module, float]:
 
 def globally_pruned(at: Ready, criterion: Any) -> nn.Module:
     """The network at the first of its steps that meets the budget."""
-    prepared = at.prepared
-    task, network = prepared.task, copy.deepcopy(prepared.task.model).eval().requires_grad_(True)
+    problem = at.problem
+    task, network = problem.task, copy.deepcopy(problem.task.model).eval().requires_grad_(True)
     linear = {name for name, module in network.named_modules() if isinstance(module, nn.Linear)}
-    outputs = [network.get_submodule(name) for name in linear - set(prepared.structure.names)]  # the classifier
+    outputs = [network.get_submodule(name) for name in linear - set(problem.structure.names)]  # the classifier
     _gradients(network, task)
     pruner = torch_pruning.pruner.BasePruner(
         network,
@@ -64,9 +64,9 @@ def globally_pruned(at: Ready, criterion: Any) -> nn.Module:
         iterative_steps=STEPS,
         ignored_layers=outputs,
     )
-    while not prepared.projector.budget.meets(np.array(widths(at, network).kept)):
+    while not problem.projector.budget.meets(np.array(widths(at, network).kept)):
         if pruner.current_step == STEPS:
-            raise RuntimeError(f"Torch-Pruning does not get down to {prepared.projector.budget.text}")
+            raise RuntimeError(f"Torch-Pruning does not get down to {problem.projector.budget.text}")
         pruner.step()
     network.zero_grad()
     return network.eval()
@@ -81,7 +81,7 @@ def _gradients(network: nn.Module, task: Task) -> None:
 
 def widths(at: Ready, network: nn.Module) -> PruningPlan:
     """What every group has left."""
-    structure = at.prepared.structure
+    structure = at.problem.structure
     layers = [network.get_submodule(name) for name in structure.names]
     return structure.plan(
         np.array([of.out_features if isinstance(of, nn.Linear) else of.out_channels for of in layers])

@@ -14,12 +14,10 @@ from autoprune.comparison.run_summary import AnytimeCurve, MeasuredPlan, RunSumm
 from autoprune.comparison.run_summary import RunIncumbent as Shown
 from autoprune.evaluation.incumbents import Incumbent, spaced
 from autoprune.evaluation.judge import kl
-from autoprune.evaluation.metered import MeteredObjective
 from autoprune.evaluation.outcome import Outcome
 from autoprune.machine_cache import keep_freed_memory
 from autoprune.plan import PruningPlan
 from autoprune.prior.uniform_plan import uniform_plan
-from autoprune.problem.problem import Problem
 from autoprune.seeding import numpy_rng, torch_generator
 from experiments.cells import kept
 from experiments.configuration import composed, instantiate_part
@@ -41,7 +39,7 @@ def trials_of(job: Job, cells: Path) -> list[dict[str, Any]]:
 
 def _found(job: Job) -> list[dict[str, Any]]:
     at = ready(job.cell)
-    worst = at.proxy(uniform_plan(at.prepared.structure, at.prepared.projector))
+    worst = at.proxy(uniform_plan(at.problem.structure, at.problem.projector))
     rows = []
     for seed in job.seeds:
         trial = _rival(job, at, seed) if job.agent in RIVALS else _searched(job, at, seed)
@@ -70,12 +68,11 @@ class _Watch:
 
 
 def _searched(job: Job, at: Ready, seed: int) -> RunSummary:
-    prepared, watch = at.prepared, _Watch()
-    metered = MeteredObjective(prepared.objective, limit=job.evaluations, record=watch)
+    watch = _Watch()
     with tempfile.TemporaryDirectory() as folder:
-        problem = Problem.of(prepared, objective=metered, seed=seed, folder=Path(folder))
+        problem = at.problem.limited(job.evaluations, record=watch, seed=seed, folder=Path(folder))
         plan = search_of(job.agent, job.evaluations)(problem, rng=numpy_rng(seed, "search"))
-    own_seconds = time.perf_counter() - watch.start - metered.seconds
+    own_seconds = time.perf_counter() - watch.start - problem.objective.seconds
     trial = _trial(job, at, seed, _pruned(at, plan))
     incumbents = tuple(
         Shown(each.evaluation, each.outcome.score, kl(at.unseen(each.outcome.plan)), each.seconds, each.agent_seconds)
@@ -83,7 +80,7 @@ def _searched(job: Job, at: Ready, seed: int) -> RunSummary:
     )
     return replace(
         trial,
-        spent=metered.spent,
+        spent=problem.objective.spent,
         seconds=watch.judging,
         agent_seconds=own_seconds,
         anytime=AnytimeCurve(incumbents, {"uniform": trial.baselines["uniform"].score}) if incumbents else None,
@@ -101,7 +98,7 @@ def _rival(job: Job, at: Ready, seed: int) -> RunSummary:
 
 
 def _trial(job: Job, at: Ready, seed: int, own: MeasuredPlan) -> RunSummary:
-    structure = at.prepared.structure
+    structure = at.problem.structure
     return RunSummary(
         task=job.cell.task,
         agent=job.agent,
@@ -109,7 +106,7 @@ def _trial(job: Job, at: Ready, seed: int, own: MeasuredPlan) -> RunSummary:
         budget=job.cell.budget,
         evaluations=job.evaluations,
         own=own,
-        baselines={"uniform": _pruned(at, uniform_plan(structure, at.prepared.projector))},
+        baselines={"uniform": _pruned(at, uniform_plan(structure, at.problem.projector))},
         optimum=None if at.bounds is None else at.bounds[1],
         dense=at.costs(structure.dense),
     )
@@ -120,7 +117,7 @@ def _pruned(at: Ready, plan: PruningPlan, network: nn.Module | None = None) -> M
     if at.table is not None:
         unseen, test = at.unseen(plan), None
     else:
-        network = at.prepared.pruned(plan) if network is None else network
+        network = at.problem.pruned(plan) if network is None else network
         unseen, test = at.held_out(network), at.test(network)
     shown = [{} if of is None else {"kl": of.kl, "accuracy": of.accuracy} for of in (unseen, test)]
     return MeasuredPlan(plan, score=kl(unseen), held_out=shown[0], test=shown[1], costs=at.costs(plan))
@@ -141,10 +138,10 @@ def _after(job: Job, cells: Path, plan: PruningPlan, seed: int, network: nn.Modu
 
     def train() -> dict[str, float]:
         at = ready(job.cell)
-        task = at.prepared.task
+        task = at.problem.task
         recover = instantiate_part(composed(), "recover")
         trained = recover(
-            at.prepared.pruned(plan) if network is None else network,
+            at.problem.pruned(plan) if network is None else network,
             task,
             teacher=task.model,
             generator=torch_generator(seed, "recover"),

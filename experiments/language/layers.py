@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.problem.prepare import Prepared
+from autoprune.problem.problem import Problem
 from autoprune.seeding import torch_generator
 from experiments.configuration import composed, instantiate_part
 from experiments.language.searched import ready, searched
@@ -19,11 +19,11 @@ MEASURES = ("retrieval_accuracy", "cosine_to_dense")
 
 def cell(agent: str, seed: int) -> dict[str, Any]:
     """The plan that the agent found, and what its encoder is worth on held-out texts before and after distillation."""
-    prepared = ready(TASK)
-    task = prepared.task
-    plan = searched(prepared, [f"agent={agent}"], evaluations=AGENTS[agent], seed=seed).best[-1][1]
-    network = prepared.pruned(plan)
-    before = _measured(prepared, network)
+    problem = ready(TASK)
+    task = problem.task
+    plan = searched(problem, [f"agent={agent}"], evaluations=AGENTS[agent], seed=seed).best[-1][1]
+    network = problem.pruned(plan)
+    before = _measured(problem, network)
     recover: Any = instantiate_part(composed(RECOVERY), "recover")
     trained = recover(
         network, task, teacher=task.model, generator=torch_generator(seed, "recover"), on_step=lambda *_: None
@@ -32,15 +32,15 @@ def cell(agent: str, seed: int) -> dict[str, Any]:
         "agent": agent,
         "seed": seed,
         "kept": list(plan.kept),
-        "dense": _measured(prepared, task.model),
+        "dense": _measured(problem, task.model),
         "before": before,
-        "after": _measured(prepared, trained),
+        "after": _measured(problem, trained),
     }
 
 
-def _measured(prepared: Prepared, network: Any) -> dict[str, float]:
-    assert prepared.task.measure is not None
-    found = prepared.task.measure(network)
+def _measured(problem: Problem, network: Any) -> dict[str, float]:
+    assert problem.task.measure is not None
+    found = problem.task.measure(network)
     return {name: float(found[name]) for name in MEASURES}
 
 

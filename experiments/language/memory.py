@@ -20,12 +20,12 @@ KIB = 1024
 def cell(kind: str) -> dict[str, Any]:
     """Of 48 windows, and with no setting known from before: whether bf16 ranks as fp32 does is measured as well."""
     with tempfile.TemporaryDirectory() as store:
-        prepared = ready(KINDS[kind], store=Path(store))
-        searched(prepared, ["agent=evolution"], evaluations=EVALUATIONS, seed=0)
+        problem = ready(KINDS[kind], store=Path(store))
+        searched(problem, ["agent=evolution"], evaluations=EVALUATIONS, seed=0)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
-        prepared.objective.close()
-    parameters = sum(parameter.numel() for parameter in prepared.task.model.parameters())
-    return {"kind": kind, "peak_bytes": peak, "fp32_bytes": 4 * parameters, "precision": prepared.measured["precision"]}
+        problem.close()
+    parameters = sum(parameter.numel() for parameter in problem.task.model.parameters())
+    return {"kind": kind, "peak_bytes": peak, "fp32_bytes": 4 * parameters, "precision": problem.measured["precision"]}
 
 
 def table(cells: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -24,9 +24,9 @@ def cell(schedule: str, seed: int) -> dict[str, Any]:
     """The search's best plans: the windows that were read until then, and their KL on all held-out ones."""
     overrides, evaluations = SCHEDULES[schedule]
     race = tuple(text for text in overrides if text.startswith("evaluation"))
-    prepared = ready((*TASK, *race))
-    found = searched(prepared, [text for text in overrides if text not in race], evaluations=evaluations, seed=seed)
-    judged = prepared.held_out_metrics([plan for _, plan, _ in found.best])
+    problem = ready((*TASK, *race))
+    found = searched(problem, [text for text in overrides if text not in race], evaluations=evaluations, seed=seed)
+    judged = problem.held_out_metrics([plan for _, plan, _ in found.best])
     return {
         "schedule": schedule,
         "seed": seed,

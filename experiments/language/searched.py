@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autoprune.evaluation.metered import MeteredObjective
 from autoprune.evaluation.outcome import Outcome
 from autoprune.machine_cache import cache_dir
 from autoprune.plan import PruningPlan
-from autoprune.problem.prepare import Prepared
 from autoprune.problem.problem import Problem
 from autoprune.seeding import numpy_rng
 from experiments.configuration import composed, instantiate_part, prepared_by
@@ -31,23 +29,18 @@ class Found:
 
 
 @functools.cache
-def ready(overrides: tuple[str, ...], *, store: Path | None = None) -> Prepared:
+def ready(overrides: tuple[str, ...], *, store: Path | None = None) -> Problem:
     """The task as these overrides of the main job prepare it, once in a process. store: None: the shared one."""
     settings = composed(*overrides)
     settings["evaluation"]["store"] = store or cache_dir()
     return prepared_by(settings)
 
 
-def searched(prepared: Prepared, overrides: Sequence[str], *, evaluations: int, seed: int) -> Found:
+def searched(problem: Problem, overrides: Sequence[str], *, evaluations: int, seed: int) -> Found:
     """overrides: of the configuration's agent."""
     found = Found()
     search: Any = instantiate_part(composed(*overrides), "agent")
     with tempfile.TemporaryDirectory() as folder:
-        problem = Problem.of(
-            prepared,
-            objective=MeteredObjective(prepared.objective, limit=evaluations, record=found),
-            seed=seed,
-            folder=Path(folder),
-        )
-        search(problem, rng=numpy_rng(seed, "search"))
+        limited = problem.limited(evaluations, record=found, seed=seed, folder=Path(folder))
+        search(limited, rng=numpy_rng(seed, "search"))
     return found

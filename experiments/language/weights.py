@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from autoprune.plan import PruningPlan
-from autoprune.problem.prepare import Prepared
+from autoprune.problem.problem import Problem
 from autoprune.task.language_measures import LanguageMeasures, perplexity
 from experiments.language.searched import ready, searched
 
@@ -20,10 +20,10 @@ DENSE = "dense"
 
 def cell(budget: str, agent: str, seed: int) -> dict[str, Any]:
     """The perplexities, on held-out texts, of the plan that the agent found."""
-    prepared = ready((*TASK, f"budget={budget}"))
-    plan, windows = prepared.structure.dense, 0
+    problem = ready((*TASK, f"budget={budget}"))
+    plan, windows = problem.structure.dense, 0
     if agent != DENSE:
-        found = searched(prepared, [f"agent={agent}"], evaluations=EVALUATIONS[agent], seed=seed)
+        found = searched(problem, [f"agent={agent}"], evaluations=EVALUATIONS[agent], seed=seed)
         plan, windows = found.best[-1][1], found.spent
     return {
         "budget": budget,
@@ -31,14 +31,14 @@ def cell(budget: str, agent: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "windows": windows,
         "kept": list(plan.kept),
-        "perplexity": _perplexities(prepared, plan),
+        "perplexity": _perplexities(problem, plan),
     }
 
 
-def _perplexities(prepared: Prepared, plan: PruningPlan) -> dict[str, float]:
-    measure = prepared.task.measure
+def _perplexities(problem: Problem, plan: PruningPlan) -> dict[str, float]:
+    measure = problem.task.measure
     assert isinstance(measure, LanguageMeasures)
-    network = prepared.pruned(plan)
+    network = problem.pruned(plan)
     with torch.inference_mode():
         return {name: perplexity(network, windows) for name, windows in measure.texts.items()}
 

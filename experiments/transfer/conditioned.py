@@ -30,13 +30,13 @@ def networks() -> list[StudiedNetwork]:
 
 def rows(cells: Path, seed: int) -> list[dict[str, Any]]:
     return [
-        kept(cells, f"conditioned_{network.prepared.task.name}_{seed}", partial(_row, cells, network, seed))
+        kept(cells, f"conditioned_{network.problem.task.name}_{seed}", partial(_row, cells, network, seed))
         for network in networks()
     ]
 
 
 def _row(cells: Path, network: StudiedNetwork, seed: int) -> dict[str, Any]:
-    name = network.prepared.task.name
+    name = network.problem.task.name
     trained = train(
         [network],
         budgets=[RANGE],
@@ -63,14 +63,14 @@ def _row(cells: Path, network: StudiedNetwork, seed: int) -> dict[str, Any]:
 
 
 def _dedicated_once(cells: Path, network: StudiedNetwork, text: str, seed: int) -> float:
-    name = f"dedicated_{network.prepared.task.name}_{text.replace(':', '_')}_{seed}"
+    name = f"dedicated_{network.problem.task.name}_{text.replace(':', '_')}_{seed}"
     return float(kept(cells, name, partial(_dedicated, network, text, seed)))
 
 
 def _dedicated(network: StudiedNetwork, text: str, seed: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        problem = network.problem(budget_of(network, text), evaluations=ONE_SEARCH, seed=seed, folder=Path(folder))
+        problem = network.problem.under(budget_of(network, text)).limited(ONE_SEARCH, seed=seed, folder=Path(folder))
         search = partial(few_shot.search, policy=None, agent=agent_of(AGENT))
         plan = search(problem, rng=np.random.default_rng(seed))
-    (outcome,) = network.prepared.within(budget_of(network, text)).objective.evaluate([plan], whole=True)
+    (outcome,) = network.problem.under(budget_of(network, text)).objective.uncharged.evaluate([plan], whole=True)
     return outcome.metrics.kl

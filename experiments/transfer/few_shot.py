@@ -26,7 +26,7 @@ AGENT = [
 def rows(cells: Path, seed: int) -> list[dict[str, Any]]:
     """One network of each family, the shipped one where there is one."""
     return [
-        kept(cells, f"few_shot_{network.prepared.task.name}_{seed}", partial(_row, cells, network, family, seed))
+        kept(cells, f"few_shot_{network.problem.task.name}_{seed}", partial(_row, cells, network, family, seed))
         for family in FAMILIES
         for network in unseen(family)[:1]
     ]
@@ -36,11 +36,11 @@ def _row(cells: Path, network: StudiedNetwork, family: str, seed: int) -> dict[s
     agent = agent_of(AGENT)
     policy = str(policy_of(cells, family, seed).folder)
     best = best_of(cells, network, BUDGET)
-    within = network.prepared.within(budget_of(network, BUDGET))
-    (known,) = within.objective.evaluate([best], whole=True)
+    within = network.problem.under(budget_of(network, BUDGET))
+    (known,) = within.objective.uncharged.evaluate([best], whole=True)
     return {
         "seed": seed,
-        "network": network.prepared.task.name,
+        "network": network.problem.task.name,
         "family": family,
         "budget": BUDGET,
         "curves": network.evaluations,
@@ -55,9 +55,8 @@ def _searched(network: StudiedNetwork, search: Search, seed: int) -> list[float]
     with tempfile.TemporaryDirectory() as folder:
         kl: list[float] = []
         limit = network.evaluations + EVALUATIONS
-        problem = network.problem(
-            budget_of(network, BUDGET),
-            evaluations=limit,
+        problem = network.problem.under(budget_of(network, BUDGET)).limited(
+            limit,
             seed=seed,
             folder=Path(folder),
             record=lambda outcome, _, phase: kl.append(outcome.metrics.kl) if phase == "search" else None,

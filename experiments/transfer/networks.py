@@ -8,7 +8,7 @@ from autoprune.agent.spec import AgentSpec
 from autoprune.cli.parts import named_task
 from autoprune.cost.budget import Budget, parse_budget
 from autoprune.plan import PruningPlan
-from autoprune.problem.defaults import with_defaults
+from autoprune.problem.problem import Problem
 from autoprune.task.variants import variant
 from autoprune.transfer.held_out import best_known
 from autoprune.transfer.studied_network import StudiedNetwork
@@ -46,19 +46,19 @@ def named(task: str) -> StudiedNetwork:
 
 
 def _studied(task: Any) -> StudiedNetwork:
-    return StudiedNetwork.study(with_defaults(task, budget=None, proxy_samples=None))
+    return StudiedNetwork.study(Problem.prepare(task))
 
 
 def budget_of(network: StudiedNetwork, text: str) -> Budget:
-    return parse_budget(text, network.prepared.costs, network.prepared.structure)
+    return parse_budget(text, network.problem.costs, network.problem.structure)
 
 
 def best_of(cells: Path, network: StudiedNetwork, text: str) -> PruningPlan:
     """What evolution finds; kept between runs of the command."""
     budget = budget_of(network, text)
-    name = f"best_{network.prepared.task.name}_{text.replace(':', '_')}"
+    name = f"best_{network.problem.task.name}_{text.replace(':', '_')}"
     found = kept(cells, name, lambda: {"kept": best_known(network, budget, evaluations=BEST, seed=0).kept})
-    return network.prepared.structure.plan(found["kept"])
+    return network.problem.structure.plan(found["kept"])
 
 
 def agent_of(overrides: list[str]) -> AgentSpec:

@@ -272,9 +272,9 @@ def test_a_search_gets_the_latency_as_a_cost_and_its_steps_as_levels(cache: Path
     device, task = this_cpu(), tiny_task("plain")
     profiled(device, task)
     ready = prepared(task, device=device, budget=["macs:0.9", "latency:50ms"], round_to="device")
-    assert ready.device is device
+    assert ready.spec.device is device
     assert "latency" in ready.costs
-    outcome = ready.objective.evaluate([ready.structure.plan(ready.structure.floor)])[0]
+    outcome = ready.objective.uncharged.evaluate([ready.structure.plan(ready.structure.floor)])[0]
     assert outcome.cost["latency"] > 0
     wide = PRUNABLE["plain"].structure()
     assert all(set(a.levels) <= set(b.levels) for a, b in zip(ready.structure.groups, wide.groups, strict=True))

@@ -24,7 +24,7 @@ def layerwise(*, levels: int | None = None, **changes: Any) -> SingleEpisode:
         LayerwiseVectorEnv,
         ready.structure,
         projector=ready.projector,
-        evaluate=ready.objective.evaluate,
+        evaluate=ready.objective.uncharged.evaluate,
         features=ready.features,
         levels=levels,
     )
@@ -36,7 +36,7 @@ def one_shot(*, prior: bool = False, **changes: Any) -> SingleEpisode:
         OneShotVectorEnv,
         ready.structure,
         projector=ready.projector,
-        evaluate=ready.objective.evaluate,
+        evaluate=ready.objective.uncharged.evaluate,
         features=ready.features,
         prior=ready.projector.project(np.ones(len(ready.structure.groups))) if prior else None,
     )
@@ -216,7 +216,7 @@ def test_bad_options_are_refused() -> None:
             OneShotVectorEnv,
             ready.structure,
             projector=ready.projector,
-            evaluate=ready.objective.evaluate,
+            evaluate=ready.objective.uncharged.evaluate,
             features=ready.features,
             max_log_correction=0,
         )
@@ -236,7 +236,7 @@ def test_key_blocks_are_groups_like_any_other() -> None:
         LayerwiseVectorEnv,
         ready.structure,
         projector=ready.projector,
-        evaluate=ready.objective.evaluate,
+        evaluate=ready.objective.uncharged.evaluate,
         features=features,
     )
     for action in (-1.0, 0.0, 1.0):

@@ -10,7 +10,7 @@ from autoprune.cost.budget import Budget
 from autoprune.cost.projection import Projector
 from autoprune.env.layerwise import FEATURE_NAMES, LayerwiseVectorEnv
 from autoprune.problem.group_features import group_features
-from autoprune.problem.prepare import Prepared
+from autoprune.problem.problem import Problem
 from tests.cost.stairs import meets_all, together
 from tests.cost.test_allocation import Stairs
 from tests.env.plan_environments import single
@@ -21,11 +21,11 @@ MANY = 4
 
 
 @pytest.fixture(scope="module")
-def ready() -> Prepared:
+def ready() -> Problem:
     return prepared(tiny_task("digits_net"), budget=BUDGET)
 
 
-def parts(ready: Prepared, *, steps: bool) -> dict[str, Any]:
+def parts(ready: Problem, *, steps: bool) -> dict[str, Any]:
     """Of the budgets, and of one more of a cost with steps."""
     projector, stairs = ready.projector, Stairs()
     if steps:
@@ -36,13 +36,13 @@ def parts(ready: Prepared, *, steps: bool) -> dict[str, Any]:
         ready.structure, scores=ready.scores, errors=ready.errors, costs=ready.costs, budget=projector.budget
     )
     return {
-        "structure": ready.structure, "projector": projector, "evaluate": ready.objective.evaluate,
+        "structure": ready.structure, "projector": projector, "evaluate": ready.objective.uncharged.evaluate,
         "features": features,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("steps", [False, True])
-def test_episodes_end_inside_every_budget(ready: Prepared, steps: bool) -> None:
+def test_episodes_end_inside_every_budget(ready: Problem, steps: bool) -> None:
     made = parts(ready, steps=steps)
     env, rng = single(LayerwiseVectorEnv, **made), np.random.default_rng(0)
     many = LayerwiseVectorEnv(num_envs=MANY, **made)
@@ -64,8 +64,10 @@ def test_episodes_end_inside_every_budget(ready: Prepared, steps: bool) -> None:
         assert meets_all(projector, np.array(plan.kept))
 
 
-def test_outcomes_say_what_every_budget_bounds(ready: Prepared) -> None:
-    dense, floor = ready.objective.evaluate([ready.structure.dense, ready.structure.plan(ready.structure.floor)])
+def test_outcomes_say_what_every_budget_bounds(ready: Problem) -> None:
+    dense, floor = ready.objective.uncharged.evaluate(
+        [ready.structure.dense, ready.structure.plan(ready.structure.floor)]
+    )
     assert {"macs", "params"} <= dense.cost.keys()
     assert (dense.feasible, floor.feasible) == (False, True)
 

@@ -24,7 +24,7 @@ GROUPS = 7  # more than the tiny task has
 @pytest.fixture(scope="module")
 def made() -> tuple[TransferTask, Any]:
     ready = prepared(tiny_task(), budget="macs:0.5")
-    evaluate = partial(ready.objective.evaluate, whole=True)
+    evaluate = partial(ready.objective.uncharged.evaluate, whole=True)
     return transfer_task_of(
         "tiny",
         ready.structure,

@@ -13,7 +13,7 @@ from autoprune.evaluation.race import Race
 from autoprune.evaluation.store import Context
 from autoprune.evaluation.workers import InProcess, JudgeJob, Pool
 from autoprune.evaluation.workers.pool import Result, judged
-from autoprune.problem.prepare import Prepared
+from autoprune.problem.problem import Problem
 
 Kept = tuple[int, ...]
 BLOCKS, SAMPLES = 4, 5  # of each batch, of each block
@@ -68,7 +68,7 @@ class Several:
 
 def objective_by(
     evaluator: Evaluator,
-    ready: Prepared,
+    ready: Problem,
     *,
     batches: int = 8,
     race: Race | None = None,

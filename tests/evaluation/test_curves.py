@@ -20,7 +20,9 @@ def test_each_plan_prunes_one_group_alone_on_its_levels() -> None:
 def test_curves_fall_to_nothing_and_never_rise() -> None:
     ready = prepared(tiny_task())
     for group, curve in zip(
-        ready.structure.groups, single_group_curves(ready.structure, ready.objective.evaluate).values(), strict=True
+        ready.structure.groups,
+        single_group_curves(ready.structure, ready.objective.uncharged.evaluate).values(),
+        strict=True,
     ):
         loss = curve.at(group.levels)
         assert loss[-1] == 0

@@ -73,9 +73,9 @@ def test_a_plan_that_cannot_be_judged_is_left_open() -> None:
 def test_the_record_has_the_references_judged_alike() -> None:
     ready = prepared(tiny_task())
     plans = [random_plan(ready.structure, seed=seed) for seed in range(4)]
-    outcomes = ready.objective.evaluate(plans)
+    outcomes = ready.objective.uncharged.evaluate(plans)
     every = [Incumbent(outcome, i, 0.5 * i, 0.1 * i) for i, outcome in enumerate(outcomes, start=1)]
-    record = describe_anytime(every, {"uniform": plans[0]}, judge=ready.held_out_metrics, score=ready.score)
+    record = describe_anytime(every, {"uniform": plans[0]}, judge=ready.held_out_metrics, score=ready.spec.score)
     assert [entry["evaluation"] for entry in record["incumbents"]] == [1, 2, 3, 4]
     assert record["references"]["uniform"] == record["incumbents"][0]["held_out"]
     assert record["incumbents"][0]["held_out"] == -record["incumbents"][0]["metrics"]["kl"]

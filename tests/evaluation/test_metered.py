@@ -12,7 +12,9 @@ from tests.tasks import prepared, tiny_task
 
 def test_every_plan_is_charged_and_recorded_before_the_answer() -> None:
     ready, seen = prepared(tiny_task()), []
-    metered = MeteredObjective(ready.objective, limit=5, record=lambda o, n, phase: seen.append((o.plan, n, phase)))
+    metered = MeteredObjective(
+        ready.objective.uncharged, limit=5, record=lambda o, n, phase: seen.append((o.plan, n, phase))
+    )
     plan, other = random_plan(ready.structure, seed=0), random_plan(ready.structure, seed=1)
     metered.evaluate([plan, other, plan], phase="curves")
     assert seen == [(plan, 1, "curves"), (other, 2, "curves"), (plan, 3, "curves")]
@@ -27,7 +29,7 @@ def test_every_plan_is_charged_and_recorded_before_the_answer() -> None:
 
 def test_the_best_is_feasible_and_has_the_highest_reward() -> None:
     ready, outcomes = prepared(tiny_task()), list[Outcome]()
-    metered = MeteredObjective(ready.objective, limit=40, record=lambda o, n, phase: outcomes.append(o))
+    metered = MeteredObjective(ready.objective.uncharged, limit=40, record=lambda o, n, phase: outcomes.append(o))
     metered.evaluate([ready.structure.dense])
     assert metered.best is None  # the dense network loses nothing, and is not inside the budget
     metered.evaluate([random_plan(ready.structure, seed=seed) for seed in range(39)])
@@ -93,4 +95,4 @@ def test_what_was_recorded_is_whatever_the_answer_was() -> None:
 
 def test_no_evaluations_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one evaluation, got 0"):
-        MeteredObjective(prepared(tiny_task()).objective, limit=0, record=lambda *_: None)
+        MeteredObjective(prepared(tiny_task()).objective.uncharged, limit=0, record=lambda *_: None)

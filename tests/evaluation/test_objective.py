@@ -15,7 +15,7 @@ from autoprune.evaluation.race import Race
 from autoprune.evaluation.store import EvaluationStore
 from autoprune.evaluation.workers import JudgeJob
 from autoprune.plan import PruningPlan
-from autoprune.problem.prepare import Prepared
+from autoprune.problem.problem import Problem
 from autoprune.repair.repair import Repair
 from autoprune.structure.edit import shrink
 from autoprune.task.task import Role, Roles
@@ -33,11 +33,11 @@ def ready(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(scope="module")
-def residual() -> Prepared:
+def residual() -> Problem:
     return prepared(tiny_task())
 
 
-def some_plans(ready: Prepared, count: int) -> list[PruningPlan]:
+def some_plans(ready: Problem, count: int) -> list[PruningPlan]:
     """Different ones."""
     plans = {plan.kept: plan for plan in (random_plan(ready.structure, seed=seed) for seed in range(4 * count))}
     return list(plans.values())[:count]
@@ -50,8 +50,8 @@ def test_outcomes_are_those_of_the_shrunk_network(ready: Any) -> None:
     judged = Judge(ready.task, ready.task.data.search[:40])
     for seed in range(5):
         plan = random_plan(ready.structure, seed=seed)
-        network = shrink(ready.task.model, ready.structure, plan, ready.ranking)
-        expected, outcome = judged(network), ready.objective.evaluate([plan])[0]
+        network = shrink(ready.task.model, ready.structure, plan, ready.candidates.ranking)
+        expected, outcome = judged(network), ready.objective.uncharged.evaluate([plan])[0]
         assert outcome.metrics.kl == pytest.approx(expected.kl, rel=1e-3, abs=1e-5)
         assert outcome.metrics.loss == pytest.approx(expected.loss, rel=1e-3)
         assert outcome.metrics.samples == 40
@@ -60,7 +60,7 @@ def test_outcomes_are_those_of_the_shrunk_network(ready: Any) -> None:
 
 
 def test_the_dense_plan_loses_nothing(ready: Any) -> None:
-    metrics = ready.objective.evaluate([ready.structure.dense])[0].metrics
+    metrics = ready.objective.uncharged.evaluate([ready.structure.dense])[0].metrics
     assert metrics.kl == pytest.approx(0, abs=1e-6)
     assert metrics.agreement == 1
 
@@ -68,14 +68,14 @@ def test_the_dense_plan_loses_nothing(ready: Any) -> None:
 def test_feasible_means_inside_the_budget() -> None:
     ready = prepared(tiny_task(), budget="params:0.5")
     for seed in range(20):
-        outcome = ready.objective.evaluate([random_plan(ready.structure, seed=seed)])[0]
+        outcome = ready.objective.uncharged.evaluate([random_plan(ready.structure, seed=seed)])[0]
         assert outcome.feasible == (outcome.cost["params"] <= ready.projector.budget.limit)
 
 
 def test_every_score_says_more_is_better() -> None:
     ready = prepared(tiny_task(), repair=UNREPAIRED)
-    worse = ready.objective.evaluate([ready.structure.plan(ready.structure.floor)])[0].metrics
-    same = ready.objective.evaluate([ready.structure.dense])[0].metrics
+    worse = ready.objective.uncharged.evaluate([ready.structure.plan(ready.structure.floor)])[0].metrics
+    same = ready.objective.uncharged.evaluate([ready.structure.dense])[0].metrics
     assert judge.kl(same) > judge.kl(worse)
     assert judge.agreement(same) == 1 >= judge.agreement(worse)
     assert judge.loss(same) == -same.loss
@@ -86,8 +86,8 @@ def test_bf16_ranks_plans_as_fp32_does() -> None:
     task = tiny_task("separable")
     ready = prepared(task)
     plans = [random_plan(ready.structure, seed=seed) for seed in range(10)]
-    rough = prepared(task, precision="bf16").objective.evaluate(plans)
-    scores = [[o.score for o in outcomes] for outcomes in (ready.objective.evaluate(plans), rough)]
+    rough = prepared(task, precision="bf16").objective.uncharged.evaluate(plans)
+    scores = [[o.score for o in outcomes] for outcomes in (ready.objective.uncharged.evaluate(plans), rough)]
     assert torch.corrcoef(torch.tensor(scores))[0, 1] > 0.99
 
 
@@ -101,7 +101,7 @@ def test_rewards_see_neither_the_test_role_nor_the_held_out_samples() -> None:
     inputs[40:] = torch.nan
     poisoned["search"] = Role(inputs, task.data.search.targets, task.data.search.ids)
     again = prepared(task.with_data(Roles(**poisoned)))
-    assert timeless(again.objective.evaluate(plans)) == timeless(ready.objective.evaluate(plans))
+    assert timeless(again.objective.uncharged.evaluate(plans)) == timeless(ready.objective.uncharged.evaluate(plans))
 
 
 def _nan(role: Role) -> Role:
@@ -130,7 +130,7 @@ def test_senseless_settings_are_refused(changes: dict[str, Any], message: str) -
 # a pure function that computes nothing twice
 
 
-def test_equal_plans_are_judged_once(residual: Prepared) -> None:
+def test_equal_plans_are_judged_once(residual: Problem) -> None:
     table, plan = Table(by_size), some_plans(residual, 1)[0]
     objective = objective_by(table, residual)
     first, second = objective.evaluate([plan, dataclasses.replace(plan)])
@@ -140,7 +140,7 @@ def test_equal_plans_are_judged_once(residual: Prepared) -> None:
 
 @given(data=st.data(), first=st.sampled_from([0.1, 0.3, 1.0]), size=st.integers(1, 4))
 def test_outcomes_follow_from_the_plans_and_the_rival_alone(
-    residual: Prepared, data: st.DataObject, first: float, size: int
+    residual: Problem, data: st.DataObject, first: float, size: int
 ) -> None:
     """Whatever was asked before, by whichever pool, and whatever the store knows."""
     plans, race = some_plans(residual, 9), Race(first=first, growth=2, errors=2)
@@ -175,7 +175,7 @@ def test_outcomes_follow_from_the_plans_and_the_rival_alone(
     assert answers(warm) == expected
 
 
-def test_a_second_objective_on_the_same_store_judges_nothing(residual: Prepared, tmp_path: Path) -> None:
+def test_a_second_objective_on_the_same_store_judges_nothing(residual: Problem, tmp_path: Path) -> None:
     plans, race = some_plans(residual, 9), Race(first=0.2, growth=2, errors=3)
     with EvaluationStore(tmp_path / "store.sqlite") as store:
         context = store.within({"task": "residual"})
@@ -194,7 +194,7 @@ def test_a_second_objective_on_the_same_store_judges_nothing(residual: Prepared,
 
 @pytest.mark.parametrize(("known", "resumed"), [((), 0), ((0, 1, 2), 3), ((0, 2), 1), ((1, 2), 0), (range(8), None)])
 def test_what_a_store_knows_of_a_plan_is_not_judged_again(
-    residual: Prepared, tmp_path: Path, known: tuple[int, ...], resumed: int | None
+    residual: Problem, tmp_path: Path, known: tuple[int, ...], resumed: int | None
 ) -> None:
     plan, table = some_plans(residual, 1)[0], Table(by_size)
     with EvaluationStore(tmp_path / "store.sqlite") as store:
@@ -207,7 +207,7 @@ def test_what_a_store_knows_of_a_plan_is_not_judged_again(
         assert context.count() == 8
 
 
-def test_what_was_judged_before_a_bug_is_in_the_store(residual: Prepared, tmp_path: Path) -> None:
+def test_what_was_judged_before_a_bug_is_in_the_store(residual: Problem, tmp_path: Path) -> None:
     good, bad = some_plans(residual, 2)
 
     def value(kept: tuple[int, ...], batch: int, block: int) -> float:
@@ -225,7 +225,7 @@ def test_what_was_judged_before_a_bug_is_in_the_store(residual: Prepared, tmp_pa
 
 @given(count=st.integers(1, 5), size=st.integers(1, 7), batches=st.integers(1, 9))
 def test_jobs_cover_every_batch_once_and_use_all_workers(
-    residual: Prepared, count: int, size: int, batches: int
+    residual: Problem, count: int, size: int, batches: int
 ) -> None:
     plans, table = some_plans(residual, 5)[:count], Table(by_size)
     pool = Several(table, size)
@@ -245,7 +245,7 @@ def test_one_plan_is_shared_out_among_three() -> None:
     assert pool.given == [JudgeJob(kept, 0, 3), JudgeJob(kept, 3, 5), JudgeJob(kept, 5, 8)]
 
 
-def test_what_cannot_be_divided_is_not(residual: Prepared) -> None:
+def test_what_cannot_be_divided_is_not(residual: Problem) -> None:
     table = Table(by_size, divisible=False)
     pool = Several(table, 3)
     outcomes = objective_by(table, residual, pool=pool, race=RACE).evaluate(some_plans(residual, 4))
@@ -258,7 +258,7 @@ def test_what_cannot_be_divided_is_not(residual: Prepared) -> None:
 
 @pytest.mark.parametrize("race", [None, Race(first=0.2, growth=2, errors=3)])
 @pytest.mark.parametrize("place", range(3))
-def test_a_plan_that_fails_gets_the_worst_reward(residual: Prepared, race: Race | None, place: int) -> None:
+def test_a_plan_that_fails_gets_the_worst_reward(residual: Problem, race: Race | None, place: int) -> None:
     *good, bad = some_plans(residual, 4)
     alone = objective_by(Table(by_size), residual, race=race).evaluate(good)
     objective = objective_by(Table(by_size, failing=frozenset({bad.kept})), residual, race=race)
@@ -274,7 +274,7 @@ def test_a_plan_that_fails_gets_the_worst_reward(residual: Prepared, race: Race 
         assert timeless(outcomes) == timeless(alone)
 
 
-def test_a_plan_that_fails_is_not_tried_again_nor_a_rival(residual: Prepared) -> None:
+def test_a_plan_that_fails_is_not_tried_again_nor_a_rival(residual: Problem) -> None:
     *good, bad = some_plans(residual, 4)
     table = Table(by_size, failing=frozenset({bad.kept}))
     objective = objective_by(table, residual, race=RACE)
@@ -285,7 +285,7 @@ def test_a_plan_that_fails_is_not_tried_again_nor_a_rival(residual: Prepared) ->
     assert [job.kept for job in table.asked].count(bad.kept) == 1
 
 
-def test_nothing_is_known_to_be_worst_before_the_first_plan(residual: Prepared) -> None:
+def test_nothing_is_known_to_be_worst_before_the_first_plan(residual: Problem) -> None:
     plan = some_plans(residual, 1)[0]
     objective = objective_by(Table(by_size, failing=frozenset({plan.kept})), residual)
     with pytest.raises(RuntimeError, match=r"first plan that was evaluated could not be judged: .*NaN or infinite"):
@@ -294,11 +294,11 @@ def test_nothing_is_known_to_be_worst_before_the_first_plan(residual: Prepared) 
 
 def test_outputs_that_are_not_finite_are_the_plans_failure() -> None:
     ready = prepared(tiny_task(), repair=UNREPAIRED)
-    evaluator: Any = ready.objective.pool._evaluator  # type: ignore[attr-defined]
-    outcome = ready.objective.evaluate([ready.structure.dense])[0]
+    evaluator: Any = ready.objective.uncharged.pool._evaluator  # type: ignore[attr-defined]
+    outcome = ready.objective.uncharged.evaluate([ready.structure.dense])[0]
     evaluator._ordered.network.conv1.__dict__["weight"].fill_(torch.nan)
     plan = ready.structure.plan(ready.structure.floor)
-    failed = ready.objective.evaluate([plan])[0]
+    failed = ready.objective.uncharged.evaluate([plan])[0]
     assert failed.failed is not None
     assert f"keeps {list(plan.kept)} units" in failed.failed
     assert failed.reward == outcome.reward
@@ -312,6 +312,6 @@ def test_a_dense_network_with_broken_outputs_is_an_error() -> None:
         Judge(task, task.data.search)
 
 
-def test_no_plans_have_no_outcomes(residual: Prepared) -> None:
+def test_no_plans_have_no_outcomes(residual: Problem) -> None:
     objective = objective_by(Table(by_size), residual, race=RACE)
     assert objective.evaluate([]) == objective.evaluate([], against=residual.structure.dense) == []

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from autoprune.evaluation.outcome import Outcome
 from autoprune.evaluation.race import Race
 from autoprune.plan import PruningPlan
-from autoprune.problem.prepare import Prepared
+from autoprune.problem.problem import Problem
 from tests.evaluation.tables import BLOCKS, SAMPLES, Kept, Table, by_size, objective_by, timeless
 from tests.tasks import prepared, tiny_task
 
@@ -34,11 +34,11 @@ def fields(draw: st.DrawFn) -> tuple[dict[int, NDArray[np.float64]], NDArray[np.
 
 
 @pytest.fixture(scope="module")
-def ready() -> Prepared:
+def ready() -> Problem:
     return prepared(tiny_task())
 
 
-def plans_of(ready: Prepared, count: int) -> list[PruningPlan]:
+def plans_of(ready: Problem, count: int) -> list[PruningPlan]:
     """From small to large, which is from bad to good."""
     kept, ladder = ready.structure.floor, [ready.structure.floor]
     while (kept < ready.structure.units).any():
@@ -133,14 +133,14 @@ def test_senseless_races_are_refused(changes: dict[str, float], message: str) ->
 # an objective that races
 
 
-def run(ready: Prepared, count: int, *, race: Race | None = RACE, **changes: Any) -> tuple[list[Outcome], Table]:
+def run(ready: Problem, count: int, *, race: Race | None = RACE, **changes: Any) -> tuple[list[Outcome], Table]:
     table = Table(by_size)
     objective = objective_by(table, ready, batches=20, race=race)
     return objective.evaluate(plans_of(ready, count), **changes), table
 
 
 @pytest.mark.parametrize("count", [2, 5, 12])
-def test_the_winner_is_who_wins_without_a_race(ready: Prepared, count: int) -> None:
+def test_the_winner_is_who_wins_without_a_race(ready: Problem, count: int) -> None:
     raced, table = run(ready, count)
     everything, whole = run(ready, count, race=None)
     best = max(everything, key=lambda outcome: outcome.reward)
@@ -155,7 +155,7 @@ def test_the_winner_is_who_wins_without_a_race(ready: Prepared, count: int) -> N
     assert sum(outcome.whole for outcome in raced) == 1
 
 
-def test_who_left_early_is_estimated_from_what_it_was_behind_the_winner(ready: Prepared) -> None:
+def test_who_left_early_is_estimated_from_what_it_was_behind_the_winner(ready: Problem) -> None:
     outcomes, table = run(ready, 6)
     winner = max(outcomes, key=lambda outcome: outcome.reward)
     for outcome in outcomes:
@@ -168,7 +168,7 @@ def test_who_left_early_is_estimated_from_what_it_was_behind_the_winner(ready: P
         assert outcome.metrics.kl == pytest.approx(means[0], abs=1e-6)
 
 
-def test_a_race_against_a_better_plan_is_lost_by_all(ready: Prepared) -> None:
+def test_a_race_against_a_better_plan_is_lost_by_all(ready: Problem) -> None:
     table, dense = Table(by_size), ready.structure.dense
     objective = objective_by(table, ready, batches=20, race=RACE)
     known = objective.evaluate([dense])[0]
@@ -180,7 +180,7 @@ def test_a_race_against_a_better_plan_is_lost_by_all(ready: Prepared) -> None:
     assert [(job.start, job.stop) for job in table.asked[asked:]] == [(0, 2)] * 5
 
 
-def test_a_plan_alone_races_with_the_rival_only(ready: Prepared) -> None:
+def test_a_plan_alone_races_with_the_rival_only(ready: Problem) -> None:
     small, *_, large = plans_of(ready, 6)
     objective = objective_by(Table(by_size), ready, batches=20, race=RACE)
     assert objective.evaluate([small])[0].whole
@@ -189,14 +189,14 @@ def test_a_plan_alone_races_with_the_rival_only(ready: Prepared) -> None:
     assert objective.evaluate([large], against=small)[0].whole
 
 
-def test_no_race_where_the_whole_is_asked_for(ready: Prepared) -> None:
+def test_no_race_where_the_whole_is_asked_for(ready: Problem) -> None:
     outcomes, table = run(ready, 6, whole=True, against=plans_of(ready, 6)[-1])
     assert all(outcome.whole for outcome in outcomes)
     assert table.batches_judged == 6 * 20
     assert timeless(outcomes) == timeless(run(ready, 6, race=None)[0])
 
 
-def test_equal_plans_take_one_place_in_the_race(ready: Prepared) -> None:
+def test_equal_plans_take_one_place_in_the_race(ready: Problem) -> None:
     plans, table = plans_of(ready, 5), Table(by_size)
     objective = objective_by(table, ready, batches=20, race=RACE)
     once = timeless(objective_by(Table(by_size), ready, batches=20, race=RACE).evaluate(plans))
@@ -204,7 +204,7 @@ def test_equal_plans_take_one_place_in_the_race(ready: Prepared) -> None:
     assert len({(job.kept, job.start) for job in table.asked}) == len(table.asked)
 
 
-def test_a_plan_that_fails_late_was_in_the_race_until_then(ready: Prepared) -> None:
+def test_a_plan_that_fails_late_was_in_the_race_until_then(ready: Problem) -> None:
     *others, best = plans_of(ready, 4)
 
     def value(kept: Kept, batch: int, block: int) -> float:

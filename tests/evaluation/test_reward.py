@@ -11,8 +11,6 @@ METRICS = Metrics(accuracy=0.9, loss=0.4, kl=0.1, agreement=0.95, samples=100)
 def test_known_values() -> None:
     assert reward.under_budget(METRICS, -0.1, 0.5, 0.5) == -0.1
     assert reward.amc(METRICS, -0.1, 0.5, 0.5) == pytest.approx(-0.1 * math.log(51))
-    assert reward.lagrangian(METRICS, -0.1, 0.5, 0.5, multiplier=2) == -0.1
-    assert reward.lagrangian(METRICS, -0.1, 0.75, 0.5, multiplier=2) == pytest.approx(-1.1)
     assert reward.trade_off(METRICS, -0.1, 0.25, 0.5, weight=0.4) == pytest.approx(0.2)
 
 

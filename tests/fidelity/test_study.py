@@ -43,7 +43,7 @@ def study(folder: Path, task: Task, **changes: Any) -> Study:
     folder.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {
         "task": task,
-        "ready": lambda budget, repair, score: prepared(task, budget=budget, repair=repair, score=score),
+        "ready": lambda budget, repair, training=None: prepared(task, budget=budget, repair=repair, training=training),
         "repairs": {"none": Repair(batch_norm=False), "batch_norm": Repair(batch_norm=True)},
         "scores": SCORES,
         "trained": {},
@@ -195,8 +195,8 @@ def test_truth_of_other_samples_is_an_error(finished: Study, tmp_path: Path, tas
     for name in ("plans.json", "truth.jsonl"):
         (tmp_path / name).write_text((finished.run.path / name).read_text())
 
-    def other(budget: Any, repair: Any, score: Any) -> Any:
-        return prepared(task, budget=budget, repair=repair, score=score, proxy_samples=30)
+    def other(budget: Any, repair: Any, training: Any = None) -> Any:
+        return prepared(task, budget=budget, repair=repair, proxy_samples=30)
 
     with pytest.raises(ValueError, match="measured on 20 held-out samples, now there are 30"):
         study(tmp_path, task, ready=other).execute()

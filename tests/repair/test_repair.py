@@ -18,12 +18,14 @@ def test_batch_norm_repair_in_the_forward_pass_and_for_good_agree() -> None:
     task = tiny_task()
     whole = prepared(task, batch_size=40)
     plan = random_plan(whole.structure, seed=3)
-    network = shrink(task.model, whole.structure, plan, whole.ranking)
+    network = shrink(task.model, whole.structure, plan, whole.candidates.ranking)
     proxy = task.data.search[:40]
     measure_batch_norms(network, proxy)
     assert not any(layer.training for layer in network.modules())
     # running variances are unbiased (divided by n − 1), the batch's own are not: close, not equal
-    assert Judge(task, proxy)(network).kl == pytest.approx(whole.objective.evaluate([plan])[0].metrics.kl, rel=0.05)
+    assert Judge(task, proxy)(network).kl == pytest.approx(
+        whole.objective.uncharged.evaluate([plan])[0].metrics.kl, rel=0.05
+    )
 
 
 def test_batch_norm_repair_measures_the_calibration_data() -> None:
@@ -45,7 +47,7 @@ def test_batch_norm_repair_measures_the_calibration_data() -> None:
 def test_no_repair_is_the_shrunk_network() -> None:
     ready = prepared(tiny_task(), repair=Repair(batch_norm=False))
     plan = random_plan(ready.structure, seed=0)
-    expected = shrink(ready.task.model, ready.structure, plan, ready.ranking).state_dict()
+    expected = shrink(ready.task.model, ready.structure, plan, ready.candidates.ranking).state_dict()
     found = ready.pruned(plan).state_dict()
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
@@ -69,7 +71,7 @@ def test_least_squares_bring_the_outputs_nearer_to_the_dense_ones(name: str) -> 
 def test_the_dense_plan_needs_no_reconstruction() -> None:
     ready = prepared(tiny_task(), repair=Repair(batch_norm=False, least_squares=SOLVED))
     model, plan = ready.pruned(ready.structure.dense), ready.structure.dense
-    write_reconstruction(model, plan, ready.structure, ready.ranking, ready.candidates.reconstruction)
+    write_reconstruction(model, plan, ready.structure, ready.candidates.ranking, ready.candidates.reconstruction)
     dense = ready.task.model.state_dict()
     assert all(torch.equal(value, dense[key]) for key, value in model.state_dict().items())
 
@@ -84,5 +86,5 @@ def test_what_is_judged_is_what_is_handed_out(batch_norm: bool) -> None:
     proxy = task.data.search[:40]
     if batch_norm:
         measure_batch_norms(network, proxy)
-    expected = ready.objective.evaluate([plan])[0].metrics.kl
+    expected = ready.objective.uncharged.evaluate([plan])[0].metrics.kl
     assert Judge(task, proxy)(network).kl == pytest.approx(expected, rel=0.05 if batch_norm else 1e-3)

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from autoprune.cost.budget import Budget
 from autoprune.cost.projection import Projector
 from autoprune.evaluation.curves import Curve
-from autoprune.evaluation.metered import EvaluationsSpent, MeteredObjective
+from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.prior import sensitivity_plan as dynamic_program
 from autoprune.prior.sensitivity_plan import BINS, allocate, sensitivity_plan
 from autoprune.prior.starts import Start, first_plan
-from autoprune.problem.prepare import Prepared
 from autoprune.problem.problem import Problem
 from autoprune.search import prior_plan
 from autoprune.search import random_search as random
@@ -26,11 +25,9 @@ from tests.search.toys import additive, depth, weights
 from tests.tasks import prepared, tiny_task
 
 
-def problem(ready: Prepared, folder: Path, *, limit: int, seen: list[Any] | None = None) -> Problem:
+def problem(ready: Problem, folder: Path, *, limit: int, seen: list[Any] | None = None) -> Problem:
     record = (lambda *_: None) if seen is None else (lambda outcome, n, phase: seen.append((phase, outcome)))
-    return Problem.of(
-        ready, objective=MeteredObjective(ready.objective, limit=limit, record=record), seed=0, folder=folder
-    )
+    return ready.limited(limit, record=record, folder=folder)
 
 
 def structure_on(projector: Projector) -> Structure:
@@ -39,7 +36,7 @@ def structure_on(projector: Projector) -> Structure:
     return Structure(tuple(Group(str(at), "channel", found[-1], (), found) for at, found in enumerate(levels)), ())
 
 
-def filled(ready: Prepared, kept: Any) -> bool:
+def filled(ready: Problem, kept: Any) -> bool:
     return filled_on(ready.projector, kept)
 
 

@@ -1,8 +1,9 @@
 """Problems without a network: any structure, a loss that is a formula of the kept units, and its optimum known."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -11,15 +12,19 @@ from autoprune.cost.budget import Budget
 from autoprune.cost.model import BilinearCost
 from autoprune.cost.projection import Projector
 from autoprune.evaluation import judge, reward
+from autoprune.evaluation.candidates import Candidates
 from autoprune.evaluation.metered import MeteredObjective
 from autoprune.evaluation.objective import Objective
 from autoprune.evaluation.race import Race
 from autoprune.evaluation.workers import InProcess
 from autoprune.problem.problem import Problem
+from autoprune.problem.spec import ProblemSpec
 from autoprune.structure.groups import Group, Skip, Structure
 from tests.evaluation.tables import BLOCKS, Kept, Table
+from tests.tasks import tiny_task
 
 BATCHES = 8
+TASK = replace(tiny_task(), name="toy")  # whose network nobody looks at
 
 
 def weights(name: str, *, units: int, levels: tuple[int, ...] | None = None) -> Group:
@@ -72,14 +77,17 @@ def toy(
     )
     record = (lambda *_: None) if seen is None else (lambda outcome, n, phase: seen.append((phase, outcome)))
     return Problem(
-        task="toy",
-        seed=0,
+        task=TASK,
+        spec=ProblemSpec(),
         structure=structure,
         projector=projector,
         objective=MeteredObjective(objective, limit=limit, record=record),
         scores=scores or {},
         features=np.zeros((len(structure.groups), 0)),
         errors={},
+        costs=objective.costs,
+        candidates=cast(Candidates, None),  # there are no networks
+        held_out=TASK.data.test,
+        measured={},
         folder=folder,
-        log_agent=lambda metrics, step: None,
     )

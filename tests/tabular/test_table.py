@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoprune.evaluation import judge
-from autoprune.evaluation.fine_tuned import FineTuned
 from autoprune.evaluation.outcome import Metrics, joined
 from autoprune.evaluation.race import Race
+from autoprune.evaluation.short_training import ShortTraining
 from autoprune.importance.random_scores import random
-from autoprune.problem.prepare import Prepared
+from autoprune.problem.problem import Problem
 from autoprune.repair.least_squares import LeastSquares
 from autoprune.repair.repair import Repair
 from autoprune.tabular.build_table import Journal, build_table
@@ -34,11 +34,11 @@ REPAIR = Repair(batch_norm=True, least_squares=LeastSquares(ridge=1e-3, rows=100
 BATCH_SIZE = 10
 
 
-def made(task: Task, **changes: Any) -> Prepared:
+def made(task: Task, **changes: Any) -> Problem:
     return prepared(task, **{"repair": REPAIR, "batch_size": BATCH_SIZE, **changes})
 
 
-def made_live() -> Prepared:
+def made_live() -> Problem:
     return made(tiny_task("conv1d", levels=4))
 
 
@@ -46,7 +46,7 @@ CARD = {"criterion": "l1", "date": "2026-01-01"}
 
 
 def built(
-    ready: Prepared,
+    ready: Problem,
     path: Path,
     *,
     workers: int = 0,
@@ -60,12 +60,12 @@ def built(
 
 
 @pytest.fixture(scope="module")
-def live() -> Prepared:
+def live() -> Problem:
     return made_live()
 
 
 @pytest.fixture(scope="module")
-def file(live: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(live: Problem, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("table") / "conv1d.npz"
     built(live, path)
     return path
@@ -81,14 +81,14 @@ def task(file: Path) -> Task:
     return replace(tiny_task("conv1d", levels=4), table=file)
 
 
-def test_every_plan_is_judged_as_live(file: Path, table: Table, live: Prepared) -> None:
+def test_every_plan_is_judged_as_live(file: Path, table: Table, live: Problem) -> None:
     elsewhere = replace(live.candidates, proxy=live.held_out).evaluator(precision="fp32", batch_size=BATCH_SIZE)
     assert len(table) == 4**3
     assert not file.with_suffix(".building").exists()
     for place in range(len(table)):
         plan = table.plan(place)
         assert table.place(plan.kept) == place
-        outcome = live.objective.evaluate([plan])[0]
+        outcome = live.objective.uncharged.evaluate([plan])[0]
         assert near(table.metrics(plan.kept), outcome.metrics)
         assert near(table.metrics(plan.kept, on="held_out"), joined(elsewhere.judge(plan.kept, 0, 2)).metrics)
         assert {cost: int(of.flat[place]) for cost, of in table.costs.items()} == {
@@ -102,14 +102,14 @@ def near(a: Metrics, b: Metrics) -> bool:
 
 
 @pytest.fixture(scope="module")
-def evaluator(live: Prepared) -> ExhaustiveEvaluator:
+def evaluator(live: Problem) -> ExhaustiveEvaluator:
     return evaluator_of(live.candidates, live.held_out, BATCH_SIZE)
 
 
 @settings(max_examples=15)
 @given(order=st.lists(st.integers(0, 15), min_size=1, max_size=8), first=st.integers(0, 3))
 def test_what_is_recalled_does_not_depend_on_the_plans_before(
-    live: Prepared, evaluator: ExhaustiveEvaluator, order: list[int], first: int
+    live: Problem, evaluator: ExhaustiveEvaluator, order: list[int], first: int
 ) -> None:
     levels = [group.levels for group in live.structure.groups]
     heads = [(a, b, levels[2][0]) for a in levels[0] for b in levels[1]]
@@ -129,11 +129,11 @@ def test_networks_whose_plans_cannot_be_told_apart_so_are_refused(tmp_path: Path
         built(made(tiny_task("conv1d")), tmp_path / "table.npz")
 
 
-def test_a_tables_task_searches_as_a_live_one_does(task: Task, table: Table, live: Prepared) -> None:
+def test_a_tables_task_searches_as_a_live_one_does(task: Task, table: Table, live: Problem) -> None:
     tabular = made(task, race=Race(first=0.25, growth=2.0, errors=2.0), batch_size="auto", precision="auto")
     plans = [table.plan(place) for place in range(0, 64, 5)]
-    answers = tabular.objective.evaluate(plans, against=plans[3])
-    for answer, outcome in zip(answers, live.objective.evaluate(plans, whole=True), strict=True):
+    answers = tabular.objective.uncharged.evaluate(plans, against=plans[3])
+    for answer, outcome in zip(answers, live.objective.uncharged.evaluate(plans, whole=True), strict=True):
         assert answer.whole
         assert (answer.plan, answer.feasible, answer.cost) == (outcome.plan, outcome.feasible, outcome.cost)
         assert near(answer.metrics, outcome.metrics)
@@ -165,10 +165,9 @@ def test_other_settings_are_refused_with_the_way_out(task: Task, changes: dict[s
         made(task, **changes)
 
 
-def test_scores_that_train_are_refused(task: Task) -> None:
-    score = FineTuned.__new__(FineTuned)
-    with pytest.raises(ValueError, match="score trains every network before it is judged"):
-        made(task, score=score)
+def test_training_before_judging_is_refused(task: Task) -> None:
+    with pytest.raises(ValueError, match=r"evaluation\.training trains every network before it is judged"):
+        made(task, training=ShortTraining(steps=1, learning_rate=0.1))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +207,7 @@ def test_a_plan_that_is_not_in_the_table_is_an_error(task: Task) -> None:
     ready = made(task)
     plan = replace(ready.structure.dense, kept=(1, 1, 1))
     with pytest.raises(ValueError, match=r"no plan of the table keeps \[1, 1, 1\] units; its levels are"):
-        ready.objective.evaluate([plan])
+        ready.objective.uncharged.evaluate([plan])
 
 
 @given(share=st.floats(0.3, 1), accuracy=st.booleans(), held_out=st.booleans())
@@ -287,7 +286,7 @@ KILLED = """
 """
 
 
-def test_a_build_that_was_killed_goes_on(file: Path, live: Prepared, tmp_path: Path) -> None:
+def test_a_build_that_was_killed_goes_on(file: Path, live: Problem, tmp_path: Path) -> None:
     path = tmp_path / "conv1d.npz"
     journal = path.with_suffix(".building") / "judged"
     stopped = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED), str(path)], cwd=ROOT)
@@ -316,6 +315,6 @@ def test_a_build_of_something_else_is_not_gone_on_with(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_workers_build_the_same(file: Path, live: Prepared, tmp_path: Path) -> None:
+def test_workers_build_the_same(file: Path, live: Problem, tmp_path: Path) -> None:
     built(live, tmp_path / "conv1d.npz", workers=2)
     assert (tmp_path / "conv1d.npz").read_bytes() == file.read_bytes()

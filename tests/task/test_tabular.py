@@ -7,22 +7,19 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from autoprune.evaluation import judge, reward
 from autoprune.evaluation.curves import single_group_curves
 from autoprune.evaluation.metered import MeteredObjective
 from autoprune.evaluation.outcome import Metrics
-from autoprune.evaluation.settings import EvaluationSettings
-from autoprune.importance.magnitude import magnitude
+from autoprune.evaluation.settings import EvaluationSettings, Precision
 from autoprune.prior.sensitivity_plan import sensitivity_plan
 from autoprune.prior.uniform_plan import uniform_plan
-from autoprune.problem.prepare import Prepared, prepare
+from autoprune.problem.problem import Problem
+from autoprune.problem.spec import ProblemSpec
 from autoprune.repair.least_squares import LeastSquares
 from autoprune.repair.repair import Repair
 from autoprune.tabular.table import METRICS, ON, On, Table
@@ -35,23 +32,18 @@ TASKS = {"table_residual": table_residual, "table_plain": table_plain}
 NAMES = list(TASKS)
 
 
-def made(task: Task, *, budget: str = "macs:0.35") -> Prepared:
-    return prepare(
-        task,
+def made(task: Task, *, budget: str = "macs:0.35") -> Problem:
+    precision: Precision = "auto" if task.table else "fp32"
+    spec = ProblemSpec(
         budget=budget,
-        importance=partial(magnitude, order=1, read=False),
         repair=Repair(batch_norm=True, least_squares=LeastSquares(ridge=0.001, rows=8192)),
-        score=judge.kl,
-        reward=reward.under_budget,
-        round_to=1,
-        min_units=1,
-        evaluation=EvaluationSettings(precision="auto" if task.table else "fp32"),
-        generator=torch.Generator().manual_seed(0),
+        evaluation=EvaluationSettings(precision=precision, batch_size=50, race=None, store=None),
     )
+    return Problem.prepare(task, spec)
 
 
 @functools.cache
-def tabular_by(name: str, budget: str) -> Prepared:
+def tabular_by(name: str, budget: str) -> Problem:
     return made(_shipped(name), budget=budget)
 
 
@@ -71,7 +63,7 @@ def table(name: str) -> Table:
 
 
 @pytest.fixture(scope="module")
-def tabular(name: str) -> Prepared:
+def tabular(name: str) -> Problem:
     return tabular_by(name, "macs:0.35")
 
 
@@ -94,7 +86,7 @@ def test_plans_are_judged_live_to_what_stands_in_the_table(name: str, table: Tab
     live, rng = made(replace(_shipped(name), table=None)), np.random.default_rng(0)
     for place in rng.choice(len(table), 8, replace=False).tolist():
         plan = table.plan(place)
-        outcome = live.objective.evaluate([plan])[0]
+        outcome = live.objective.uncharged.evaluate([plan])[0]
         for metric in METRICS:
             here, there = (getattr(of, metric) for of in (outcome.metrics, table.metrics(plan.kept)))
             assert here == pytest.approx(there, abs=_tolerance(metric)), (plan, metric)
@@ -108,9 +100,9 @@ def _tolerance(metric: str) -> float:
     return 1e-4 if metric in ("loss", "kl") else 1.01 / 500
 
 
-def test_the_task_answers_thousands_of_plans_a_second(tabular: Prepared, table: Table) -> None:
+def test_the_task_answers_thousands_of_plans_a_second(tabular: Problem, table: Table) -> None:
     plans = [table.plan(place) for place in np.random.default_rng(0).integers(len(table), size=2_000).tolist()]
-    objective = MeteredObjective(tabular.objective, limit=len(plans), record=lambda *_: None)
+    objective = MeteredObjective(tabular.objective.uncharged, limit=len(plans), record=lambda *_: None)
     start = time.process_time()
     for first in range(0, len(plans), 10):
         objective.evaluate(plans[first : first + 10])
@@ -121,10 +113,10 @@ def test_the_task_answers_thousands_of_plans_a_second(tabular: Prepared, table: 
 def test_groups_interact_and_the_optimum_beats_uniform_and_sensitivity(name: str, table: Table, budget: str) -> None:
     ready = tabular_by(name, budget)
     best, score = table.best(ready.projector.budget.limit)
-    curves = single_group_curves(ready.structure, ready.objective.evaluate)
+    curves = single_group_curves(ready.structure, ready.objective.uncharged.evaluate)
     sensitivity = sensitivity_plan(ready.structure, ready.projector, curves)
     uniform = uniform_plan(ready.structure, ready.projector)
-    scores = [outcome.score for outcome in ready.objective.evaluate([best, sensitivity, uniform])]
+    scores = [outcome.score for outcome in ready.objective.uncharged.evaluate([best, sensitivity, uniform])]
     assert scores[0] == score > scores[1] > scores[2]
     accuracy = [table.metrics(plan.kept, on="held_out").accuracy for plan in (best, uniform)]
     assert accuracy[0] - accuracy[1] > 0.03
@@ -166,7 +158,7 @@ def test_the_documents_figures_are_those_of_the_tables() -> None:
 def figures(name: str, share: str) -> list[str]:
     """Of uniform, the sensitivity plan and the best plan: KL on the proxy, and accuracy on held-out samples in %."""
     table, tabular = Table.load(ZOO / f"{name}.npz"), tabular_by(name, f"macs:{share}")
-    curves = single_group_curves(tabular.structure, tabular.objective.evaluate)
+    curves = single_group_curves(tabular.structure, tabular.objective.uncharged.evaluate)
     plans = [
         uniform_plan(tabular.structure, tabular.projector),
         sensitivity_plan(tabular.structure, tabular.projector, curves),

@@ -100,7 +100,7 @@ def test_it_learns_of_something_or_says_what_that_takes(networks: list[StudiedNe
 def test_a_plan_for_another_network_is_the_best_that_is_known(policy: Policy, networks: list[StudiedNetwork]) -> None:
     network = networks[2]
     for text in ("macs:0.35", "macs:0.6"):
-        budget = parse_budget(text, network.prepared.costs, network.prepared.structure)
+        budget = parse_budget(text, network.problem.costs, network.problem.structure)
         planned = policy.plan_for(network, budget)
         assert budget.meets(np.array(planned.plan.kept))
         assert planned.scores[planned.chosen] == max(planned.scores.values())
@@ -109,13 +109,13 @@ def test_a_plan_for_another_network_is_the_best_that_is_known(policy: Policy, ne
         assert network.evaluations + 2 < planned.evaluations <= network.evaluations + 2 + 8
         smaller = planned.network()
         with torch.inference_mode():
-            assert smaller(network.prepared.task.example_input).shape == (1, 5)
+            assert smaller(network.problem.task.example_input).shape == (1, 5)
         assert policy.plan_for(network, budget).plan == planned.plan, "the same seed, the same plan"
 
 
 def test_it_plans_for_a_task_of_ones_own(policy: Policy) -> None:
     planned = policy.plan(tiny_task("plain"), "macs:0.5", candidates=3)
-    assert planned.plan.groups == planned.prepared.structure.dense.groups
+    assert planned.plan.groups == planned.problem.structure.dense.groups
     assert planned.seconds > 0
 
 
@@ -136,7 +136,7 @@ def test_networks_that_were_held_out_are_compared(
     policy: Policy, networks: list[StudiedNetwork], tmp_path: Path
 ) -> None:
     network = networks[2]
-    budget = parse_budget("macs:0.5", network.prepared.costs, network.prepared.structure)
+    budget = parse_budget("macs:0.5", network.problem.costs, network.problem.structure)
     best = best_known(network, budget, evaluations=24, seed=0)
     assert budget.meets(np.array(best.kept))
     row = held_out(policy, network, budget, family="plain", best=best, seed=0)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.problem.prepare import evenly_spaced
+from autoprune.problem.preparation import evenly_spaced
 from autoprune.structure.groups import Group, Structure, levels_of
 from tests.tasks import prepared, tiny_task
 

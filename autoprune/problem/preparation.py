@@ -1,0 +1,168 @@
+"""The steps by which a task is made ready, in the order in which `Problem.prepare` takes them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from autoprune.cost.budget import parse_budget
+from autoprune.cost.counted import CostSettings, Countable
+from autoprune.cost.model import CostModel, FloatArray
+from autoprune.cost.projection import Projector
+from autoprune.device.device import Device, on_steps
+from autoprune.evaluation.candidates import Candidates
+from autoprune.importance.criterion import Importance, Scores, rank
+from autoprune.importance.disk_backed import disk_backed
+from autoprune.problem.spec import ProblemSpec, StructureSettings
+from autoprune.repair.folding import followers
+from autoprune.repair.least_squares import LeastSquares, Reconstruction, reconstruct
+from autoprune.repair.sparse_gpt_levels import sparse_gpt_levels
+from autoprune.repair.weight_levels import WeightLevels
+from autoprune.seeding import torch_generator
+from autoprune.structure.edit import Ranking
+from autoprune.structure.graph import find_structure
+from autoprune.structure.groups import Group, Structure
+from autoprune.task.task import Role, Task
+
+# A search fits what it is rewarded by: with 500, its plans end 0.5 to 1 point worse on Fashion-MNIST (docs/design.md).
+PROXY_SAMPLES = 1_500
+CURVES = LeastSquares(ridge=1e-3, rows=4096)  # where nothing is repaired by them: only their errors are looked at
+
+
+def split_search_role(task: Task, proxy_samples: int | None) -> tuple[Role, Role]:
+    """The search samples that rewards see, and those that are held out to choose a plan by."""
+    search = task.data.search
+    if proxy_samples is None:
+        proxy_samples = task.proxy_samples or min(PROXY_SAMPLES, len(search) // 2)
+    if not 1 <= proxy_samples < len(search):
+        raise ValueError(
+            f"evaluation.proxy_samples must be in [1, {len(search) - 1}] to leave some of the search role's "
+            f"{len(search)} samples held out, got {proxy_samples}"
+        )
+    return search[:proxy_samples], search[proxy_samples:]
+
+
+def found_structure(
+    task: Task, settings: StructureSettings, device: Device | None
+) -> tuple[Structure, Mapping[str, CostModel]]:
+    """The task's groups with the levels that each may keep, and the costs that the device adds."""
+    structure = find_structure(
+        task.model,
+        task.example_input,
+        keep=task.keep,
+        prune=task.prune if settings.prune is None else settings.prune,
+        round_to=1 if settings.round_to == "device" else settings.round_to,
+        min_units=settings.min_units,
+    )
+    if task.levels is not None:
+        structure = evenly_spaced(structure, task.levels)
+    costs = {} if device is None else device.costs(task, structure)
+    if settings.round_to != "device":
+        return structure, costs
+    if "latency" not in costs:
+        raise ValueError("structure.round_to=device needs a device, such as device=this_cpu; or set a whole number")
+    return on_steps(structure, costs["latency"]), costs
+
+
+def evenly_spaced(structure: Structure, count: int) -> Structure:
+    """The structure whose groups may keep `count` of their levels, nearest to equal steps up to all units.
+
+    A group that has no more levels than that keeps them.
+    """
+    if count < 2:
+        raise ValueError(f"task.levels must be at least 2, or a group has nothing to choose from; got {count}")
+    groups = []
+    for group in structure.groups:
+        levels, targets = np.array(group.levels), group.units * np.arange(1, count + 1) / count
+        nearest = np.unique(levels[np.abs(levels[:, None] - targets).argmin(axis=0)]).tolist()
+        groups.append(replace(group, levels=group.levels if len(levels) <= count else tuple(nearest)))
+    return replace(structure, groups=tuple(groups))
+
+
+def bounded_costs(
+    task: Task,
+    structure: Structure,
+    budget: str | Sequence[str] | None,
+    *,
+    settings: CostSettings,
+    others: Mapping[str, CostModel],
+) -> tuple[Countable, Projector]:
+    """The network's costs, and the projector into the budget, or into the one that the task suggests."""
+    text = task.budget if budget is None else budget
+    if text is None:
+        raise ValueError(f"task {task.name!r} suggests no budget; give one, such as budget=macs:0.5")
+    countable = Countable(
+        task.model, structure, task.example_input, forward=task.forward, settings=settings, others=others
+    )
+    return countable, Projector(structure, parse_budget(text, countable, structure))
+
+
+def ranked_units(task: Task, structure: Structure, importance: Importance, *, seed: int) -> tuple[Scores, Ranking]:
+    """What the criterion says of every unit, and the order in which units are kept."""
+    scores = importance(
+        task.model,
+        structure,
+        task.data.calibration,
+        loss=task.loss,
+        forward=task.forward,
+        generator=torch_generator(seed, "importance"),
+    )
+    function = getattr(importance, "func", importance)  # a partial's function
+    ranking = rank(scores, structure, criterion=getattr(function, "__name__", type(function).__name__))
+    return disk_backed(scores), ranking
+
+
+def candidate_networks(
+    task: Task, structure: Structure, ranking: Ranking, spec: ProblemSpec, *, proxy: Role
+) -> Candidates:
+    """The networks that plans stand for, with what repairs them."""
+    repair = spec.repair
+    reconstruction = reconstruct(
+        task.model,
+        structure,
+        ranking,
+        task.data.calibration,
+        forward=task.forward,
+        settings=repair.least_squares or CURVES,
+        centred=frozenset(followers(task.model, task.example_input, forward=task.forward))
+        if repair.batch_norm
+        else frozenset(),
+        generator=torch.Generator().manual_seed(0),  # the same rows for all seeds, which can share what they judge
+    )
+    levels = _solved_levels(task, structure, spec)
+    return Candidates(task, structure, ranking, repair, reconstruction, levels, proxy)
+
+
+def _solved_levels(task: Task, structure: Structure, spec: ProblemSpec) -> WeightLevels | None:
+    """The weights of matrices that lose single ones, where those that stay are changed as well."""
+    if spec.repair.sparse_gpt is None:
+        return None
+    if not any(group.compared for group in structure.groups):
+        raise ValueError(
+            "repair=sparse_gpt changes matrices that lose single weights; set structure.prune=[weights] or 2:4"
+        )
+    folder = spec.evaluation.folder
+    if folder is None:
+        raise ValueError("repair=sparse_gpt keeps what it has solved in files; set evaluation.store=shared or run")
+    return sparse_gpt_levels(
+        task.model,
+        structure,
+        task.data.calibration,
+        forward=task.forward,
+        settings=spec.repair.sparse_gpt,
+        folder=folder / "levels",
+    )
+
+
+def group_errors(structure: Structure, reconstruction: Reconstruction) -> dict[str, FloatArray]:
+    """Group → how much of its readers' outputs is lost with its first k units, in closed form [units + 1]."""
+    return {group.name: _group_error(reconstruction, group) for group in structure.groups}
+
+
+def _group_error(reconstruction: Reconstruction, group: Group) -> FloatArray:
+    """Of a group none of whose readers is solved for, the share of its units that is gone."""
+    try:
+        return reconstruction.group_error(group.name)
+    except KeyError:
+        return 1 - np.arange(group.units + 1) / group.units
