@@ -1,7 +1,9 @@
 import functools
+import operator
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score, roc_auc_score
 from torch import nn
 
 from autoprune.identity import identity_of
@@ -140,17 +143,55 @@ def test_an_edited_forward_pass_is_another_network() -> None:
     assert first == same != other
 
 
-class Plain:
+class Weighted:
+    """A metric with state, as people write them."""
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+
     def __call__(self, outputs: Any, targets: Any) -> float:
-        return 0.0
+        return self.weight * float(roc_auc_score(targets, outputs))
 
 
-@pytest.mark.parametrize(
-    "thing", [object(), Plain(), functools.partial(max, Plain()), functools.partial(max, key=Plain()), [Plain()]]
-)
-def test_what_has_an_address_only_has_no_identity(thing: object) -> None:
-    with pytest.raises(ValueError, match=r"no identity from one process to the next.*evaluation\.store=null"):
-        identity_of(thing)
+def test_any_object_that_can_be_sent_elsewhere_is_known_by_its_content() -> None:
+    assert identity_of(Weighted(1.0)) == identity_of(Weighted(1.0)) != identity_of(Weighted(2.0))
+    assert identity_of([Weighted(1.0)]) == identity_of([Weighted(1.0)])
+    assert identity_of(functools.partial(max, key=Weighted(1.0))) == identity_of(
+        functools.partial(max, key=Weighted(1.0))
+    )
+    assert (
+        identity_of(operator.itemgetter(1))
+        == identity_of(operator.itemgetter(1))
+        != identity_of(operator.itemgetter(2))
+    )
+
+
+def test_a_library_function_is_its_name_and_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    for function in (roc_auc_score, functools.partial(f1_score, zero_division=0), nn.functional.cosine_similarity):
+        assert identity_of(function) == identity_of(function)
+    assert len({identity_of(function) for function in (roc_auc_score, f1_score)}) == 2
+    before = identity_of(roc_auc_score)
+    monkeypatch.setattr("sklearn.__version__", "0.0")
+    assert identity_of(roc_auc_score) != before
+
+
+def test_an_edited_helper_is_another_metric() -> None:
+    source = "def helper(x):\n    return x + 1\n\ndef metric(o, t):\n    return helper(o)\n"
+    assert identity_of(written(source)) == identity_of(written(source))
+    assert identity_of(written(source)) != identity_of(written(source.replace("x + 1", "x + 2")))
+
+
+def test_a_function_may_call_itself() -> None:
+    recursive = written("def metric(o, t):\n    return metric(o, t - 1) if t else o\n")
+    assert identity_of(recursive) == identity_of(recursive)
+
+
+@pytest.mark.parametrize("thing", [threading.Lock(), functools.partial(max, threading.Lock()), (i for i in range(3))])
+def test_what_has_no_content_has_no_identity(thing: object) -> None:
+    with pytest.raises(
+        ValueError, match=r"the metric, .*no identity from one process to the next.*evaluation\.store=null"
+    ):
+        identity_of(thing, called="the metric")
 
 
 def test_it_is_the_same_in_another_process(tmp_path: Path) -> None:

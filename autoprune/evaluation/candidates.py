@@ -80,9 +80,9 @@ class Candidates:
             "restored": identity_of(restored),
             "calibration": self.task.data.calibration.digest,
             "proxy": self.proxy.digest,
-            "metric": identity_of(self.task.metric),
-            "loss": identity_of(self.task.loss),
-            "forward": identity_of(self.task.forward),
+            "metric": identity_of(self.task.metric, called="the task's metric"),
+            "loss": identity_of(self.task.loss, called="the task's loss"),
+            "forward": identity_of(self.task.forward, called="the task's forward"),
             "outputs": repr(self.task.outputs),
             "block": self.task.block,
         }

@@ -10,6 +10,7 @@ from autoprune.evaluation.candidates import Candidates
 from autoprune.evaluation.judge import Score
 from autoprune.evaluation.outcome import Metrics, Outcome, joined
 from autoprune.plan import PruningPlan
+from autoprune.task.samples import cuts
 from autoprune.task.task import Role
 
 MOST = 24  # incumbents that are judged again
@@ -44,7 +45,7 @@ def held_out_metrics(
     samples = held_out[: len(candidates.proxy)]
     batch_size = min(batch_size, len(samples))
     evaluator = replace(candidates, proxy=samples).evaluator(precision=precision, batch_size=batch_size)
-    batches = -(-len(samples) // batch_size)
+    batches = len(cuts(len(samples), batch_size)) - 1
     metrics: list[Metrics | None] = []
     for plan in plans:
         try:
