@@ -22,33 +22,39 @@ PLOTTED = {  # metrics → the axis that they belong to
     "agent/*": "agent/step",
     "recover/*": "recover/step",
 }
-FLUSH_SECONDS = 1.0  # how much of an offline run a killed process may lose; W&B's own default is 15
-INIT_TIMEOUT_SECONDS = 30.0
+FLUSH_S = 1.0  # how much of an offline run a killed process may lose; W&B's own default is 15
+INIT_TIMEOUT_S = 30.0
 UPLOAD_LIMIT_S = 600  # for each artifact, before the run goes on to its end without it
 
 _log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """Receives what a run measures. Keys are `room/name`; docs/metrics.md explains each."""
+    """Receives what a run measures; docs/metrics.md explains each key.
+
+    Names of metrics, tables and artifacts are the caller's: `room/name` for metrics.
+    """
 
     def log(self, metrics: Mapping[str, float | None], *, axis: Axis, step: int) -> None:
-        """Measured at `step` of `axis`, counted from 1; what is None, NaN or infinite is left out."""
+        """The metrics are plotted at `step`, counted from 1, of `axis`; None, NaN and infinite values are left out."""
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """What the run comes down to."""
+        """The values are what the run comes down to."""
 
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None: ...
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """The table is shown; rows have one value per column."""
 
-    def bars(self, name: str, labels: Sequence[str], values: Sequence[float], *, title: str) -> None: ...
+    def bars(self, name: str, labels: Sequence[str], values: Sequence[float], *, title: str) -> None:
+        """A bar chart is shown, with one label per value."""
 
     def page(self, name: str, path: Path) -> None:
-        """A self-contained HTML file."""
+        """The self-contained HTML file is shown."""
 
     def artifact(self, name: str, path: Path, *, kind: str) -> None:
-        """A file or a folder to keep with the run. kind: "result", "policy", "plan" or "model"."""
+        """The file or folder is kept with the run; `kind` is "result", "policy", "plan" or "model"."""
 
-    def close(self, *, failed: bool = False) -> None: ...
+    def close(self, *, failed: bool = False) -> None:
+        """The run has ended, and everything was sent or it was said what was not."""
 
     @property
     def run_id(self) -> str | None:
@@ -56,7 +62,7 @@ class Tracker(Protocol):
 
 
 class Tracking(Protocol):
-    """Starts a run's tracker: what conf/tracking configures. Raises before any work is done if it cannot."""
+    """Starts a run's tracker: what conf/tracking configures."""
 
     def __call__(
         self,
@@ -68,7 +74,16 @@ class Tracking(Protocol):
         config: Mapping[str, Any],
         run_id: str | None = None,
     ) -> Tracker:
-        """run_id: of the run that is resumed."""
+        """Returns the tracker of a run, or raises before any work is done.
+
+        Args:
+            folder: The run's.
+            name: By which people know the run.
+            group: By which runs are compared.
+            job_type: "search" or "train".
+            config: The run's settings, in JSON values.
+            run_id: Of the run that is resumed; None starts one.
+        """
         ...
 
 
@@ -198,10 +213,24 @@ def wandb_tracking(
     entity: str | None,
     tags: Sequence[str],
 ) -> WandbTracker:
-    """A W&B run whose files stand in `folder`/wandb. A resumed one keeps its id: `wandb sync` joins its parts.
+    """Returns the tracker of a W&B run whose files stand in `folder`/wandb; see Tracking.
 
-    mode: "online", "offline", or "auto", which is online for a user who is logged in. WANDB_MODE decides for "auto".
-    Raises RuntimeError where "online" is asked for and there is no login, or no answer.
+    A resumed run keeps its id, by which `wandb sync` joins its parts.
+
+    Args:
+        folder: The run's.
+        name: By which people know the run.
+        group: By which runs are compared.
+        job_type: "search" or "train".
+        config: The run's settings, in JSON values.
+        run_id: Of the run that is resumed; None starts one.
+        mode: "online", "offline", or "auto", which is what WANDB_MODE says, else online for a user who is logged in.
+        project: W&B's project.
+        entity: The user or team it belongs to; None is the user who is logged in.
+        tags: Of the run.
+
+    Raises:
+        RuntimeError: "online" is asked for and there is no login, or no answer.
     """
     if mode not in get_args(Mode):
         raise ValueError(f"tracking.mode must be one of {get_args(Mode)}, got {mode!r}")
@@ -212,18 +241,7 @@ def wandb_tracking(
             "(or set WANDB_API_KEY, and unset WANDB_MODE), or choose tracking.mode=offline or tracking=none"
         )
     folder.mkdir(parents=True, exist_ok=True)  # where it does not exist, W&B would write to a temporary folder
-    settings = wandb.Settings(
-        console="off",
-        silent=True,
-        quiet=True,
-        disable_git=True,
-        disable_job_creation=True,
-        save_code=False,
-        init_timeout=INIT_TIMEOUT_SECONDS,
-        x_disable_stats=True,
-        x_save_requirements=False,  # run.json has the versions that matter
-        x_transaction_log_flush_interval=FLUSH_SECONDS,
-    )
+    settings = wandb_settings()
 
     def start(where: Literal["online", "offline"]) -> WandbTracker:
         run = wandb.init(
@@ -256,6 +274,22 @@ def wandb_tracking(
             ) from error
         _log.warning("Weights & Biases did not start the run (%s); it is tracked offline in %s/wandb", error, folder)
         return start("offline")
+
+
+def wandb_settings() -> "wandb.Settings":
+    """Returns what all runs have in common: they say little, and send nothing that was not logged."""
+    return wandb.Settings(
+        console="off",
+        silent=True,
+        quiet=True,
+        disable_git=True,
+        disable_job_creation=True,
+        save_code=False,
+        init_timeout=INIT_TIMEOUT_S,
+        x_disable_stats=True,
+        x_save_requirements=False,  # run.json has the versions that matter
+        x_transaction_log_flush_interval=FLUSH_S,
+    )
 
 
 def _lines(folder: Path) -> int:

@@ -14,14 +14,24 @@ from autoprune.agent.bundle import load_policy
 from autoprune.agent.policy_file import FILES
 from autoprune.files import atomic_write
 from autoprune.machine_cache import cache_dir
+from autoprune.tracking import wandb_settings
 
 KIND = "policy"  # the type of the artifacts, also of those that runs log
-TIMEOUT_SECONDS = 30
+TIMEOUT_S = 30
 PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # of a name; none leads out of the cache
 
 
 def fetch(name: str) -> Path:
-    """The folder of the artifact `ENTITY/PROJECT/NAME:VERSION`. A version by its number, as v3, is downloaded once."""
+    """Returns the folder of a policy; a version by its number, as v3, is downloaded once.
+
+    Args:
+        name: ENTITY/PROJECT/NAME:VERSION.
+
+    Raises:
+        ValueError: The name has another form, or the artifact is no policy that can be loaded.
+        PermissionError: There is no login.
+        ConnectionError: The server has no such artifact, or does not answer.
+    """
     if not re.fullmatch(f"{PART}/{PART}/{PART}:{PART}", name):
         raise ValueError(f"an artifact is wandb:ENTITY/PROJECT/NAME:VERSION, as in …:v0 or …:latest, got {name!r}")
     path, _, version = name.rpartition(":")
@@ -29,8 +39,8 @@ def fetch(name: str) -> Path:
     if re.fullmatch(r"v\d+", version) and (home / version).is_dir():
         return home / version
     _require_login(f"wandb:{name}")
-    with _said_plainly(f"gave no policy {name!r}"):
-        artifact = wandb.Api(timeout=TIMEOUT_SECONDS).artifact(name, type=KIND)
+    with _client_errors(f"gave no policy {name!r}"):
+        artifact = wandb.Api(timeout=TIMEOUT_S).artifact(name, type=KIND)
         folder = home / str(artifact.version)
         if not folder.is_dir():
             _download(artifact, folder)
@@ -38,28 +48,37 @@ def fetch(name: str) -> Path:
 
 
 def publish(folder: Path, name: str, *, metadata: Mapping[str, Any]) -> str:
-    """The folder's three files are a version of the artifact `ENTITY/PROJECT/NAME`. Returns what fetches it.
+    """The folder's three files are a version of the artifact; returns what fetches it.
 
     With WANDB_MODE=offline they are sent by the command that is returned, which reads them where they stand.
+
+    Args:
+        folder: A policy's.
+        name: ENTITY/PROJECT/NAME.
+        metadata: What the server shows beside the artifact, in JSON values.
+
+    Raises:
+        ValueError: The name has another form.
+        PermissionError: There is no login, or the server refuses.
+        ConnectionError: The server does not answer.
     """
     if not re.fullmatch(f"{PART}/{PART}/{PART}", name):
         raise ValueError(f"a policy is published to wandb:ENTITY/PROJECT/NAME, without a version, got {name!r}")
     offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun")
     if not offline:
         _require_login(f"publishing to wandb:{name}")
-    entity, project, called = name.split("/")
-    artifact = wandb.Artifact(called, type=KIND, metadata=dict(metadata))
+    entity, project, short_name = name.split("/")
+    artifact = wandb.Artifact(short_name, type=KIND, metadata=dict(metadata))
     for file in FILES:
         artifact.add_file(str((folder / file).resolve()), name=file, policy="immutable")
-    with _said_plainly(f"did not take the policy for {name!r}"), _run(entity, project, offline=offline) as run:
+    with _client_errors(f"did not take the policy for {name!r}"), _run(entity, project, offline=offline) as run:
         logged = run.log_artifact(artifact)
         if offline:
             return f"wandb sync {Path(run.dir).parent}"
         try:
-            version = logged.wait(timeout=TIMEOUT_SECONDS).version
+            return f"wandb:{name}:{logged.wait(timeout=TIMEOUT_S).version}"
         except ValueError as error:  # what the server says, in its own words
             raise PermissionError(f"Weights & Biases refused the policy for {name!r}: {error}") from error
-        return f"wandb:{name}:{version}"
 
 
 def _download(artifact: Any, folder: Path) -> None:
@@ -79,36 +98,20 @@ def _run(entity: str, project: str, *, offline: bool) -> Iterator["wandb.Run"]:
     """A run that does nothing but publish. Its files are in the cache."""
     home = cache_dir() / "publishing"
     home.mkdir(parents=True, exist_ok=True)
-    settings = wandb.Settings(
-        console="off",
-        silent=True,
-        quiet=True,
-        disable_git=True,
-        disable_job_creation=True,
-        save_code=False,
-        init_timeout=TIMEOUT_SECONDS,
-        x_disable_stats=True,
-        x_save_requirements=False,
-    )
-    run = wandb.init(
+    with wandb.init(
         dir=str(home),
         mode="offline" if offline else "online",
         entity=entity,
         project=project,
         job_type="publish",
         reinit="create_new",
-        settings=settings,
-    )
-    try:
+        settings=wandb_settings(),
+    ) as run:
         yield run
-    except BaseException:
-        run.finish(exit_code=1)
-        raise
-    run.finish()
 
 
 @contextlib.contextmanager
-def _said_plainly(what: str) -> Iterator[None]:
+def _client_errors(what: str) -> Iterator[None]:
     """ConnectionError for whatever the client raises: its errors have no class in common. Ours stay as they are."""
     try:
         yield
@@ -123,13 +126,11 @@ def _said_plainly(what: str) -> Iterator[None]:
 
 def _require_login(what: str) -> None:
     """Raises PermissionError where W&B finds no key. Asks no server and no person."""
-    try:
-        found = os.environ.get("WANDB_MODE") not in ("offline", "disabled", "dryrun")
-        found = found and wandb.login(prompt=False, verify=False)
-    except (wandb.errors.AuthenticationError, wandb.errors.UsageError):
-        found = False
-    if not found:
-        raise PermissionError(
-            f"{what} needs a login to Weights & Biases, and there is none: run `wandb login` (or set WANDB_API_KEY, "
-            "and unset WANDB_MODE)"
-        )
+    with contextlib.suppress(wandb.errors.AuthenticationError, wandb.errors.UsageError):
+        online = os.environ.get("WANDB_MODE") not in ("offline", "disabled", "dryrun")
+        if online and wandb.login(prompt=False, verify=False):
+            return
+    raise PermissionError(
+        f"{what} needs a login to Weights & Biases, and there is none: run `wandb login` (or set WANDB_API_KEY, "
+        "and unset WANDB_MODE)"
+    )

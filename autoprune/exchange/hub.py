@@ -9,21 +9,37 @@ from autoprune.agent.policy_file import FILES
 
 
 def fetch(name: str) -> Path:
-    """The folder of the repository `USER/REPO[@REVISION]`, in the cache that huggingface_hub keeps.
+    """Returns the folder of a policy, in the cache that huggingface_hub keeps.
 
     Only the three files of a policy are downloaded, whatever else is there.
+
+    Args:
+        name: USER/REPO[@REVISION].
+
+    Raises:
+        ValueError: There is no such repository or revision.
+        PermissionError: The hub refuses.
+        ConnectionError: The hub does not answer.
+        ImportError: huggingface_hub is not installed.
     """
     repository, _, revision = name.partition("@")
     library = _library(f"hf:{name}")
-    with _said_plainly(f"no policy is at hf:{name}"):
-        found = library.snapshot_download(repository, revision=revision or None, allow_patterns=list(FILES))
-    return Path(found)
+    with _client_errors(f"no policy is at hf:{name}"):
+        return Path(library.snapshot_download(repository, revision=revision or None, allow_patterns=list(FILES)))
 
 
 def publish(folder: Path, name: str) -> str:
-    """The folder's three files are in the repository `USER/REPO`, which is made where there is none.
+    """The folder's three files are in the repository, which is made where there is none.
 
-    Returns what fetches this very version.
+    Args:
+        folder: A policy's.
+        name: USER/REPO.
+
+    Returns:
+        What fetches this very version.
+
+    Raises:
+        PermissionError: There is no login. The rest is as in fetch.
     """
     library = _library(f"publishing to hf:{name}")
     if library.get_token() is None:
@@ -31,7 +47,7 @@ def publish(folder: Path, name: str) -> str:
             f"publishing to hf:{name} needs a login to the Hugging Face Hub, and there is none: run `hf auth login`, "
             "or set HF_TOKEN"
         )
-    with _said_plainly(f"the policy is not at hf:{name}"):
+    with _client_errors(f"the policy is not at hf:{name}"):
         library.create_repo(name, exist_ok=True)
         commit = library.upload_folder(
             repo_id=name, folder_path=folder, allow_patterns=list(FILES), commit_message="A pruning policy"
@@ -40,7 +56,7 @@ def publish(folder: Path, name: str) -> str:
 
 
 @contextlib.contextmanager
-def _said_plainly(what: str) -> Iterator[None]:
+def _client_errors(what: str) -> Iterator[None]:
     """ValueError for names, PermissionError for what is forbidden, ConnectionError for all else that the hub raises."""
     from huggingface_hub import errors
 

@@ -13,11 +13,16 @@ TARGETS = "wandb:ENTITY/PROJECT/NAME or hf:USER/REPO"
 
 
 def fetch_policy(source: str) -> Path:
-    """The folder of the policy, which was downloaded unless it was before. It is not loaded, and may be refused then.
+    """Returns the folder of the policy, which was downloaded unless it was before; it is not loaded yet.
 
-    source: a folder, `shipped`, `shipped:NAME`, `wandb:ENTITY/PROJECT/NAME:VERSION` or `hf:USER/REPO[@REVISION]`.
-    Raises ValueError where there is no such policy, ConnectionError where nobody answers, PermissionError without a
-    login that is needed, ImportError without a package that is.
+    Args:
+        source: A folder, `shipped`, `shipped:NAME`, `wandb:ENTITY/PROJECT/NAME:VERSION` or `hf:USER/REPO[@REVISION]`.
+
+    Raises:
+        ValueError: There is no such policy.
+        ConnectionError: The server does not answer.
+        PermissionError: A login is needed, or the server refuses.
+        ImportError: A package is needed.
     """
     kind, _, name = source.partition(":")
     match kind:
@@ -34,15 +39,19 @@ def fetch_policy(source: str) -> Path:
 
 
 def publish_policy(folder: Path, target: str) -> str:
-    """The policy is there, and what is returned fetches it; with WANDB_MODE=offline that is the command that sends it.
+    """The policy is there; returns what fetches it, or with WANDB_MODE=offline the command that sends it.
 
-    target: `wandb:ENTITY/PROJECT/NAME` or `hf:USER/REPO`. Raises ValueError for a folder whose policy can't be loaded
-    and for another target; the rest is as in fetch_policy.
+    Args:
+        folder: A policy's, which is loaded first: what would be refused is not handed on.
+        target: `wandb:ENTITY/PROJECT/NAME` or `hf:USER/REPO`.
+
+    Raises:
+        ValueError: The policy can't be loaded, or the target has another form. The rest is as in fetch_policy.
     """
     kind, _, name = target.partition(":")
     if kind not in ("wandb", "hf"):
         raise ValueError(f"a policy is published to {TARGETS}, got {target!r}")
-    policy = load_policy(folder)  # what would be refused is not handed on
+    policy = load_policy(folder)
     if kind == "hf":
         return hub.publish(folder, name)
     facts = {"algorithm": policy.algorithm, "architecture": dict(policy.architecture)}
