@@ -24,7 +24,7 @@ from autoprune.plan import PruningPlan
 from autoprune.prior.sensitivity_plan import sensitivity_plan
 from autoprune.prior.uniform_plan import uniform_plan
 from autoprune.problem.problem import Problem, Search
-from autoprune.records import Ledgers, Recorder, describe_budget, describe_curves, describe_structure, shown
+from autoprune.records import Ledgers, Recorder, describe_budget, describe_curves, describe_structure, shown_metrics
 from autoprune.recover.recovery import Recovery
 from autoprune.rehearsal import Stages, rehearse
 from autoprune.report.progress import StageProgress
@@ -229,8 +229,8 @@ class Job:
                 "held_out": asdict(unseen := held_out(before[name])),
                 "score": problem.spec.score(unseen),
                 "recovered_score": problem.spec.score(held_out(after[name])),
-                "before": shown(test(before[name])),
-                "after": None if name == DENSE else shown(test(after[name])),
+                "before": shown_metrics(test(before[name])),
+                "after": None if name == DENSE else shown_metrics(test(after[name])),
             }
             for name, plan in plans.items()
         }

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class Ledger:
-    """A file of lines that a run which was cut off, and is resumed, goes on with where it stands.
+    """A file of lines with which a run that was cut off, and is resumed, goes on.
 
     A resumed run does all that it did once more, for nothing where the evaluation store knows the answers, and so comes
     to the same lines. Those that stand there already are compared, by `keys`, and not written again.
@@ -29,34 +29,34 @@ class Ledger:
     def __init__(self, run: RunFolder, name: str, *, keys: tuple[str, ...]) -> None:
         self._run, self._name, self._keys = run, name, keys
         self._before = deque(run.read_lines(name))
-        self._told: list[dict[str, Any]] = []
+        self._repeated: list[dict[str, Any]] = []
 
     def add(self, record: Mapping[str, Any]) -> bool:
-        """Whether the line is new; it stands in the file either way."""
+        """The line stands in the file; returns whether it is new."""
         if self._before:
             if all(self._before[0].get(key) == record.get(key) for key in self._keys):
-                self._told.append(self._before.popleft())
+                self._repeated.append(self._before.popleft())
                 return False
             self._set_aside(record)
         self._run.append(self._name, record)
         return True
 
     def forget(self, key: str, value: Any) -> None:
-        """The lines with this value will not come again: what they tell of is done."""
+        """The lines with this value are not expected again: what they are about is done."""
         done = [line for line in self._before if line.get(key) == value]
-        self._told += done
+        self._repeated += done
         self._before = deque(line for line in self._before if line.get(key) != value)
 
     def _set_aside(self, record: Mapping[str, Any]) -> None:
         aside = f"{self._name}.before-resuming"
         for line in self._before:
             self._run.append(aside, line)
-        self._run.write_lines(self._name, self._told)
+        self._run.write_lines(self._name, self._repeated)
         _log.warning(
             "the resumed run does not repeat %s: line %d was %s and is %s now (another machine, number of threads or "
             "version, or a store that is gone?). It goes on from there; the %d old lines stand in %s",
             self._name,
-            len(self._told) + 1,
+            len(self._repeated) + 1,
             {key: self._before[0].get(key) for key in self._keys},
             {key: record.get(key) for key in self._keys},
             len(self._before),
@@ -70,11 +70,15 @@ class Ledgers:
     """A run's growing files."""
 
     history: Ledger
+    """A line for each evaluation."""
     agent: Ledger
+    """A line for each of the agent's reports, by its step."""
     recovery: Ledger
+    """A line for each report of a plan's recovery."""
 
     @classmethod
     def of(cls, run: RunFolder) -> Self:
+        """Returns the ledgers of the folder, with what stands in them."""
         return cls(
             history=Ledger(run, "history.jsonl", keys=("evaluation", "phase", "kept", "samples", "reward")),
             agent=Ledger(run, "agent.jsonl", keys=("step",)),
@@ -83,10 +87,9 @@ class Ledgers:
 
 
 class Recorder:
-    """Writes an evaluation down, then tells the tracker and the screen; keeps the plans that were the best so far.
+    """Writes an evaluation down, then logs and shows it; keeps the plans that were the best so far.
 
-    judging: how many of the search's seconds it has waited for plans to be judged. seconds: of judging them, as long as
-    each takes when it is new; agent_seconds: of everything else.
+    `seconds` are those of judging, as long as each plan takes when it is new; `agent_seconds` those of everything else.
     """
 
     def __init__(
@@ -98,12 +101,22 @@ class Recorder:
         limit: int,
         judging: Callable[[], float] = float,
     ) -> None:
+        """Starts the clock.
+
+        Args:
+            history: Gets a line for each evaluation.
+            tracker: Gets its metrics.
+            progress: Shows how far the search is.
+            limit: How many evaluations the search may spend.
+            judging: Returns how many of the search's seconds it has waited for plans to be judged.
+        """
         self.history, self.tracker, self.progress, self.limit, self.judging = history, tracker, progress, limit, judging
         self.incumbents: list[Incumbent] = []
         self.spent, self.seconds, self.agent_seconds = 0, 0.0, 0.0
         self.start = time.perf_counter()
 
     def __call__(self, outcome: Outcome, evaluation: int, phase: str) -> None:
+        """The outcome of the evaluation of this number, counted from 1, is in the run's file."""
         elapsed = time.perf_counter() - self.start
         self.spent = evaluation
         self.seconds += outcome.seconds
@@ -147,7 +160,7 @@ def describe_structure(problem: Problem) -> dict[str, Any]:
 
 
 def describe_budget(problem: Problem) -> dict[str, Any]:
-    """The budget; of several, the one that takes most of the dense network away, and beside it all as `bounds`."""
+    """Returns run.json's budget: of several, the one that takes most of the dense network away, and all as `bounds`."""
     budget = problem.projector.budget
     bounds = [_described(bound) for bound in budget.bounds]
     return _described(budget.tightest) | {"text": budget.text} | ({"bounds": bounds} if budget.several else {})
@@ -165,7 +178,7 @@ def _described(budget: Budget) -> dict[str, Any]:
 
 
 def describe_measured(measured: Mapping[str, Any]) -> str:
-    """What was measured on this machine, in a sentence."""
+    """Returns what was measured on this machine, in a sentence."""
     ranks = ""
     if "kendall" in measured:
         ranks = f" (bf16 ranks plans as fp32 does to a Kendall τ of {measured['kendall']:.2f})"
@@ -175,14 +188,16 @@ def describe_measured(measured: Mapping[str, Any]) -> str:
 
 
 def describe_curves(problem: Problem, curves: Mapping[str, Curve]) -> dict[str, Any]:
+    """Returns curves.json: group → its single-group plans, each with what it costs in score."""
     return {
         name: [
-            {"kept": int(kept), "loss_of_score": lost, "score": outcome.score, **shown(outcome.metrics)}
+            {"kept": int(kept), "loss_of_score": lost, "score": outcome.score, **shown_metrics(outcome.metrics)}
             for kept, lost, outcome in zip(curve.kept, curve.loss, curve.outcomes, strict=True)
         ]
         for name, curve in curves.items()
     }
 
 
-def shown(metrics: Metrics) -> dict[str, float]:
+def shown_metrics(metrics: Metrics) -> dict[str, float]:
+    """Returns the metrics by name, without the number of samples."""
     return {key: value for key, value in asdict(metrics).items() if key != "samples"}

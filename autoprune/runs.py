@@ -1,4 +1,4 @@
-"""A run's folder: everything a run found out, in files that need no server and no pickle."""
+"""A run's folder: everything that a run has to say, in files that need no server and no pickle."""
 
 import contextlib
 import errno
@@ -46,10 +46,15 @@ class RunFolder:
     """
 
     path: Path
+    """Of the folder."""
 
     @classmethod
     def create(cls, path: Path) -> "RunFolder":
-        """A folder for a new run. Raises FileExistsError where another run's files stand."""
+        """Returns a folder for a new run, which is made.
+
+        Raises:
+            FileExistsError: Another run's files stand there.
+        """
         path = Path(path)
         if (path / RUN_FILE).exists():
             raise FileExistsError(f"{path} holds a run already; choose another folder, or remove this one")
@@ -59,7 +64,11 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """The folder of a run that was started before. Raises FileNotFoundError for any other folder."""
+        """Returns the folder of a run that was started before.
+
+        Raises:
+            FileNotFoundError: It is no such folder.
+        """
         path = Path(path)
         if not path.is_dir():
             raise FileNotFoundError(f"{path} is not a run folder: there is no such folder. {_WHAT_IT_IS}")
@@ -68,19 +77,30 @@ class RunFolder:
         return cls(path)
 
     def has(self, name: str) -> bool:
+        """Returns whether the file is there."""
         return (self.path / name).is_file()
 
     def write_json(self, name: str, value: Any) -> None:
-        """Replaces the file by `value` in one step; what is NaN or infinite becomes null."""
+        """The file holds the value; what is NaN or infinite becomes null. A reader sees the old value or the new."""
         self.write_text(name, json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
-        """Replaces the file in one step: a reader, or a crash, finds the old text or the new."""
+        """The file holds the text; a reader, or a crash, meets the old text or the new.
+
+        Raises:
+            OSError: The disk is full; the old file is untouched.
+        """
         file = self.path / name
         with _disk(file, safe="files written before are untouched"), atomic_write(file, durable=True) as partial:
             partial.write_text(text, encoding="utf-8")
 
     def read_json(self, name: str) -> Any:
+        """Returns the file's value.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is no JSON.
+        """
         file = self.path / name
         if not file.is_file():
             raise FileNotFoundError(f"the run folder {self.path} has no {name}; the run may have ended before it")
@@ -90,9 +110,12 @@ class RunFolder:
             raise ValueError(f"{file} is damaged: it is not valid JSON ({error})") from error
 
     def append(self, name: str, record: Mapping[str, Any]) -> None:
-        """Adds one line; when this returns it is with the operating system, so a killed process loses nothing.
+        """The file ends with this line, which is with the operating system, so that a killed process loses nothing.
 
-        A line that a killed process left unfinished goes first.
+        A line that a killed process left unfinished is gone.
+
+        Raises:
+            OSError: The disk is full; complete lines are safe.
         """
         file = self.path / name
         line = json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n"
@@ -102,12 +125,16 @@ class RunFolder:
             stream.write(line.encode())
 
     def write_lines(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
-        """Replaces a file of lines in one step."""
+        """The file holds these lines; a reader meets the old ones or the new."""
         lines = [json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n" for record in records]
         self.write_text(name, "".join(lines))
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
-        """The records of a file of JSON lines, none where there is no file; an unfinished last line is left out."""
+        """Returns the lines of the file, none where there is no file; an unfinished last line is left out.
+
+        Raises:
+            ValueError: A line is no JSON object.
+        """
         file = self.path / name
         if not file.is_file():
             return []
@@ -131,7 +158,7 @@ _WHAT_IT_IS = (
 
 
 def machine() -> dict[str, Any]:
-    """The processor, how many of its cores this process may use, its threads, and the system."""
+    """Returns the processor, how many of its cores this process may use, its threads, the system and the GPU."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -142,12 +169,12 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the packages that a run's numbers may depend on, as far as they are installed."""
-    found = {"python": platform.python_version()}
+    """Returns Python's version and those of the installed packages that a run's numbers may depend on."""
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+            installed[package] = importlib.metadata.version(package)
+    return installed
 
 
 def _processor() -> str:

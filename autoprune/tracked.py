@@ -1,4 +1,4 @@
-"""What a tracker is told of a run beside its metrics: what to group it by, what it came to, its plan, its artifacts."""
+"""What a tracker gets of a run beside its metrics: what to group it by, its summary, its plan, its artifacts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,9 +17,11 @@ ARTIFACTS = (  # (name, what of the run folder, kind); only searches that learn 
 
 
 def tracked_config(settings: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's configuration with what runs are compared by at the top, as plain values that a tracker can group by.
+    """Returns a run's configuration, with what runs are grouped by at the top.
 
-    settings: the resolved configuration. record: what `run.json` holds. Both are kept whole, under their own keys.
+    Args:
+        settings: The resolved configuration, which is kept whole under its own key.
+        record: What `run.json` holds, kept whole too.
     """
     recovered = not settings["recover"]["_target_"].endswith(".no_recovery")
     return {
@@ -36,7 +38,14 @@ def tracked_config(settings: Mapping[str, Any], record: Mapping[str, Any]) -> di
 
 
 def track_result(tracker: Tracker, result: Mapping[str, Any], plan: PruningPlan, *, run: RunFolder) -> None:
-    """The summary, the chosen plan as a table and as a picture, and the artifacts of a run that is complete."""
+    """The tracker has a complete run's summary, its chosen plan as a table and as a picture, and its artifacts.
+
+    Args:
+        tracker: Of the run.
+        result: What `result.json` holds.
+        plan: The chosen network's.
+        run: Where the artifacts stand.
+    """
     tracker.summary(summary_of(result))
     rows = [
         [group, units, kept, 1 - kept / units]
@@ -50,7 +59,7 @@ def track_result(tracker: Tracker, result: Mapping[str, Any], plan: PruningPlan,
 
 
 def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What one sorts runs by, from `result.json`. Searches are compared by their own plans' numbers, `…_searched`."""
+    """Returns what one sorts runs by, from `result.json`; searches are compared by their own plans, `…_searched`."""
     networks, dense = result["networks"], result["networks"][DENSE]
     chosen, plans = networks[result["chosen"]], {name: n for name, n in networks.items() if name != DENSE}
     return {

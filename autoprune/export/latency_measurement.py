@@ -22,13 +22,17 @@ FEWEST = 10  # repeats, however long they take
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds for one sample: the median of many runs, and the quartiles below and above it."""
+    """How long one sample takes, over many runs."""
 
     median_ms: float
+    """Of the runs."""
     low_ms: float
+    """The quartile below it."""
     high_ms: float
+    """The quartile above it."""
 
     def as_json(self) -> dict[str, float]:
+        """Returns the three without their unit, as result.json has them."""
         return {"median": self.median_ms, "low": self.low_ms, "high": self.high_ms}
 
 
@@ -43,11 +47,22 @@ def measure_latency(
     threads: int = 1,
     limit_s: float = 60,
 ) -> dict[str, dict[str, Latency]]:
-    """name → "torch" or "onnxruntime" → latency at batch 1 on the CPU, with so many threads.
+    """Returns how long each network takes for one sample on the CPU: name → "torch" or "onnxruntime" → latency.
 
-    All networks take turns in every one of the `repeats`, so that what else the machine does hits all alike. There are
-    fewer, but ten at least, where they would take longer than `limit_s` seconds.
-    warmup: runs of each before the first that counts. Networks without an ONNX file are measured in torch only.
+    All networks take turns, so that what else the machine does hits all alike.
+
+    Args:
+        networks: By name; they stay as they are.
+        example_input: Whose first sample is asked [n, ...].
+        onnx_files: Name → the network's ONNX file; networks without one are measured in torch only.
+        forward: How torch is asked.
+        repeats: Turns; fewer, but ten at least, where they would take longer than `limit_s`.
+        warmup: Turns before the first that counts.
+        threads: Of either runtime.
+        limit_s: Seconds that all turns together may take.
+
+    Raises:
+        ValueError: A number is out of range, or a file belongs to no network.
     """
     if repeats < 1 or warmup < 0 or threads < 1:
         raise ValueError(
@@ -74,11 +89,11 @@ def measure_latency(
             rounds=repeats,
             go_on=lambda done: done < FEWEST or time.perf_counter() <= start + limit_s,
         )
-    found: dict[str, dict[str, Latency]] = {name: {} for name in networks}
-    for (name, runtime), taken in zip(runs, seconds, strict=True):
-        low, median, high = np.quantile(taken * 1e3, [0.25, 0.5, 0.75]).tolist()
-        found[name][runtime] = Latency(median, low, high)
-    return found
+    latencies: dict[str, dict[str, Latency]] = {name: {} for name in networks}
+    for (name, runtime), durations in zip(runs, seconds, strict=True):
+        low, median, high = np.quantile(durations * 1e3, [0.25, 0.5, 0.75]).tolist()
+        latencies[name][runtime] = Latency(median, low, high)
+    return latencies
 
 
 def _ready(network: nn.Module, sample: Samples) -> nn.Module:

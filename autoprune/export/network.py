@@ -142,14 +142,14 @@ def load_network(folder: Path | str, *, model: nn.Module | None = None) -> nn.Mo
 
 
 def layer_widths(network: nn.Module) -> Shapes:
-    """The width attributes of every layer that pruning can make smaller, and what a transformer's attentions know."""
-    found = {}
+    """Returns the widths of every layer that pruning can make smaller, and what attentions of transformers count."""
+    shapes = {}
     for name, layer in network.named_modules():
-        known = WIDTHS if isinstance(layer, SLICEABLE) else SIZES if model_type(network) in FAMILIES else ()
-        sizes = {attribute: layer.__dict__[attribute] for attribute in known if attribute in layer.__dict__}
+        attributes = WIDTHS if isinstance(layer, SLICEABLE) else SIZES if model_type(network) in FAMILIES else ()
+        sizes = {attribute: layer.__dict__[attribute] for attribute in attributes if attribute in layer.__dict__}
         if sizes:
-            found[name] = sizes
-    return found
+            shapes[name] = sizes
+    return shapes
 
 
 def pass_over(network: nn.Module, skipped: Mapping[str, Any]) -> None:

@@ -22,11 +22,20 @@ BATCHES = (1, 3)  # the file must serve any batch size; two of them tell
 def export_onnx(
     network: nn.Module, example_input: Samples, path: Path | str, *, forward: Forward = plain_forward
 ) -> float:
-    """Writes the network with a dynamic batch axis; the largest absolute difference between torch and ONNX Runtime.
+    """The file holds the network with a dynamic batch axis, checked against torch on random inputs at batch 1 and 3.
 
-    Both run on random inputs at batch 1 and 3. example_input [1, ...], or several. forward: how the network is called,
-    and what of its answer becomes the file's outputs; several have the names that the network gives them.
-    Raises ValueError, and writes nothing, where they differ by more than 1e-4 of the outputs' size (at least 1).
+    Args:
+        network: On any device; it stays as it is.
+        example_input: One sample [1, ...], or one of each of several inputs.
+        path: Of the file.
+        forward: How the network is called, and what of its answer becomes the file's outputs; several have the names
+            that the network gives them.
+
+    Returns:
+        The largest absolute difference between ONNX Runtime's outputs and torch's.
+
+    Raises:
+        ValueError: They differ by more than 1e-4 of the outputs' size (at least 1); then nothing is written.
     """
     path = Path(path)
     network = copy.deepcopy(network).cpu().eval()
@@ -48,9 +57,10 @@ def _file_name(output: str) -> str:
 def onnx_difference(
     network: nn.Module, example_input: Samples, path: Path | str, *, forward: Forward = plain_forward
 ) -> float:
-    """The largest absolute difference between a network on the CPU and its ONNX file, on random inputs.
+    """Returns the largest absolute difference between a network on the CPU and its ONNX file, on random inputs.
 
-    Raises ValueError where it is more than 1e-4 of the outputs' size (at least 1).
+    Raises:
+        ValueError: It is more than 1e-4 of the outputs' size (at least 1).
     """
     generator = torch.Generator().manual_seed(0)
     differences = []

@@ -9,16 +9,24 @@ from torch import nn
 from autoprune.structure.block_sparse import install_pattern, patterns_of
 from autoprune.structure.groups import Pattern
 
-KINDS = {known.name: {"module": str, "causal": bool}.get(known.name, int) for known in fields(Pattern)} | {"kept": int}
+KINDS = {of.name: {"module": str, "causal": bool}.get(of.name, int) for of in fields(Pattern)} | {"kept": int}
 
 
 def described(network: nn.Module) -> list[dict[str, Any]]:
-    """One entry for every pattern that is installed: its fields, and how many blocks of keys are kept."""
+    """Returns an entry for every pattern that is installed: its fields, and how many blocks of keys are kept."""
     return [asdict(pattern) | {"kept": kept} for pattern, kept in patterns_of(network)]
 
 
 def narrow(network: nn.Module, entries: Sequence[Any]) -> None:
-    """Installs in the network what `described` says. Raises ValueError for what is no pattern of it."""
+    """The patterns are installed in the network.
+
+    Args:
+        network: Is changed in place.
+        entries: What `described` returned, or what stood in a file for it.
+
+    Raises:
+        ValueError: An entry is no pattern of the network.
+    """
     modules = dict(network.named_modules())
     for entry in entries:
         if not isinstance(entry, dict) or {key: type(value) for key, value in entry.items()} != KINDS:
