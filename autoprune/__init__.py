@@ -7,14 +7,18 @@ import autoprune.env  # noqa: F401  registers the Gymnasium environments
 if TYPE_CHECKING:
     from autoprune.export.network import load_run as load
     from autoprune.plan import PruningPlan
+    from autoprune.problem.problem import Problem
+    from autoprune.problem.spec import ProblemSpec
     from autoprune.task.task import Role, Roles, Task
     from autoprune.transfer.policy import Policy
 
-__all__ = ["Policy", "PruningPlan", "Role", "Roles", "Task", "load"]
-__version__ = "0.1.0"
+__all__ = ["Policy", "Problem", "ProblemSpec", "PruningPlan", "Role", "Roles", "Task", "load"]
+__version__ = "0.2.0"
 
 _HOMES = {
     "Policy": ("autoprune.transfer.policy", "Policy"),
+    "Problem": ("autoprune.problem.problem", "Problem"),
+    "ProblemSpec": ("autoprune.problem.spec", "ProblemSpec"),
     "PruningPlan": ("autoprune.plan", "PruningPlan"),
     "Role": ("autoprune.task.task", "Role"),
     "Roles": ("autoprune.task.task", "Roles"),

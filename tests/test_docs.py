@@ -57,6 +57,18 @@ def test_the_new_task_is_twenty_lines_and_makes_an_environment(tmp_path: Path, m
     env.reset(seed=0)
 
 
+def test_the_readme_search_finds_a_smaller_network(capsys: pytest.CaptureFixture[str]) -> None:
+    example = next(block for block in _blocks("README.md", "python") if "ProblemSpec" in block)
+    assert len([line for line in example.strip().splitlines() if line]) <= 10
+    names: dict[str, object] = {}
+    exec(example, names)
+    problem, smaller = names["problem"], names["smaller"]
+    assert isinstance(smaller, torch.nn.Module)
+    assert isinstance(problem, autoprune.Problem)
+    assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in problem.task.model.parameters())
+    assert "accuracy" in capsys.readouterr().out
+
+
 def test_the_readme_episode_ends_inside_its_budget(capsys: pytest.CaptureFixture[str]) -> None:
     episode = next(block for block in _blocks("README.md", "python") if "gym.make" in block)
     names: dict[str, object] = {}
