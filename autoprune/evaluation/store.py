@@ -1,7 +1,6 @@
 """Judged batches on disk, shared by every run and process of a machine: what one has computed, all others read."""
 
 import contextlib
-import functools
 import hashlib
 import json
 import logging
@@ -18,14 +17,13 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from autoprune.evaluation.outcome import Judged
+from autoprune.source_digest import code_digest
 
 try:
     import fcntl
 except ImportError:  # not on Windows, which lets nobody rename a file that is open either
     fcntl = None  # type: ignore[assignment]
 
-PACKAGE = Path(__file__).parents[1]
-CODE = ("structure", "importance", "repair", "evaluation")  # packages whose sources decide what is judged
 APPLICATION = 0x6170726E  # "aprn": what SQLite calls application_id, so that a file of something else is refused
 SCHEMA = 2
 WAIT_S = 60  # for another process's transaction
@@ -260,27 +258,6 @@ class Context:
         """Returns how many judged batches are stored."""
         query = f"SELECT count(*) {_OF_CONTEXT}"
         return self.store.transact(lambda connection: int(connection.execute(query, (self.key,)).fetchone()[0]))
-
-
-@functools.cache
-def code_digest(package: Path = PACKAGE) -> str:
-    """Returns a hash of the sources that decide what a plan is judged to: whoever edits a repair judges anew.
-
-    Args:
-        package: The folder of autoprune, with the packages that CODE names.
-
-    Raises:
-        FileNotFoundError: One of them has no sources there.
-    """
-    digest = hashlib.sha256()
-    for room in CODE:
-        sources = sorted((package / room).rglob("*.py"))
-        if not sources:
-            raise FileNotFoundError(f"{package / room} has no sources, by which judged plans are stored; {WAY_OUT}")
-        for source in sources:
-            digest.update(f"{source.relative_to(package).as_posix()} {source.stat().st_size}\n".encode())
-            digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _packed(kept: Sequence[int]) -> bytes:

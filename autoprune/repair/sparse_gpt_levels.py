@@ -16,6 +16,7 @@ from autoprune.identity import identity_of
 from autoprune.importance.gram import input_grams, inverse_factor
 from autoprune.importance.layer_inputs import first_readers
 from autoprune.repair.weight_levels import LevelFiles, check_level, compared, dense_weights, read_tensor, write_tensor
+from autoprune.source_digest import code_digest
 from autoprune.structure.groups import Comparison, Structure
 from autoprune.task.task import Forward, Role
 
@@ -93,7 +94,15 @@ def sparse_gpt_levels(
     there is used. The samples are run once, in float32, and only where a factor is missing.
     """
     matrices, weights = compared(structure), dense_weights(model, structure)
-    described = (model, role.digest, forward, settings.damping, settings.block, sorted(map(repr, matrices.values())))
+    described = (
+        code_digest(),
+        model,
+        role.digest,
+        forward,
+        settings.damping,
+        settings.block,
+        sorted(map(repr, matrices.values())),
+    )
     subfolder = identity_of(described)
     first = first_readers(model, tuple(matrices), role, forward=forward)
     paths = {name: folder / subfolder / f"{name}{FACTOR}" for name in dict.fromkeys(first.values())}

@@ -17,7 +17,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autoprune.evaluation.outcome import Judged
-from autoprune.evaluation.store import CODE, PACKAGE, EvaluationStore, code_digest
+from autoprune.evaluation.store import EvaluationStore
+from autoprune.source_digest import CODE, PACKAGE, code_digest
 
 ROOT = Path(__file__).parent.parent.parent
 TASK = {"task": "digits", "criterion": "l1"}

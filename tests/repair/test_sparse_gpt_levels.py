@@ -205,12 +205,17 @@ def test_levels_can_be_sent_to_another_process(task: Task, tmp_path: Path) -> No
     assert torch.equal(sent(DOWN, 48), levels(DOWN, 48))
 
 
-def test_other_samples_or_settings_have_files_of_their_own(task: Task, tmp_path: Path) -> None:
+def test_other_samples_settings_or_code_have_files_of_their_own(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     levels_of(task, tmp_path)
     levels_of(task, tmp_path, role=task.data.calibration[:12])
     levels_of(task, tmp_path, settings=SparseGPT(damping=0.1, block=16, cap_bytes=10**7))
     levels_of(task, tmp_path, settings=SparseGPT(damping=0.01, block=16, cap_bytes=5))  # decides about no numbers
     assert len(list(tmp_path.iterdir())) == 3
+    monkeypatch.setattr("autoprune.repair.sparse_gpt_levels.code_digest", lambda: "edited")
+    levels_of(task, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_damaged_factors_are_made_again(task: Task, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
