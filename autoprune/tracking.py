@@ -13,6 +13,8 @@ from typing import Any, Literal, Protocol, get_args
 import wandb
 import wandb.errors
 
+from autoprune.ranges import ProjectName
+
 Axis = Literal["evaluation", "agent/step", "recover/step"]  # what a metric is plotted against
 Mode = Literal["auto", "online", "offline"]
 
@@ -209,7 +211,7 @@ def wandb_tracking(
     config: Mapping[str, Any],
     run_id: str | None = None,
     mode: Mode,
-    project: str,
+    project: ProjectName,
     entity: str | None,
     tags: Sequence[str],
 ) -> WandbTracker:

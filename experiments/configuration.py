@@ -3,10 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
-
-from autoprune.cli import conf_dir
+from autoprune.cli import composition
 from autoprune.cli.parts import instantiate_part as instantiate_part
 from autoprune.cli.parts import spec_of, task_of
 from autoprune.problem.problem import Problem
@@ -15,10 +12,7 @@ from autoprune.task.task import Task
 
 def composed(*overrides: str, job: str = "config") -> dict[str, Any]:
     """Of the main job, or of the one whose file in conf is named."""
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose(job, list(overrides))
-    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    return settings
+    return composition.composed(job, overrides)
 
 
 def prepared_by(settings: Mapping[str, Any], task: Task | None = None) -> Problem:

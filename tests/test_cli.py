@@ -36,12 +36,13 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     ("arguments", "message"),
     [
         (["prune"], "does not know 'prune'"),
+        (["serach"], "did you mean search?"),
         (["show", "nowhere"], "not a run folder"),
         (["search", *QUICK, "task.keep=[conv9]"], "task.keep names ['conv9'], which the model lacks"),
         (["search", *QUICK, "budget=macs:0.0001"], "feasible budgets lie between"),
         (["search", *QUICK, "budget=half"], "must be written cost:amount"),
         (["search", *QUICK, "agent=sensitivity", "evaluations=10"], "the sensitivity plan needs"),
-        (["search", *QUICK, "agent=sa"], "Could not find 'agent/sa'"),
+        (["search", *QUICK, "agent=sa"], "agent=sa is no file of conf/agent; did you mean sac?"),
         (
             ["search", *QUICK, "agent=ppo", "+agent.env.levels=4"],
             "agent.env.levels=4 are densities of one group at a time",

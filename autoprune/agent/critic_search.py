@@ -5,7 +5,7 @@ It is a learned surrogate that ranks level switches around the best plans so far
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from autoprune.agent.replay import ExecutedActionReplayBuffer
 from autoprune.env.action_scale import Action
 from autoprune.env.replay_seed import ReplaySeed
+from autoprune.ranges import Count, Fraction, NonNegative, Positive
 
 BETTER_FIRST = 0.35  # of the geometric distribution over the elite's ranks, from which parents are drawn
 
@@ -29,25 +30,25 @@ class CriticGuidance:
     that of arXiv 1706.01502. What was executed before is not executed again.
     """
 
-    candidates_per_evaluation: int
+    candidates_per_evaluation: Count
     """Actions that the critics are asked about for each one that is executed."""
-    actor_fraction: float
+    actor_fraction: Fraction
     """Part of the candidates that the actor samples, in [0, 1]."""
-    neighbour_fraction: float
+    neighbour_fraction: Fraction
     """Part that are small moves from the elite, as the environment knows them; the rest are Gaussian steps."""
-    elite: int
+    elite: Count
     """Best actions so far that candidates are made of."""
-    max_changed_groups: int
+    max_changed_groups: Count
     """Entries that a Gaussian step changes at most."""
-    sigmas: tuple[float, ...]
+    sigmas: tuple[Positive, ...]
     """Standard deviations of Gaussian steps, of which one is drawn."""
-    ucb_coefficient: float
+    ucb_coefficient: NonNegative
     """Standard deviations of the critics that are added to their mean."""
-    crossover_probability: float
+    crossover_probability: Fraction
     """How often another elite action is crossed in before a Gaussian step."""
-    exploration_fraction: float = 0.0
+    exploration_fraction: Fraction = 0.0
     """Part of what is executed that is drawn from the other candidates: critics learn from it where they were wrong."""
-    ranking: str = "critics"
+    ranking: Literal["critics", "random"] = "critics"
     """What ranks candidates: `critics`, or `random`, the control that shows what the critics contribute."""
 
     def __post_init__(self) -> None:

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.noise import ActionNoise
 
+from autoprune.ranges import NonNegative, Positive, Share
+
 Sigma = Callable[[int], float]  # episode from 0, warm-up included → standard deviation in the action box [−1, 1]
 
 
@@ -86,9 +88,9 @@ class AnnealedGaussian:
     Sigmas are standard deviations in the action box [−1, 1].
     """
 
-    sigma: float
-    final_sigma: float
-    fraction: float
+    sigma: Positive
+    final_sigma: NonNegative
+    fraction: Share
 
     def __post_init__(self) -> None:
         _check_sigma(self.sigma)
@@ -122,8 +124,8 @@ class TruncatedNormal:
     difference is left: −1 is the least density of our environment, where AMC's box begins at 0.
     """
 
-    sigma: float
-    decay: float
+    sigma: Positive
+    decay: Share
 
     def __post_init__(self) -> None:
         _check_sigma(self.sigma)

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from sb3_contrib import TQC, CrossQ, RecurrentPPO
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
@@ -14,6 +14,7 @@ from torch import nn
 from autoprune.agent.critic_search import CriticGuidance
 from autoprune.agent.encoders import ENCODERS
 from autoprune.agent.noise import Noise
+from autoprune.ranges import Count, Natural, OneOf, Positive, Share
 
 # A one-to-one copy of names that configurations and policy files use.
 ALGORITHMS: Mapping[str, type[BaseAlgorithm]] = {
@@ -71,16 +72,16 @@ class Replay:
     copy_terminal_reward and baseline_rate: see TerminalRewardReplayBuffer.
     """
 
-    episodes: int
-    warm_up_episodes: int
-    updates_per_episode: float | None = None
-    n_steps: int = 1
-    parallel: int = 1
+    episodes: Count
+    warm_up_episodes: Natural
+    updates_per_episode: Positive | None = None
+    n_steps: Count = 1
+    parallel: Count = 1
     standardised: bool = False
     shifted: bool = False
     keep_proposed: bool = False
     copy_terminal_reward: bool = False
-    baseline_rate: float | None = None
+    baseline_rate: Share | None = None
 
     def __post_init__(self) -> None:
         _check_least("the episodes of a replay", self.episodes, 1)
@@ -108,7 +109,7 @@ class Rollout:
     In a vector environment they are played at once, as many as it has environments.
     """
 
-    episodes: int
+    episodes: Count
 
     def __post_init__(self) -> None:
         _check_least("the episodes of a rollout", self.episodes, 2)  # advantages are normalised over them
@@ -132,20 +133,20 @@ class AgentSpec:
     'PPO'
     """
 
-    algorithm: str
+    algorithm: Annotated[str, OneOf(ALGORITHMS)]
     experience: Replay | Rollout
-    hidden: Sequence[int]
-    activation: str
+    hidden: Sequence[Count]
+    activation: Annotated[str, OneOf(ACTIVATIONS)]
     hyperparameters: Mapping[str, Any] | None = None
-    initial_std: float | None = None
-    actor_learning_rate: float | None = None
+    initial_std: Positive | None = None
+    actor_learning_rate: Positive | None = None
     noise: Noise | None = None
-    network: str = "whole"
-    memory: int | None = None
-    critics: int | None = None
+    network: Annotated[str, OneOf(NETWORKS)] = "whole"
+    memory: Count | None = None
+    critics: Count | None = None
     critic_guidance: CriticGuidance | None = None
-    encoder: str | None = None
-    max_log_correction: float | None = None
+    encoder: Annotated[str, OneOf(ENCODERS)] | None = None
+    max_log_correction: Positive | None = None
 
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:

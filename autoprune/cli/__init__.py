@@ -1,18 +1,29 @@
 """The command line: `autoprune search [OVERRIDES]`, `autoprune show RUN`, … The only room that knows Hydra."""
 
+import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import hydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
-from autoprune.cli.compare import compare
+from autoprune.cli import compare as compare_command
+from autoprune.cli import front as front_command
+from autoprune.cli import generate as generate_command
+from autoprune.cli.command_settings import FidelitySettings, ProfileSettings, SearchSettings, TrainSettings
+from autoprune.cli.composition import check_choices, sentence_of
 from autoprune.cli.fidelity import fidelity
-from autoprune.cli.front import front
-from autoprune.cli.generate import generate
+from autoprune.cli.parts import chosen_name
 from autoprune.cli.parts import conf_dir as conf_dir
 from autoprune.cli.profile import profile
+from autoprune.cli.renamed import refuse_old_names
 from autoprune.cli.search import resume, search
+from autoprune.cli.session import run_command
 from autoprune.cli.train import train
+from autoprune.cli.validation import Section, nearest
 
 USAGE = """usage: autoprune search [-m] [OVERRIDE ...]   learn a plan, prune, recover, export, report
        autoprune search resume=RUN           go on with a run that was cut off
@@ -27,57 +38,120 @@ USAGE = """usage: autoprune search [-m] [OVERRIDE ...]   learn a plan, prune, re
        autoprune generate RUN "PROMPT"       what a pruned language model goes on to say
 
 The overrides are Hydra's: autoprune search task=fashion_mobilenet agent=sac budget=macs:0.3 seed=3
-What can be chosen: autoprune search --help"""
+What a command can be told: autoprune COMMAND --help
+Tab completion in bash: eval "$(autoprune -sc install=bash)"; autoprune search --hydra-help names other shells"""
+
+SHOW_USAGE = """usage: autoprune show RUN
+
+A finished run's table again, or what an interrupted one came to."""
+
+
+class Composed(NamedTuple):
+    """A command whose settings Hydra composes."""
+
+    job: Callable[..., Any]
+    name: str
+    """Of its file in conf/."""
+    section: type[Section]
 
 
 JOBS = {
-    "search": (search, "config"),
-    "apply": (search, "apply"),  # a search whose agent learns nothing more
-    "train": (train, "train"),
-    "fidelity": (fidelity, "fidelity"),
-    "profile": (profile, "profile"),
+    "search": Composed(search, "config", SearchSettings),
+    "apply": Composed(search, "apply", SearchSettings),  # a search whose agent learns nothing more
+    "train": Composed(train, "train", TrainSettings),
+    "fidelity": Composed(fidelity, "fidelity", FidelitySettings),
+    "profile": Composed(profile, "profile", ProfileSettings),
 }
 
 
 def main() -> None:
     """The console script."""
     match sys.argv[1:]:
-        case ["search", *overrides] if any(override.startswith("resume=") for override in overrides):
-            resume(overrides)
-        case [command, *overrides] if command in JOBS:
-            sys.path.insert(0, str(Path.cwd()))  # task._target_=my_module.my_task finds the user's own modules
-            if command == "search" and _chosen("policy", overrides) and not _chosen("agent", overrides):
-                overrides = ["agent=transferable", *overrides]  # the one that a policy is for
-            sys.argv[1:] = overrides
-            job, name = JOBS[command]
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
-        case ["compare", *arguments]:
-            compare(arguments)
-        case ["front", *arguments]:
-            front(arguments)
-        case ["show", run]:
-            _show(run)
-        case ["generate", *arguments]:
-            generate(arguments)
-        case ["--version"]:
+        case [] | ["-h" | "--help" | "help"]:
+            print(USAGE)
+        case ["--version" | "-V"] | [_, "--version"]:
             from autoprune import __version__
 
             print(f"autoprune {__version__}")
-        case [] | ["-h" | "--help"]:
-            print(USAGE)
-        case arguments:
-            sys.exit(f"autoprune does not know {' '.join(arguments)!r}\n{USAGE}")
+        case ["-sc" | "--shell-completion", *arguments]:
+            _complete(arguments)
+        case [command, *arguments] if command in READERS:
+            read, usage = READERS[command]
+            if {"-h", "--help"} & set(arguments):
+                print(usage)
+            else:
+                read(arguments)
+        case ["search", *overrides] if any(override.startswith("resume=") for override in overrides):
+            resume(overrides)
+        case [command, *overrides] if command in JOBS:
+            _compose(command, overrides)
+        case [command, *_]:
+            sys.exit(f"error: autoprune does not know {command!r}{nearest(command, [*JOBS, *READERS])}\n{USAGE}")
 
 
-def _chosen(name: str, overrides: list[str]) -> bool:
+def _compose(command: str, overrides: list[str]) -> None:
+    """Runs a command on the settings that Hydra composes, once or as a sweep. Errors are sentences."""
+    sys.path.insert(0, str(Path.cwd()))  # task._target_=my_module.my_task finds the user's own modules
+    if command == "search" and _chosen("policy", overrides) and not _chosen("agent", overrides):
+        overrides = ["agent=transferable", *overrides]  # the one that a policy is for
+    job, name, section = JOBS[command]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing some of them
+
+    def run() -> None:
+        refuse_old_names(overrides)
+        check_choices(overrides)
+        sys.argv[1:] = overrides
+        try:
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
+        except HydraException as error:
+            said = [override for override in overrides if not override.startswith("-")]
+            raise ValueError(sentence_of(error, said, name, section)) from error
+        except OSError as error:  # of Hydra's; a job's own are sentences already
+            raise ValueError(f"the folder of hydra.run.dir or hydra.sweep.dir cannot be used: {error}") from error
+
+    run_command(run)
+
+
+def _complete(arguments: list[str]) -> None:
+    """Hydra's completion, behind the command that the line begins with; before it, the commands."""
+    words = os.environ.get("COMP_LINE", "").split(" ")
+    if arguments and arguments[0].startswith("query=") and (len(words) < 3 or words[1] not in JOBS):
+        begun = words[1] if len(words) == 2 else None
+        print(" ".join(name for name in [*JOBS, *READERS] if begun is not None and name.startswith(begun)))
+        return
+    command = words[1] if len(words) > 2 else "search"
+    os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+    _compose(command, ["-sc", *arguments])
+
+
+def _chosen(name: str, overrides: Sequence[str]) -> bool:
     return any(override.startswith(f"{name}=") and override != f"{name}=null" for override in overrides)
 
 
-def _show(run: str) -> None:
+def _show(arguments: Sequence[str]) -> None:
     from autoprune.report.terminal import print_result
     from autoprune.runs import RunFolder
 
-    try:
-        print_result(RunFolder.open(Path(run)))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    def show() -> None:
+        if len(arguments) != 1:
+            raise ValueError(f"show needs one run\n{SHOW_USAGE}")
+        print_result(RunFolder.open(Path(arguments[0])))
+
+    run_command(show)
+
+
+READERS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {  # commands that read run folders
+    "compare": (compare_command.compare, compare_command.USAGE),
+    "front": (front_command.front, front_command.USAGE),
+    "show": (_show, SHOW_USAGE),
+    "generate": (generate_command.generate, generate_command.USAGE),
+}
+
+
+def _chosen_name(group: str, _root_: Any) -> str:
+    target = str(OmegaConf.select(_root_, f"{group}._target_"))
+    return chosen_name(group, choice=str(_root_.hydra.runtime.choices.get(group)), target=target)
+
+
+# Jobs' folders are named by it, in every process that Hydra starts one in.
+OmegaConf.register_new_resolver("chosen_name", _chosen_name, replace=True)

@@ -1,73 +1,85 @@
 """`autoprune compare`: agents on equal terms, from runs that are there."""
 
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from omegaconf import OmegaConf
+import yaml
+
+from autoprune.cli.arguments import new_folder, read_arguments
+from autoprune.cli.foreign import read_config
+from autoprune.cli.session import run_command
+from autoprune.cli.validation import Section
+from autoprune.ranges import Count, Text
 
 if TYPE_CHECKING:
     from autoprune.comparison.reading import Missing
     from autoprune.comparison.run_summary import RunSummary
 
 USAGE = """usage: autoprune compare RUN … | sweep=DIR | SUMMARIES.jsonl[.gz] … | wandb=ENTITY/PROJECT[/GROUP]
-                         [evaluations=N] [out=DIR] [publish=wandb]"""
+                         [evaluations=N] [out=DIR] [publish=wandb]
+
+Which agent is better, and at how many seeds can that be said? Runs, sweeps, files of summaries that were written before
+and a project on a server may be given together. evaluations=N compares what was best after N evaluations. out= is the
+folder of the page and its data; publish=wandb makes a report of it in the project."""
 SUMMARIES, SUFFIXES = "run_summaries.jsonl", (".jsonl", ".gz")
+
+
+class CompareSettings(Section):
+    """What is written KEY=VALUE."""
+
+    sweep: tuple[Text, ...] = ()
+    wandb: Text | None = None
+    evaluations: Count | None = None
+    out: Text | None = None
+    publish: Literal["wandb"] | None = None
 
 
 def compare(arguments: Sequence[str]) -> None:
     """Prints who is better than whom, and writes the page and its data. Errors are sentences."""
-    try:
-        CompareRequest.parse(arguments).answer()
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
+    run_command(lambda: CompareRequest.parse(arguments).answer())
 
 
 @dataclass(frozen=True, slots=True)
 class CompareRequest:
-    """What is to be compared. runs: folders; files: summaries that were written before; project: on a server."""
+    """What is to be compared."""
 
     runs: tuple[Path, ...] = ()
+    """Run folders."""
     sweeps: tuple[Path, ...] = ()
+    """Folders of sweeps."""
     files: tuple[Path, ...] = ()
+    """Summaries that were written before."""
     project: str | None = None
+    """On a server: ENTITY/PROJECT[/GROUP]."""
     evaluations: int | None = None
+    """After how many evaluations; None: all of them."""
     out: Path | None = None
+    """The folder that is written."""
     publish: bool = False
-    arguments: tuple[str, ...] = field(default=())
+    """Whether a report is made on the server."""
+    arguments: tuple[str, ...] = ()
+    """As they were given."""
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> Self:
         """Raises ValueError for what it cannot be asked."""
-        runs: list[Path] = []
-        sweeps: list[Path] = []
-        files: list[Path] = []
-        settings: dict[str, Any] = {"arguments": tuple(arguments)}
-        for argument in arguments:
-            name, equals, value = argument.partition("=")
-            match name if equals and not Path(argument).exists() else "":
-                case "sweep":
-                    sweeps.append(Path(value))
-                case "wandb":
-                    settings["project"] = value
-                case "out":
-                    settings["out"] = Path(value)
-                case "evaluations" if value.isdecimal() and int(value) > 0:
-                    settings["evaluations"] = int(value)
-                case "publish" if value == "wandb":
-                    settings["publish"] = True
-                case "":
-                    (files if argument.endswith(SUFFIXES) else runs).append(Path(argument))
-                case _:
-                    raise ValueError(f"compare does not know {argument!r}\n{USAGE}")
-        if not (runs or sweeps or files or "project" in settings):
+        paths, settings = read_arguments(arguments, CompareSettings, command="autoprune compare")
+        if not (paths or settings["sweep"] or settings["wandb"]):
             raise ValueError(f"compare needs runs\n{USAGE}")
-        if settings.get("publish") and "project" not in settings:
+        if settings["publish"] and not settings["wandb"]:
             raise ValueError("publish=wandb needs to know where: give wandb=ENTITY/PROJECT[/GROUP] as well")
-        return cls(tuple(runs), tuple(sweeps), tuple(files), **settings)
+        return cls(
+            runs=tuple(Path(path) for path in paths if not path.endswith(SUFFIXES)),
+            sweeps=tuple(map(Path, settings["sweep"])),
+            files=tuple(Path(path) for path in paths if path.endswith(SUFFIXES)),
+            project=settings["wandb"],
+            evaluations=settings["evaluations"],
+            out=None if settings["out"] is None else Path(settings["out"]),
+            publish=settings["publish"] is not None,
+            arguments=tuple(arguments),
+        )
 
     def answer(self) -> None:
         """Reads, compares, prints and writes."""
@@ -79,8 +91,7 @@ class CompareRequest:
 
         runs, missing = self.read()
         comparison = compared(runs, missing=missing, evaluations=self.evaluations)
-        out = self.out or Path("runs") / f"{datetime.now(UTC):%Y-%m-%d}" / f"{datetime.now(UTC):%H-%M-%S}_comparison"
-        out.mkdir(parents=True, exist_ok=True)
+        out = new_folder(self.out, "comparison")
         folder = RunFolder(out)
         folder.write_json(DATA, {**comparison, "arguments": list(self.arguments)})
         write_summaries(out / SUMMARIES, runs)
@@ -128,12 +139,6 @@ class CompareRequest:
         return publish(project, title=f"Comparison: {project.group or project.name}", sentences=sentences)
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A run's config.yaml."""
-    settings: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    return settings  # type: ignore[no-any-return]
-
-
 def never_started(sweep: Path) -> "list[Missing]":
     """The jobs that a sweep's command stands for, and that have no folder. Empty where a sweeper chooses its jobs."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -143,13 +148,13 @@ def never_started(sweep: Path) -> "list[Missing]":
 
     if not (sweep / SWEEP).is_file():
         return []
-    launched: Any = OmegaConf.load(sweep / SWEEP)
-    if not str(launched.hydra.sweeper["_target_"]).endswith(".BasicSweeper"):
+    launched = read_config(sweep / SWEEP).get("hydra", {})
+    if not str(launched["sweeper"]["_target_"]).endswith(".BasicSweeper"):
         return []
-    parsed = OverridesParser.create().parse_overrides([str(override) for override in launched.hydra.overrides.task])
+    parsed = OverridesParser.create().parse_overrides([str(override) for override in launched["overrides"]["task"]])
     jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
     files = [folder / JOB / "overrides.yaml" for folder in job_folders(sweep)]
-    there = {tuple(sorted(map(str, OmegaConf.load(file)))) for file in files if file.is_file()}
+    there = {tuple(sorted(map(str, yaml.safe_load(file.read_text())))) for file in files if file.is_file()}
     return [
         Missing("", " ".join(overrides), "it was never started")
         for overrides in jobs

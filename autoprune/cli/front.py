@@ -1,28 +1,37 @@
 """`autoprune front`: accuracy against measured latency, from runs under several budgets."""
 
-import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
-USAGE = "usage: autoprune front RUN|SWEEP … [out=DIR]"
+from autoprune.cli.arguments import new_folder, read_arguments
+from autoprune.cli.session import run_command
+from autoprune.cli.validation import Section
+from autoprune.ranges import Text
+
+USAGE = """usage: autoprune front RUN|SWEEP … [out=DIR]
+
+Accuracy against measured latency, from runs of one task under several budgets. out= is the folder of the page."""
+
+
+class FrontSettings(Section):
+    """What is written KEY=VALUE."""
+
+    out: Text | None = None
 
 
 def front(arguments: Sequence[str]) -> None:
     """Writes the page and says where it is. Errors are sentences."""
+    run_command(lambda: _front(arguments))
+
+
+def _front(arguments: Sequence[str]) -> None:
     from autoprune.report.front_page import headline, write_front_page
     from autoprune.report.latency_front import fronts
 
-    outs = [argument.partition("=")[2] for argument in arguments if argument.startswith("out=")]
-    folders = [Path(argument) for argument in arguments if not argument.startswith("out=")]
-    if not folders or len(outs) > 1:
-        sys.exit(f"error: front needs folders of runs, and at most one out=DIR\n{USAGE}")
-    try:
-        found = fronts(folders)
-        now = datetime.now(UTC)
-        out = Path(outs[0]) if outs else Path("runs") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}_front"
-        out.mkdir(parents=True, exist_ok=True)
-        page = write_front_page(found, out)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    print(f"{headline(found)}.\npage: {page}")
+    folders, settings = read_arguments(arguments, FrontSettings, command="autoprune front")
+    if not folders:
+        raise ValueError(f"front needs folders of runs\n{USAGE}")
+    budget_fronts = fronts([Path(folder) for folder in folders])
+    out = None if settings["out"] is None else Path(settings["out"])
+    page = write_front_page(budget_fronts, new_folder(out, "front"))
+    print(f"{headline(budget_fronts)}.\npage: {page}")

@@ -6,17 +6,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-USAGE = 'usage: autoprune generate RUN "prompt" [tokens=40] [dense=true]'
+from autoprune.cli.arguments import read_arguments
+from autoprune.cli.foreign import TARGET, trusted_config
+from autoprune.cli.session import run_command
+from autoprune.cli.validation import Section
+from autoprune.ranges import Count
+
+USAGE = """usage: autoprune generate RUN "PROMPT" [tokens=40] [dense=true]
+
+What a pruned language model goes on to say, by at most so many tokens. dense=true: and what the dense one does, which
+the run's configuration names; where its function is not autoprune's own, task._target_=MODULE.FUNCTION says that you
+trust it."""
+
+
+class GenerateSettings(Section):
+    """What is written KEY=VALUE."""
+
+    tokens: Count = 40
+    dense: bool = False
 
 
 def generate(arguments: Sequence[str]) -> None:
     """Prints the continuation that the run's network writes, and the dense one's if asked. Errors are sentences."""
-    try:
-        request = GenerateRequest.parse(arguments)
-        for title, text in request.answers():
-            print(f"{title}: {request.prompt}{text}" if title else f"{request.prompt}{text}")
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+    run_command(lambda: _generate(arguments))
+
+
+def _generate(arguments: Sequence[str]) -> None:
+    request = GenerateRequest.parse(arguments)
+    for title, text in request.answers():
+        print(f"{title}: {request.prompt}{text}" if title else f"{request.prompt}{text}")
 
 
 def tokenizer_folder(run: Path) -> Path:
@@ -28,12 +46,17 @@ def tokenizer_folder(run: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """What is to be continued, by at most how many tokens, and whether by the dense network as well."""
+    """What is to be continued."""
 
     run: Path
+    """Of a language model."""
     prompt: str
-    tokens: int = 40
-    dense: bool = False
+    tokens: int
+    """Written at most."""
+    dense: bool
+    """Whether the dense network is asked as well."""
+    trusted: tuple[str, ...] = ()
+    """Targets of the run's task that are not autoprune's own, as overrides."""
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> Self:
@@ -41,21 +64,15 @@ class GenerateRequest:
         if len(arguments) < 2:
             raise ValueError(f"generate needs a run and a prompt\n{USAGE}")
         run, prompt, *options = arguments
-        settings: dict[str, Any] = {}
-        for option in options:
-            name, _, value = option.partition("=")
-            match name:
-                case "tokens" if value.lstrip("-").isdecimal():
-                    settings["tokens"] = int(value)
-                case "dense" if value in ("true", "false"):
-                    settings["dense"] = value == "true"
-                case _:
-                    raise ValueError(f"generate does not know {option!r}; a prompt of several words is quoted\n{USAGE}")
-        if settings.get("tokens", 1) < 1:
-            raise ValueError(f"tokens must be at least 1, got {settings['tokens']}")
+        trusted = [option for option in options if option.partition("=")[0].endswith(f".{TARGET}")]
+        others, settings = read_arguments(
+            [option for option in options if option not in trusted], GenerateSettings, command="autoprune generate"
+        )
+        if others:
+            raise ValueError(f"generate does not know {others[0]!r}; a prompt of several words is quoted\n{USAGE}")
         if not prompt.strip():
             raise ValueError("the prompt is empty: there is nothing to continue")
-        return cls(Path(run), prompt, **settings)
+        return cls(Path(run), prompt, settings["tokens"], settings["dense"], tuple(trusted))
 
     def answers(self) -> list[tuple[str, str]]:
         """(whose, continuation); a single one needs no title."""
@@ -74,18 +91,18 @@ class GenerateRequest:
         pruned = continuation(network, tokenizer, self.prompt, tokens=self.tokens)
         if not self.dense:
             return [("", pruned)]
-        dense = continuation(_dense_network(self.run), tokenizer, self.prompt, tokens=self.tokens)
+        dense = continuation(_dense_network(self.run, self.trusted), tokenizer, self.prompt, tokens=self.tokens)
         return [("pruned", pruned), ("dense", dense)]
 
 
-def _dense_network(run: Path) -> Any:
+def _dense_network(run: Path, trusted: Sequence[str]) -> Any:
     """The network of the task that the run's configuration names."""
-    from omegaconf import OmegaConf
-
     from autoprune.cli.parts import task_of
 
     if not (run / "config.yaml").is_file():
         raise FileNotFoundError(f"{run} has no config.yaml that names its task, so there is no dense network to ask")
-    sys.path.insert(0, str(Path.cwd()))  # a task of the user's own
-    settings: Any = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"), resolve=True)
+    command = f'autoprune generate {run} "PROMPT" dense=true'
+    settings = trusted_config(run / "config.yaml", trusted, command=command, sections=("task", "data"))
+    if trusted:
+        sys.path.insert(0, str(Path.cwd()))  # where the person's own modules are
     return task_of(settings["task"], settings.get("data")).model

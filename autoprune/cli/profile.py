@@ -1,20 +1,24 @@
 """`autoprune profile`: measures the latency tables of a task on this machine."""
 
-from typing import Any
+from functools import partial
+from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from autoprune.cli.parts import instantiate_part, run_command, task_of
+from autoprune.cli.command_settings import ProfileSettings
+from autoprune.cli.session import Session, run_command
 
 KEPT = "What is measured is kept: the same command goes on from here."
 
 
 def profile(config: DictConfig) -> None:
     """Measures what is not measured yet, and prints how well predictions fit. Errors are sentences."""
-    run_command(lambda: _profile(config), interrupted=lambda: KEPT)
+    run_command(partial(_profile, config), interrupted=lambda: KEPT)
 
 
-def _profile(config: DictConfig) -> float:
+def _profile(config: DictConfig) -> None:
+    session = Session.begin(config, ProfileSettings, Path(), [], command="autoprune profile")
+
     from autoprune.device.measured_device import MeasuredDevice
     from autoprune.device.profiler import FusedLayerProfiler, NetworkProfiler, random_plans
     from autoprune.device.widths import widths_of
@@ -22,14 +26,13 @@ def _profile(config: DictConfig) -> float:
     from autoprune.report.progress import StageProgress
     from autoprune.structure.graph import find_structure
 
-    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    device = instantiate_part(settings, "device")
+    settings, device = session.settings, session.part("device")
     if not isinstance(device, MeasuredDevice):
         raise ValueError(
             f"{getattr(device, 'name', device)} is not measured: its figures are in its file, and it needs no profile; "
             "profile device=this_cpu or device=this_gpu"
         )
-    task = task_of(settings["task"], settings.get("data"))
+    task = session.task()
     structure = find_structure(task.model, task.example_input, keep=task.keep, prune=task.prune)
     widths = widths_of(task.model, structure, task.example_input, forward=task.forward)
     print(f"{task.name} on {device.name}: {len(widths.layers)} layers; tables in {device.store.folder}")
@@ -37,14 +40,13 @@ def _profile(config: DictConfig) -> float:
         print(f"{what}, {times}×, is in no layer; what it takes is in the correction by whole networks")
     with StageProgress() as progress:
 
-        def tell(done: int, of: int, what: str) -> None:
+        def report(done: int, of: int, what: str) -> None:
             progress.update(done, of=of, phase="profile", note=what)
 
-        FusedLayerProfiler(device, widths, on_progress=tell).run()
-        networks = NetworkProfiler(device, task, structure, widths, on_progress=tell)
+        FusedLayerProfiler(device, widths, on_progress=report).run()
+        networks = NetworkProfiler(device, task, structure, widths, on_progress=report)
         networks.calibrate(settings["plans"])
         plans = random_plans(structure, settings["checked"], seed=1)
         timings = networks.timings(plans)
     latency = device.latency(task, widths)
     print_profile(structure, latency, plans, 1e3 * timings.minimum, 1e3 * timings.median)
-    return 0.0

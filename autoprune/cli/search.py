@@ -1,11 +1,9 @@
 """`autoprune search`: one job, or one that was cut off."""
 
 import logging
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -14,10 +12,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from autoprune.cli.parts import instantiate_part, run_command, spec_of, store_folder, task_of
+from autoprune.cli.command_settings import SearchSettings
+from autoprune.cli.foreign import TARGET, trusted_config
+from autoprune.cli.parts import chosen_name
+from autoprune.cli.session import Session, run_command
 from autoprune.cli.sweep import SweepJob, resume_hint, value_of
-
-PARTS = ("agent", "recover", "tracking")
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ def search(config: DictConfig) -> float | None:
 
     A job of a sweep goes on with what stands in its folder, and returns None where it fails, so that the others run.
     """
-    launch = Launch.by_hydra()
+    launch = Launch.by_hydra(config)
     once = partial(_search, config, launch)
     if launch.group is None:
         return run_command(partial(once, resumed=False), interrupted=lambda: write_partial_report(launch.folder))
@@ -38,17 +37,29 @@ def search(config: DictConfig) -> float | None:
 
 
 def resume(overrides: list[str]) -> None:
-    """Goes on with a run: it does again what it did, as the evaluation store answers, and then what it had not done."""
-    sys.path.insert(0, str(Path.cwd()))
-    resumed, others = [o.partition("=")[2] for o in overrides if o.startswith("resume=")], len(overrides) - 1
-    if len(resumed) != 1 or others:
-        sys.exit("error: a run is resumed as it was started: autoprune search resume=RUN takes no other override")
-    folder = Path(resumed[0])
+    """Goes on with a run: it does again what it did, as the evaluation store answers, and then what it had not done.
+
+    Args:
+        overrides: `resume=RUN`, and the targets in the run's configuration that are not autoprune's and are trusted,
+            such as `task._target_=my_module.my_task`.
+    """
     logging.basicConfig(format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s", level=logging.INFO)
+    folders = [override.partition("=")[2] for override in overrides if override.startswith("resume=")]
+    trusted = [override for override in overrides if override.partition("=")[0].endswith(f".{TARGET}")]
+    folder = Path(folders[0])
 
     def go_on() -> float:
+        if len(folders) + len(trusted) != len(overrides) or len(folders) > 1:
+            raise ValueError(
+                "a run is resumed as it was started: resume=RUN takes no other override than the targets that are not "
+                "autoprune's own, such as task._target_=my_module.my_task"
+            )
         launch = Launch.of_run(folder)
-        return _search(OmegaConf.load(folder / "config.yaml"), launch, resumed=True)  # type: ignore[arg-type]
+        command = f"autoprune search resume={folder}"
+        config = trusted_config(folder / "config.yaml", trusted, command=command)
+        if trusted:
+            sys.path.insert(0, str(Path.cwd()))  # where the person's own modules are
+        return _search(OmegaConf.create(config), launch, resumed=True)
 
     run_command(go_on, interrupted=lambda: write_partial_report(folder))
 
@@ -58,15 +69,22 @@ class Launch:
     """What Hydra knows of a job beside its configuration."""
 
     folder: Path
+    """The run's."""
     agent: str
+    """Its name in conf/agent, or that of the function that is its `_target_`."""
     group: str | None
+    """The sweep that it is a job of."""
     overrides: list[str]
+    """What the person set."""
 
     @classmethod
-    def by_hydra(cls) -> Self:
-        known = HydraConfig.get()
-        group = Path(known.sweep.dir).name if known.mode == RunMode.MULTIRUN else None
-        return cls(Path(known.runtime.output_dir), known.runtime.choices["agent"], group, list(known.overrides.task))
+    def by_hydra(cls, config: DictConfig) -> Self:
+        """The launch of the job that runs."""
+        hydra = HydraConfig.get()
+        group = Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None
+        target = str(OmegaConf.select(config, f"agent.{TARGET}"))
+        agent = chosen_name("agent", choice=str(hydra.runtime.choices.get("agent")), target=target)
+        return cls(Path(hydra.runtime.output_dir), agent, group, list(hydra.overrides.task))
 
     @classmethod
     def of_run(cls, folder: Path) -> Self:
@@ -83,96 +101,76 @@ class Launch:
 
 
 def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
-    import torch
+    session = Session.begin(config, SearchSettings, launch.folder, launch.overrides, command="autoprune search")
+    _check_constraint(session.settings)
 
-    from autoprune.machine_cache import MeasurementCache, cache_dir, choose_allocator
     from autoprune.pipeline import Job
     from autoprune.problem.problem import Problem
     from autoprune.records import Ledgers, describe_budget, describe_measured
     from autoprune.report.page import write_report
     from autoprune.report.terminal import print_result
-    from autoprune.runs import RunFolder, machine, versions
+    from autoprune.runs import RunFolder
     from autoprune.tracked import tracked_config
 
-    folder = launch.folder
-    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    settings["evaluation"]["store"] = store_folder(settings["evaluation"]["store"], folder)
-    _check_constraint(settings)
-    torch.set_num_threads(settings["threads"] or os.cpu_count() or 1)
-    allocator = choose_allocator(MeasurementCache(cache_dir()))
-    torch.manual_seed(settings["seed"])  # autoprune passes its generators around; third parties may draw from this one
-    parts = {name: instantiate_part(settings, name) for name in PARTS}
-    task = task_of(settings["task"], settings.get("data"))
+    settings, folder = session.settings, session.folder
+    allocator = session.prepare_process()
+    agent, recover = session.part("agent"), session.part("recover")
+    task = session.task()
     print(task.describe())
-    problem = Problem.prepare(task, spec_of(settings), seed=settings["seed"])
+    problem = Problem.prepare(task, session.spec(), seed=settings["seed"])
     measured = {**problem.measured, "freed_memory_kept": allocator}
     print(describe_measured(measured))
-    run = RunFolder.open(folder) if resumed else RunFolder.create(folder)
     record = {
-        "name": folder.name,
-        "task": task.name,
+        **session.record(task),
         "agent": launch.agent,
         "group": launch.group,
-        "seed": settings["seed"],
         "budget": describe_budget(problem),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-        "machine": machine(),
         "measured": measured,
         "judged": task.judged,
         "device": None if problem.spec.device is None else problem.spec.device.name,
-        "data": task.data.digests,
-        "overrides": launch.overrides,
     }
+    run = RunFolder.open(folder) if resumed else session.new_run()
     before = run.read_json("run.json") if resumed else {}
     if resumed:
         record |= {"started": before["started"], "resumed": [*before.get("resumed", []), record["started"]]}
         _check_same(before, record)
-    else:
-        run.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
-    tracker = parts["tracking"](
-        folder,
-        name=folder.name,
-        group=launch.group or task.name,
-        job_type="search",
-        config=tracked_config(OmegaConf.to_container(config, resolve=True), record),  # type: ignore[arg-type]
-        run_id=before.get("tracker"),
-    )
-    run.write_json("run.json", {**record, "tracker": tracker.run_id})
-    failed = True
     try:
-        job = Job(
-            problem,
-            search=parts["agent"],
-            recover=parts["recover"],
-            agent=launch.agent,
-            evaluations=settings["evaluations"],
-            seed=settings["seed"],
-            run=run,
-            ledgers=Ledgers.of(run),
-            tracker=tracker,
-        )
-        result = job.execute()
-        tracker.page("report", write_report(run))
-        failed = False
+        with session.tracked(
+            group=launch.group or task.name,
+            job_type="search",
+            config=tracked_config(dict(settings), record),
+            run_id=before.get("tracker"),
+        ) as tracker:
+            run.write_json("run.json", {**record, "tracker": tracker.run_id})
+            job = Job(
+                problem,
+                search=agent,
+                recover=recover,
+                agent=launch.agent,
+                evaluations=settings["evaluations"],
+                seed=settings["seed"],
+                run=run,
+                ledgers=Ledgers.of(run),
+                tracker=tracker,
+            )
+            result = job.execute()
+            tracker.page("report", write_report(run))
     finally:
         problem.close()
-        tracker.close(failed=failed)
     print_result(run)
     print(f"report: {folder / 'report.html'}")
     if result["failed"]:
         stages = "\n".join(f"  {stage}: {reason}" for stage, reason in result["failed"].items())
         raise RuntimeError(
-            f"the search is complete and everything that it made stands in {folder}, but these stages "
-            f"failed:\n{stages}\n"
-            f"`autoprune search resume={folder}` tries them again"
+            f"the search is complete and everything that it made stands in {folder}, but these stages failed:\n"
+            f"{stages}\n`autoprune search resume={folder}` tries them again"
         )
     return value_of(result)
 
 
 def _check_constraint(settings: Mapping[str, Any]) -> None:
     """Raises ValueError where the budget is to be kept in a way that only learned agents know."""
-    name = settings["constraint"]["_target_"].rpartition(".")[2]
+    name = settings["constraint"][TARGET].rpartition(".")[2]
     if name != "Projection" and "constraint" not in settings["agent"]:
         raise ValueError(
             f"constraint={name.lower()} is what an agent's reward says of the budget, and this search has none: every "
@@ -191,7 +189,7 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 
 def write_partial_report(folder: Path) -> str:
-    """Writes a report of a run that was interrupted, and says what there is."""
+    """Writes a report of a run that was interrupted, and returns a sentence on what there is."""
     from autoprune.report.page import write_report
     from autoprune.runs import RunFolder
 

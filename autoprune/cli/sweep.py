@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import InstantiationException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from autoprune.cli.session import sentence_of
+
 FAILED = "failed.json"
-READ_ALONE = (ValueError, FloatingPointError, OSError, ImportError, RuntimeError, InstantiationException)
 SHOWN = 4  # differing keys in an error; a different agent brings a dozen with it
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class SweepJob:
         from autoprune.runs import RunFolder
 
         record = {
-            "error": sentence(error),
+            "error": sentence_of(error),
             "kind": type(error).__name__,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "overrides": self.overrides,
@@ -81,15 +81,6 @@ class SweepJob:
         }
         RunFolder(self.folder).write_json(FAILED, record)
         log.error("this job failed: %s\n(%s shows where; the sweep goes on)", record["error"], self.folder / FAILED)
-
-
-def sentence(error: Exception) -> str:
-    """What an error says; what is not meant to be read alone, such as a KeyError, says what it is as well."""
-    if isinstance(error, InstantiationException) and isinstance(error.__cause__, Exception):
-        return sentence(error.__cause__)
-    if isinstance(error, READ_ALONE) and str(error):
-        return str(error)
-    return f"{type(error).__name__} {error}".rstrip()
 
 
 def value_of(result: Mapping[str, Any]) -> float:

@@ -1,14 +1,15 @@
 """`autoprune train`: makes a policy for many networks and budgets."""
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from autoprune.cli.parts import instantiate_part, named_task, run_command, spec_of, store_folder, task_of
+from autoprune.cli.command_settings import TrainSettings
+from autoprune.cli.parts import Settings, named_task, task_of
+from autoprune.cli.session import Session, run_command
 
 if TYPE_CHECKING:
     from autoprune.problem.problem import Problem
@@ -19,49 +20,39 @@ if TYPE_CHECKING:
 
 KEPT = "What was judged is in the evaluation store: the same command with the same seed does not pay for it again."
 
-Settings = Mapping[str, Any]
 
-
-def train(config: DictConfig) -> float:
+def train(config: DictConfig) -> None:
     """Trains, tries the policy on networks that it has not seen, and leaves it in the run's folder."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    return run_command(partial(_train, config, folder), interrupted=lambda: KEPT)
+    hydra = HydraConfig.get()
+    folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
+    run_command(partial(_train, config, folder, overrides), interrupted=lambda: KEPT)
 
 
-def _train(config: DictConfig, folder: Path) -> float:
+def _train(config: DictConfig, folder: Path, overrides: list[str]) -> None:
+    session = Session.begin(config, TrainSettings, folder, overrides, command="autoprune train")
+
     import numpy as np
-    import torch
 
     from autoprune.agent.bundle import save_policy
     from autoprune.cost.budget_range import BudgetRange
-    from autoprune.machine_cache import MeasurementCache, cache_dir, choose_allocator
     from autoprune.report.progress import StageProgress
     from autoprune.report.transfer_tables import print_trained
-    from autoprune.runs import RunFolder, machine, versions
+    from autoprune.runs import machine, versions
     from autoprune.transfer.held_out import RETURNED
     from autoprune.transfer.policy import SENSITIVITY, Policy
     from autoprune.transfer.transfer_training import train
 
-    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    settings["evaluation"]["store"] = store_folder(settings["evaluation"]["store"], folder)
-    torch.set_num_threads(settings["threads"] or torch.get_num_threads())
-    choose_allocator(MeasurementCache(cache_dir()))
-    torch.manual_seed(settings["seed"])
+    settings = session.settings
+    session.prepare_process()
     texts = [settings["budget"]] if isinstance(settings["budget"], str) else settings["budget"]
-    ranges = [BudgetRange.parse(text) for text in texts]
-    agent = instantiate_part(settings, "agent").keywords["agent"]
-    run = RunFolder.create(folder)
-    run.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
-    tracker = instantiate_part(settings, "tracking")(
-        folder, name=folder.name, group="train", job_type="train", config=settings
-    )
-    failed = True
-    try:
-        networks = [network for _, network in _networks(settings, settings, first=0)]
+    agent = session.part("agent").keywords["agent"]
+    run = session.new_run()
+    with session.tracked(group="train", job_type="train", config=dict(settings)) as tracker:
+        networks = [network for _, network in _networks(session, settings, first=0)]
         with StageProgress() as progress:
             trained = train(
                 networks,
-                budgets=ranges,
+                budgets=[BudgetRange.parse(text) for text in texts],
                 settings=settings["settings"],
                 agent=agent,
                 evaluations=settings["evaluations"],
@@ -70,7 +61,7 @@ def _train(config: DictConfig, folder: Path) -> float:
                 on_progress=lambda done, of: progress.update(done, of=of, phase="train", note=""),
             )
         save_policy(trained.policy, folder / "policy", training=trained.training)
-        rows = _tried(Policy.load(folder / "policy"), settings)
+        rows = _tried(Policy.load(folder / "policy"), session)
         save_policy(trained.policy, folder / "policy", training=trained.tried([row.as_row() for row in rows]))
         run.write_json(
             "result.json",
@@ -91,14 +82,10 @@ def _train(config: DictConfig, folder: Path) -> float:
                 }
             )
         tracker.artifact("policy", folder / "policy", kind="policy")
-        failed = False
-    finally:
-        tracker.close(failed=failed)
     print_trained(rows, folder / "policy")
-    return 0.0
 
 
-def _networks(settings: Settings, wanted: Settings, *, first: int) -> list[tuple[str, "StudiedNetwork"]]:
+def _networks(session: Session, wanted: Settings, *, first: int) -> list[tuple[str, "StudiedNetwork"]]:
     """The networks that `wanted` names and their families, studied. first: the number that variants begin at."""
     from autoprune.report.progress import StageProgress
     from autoprune.task.variants import variant
@@ -112,35 +99,34 @@ def _networks(settings: Settings, wanted: Settings, *, first: int) -> list[tuple
         for images in of["images"]
         for family in of["families"]
     ]
-    found = []
+    networks = []
     with StageProgress() as progress:
         for done, (family, make) in enumerate([*named, *variants], start=1):
             task = make()
-            found.append((family, StudiedNetwork.study(_problem(task, settings))))
+            networks.append((family, StudiedNetwork.study(_problem(task, session))))
             progress.update(done, of=len(named) + len(variants), phase="networks", note=task.name)
-    return found
+    return networks
 
 
-def _named(task: str | dict[str, Any]) -> "Task":
-    found: Task = named_task(task) if isinstance(task, str) else task_of(dict(task), None)
-    return found
+def _named(task: str | Settings) -> "Task":
+    return named_task(task) if isinstance(task, str) else task_of(task, None)
 
 
-def _problem(task: "Task", settings: Settings) -> "Problem":
+def _problem(task: "Task", session: Session) -> "Problem":
     from autoprune.problem.problem import Problem
 
-    spec = spec_of(settings, budget=task.budget or "macs:0.5")  # others are drawn
-    return Problem.prepare(task, spec, seed=settings["seed"])
+    spec = session.spec(budget=task.budget or "macs:0.5")  # others are drawn
+    return Problem.prepare(task, spec, seed=session.settings["seed"])
 
 
-def _tried(policy: "Policy", settings: Settings) -> list["HeldOut"]:
+def _tried(policy: "Policy", session: Session) -> list["HeldOut"]:
     """The policy on each network that is held out, under each budget."""
     from autoprune.cost.budget import parse_budget
     from autoprune.report.progress import StageProgress
     from autoprune.transfer.held_out import best_known, held_out
 
-    wanted = settings["held_out"]
-    networks = _networks(settings, wanted, first=settings["variants"]["numbers"])
+    settings, wanted = session.settings, session.settings["held_out"]
+    networks = _networks(session, wanted, first=settings["variants"]["numbers"])
     cells = [(family, network, text) for family, network in networks for text in wanted["budgets"]]
     rows = []
     with StageProgress() as progress:

@@ -75,14 +75,11 @@ def parse_budget(budget: str | Sequence[str], costs: Mapping[str, CostModel], st
 
 def _read(text: str, costs: Mapping[str, CostModel], structure: Structure) -> Budget:
     """One budget that some plan meets; the dense network may meet it too."""
-    name, separator, wanted = text.partition(":")
-    match = re.fullmatch(r"([0-9][0-9_]*\.?[0-9]*(?:e[+-]?[0-9]+)?|\.[0-9]+)\s*([a-zA-Zµ]*)", wanted.strip())
-    if not separator or match is None:
-        raise ValueError(f"budget {text!r} must be written cost:amount, such as macs:0.5 or bytes:200kB")
+    name, value, suffix = read_amount(text)
     if name not in costs:
         way_out = "; set device=this_cpu, or another of conf/device" if name == "latency" else ""
         raise ValueError(f"budget {text!r} names the unknown cost {name!r}; the costs are {list(costs)}{way_out}")
-    cost, value, suffix = costs[name], float(match[1].replace("_", "")), match[2]
+    cost = costs[name]
     known = suffixes(cost.unit)
     if suffix not in known:
         raise ValueError(f"budget {text!r} has the unknown unit {suffix!r}; the units are {[s for s in known if s]}")
@@ -96,6 +93,15 @@ def _read(text: str, costs: Mapping[str, CostModel], structure: Structure) -> Bu
             f"{_feasible(budget, structure)}"
         )
     return budget
+
+
+def read_amount(text: str) -> tuple[str, float, str]:
+    """The cost, the amount and the unit's suffix of one budget. Raises ValueError where it is not written so."""
+    name, separator, amount = text.strip().partition(":")
+    match = re.fullmatch(r"([0-9][0-9_]*\.?[0-9]*(?:e[+-]?[0-9]+)?|\.[0-9]+)\s*([a-zA-Zµ]*)", amount.strip())
+    if not name or not separator or match is None:
+        raise ValueError(f"budget {text!r} must be written cost:amount, such as macs:0.5 or bytes:200kB")
+    return name, float(match[1].replace("_", "")), match[2]
 
 
 def _beyond(budget: Budget, structure: Structure) -> str:

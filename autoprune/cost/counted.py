@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 
@@ -11,6 +11,7 @@ from autoprune.cost.model import CostModel
 from autoprune.cost.observed import NetworkCosts
 from autoprune.cost.peak_memory import peak_memory
 from autoprune.cost.recording import Forward
+from autoprune.ranges import Count, OneOf, Positive
 from autoprune.structure.families import FAMILIES, model_type
 from autoprune.structure.groups import Structure
 
@@ -28,11 +29,11 @@ class CostSettings:
     """
 
     report: tuple[str, ...] = ()
-    weight_bits: int = 8
-    activation_bits: int = 32
-    context: int | None = None
-    pj_per_mac: float | None = None
-    pj_per_byte: float | None = None
+    weight_bits: Annotated[int, OneOf(BITS)] = 8
+    activation_bits: Annotated[int, OneOf(BITS)] = 32
+    context: Count | None = None
+    pj_per_mac: Positive | None = None
+    pj_per_byte: Positive | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "report", tuple(self.report))

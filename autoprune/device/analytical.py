@@ -12,6 +12,7 @@ from autoprune.cost.peak_memory import peak_memory
 from autoprune.device.calibration import fitted_factors
 from autoprune.device.roofline import Factors, Figures, Roofline
 from autoprune.device.timing import Timings
+from autoprune.ranges import Count, NonNegative, Positive
 from autoprune.structure.groups import IntArray, Structure
 from autoprune.task.task import Task
 
@@ -31,13 +32,13 @@ class AnalyticalDevice:
     name: str
     peak_gmacs: Mapping[str, float]
     precision: str
-    memory_gb_s: float
+    memory_gb_s: Positive
     caches: Mapping[int, float]
-    kernel_us: float
-    granularity: int
-    sram_kib: float | None = None
-    pj_per_mac: float | None = None
-    pj_per_byte: float | None = None
+    kernel_us: NonNegative
+    granularity: Count
+    sram_kib: Positive | None = None
+    pj_per_mac: Positive | None = None
+    pj_per_byte: Positive | None = None
     factors: Factors = field(default_factory=Factors)
 
     def __post_init__(self) -> None:

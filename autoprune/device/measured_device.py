@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from torch import nn
@@ -13,10 +13,11 @@ from autoprune.device.correction import fitted
 from autoprune.device.fingerprint import fingerprint
 from autoprune.device.grid import knots, table
 from autoprune.device.latency_tables import LatencyTables, MissingTableError, network_key
-from autoprune.device.runtime import Runtime, runtime_of, threads_of_torch
+from autoprune.device.runtime import PLACES, PRECISIONS, RUNTIMES, Runtime, runtime_of, threads_of_torch
 from autoprune.device.table_latency import TableLatency
 from autoprune.device.timing import TimingPolicy, Timings, measured
 from autoprune.device.widths import Widths, widths_of
+from autoprune.ranges import Count, OneOf, Threads
 from autoprune.structure.groups import IntArray, Structure
 from autoprune.task.task import Task
 
@@ -30,11 +31,11 @@ class MeasuredDevice:
     Raises ValueError for what cannot be measured here.
     """
 
-    runtime: str
-    place: str
-    batch: int
-    precision: str
-    threads: int
+    runtime: Annotated[str, OneOf(RUNTIMES)]
+    place: Annotated[str, OneOf(PLACES)]
+    batch: Count
+    precision: Annotated[str, OneOf(PRECISIONS)]
+    threads: Threads
     care: TimingPolicy
     tables: Path | str | None = None
 

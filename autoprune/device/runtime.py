@@ -20,6 +20,7 @@ from autoprune.task.task import Forward
 
 Run = Callable[[], object]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PLACES = ("cpu", "cuda")
 RUNTIMES = ("onnxruntime", "openvino", "torch", "torch_compiled")
 FILES: Mapping[str, "Start"] = {"onnxruntime": onnx_run, "openvino": openvino_run}  # those that run ONNX files
 PRIMES = (101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157)  # widths that no other dimension of a layer is
@@ -51,7 +52,7 @@ def runtime_of(name: str, *, place: str, batch: int, precision: str) -> Runtime:
     """The runtime of that name. Raises ValueError for one that there is not, or not here."""
     if name not in RUNTIMES:
         raise ValueError(f"device.runtime must be one of {list(RUNTIMES)}, got {name!r}; docs/devices.md adds another")
-    if place not in ("cpu", "cuda"):
+    if place not in PLACES:
         raise ValueError(f"device.place must be cpu or cuda, got {place!r}")
     if precision not in PRECISIONS:
         raise ValueError(f"device.precision must be one of {list(PRECISIONS)}, got {precision!r}")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.cost.model import FloatArray
+from autoprune.ranges import Count, Fraction, NonNegative, Positive
 
 Run = Callable[[], object]
 Clock = Callable[[Run], float]
@@ -28,14 +29,14 @@ class TimingPolicy:
     patience_s: how long a chunk is measured again and again until it counts. chunk: runs that are kept ready at once.
     """
 
-    rounds: int
-    burst: int
-    tolerance: float
-    most: int
-    unstable: float
-    drift: float
-    patience_s: float
-    chunk: int
+    rounds: Count
+    burst: Count
+    tolerance: Positive
+    most: Count
+    unstable: Fraction
+    drift: NonNegative
+    patience_s: NonNegative
+    chunk: Count
 
     def __post_init__(self) -> None:
         if min(self.rounds - 1, self.burst, self.chunk) < 1:
@@ -55,7 +56,12 @@ class Timings:
 
 
 def take_turns(
-    runs: Sequence[Run], *, clock: Clock, rounds: int, burst: int = 1, go_on: Callable[[int], bool] = lambda done: True
+    runs: Sequence[Run],
+    *,
+    clock: Clock,
+    rounds: int,
+    burst: int = 1,
+    go_on: Callable[[int], bool] = lambda done: True,
 ) -> FloatArray:
     """Seconds of every run in every round, [runs, rounds], the fastest of a burst; `go_on(done)` may end it early."""
     seconds: list[list[float]] = []

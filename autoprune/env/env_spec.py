@@ -19,6 +19,7 @@ from autoprune.prior.level_switches import switches_near
 from autoprune.prior.starts import Prior, price, prior_of
 from autoprune.problem.group_features import GROUP_FEATURES
 from autoprune.problem.problem import Problem
+from autoprune.ranges import Count, Positive
 from autoprune.structure.groups import Structure
 
 Mode = Literal["layerwise", "one_shot", "edit"]
@@ -47,13 +48,13 @@ class EnvSpec:
     """Whether the agent's replay begins with what the prior's evaluations say."""
     observation: Observed = "groups"
     """All groups' features and the budget, or the budget alone: a policy for one network, with fewer weights."""
-    max_log_correction: float | None = None
+    max_log_correction: Positive | None = None
     """What an action of 1 adds to the prior's log-density; None is MAX_LOG_CORRECTION where there is a prior."""
-    levels: int | None = None
+    levels: Count | None = None
     """Densities of a discrete action space, which DQN needs."""
-    edits: int | None = None
+    edits: Count | None = None
     """Groups that one action of mode=edit changes at most."""
-    length: int | None = None
+    length: Count | None = None
     """Edits in an episode of mode=edit."""
 
     def __post_init__(self) -> None:

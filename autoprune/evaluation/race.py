@@ -8,6 +8,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.ranges import Growth, Positive, Share
+
 Key = TypeVar("Key")
 Rewards = NDArray[np.float64]  # of blocks of samples, the same blocks for every plan
 
@@ -20,11 +22,11 @@ class Race:
     `1/growth` of those that began the stage are ahead of it (at least one stays).
     """
 
-    first: float = 0.1
+    first: Share = 0.1
     """The part that every plan is judged on, in (0, 1]."""
-    growth: float = 2.0
+    growth: Growth = 2.0
     """By how much the part grows from stage to stage, above 1."""
-    errors: float = 3.0
+    errors: Positive = 3.0
     """Standard errors that a plan may be behind, above 0."""
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from autoprune.evaluation.candidates import Candidates
 from autoprune.identity import identity_of
+from autoprune.ranges import Count, Positive
 from autoprune.structure.axes import Kept
 from autoprune.task.task import Task
 from autoprune.task.training import fit, supports_bf16
@@ -22,11 +23,11 @@ class ShortTraining:
     plans are never raced.
     """
 
-    steps: int
+    steps: Count
     """Of the optimizer, at least 1."""
-    learning_rate: float
+    learning_rate: Positive
     """Of SGD, above 0."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Samples in a step, at least 1."""
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from autoprune.importance.block_influence import with_block_influence
 from autoprune.importance.criterion import Scores
 from autoprune.importance.layer_inputs import first_readers, read_inputs
 from autoprune.importance.unit_weights import readers, refuse_single_weights
+from autoprune.ranges import Count, Positive
 from autoprune.structure.groups import Member, Structure
 from autoprune.task.task import Forward, Loss, Role
 
@@ -22,8 +23,8 @@ def activation(
     loss: Loss,
     forward: Forward,
     generator: torch.Generator,
-    order: float,
-    batch_size: int,
+    order: Positive,
+    batch_size: Count,
 ) -> Scores:
     """Scores a unit by its mean absolute activation where it is read, added up over its readers.
 
@@ -45,7 +46,7 @@ def activation(
 
 
 def mean_powers(
-    model: nn.Module, names: Sequence[str], role: Role, *, forward: Forward, order: float, batch_size: int
+    model: nn.Module, names: Sequence[str], role: Role, *, forward: Forward, order: Positive, batch_size: Count
 ) -> dict[str, Tensor]:
     """Layer → the mean of |activation|^order of each of its inputs [inputs], over samples and positions."""
     first = first_readers(model, names, role, forward=forward)

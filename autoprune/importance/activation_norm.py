@@ -7,6 +7,7 @@ from autoprune.importance.activation import mean_powers
 from autoprune.importance.block_influence import with_block_influence
 from autoprune.importance.criterion import Scores
 from autoprune.importance.unit_weights import compared_weight, readers
+from autoprune.ranges import Count
 from autoprune.structure.groups import Structure
 from autoprune.task.task import Forward, Loss, Role
 
@@ -20,7 +21,7 @@ def activation_norm(
     loss: Loss,
     forward: Forward,
     generator: torch.Generator,
-    batch_size: int,
+    batch_size: Count,
 ) -> Scores:
     """Scores an input by rms(xᵢ)·‖W[:, i]‖: how much of a layer's outputs it makes, were inputs uncorrelated.
 

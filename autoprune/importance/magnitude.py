@@ -6,6 +6,7 @@ from torch import nn
 from autoprune.importance.block_influence import with_block_influence
 from autoprune.importance.criterion import Scores
 from autoprune.importance.unit_weights import compared_weight, unit_weights
+from autoprune.ranges import Positive
 from autoprune.structure.groups import Structure
 from autoprune.task.task import Forward, Loss, Role
 
@@ -19,7 +20,7 @@ def magnitude(
     loss: Loss,
     forward: Forward,
     generator: torch.Generator,
-    order: float,
+    order: Positive,
     read: bool,
 ) -> Scores:
     """Scores a unit by the norm of the weights that write it, added up over its group's layers; a weight by its size.

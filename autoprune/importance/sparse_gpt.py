@@ -7,6 +7,7 @@ from autoprune.importance.block_influence import with_block_influence
 from autoprune.importance.criterion import Scores
 from autoprune.importance.gram import input_grams, inverse_factor
 from autoprune.importance.unit_weights import compared_weight
+from autoprune.ranges import Positive
 from autoprune.structure.groups import Structure
 from autoprune.task.task import Forward, Loss, Role
 
@@ -20,7 +21,7 @@ def sparse_gpt(
     loss: Loss,
     forward: Forward,
     generator: torch.Generator,
-    damping: float,
+    damping: Positive,
 ) -> Scores:
     """Scores a single weight by w² / [H⁻¹]ⱼⱼ, H = the mean of x xᵀ + λI: the squared error without it, after repair.
 

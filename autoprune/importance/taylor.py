@@ -10,6 +10,7 @@ from autoprune.importance.block_influence import with_block_influence
 from autoprune.importance.criterion import Scores
 from autoprune.importance.layer_inputs import batches
 from autoprune.importance.unit_weights import compared_weight, per_unit, readers
+from autoprune.ranges import Count
 from autoprune.structure.edit import evaluating
 from autoprune.structure.groups import Structure
 from autoprune.task.samples import number_of
@@ -24,7 +25,7 @@ def taylor(
     loss: Loss,
     forward: Forward,
     generator: torch.Generator,
-    batch_size: int,
+    batch_size: Count,
 ) -> Scores:
     """Scores a unit by (Σ gradient · weight)² over the weights that read it, averaged over batches of samples.
 

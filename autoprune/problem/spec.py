@@ -18,6 +18,7 @@ from autoprune.importance.activation_norm import activation_norm
 from autoprune.importance.criterion import Importance
 from autoprune.importance.default_criterion import default_criterion
 from autoprune.importance.magnitude import magnitude
+from autoprune.ranges import Count, Text
 from autoprune.repair.least_squares import LeastSquares
 from autoprune.repair.repair import Repair
 
@@ -33,11 +34,11 @@ DEFAULT_REPAIR = Repair(batch_norm=True, least_squares=LeastSquares(ridge=0.001,
 class StructureSettings:
     """What is looked for in a network, and how finely it is cut."""
 
-    prune: tuple[str, ...] | None = None
+    prune: tuple[Text, ...] | None = None
     """Kinds of groups of a transformer, such as `heads` or `neurons`; None for the task's."""
-    round_to: int | Literal["device"] = 1
+    round_to: Count | Literal["device"] = 1
     """Kept units are a multiple of it; "device": they are steps of the device's latency."""
-    min_units: int = 1
+    min_units: Count = 1
     """The fewest units that a group keeps, at least 1."""
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from autoprune.ranges import Count, Fraction, Natural, NonNegative, Positive
 from autoprune.recover.learning import Learning, learn
 from autoprune.recover.recovery import OnStep
 from autoprune.task.samples import has_images
@@ -17,14 +18,14 @@ def fine_tune(
     task: Task,
     *,
     teacher: nn.Module | None,
-    steps: int | None,
-    learning_rate: float,
-    weight_decay: float,
-    distillation: float,
-    temperature: float,
+    steps: Natural | None,
+    learning_rate: Positive,
+    weight_decay: NonNegative,
+    distillation: Fraction,
+    temperature: Positive,
     bf16: bool | Literal["auto"],
     generator: torch.Generator,
-    batch_size: int = 128,
+    batch_size: Count = 128,
     on_step: OnStep | None = None,
 ) -> nn.Module:
     """A copy of `network` in eval mode, trained by SGD; it has seen the task's train role and nothing else.

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from autoprune.ranges import Count, Fraction, NonNegative, Positive
 from autoprune.recover.learning import Learning, learn
 from autoprune.recover.recovery import OnStep
 from autoprune.task.task import Task
@@ -16,13 +17,13 @@ def imitate(
     task: Task,
     *,
     teacher: nn.Module | None,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
-    distillation: float,
-    temperature: float,
-    hidden_states: float,
+    steps: Count,
+    batch_size: Count,
+    learning_rate: Positive,
+    weight_decay: NonNegative,
+    distillation: Fraction,
+    temperature: Positive,
+    hidden_states: NonNegative,
     bf16: bool | Literal["auto"],
     generator: torch.Generator,
     on_step: OnStep | None = None,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoprune.ranges import Count, Fraction, NonNegative, Positive
 from autoprune.recover.hidden_states import kept_blocks
 from autoprune.recover.learning import Learning, learn
 from autoprune.recover.recovery import OnStep
@@ -24,15 +25,15 @@ def lora(
     task: Task,
     *,
     teacher: nn.Module | None,
-    rank: int,
-    alpha: int,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
-    distillation: float,
-    temperature: float,
-    hidden_states: float,
+    rank: Count,
+    alpha: Count,
+    steps: Count,
+    batch_size: Count,
+    learning_rate: Positive,
+    weight_decay: NonNegative,
+    distillation: Fraction,
+    temperature: Positive,
+    hidden_states: NonNegative,
     bf16: bool | Literal["auto"],
     generator: torch.Generator,
     on_step: OnStep | None = None,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.cost.model import FloatArray
+from autoprune.ranges import Count, NonNegative
 from autoprune.repair.moments import input_moments
 from autoprune.structure.axes import AxisSlices, Kept
 from autoprune.structure.edit import Ranking
@@ -25,8 +26,8 @@ class LeastSquares:
     rows ≥ 1: the most rows (samples × positions) per layer that its Gram matrix is made of.
     """
 
-    ridge: float
-    rows: int
+    ridge: NonNegative
+    rows: Count
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.ridge) and self.ridge >= 0):

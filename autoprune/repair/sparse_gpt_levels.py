@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from autoprune.identity import identity_of
 from autoprune.importance.gram import input_grams, inverse_factor
 from autoprune.importance.layer_inputs import first_readers
+from autoprune.ranges import Count, Natural, Positive
 from autoprune.repair.weight_levels import LevelFiles, check_level, compared, dense_weights, read_tensor, write_tensor
 from autoprune.source_digest import code_digest
 from autoprune.structure.groups import Comparison, Structure
@@ -32,9 +33,9 @@ class SparseGPT:
     factor for each distinct input, of 4 · inputs² bytes, comes on top.
     """
 
-    damping: float
-    block: int
-    cap_bytes: int
+    damping: Positive
+    block: Count
+    cap_bytes: Natural
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.damping) and self.damping > 0):
@@ -116,7 +117,7 @@ def sparse_gpt_levels(
 
 
 @torch.no_grad()
-def solve(weight: Tensor, factor: Tensor, *, size: int, kept: int, block: int) -> Tensor:
+def solve(weight: Tensor, factor: Tensor, *, size: int, kept: int, block: Count) -> Tensor:
     """The weights [outputs, inputs] of which each comparison of `size` consecutive inputs keeps `kept`.
 
     factor: the upper triangular U of `inverse_factor` [inputs, inputs]. Columns are settled from the first to the last.

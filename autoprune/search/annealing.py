@@ -9,10 +9,11 @@ from autoprune.plan import PruningPlan
 from autoprune.prior.level_switches import Switch, random_neighbour
 from autoprune.prior.starts import Start, first_plan
 from autoprune.problem.problem import Problem, best_plan
+from autoprune.ranges import Share
 
 
 def search(
-    problem: Problem, *, rng: np.random.Generator, start: Start, step: float, first: float, last: float
+    problem: Problem, *, rng: np.random.Generator, start: Start, step: Share, first: Share, last: Share
 ) -> PruningPlan:
     """The best plan of a walk of level switches (evolution.Switch) as long as there are evaluations.
 

@@ -9,11 +9,12 @@ from autoprune.plan import PruningPlan
 from autoprune.prior.level_switches import log_midpoint_target
 from autoprune.prior.starts import Start, first_plan
 from autoprune.problem.problem import Problem, best_plan
+from autoprune.ranges import Positive
 from autoprune.structure.groups import IntArray
 
 
 def search(
-    problem: Problem, *, rng: np.random.Generator, start: Start, sigma: float, population: int | None
+    problem: Problem, *, rng: np.random.Generator, start: Start, sigma: Positive, population: int | None
 ) -> PruningPlan:
     """The best plan of as many generations as there are evaluations; a generation is one batch for the objective.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from autoprune.cost.budget import Budget
 from autoprune.evaluation.outcome import Outcome
+from autoprune.ranges import NonNegative
 
 COLLAPSED = 1e-3  # share of the budget below which `Free` counts a cost as this
 
@@ -43,7 +44,7 @@ class Projection:
 class Penalty:
     """The reward less multiplier × the excess over the budget, as a fraction of it."""
 
-    multiplier: float
+    multiplier: NonNegative
     projected: bool = False
 
     def __post_init__(self) -> None:
@@ -62,8 +63,8 @@ class Lagrangian:
     of the budget unused earns λ times that.
     """
 
-    multiplier: float
-    rate: float
+    multiplier: NonNegative
+    rate: NonNegative
     projected: bool = False
 
     def __post_init__(self) -> None:

@@ -12,10 +12,11 @@ from autoprune.plan import PruningPlan
 from autoprune.prior.level_switches import Switch, mutated
 from autoprune.prior.starts import Start, first_plan
 from autoprune.problem.problem import Problem, best_plan
+from autoprune.ranges import Count, Share
 
 
 def search(
-    problem: Problem, *, rng: np.random.Generator, start: Start, offspring: int, switches: int, step: float
+    problem: Problem, *, rng: np.random.Generator, start: Start, offspring: Count, switches: Count, step: Share
 ) -> PruningPlan:
     """The best plan of as many generations as there are evaluations; each one's parent is the best plan so far.
 

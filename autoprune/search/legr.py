@@ -10,6 +10,7 @@ from autoprune.cost.model import FloatArray
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem, best_plan
+from autoprune.ranges import Count, Positive, Share
 from autoprune.search.global_ranking import best_units, unit_scores
 
 FADES = 1.25  # searches, after which steps would be 0, as in the published code
@@ -24,7 +25,7 @@ class Lines:
 
 
 def search(
-    problem: Problem, *, rng: np.random.Generator, population: int, sample: int, share: float, sigma: float
+    problem: Problem, *, rng: np.random.Generator, population: Count, sample: Count, share: Share, sigma: Positive
 ) -> PruningPlan:
     """The best plan of regularised evolution over lines; the first is the global ranking by the group's mean score.
 

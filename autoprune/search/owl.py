@@ -6,10 +6,11 @@ from autoprune.cost.model import FloatArray
 from autoprune.plan import PruningPlan
 from autoprune.prior.uniform_plan import is_depth, uniform_plan
 from autoprune.problem.problem import Problem
+from autoprune.ranges import NonNegative, Positive
 from autoprune.structure.groups import IntArray
 
 
-def search(problem: Problem, *, rng: np.random.Generator, outlier: float, spread: float) -> PruningPlan:
+def search(problem: Problem, *, rng: np.random.Generator, outlier: Positive, spread: NonNegative) -> PruningPlan:
     """The plan whose densities follow the blocks' shares of outliers; costs one evaluation.
 
     outlier: a score is one that is more than so many times the mean of its matrix, or of its group's units.
@@ -25,7 +26,7 @@ def search(problem: Problem, *, rng: np.random.Generator, outlier: float, spread
     return plan
 
 
-def outlier_shares(problem: Problem, *, outlier: float) -> FloatArray:
+def outlier_shares(problem: Problem, *, outlier: Positive) -> FloatArray:
     """Of every block's scores, the share that are outliers in their matrix or group, [blocks]; NaN without groups."""
     blocks = _blocks(problem)
     outliers, total = np.zeros(len(problem.structure.stages)), np.zeros(len(problem.structure.stages))
@@ -47,7 +48,7 @@ def outlier_shares(problem: Problem, *, outlier: float) -> FloatArray:
     return shares
 
 
-def block_densities(problem: Problem, *, shares: FloatArray, spread: float) -> FloatArray:
+def block_densities(problem: Problem, *, shares: FloatArray, spread: NonNegative) -> FloatArray:
     """The density of every group, [groups]: the uniform one, moved by its block's share less the mean share."""
     plan = uniform_plan(problem.structure, problem.projector)
     uniform = float(np.mean(np.array(plan.kept) / problem.structure.units))

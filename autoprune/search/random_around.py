@@ -7,9 +7,10 @@ from autoprune.plan import PruningPlan
 from autoprune.prior.level_switches import DRAWS, log_midpoint_target
 from autoprune.prior.starts import Start, first_plan
 from autoprune.problem.problem import Problem, best_plan
+from autoprune.ranges import Positive
 
 
-def search(problem: Problem, *, rng: np.random.Generator, start: Start, sigma: float) -> PruningPlan:
+def search(problem: Problem, *, rng: np.random.Generator, start: Start, sigma: Positive) -> PruningPlan:
     """The best of the start and of plans with Gaussian noise on its log-densities, as many as evaluations are left.
 
     start: the centre; a sensitivity plan's evaluations are charged. sigma: of log-densities

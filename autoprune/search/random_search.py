@@ -5,9 +5,10 @@ import numpy as np
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem, best_plan
+from autoprune.ranges import Density
 
 
-def search(problem: Problem, *, rng: np.random.Generator, least_density: float) -> PruningPlan:
+def search(problem: Problem, *, rng: np.random.Generator, least_density: Density) -> PruningPlan:
     """The best of as many plans as there are evaluations, densities drawn uniformly from [least_density, 1]."""
     if not 0 < least_density < 1:
         raise ValueError(f"least_density must be in (0, 1), got {least_density}")

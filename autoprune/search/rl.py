@@ -17,6 +17,7 @@ from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem, best_plan
+from autoprune.ranges import Count
 from autoprune.search.constraint import Constraint, rewarded
 
 
@@ -27,7 +28,7 @@ def search(
     env: EnvSpec,
     agent: AgentSpec,
     constraint: Constraint,
-    greedy_every: int | None = None,
+    greedy_every: Count | None = None,
 ) -> PruningPlan:
     """Returns the best plan that the agent met while it learned; its policy is saved in the run's folder.
 

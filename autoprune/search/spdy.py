@@ -18,9 +18,10 @@ from autoprune.prior.level_switches import DRAWS
 from autoprune.prior.sensitivity_plan import sensitivity_plan
 from autoprune.prior.starts import price
 from autoprune.problem.problem import Problem, best_plan
+from autoprune.ranges import Positive, Share
 
 
-def search(problem: Problem, *, rng: np.random.Generator, sigma: float, share: float) -> PruningPlan:
+def search(problem: Problem, *, rng: np.random.Generator, sigma: Positive, share: Share) -> PruningPlan:
     """The best plan of a local search that draws some of the best plan's log-coefficients anew, again and again.
 
     sigma: of log-coefficients around 0. share: of the groups, whose coefficients are drawn anew at first; it shrinks to

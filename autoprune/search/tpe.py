@@ -11,9 +11,10 @@ from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
 from autoprune.prior.level_switches import log_midpoint_target
 from autoprune.problem.problem import Problem, best_plan
+from autoprune.ranges import Count, Density
 
 
-def search(problem: Problem, *, rng: np.random.Generator, least_density: float, random: int) -> PruningPlan:
+def search(problem: Problem, *, rng: np.random.Generator, least_density: Density, random: Count) -> PruningPlan:
     """The best of as many plans as there are evaluations; the densities of the first `random` are drawn at random.
 
     It models the densities that it wished for, which ranks plans better than those that the projection made of them.

@@ -16,6 +16,7 @@ from autoprune.evaluation.outcome import Outcome
 from autoprune.exchange.policies import fetch_policy
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem, best_plan
+from autoprune.ranges import Count
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +28,7 @@ class Carried:
     max_log_correction: float
 
 
-def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, candidates: int) -> PruningPlan:
+def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, candidates: Count) -> PruningPlan:
     """The best of the uniform plan, the sensitivity plan and at most `candidates` plans that the policy proposes.
 
     policy: as exchange.policies.fetch_policy takes it. The single-group curves that it reads are charged. All plans are

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from autoprune.ranges import Count
 from autoprune.task.folders import folder_of, minilm_folder, smollm2_folder
 from autoprune.task.language import CausalForward, EncoderForward, embeddings, token_accuracy, token_loss
 from autoprune.task.language_measures import EncoderMeasures, LanguageMeasures
@@ -26,7 +27,7 @@ TextsOfRoles = Mapping[str, str | Sequence[str]]
 
 
 def smollm2(
-    *, sources: TextsOfRoles | None = None, sizes: Mapping[str, int] | None = None, positions: int = 32
+    *, sources: TextsOfRoles | None = None, sizes: Mapping[str, int] | None = None, positions: Count = 32
 ) -> Task:
     """SmolLM2-135M-Instruct (Llama: 30 blocks, 9 query and 3 key-value heads), judged on next tokens.
 
@@ -50,7 +51,7 @@ def hf_causal_lm(
     model: str | None,
     sources: TextsOfRoles | None = None,
     sizes: Mapping[str, int] | None = None,
-    positions: int = 32,
+    positions: Count = 32,
 ) -> Task:
     """A causal language model by its folder or its name on the Hugging Face hub; the rest as for `smollm2`."""
     name, folder = _fetched(model, CAUSAL)

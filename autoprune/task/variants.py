@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.machine_cache import cache_dir
+from autoprune.ranges import Natural, OneOf
 from autoprune.task.fashion_mnist import fashion_subset
 from autoprune.task.networks import SeparableBlock
 from autoprune.task.shipped import digits_roles
@@ -30,7 +31,9 @@ SEARCHED = 900  # images of the search role: small networks are judged often
 REVISION = 1  # raised when the same family and number would be another network
 
 
-def variant(*, family: str, number: int, images: str) -> Task:
+def variant(
+    *, family: Annotated[str, OneOf(get_args(Family))], number: Natural, images: Annotated[str, OneOf(get_args(Images))]
+) -> Task:
     """The `number`-th network of a family, on 8×8 digits or Fashion-MNIST.
 
     family: plain (convolutions in a row), residual, depthwise (separable convolutions) or dense (linear layers alone).
@@ -57,7 +60,7 @@ def variant(*, family: str, number: int, images: str) -> Task:
     )
 
 
-def variant_network(*, family: str, number: int, images: str) -> nn.Module:
+def variant_network(*, family: str, number: Natural, images: str) -> nn.Module:
     """The same network, untrained; equal arguments give equal weights."""
     _check(family, number, images)
     rng = np.random.default_rng([list(get_args(Family)).index(family), number])

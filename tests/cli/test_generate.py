@@ -56,7 +56,9 @@ def test_the_dense_network_is_the_one_of_the_runs_task(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     RunFolder.open(run).write_text("config.yaml", "task:\n  _target_: dense_task.another\n")
-    generate([str(run), "w5 w9", "tokens=6", "dense=true"])
+    asked = [str(run), "w5 w9", "tokens=6", "dense=true"]
+    assert "task._target_ is 'dense_task.another', which is not autoprune's own" in error_of(asked, capsys)
+    generate([*asked, "task._target_=dense_task.another"])
     words = load_tokenizer(tokenizer_folder(run))
     texts = [continuation(causal_task("llama", seed=s).model, words, "w5 w9", tokens=6) for s in (0, 3)]
     assert capsys.readouterr().out == f"pruned: w5 w9{texts[0]}\ndense: w5 w9{texts[1]}\n"
@@ -80,9 +82,9 @@ def test_it_runs_as_a_process_without_warnings(run: Path) -> None:
         (["RUN", " \n"], "prompt is empty"),
         (["RUN", "w5", "tokens=0"], "tokens must be at least 1, got 0"),
         (["RUN", "w5", "tokens=-3"], "tokens must be at least 1, got -3"),
-        (["RUN", "w5", "tokens=many"], "does not know 'tokens=many'"),
+        (["RUN", "w5", "tokens=many"], "tokens must be an integer"),
         (["RUN", "w5", "w9"], "does not know 'w9'; a prompt of several words is quoted"),
-        (["RUN", "w5", "dense=yes"], "does not know 'dense=yes'"),
+        (["RUN", "w5", "dense=maybe"], "dense must be a boolean"),
         (["nowhere", "w5"], "there is no such folder"),
     ],
 )
@@ -94,7 +96,7 @@ def test_wrong_requests_are_sentences(
 
 def test_a_run_without_a_network_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     RunFolder.create(tmp_path / "run").write_json("run.json", {"task": "tiny_llama"})
-    assert "holds no network yet" in error_of([str(tmp_path / "run"), "w5"], capsys)
+    assert "holds no pruned network" in error_of([str(tmp_path / "run"), "w5"], capsys)
 
 
 def test_a_run_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

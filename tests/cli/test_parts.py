@@ -1,31 +1,19 @@
-"""What a configuration describes is made, and what it describes wrongly is said before anything is paid for."""
+"""What a configuration describes is made."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from autoprune.cli.parts import instantiate_part
+from autoprune.cli.parts import chosen_name, instantiate_part, named_task, task_of
 
-DEVICE = {
-    "_target_": "autoprune.device.analytical.AnalyticalDevice",
-    "name": "mine",
-    "peak_gmacs": {"fp32": 10},
-    "precision": "fp32",
-    "memory_gb_s": 5,
-    "caches": {512: 20},
-    "kernel_us": 1,
-    "granularity": 4,
-}
 RECOVER = {"_target_": "autoprune.recover.fine_tune.fine_tune", "_partial_": True, "steps": 3}
 
 
 def test_what_is_described_is_made() -> None:
-    assert instantiate_part({"device": DEVICE}, "device").granularity == 4
     assert instantiate_part({"recover": RECOVER}, "recover").keywords == {"steps": 3}
-    assert instantiate_part({"paths": {"a": {"_target_": "pathlib.Path", "_args_": ["x"]}}}, "paths") == {
-        "a": Path("x")
-    }
+    paths = {"paths": {"a": {"_target_": "pathlib.Path", "_args_": ["x"]}}}
+    assert instantiate_part(paths, "paths") == {"a": Path("x")}
 
 
 @pytest.mark.parametrize("settings", [{}, {"device": None}])
@@ -33,17 +21,26 @@ def test_nothing_described_is_none(settings: dict[str, Any]) -> None:
     assert instantiate_part(settings, "device") is None
 
 
-@pytest.mark.parametrize("key", sorted(set(DEVICE) - {"_target_"}))
-def test_a_missing_key_is_named_with_the_way_out(key: str) -> None:
-    left = {name: value for name, value in DEVICE.items() if name != key}
-    with pytest.raises(ValueError, match=rf"device lacks {key}, .* device= chooses, .*: \+device\.{key}=VALUE"):
-        instantiate_part({"device": left}, "device")
+def test_a_task_is_made_and_its_settings_stay_as_they_are() -> None:
+    settings = {"_target_": "autoprune.task.shipped.digits", "keep": ["conv1"]}
+    assert task_of(settings, None).keep == {"conv1"}
+    assert settings["keep"] == ["conv1"]
+    with pytest.raises(ValueError, match=r"task\._target_=pathlib\.Path must return an autoprune\.Task, got PosixPath"):
+        task_of({"_target_": "pathlib.Path"}, None)
 
 
-@pytest.mark.parametrize("part", [DEVICE, RECOVER], ids=["object", "partial"])
-@pytest.mark.parametrize("depth", [0, 1])
-def test_a_key_that_nothing_has_is_named_however_deep_it_stands(part: dict[str, Any], depth: int) -> None:
-    node = {**part, "speed": 3}
-    settings = {"part": node if depth == 0 else {"first": node}}
-    with pytest.raises(ValueError, match=rf"part{'.first' * depth} has the key 'speed', .* it knows \["):
-        instantiate_part(settings, "part")
+def test_an_unknown_task_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="there is no task 'digit'; did you mean digits"):
+        named_task("digit")
+
+
+@pytest.mark.parametrize(
+    ("choice", "target", "name"),
+    [
+        ("digits", "autoprune.task.shipped.digits", "digits"),
+        ("fashion_resnet20", "my_module.my_task", "my_task"),
+        ("of_their_own_folder", "theirs.task", "of_their_own_folder"),
+    ],
+)
+def test_a_part_is_called_by_its_file_or_by_its_own_function(choice: str, target: str, name: str) -> None:
+    assert chosen_name("task", choice=choice, target=target) == name

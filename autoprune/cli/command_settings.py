@@ -1,0 +1,202 @@
+"""What each command may be told: its own settings, with their types. What parts may be told their signatures say.
+
+A new setting is a line here and a line in the command's file in conf/.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import AfterValidator
+
+from autoprune.cli.validation import FieldsOf, Rules, Section
+from autoprune.ranges import Count, Fraction, Natural, Positive, Seed, Text, Threads
+
+
+def _budget(text: str) -> str:
+    from autoprune.cost.budget import read_amount
+
+    for each in text.split(","):
+        read_amount(each)
+    return text
+
+
+def _budget_range(text: str) -> str:
+    from autoprune.cost.budget_range import BudgetRange
+
+    BudgetRange.parse(text)
+    return text
+
+
+def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise ValueError("an empty list names none; give one, or null where that is a choice")
+    return values
+
+
+Budget = Annotated[str, AfterValidator(_budget)]
+Budgets = Budget | Annotated[tuple[Budget, ...], AfterValidator(_not_empty)]
+Range = Annotated[str, AfterValidator(_budget_range)]
+
+
+Structure = Annotated[Any, FieldsOf("autoprune.problem.spec.StructureSettings")]
+
+
+class Described(Protocol):
+    """An object that a `_target_` describes; a file of the group in conf/ does."""
+
+
+class SearchSettings(Section):
+    """`autoprune search` and `autoprune apply`."""
+
+    task: Described
+    data: Described | None = None
+    device: Described | None = None
+    importance: Described
+    repair: Described
+    score: Described
+    reward: Described
+    constraint: Described
+    agent: Described
+    recover: Described
+    tracking: Described
+    costs: Described
+    evaluation: Described
+    structure: Structure
+    seed: Seed
+    budget: Budgets | None
+    policy: Text | None
+    evaluations: Count
+    threads: Threads | None
+
+
+class VariantSettings(Section):
+    """Networks that are trained on the spot."""
+
+    families: tuple[Literal["plain", "residual", "depthwise", "dense"], ...]
+    images: tuple[Literal["digits", "fashion"], ...]
+    numbers: Natural
+
+
+class HeldOutSettings(Section):
+    """Networks that a policy is tried on."""
+
+    tasks: tuple[Text | Described, ...]
+    variants: VariantSettings
+    budgets: tuple[Budget, ...]
+    evaluations: Count
+
+
+class TrainSettings(Section):
+    """`autoprune train`."""
+
+    agent: Described
+    device: Described | None = None
+    importance: Described
+    repair: Described
+    score: Described
+    reward: Described
+    tracking: Described
+    evaluation: Described
+    structure: Structure
+    seed: Seed
+    policy: None  # training begins anew
+    threads: Threads | None
+    tasks: tuple[Text | Described, ...]
+    variants: VariantSettings
+    budget: Range | Annotated[tuple[Range, ...], AfterValidator(_not_empty)]
+    settings: Count
+    evaluations: Count
+    held_out: HeldOutSettings
+
+
+class ProfileSettings(Section):
+    """`autoprune profile`."""
+
+    task: Described
+    data: Described | None = None
+    device: Described
+    plans: Count
+    checked: Count
+
+
+class DefaultSettings(Section):
+    """What searches use so far."""
+
+    repair: Text
+    score: Text
+
+
+class LevelSettings(Section):
+    """A budget that a study of fidelity is made at."""
+
+    budget: Budgets | None
+    plans: Count
+    repeated: Natural
+
+
+class FidelitySettings(LevelSettings):
+    """`autoprune fidelity`."""
+
+    task: Described
+    data: Described | None = None
+    importance: Described
+    reward: Described
+    recover: Described
+    evaluation: Described
+    structure: Structure
+    repairs: Mapping[str, Described]
+    scores: Mapping[str, Described]
+    trained: Mapping[str, Described]
+    seed: Seed
+    threads: Threads | None
+    default: DefaultSettings
+    start: Text
+    second: LevelSettings | None
+    seeds: Count
+    lengths: tuple[Natural, ...]
+
+
+RANGES = {  # of Stable-Baselines3's hyperparameters, which it checks late or not at all
+    "learning_rate": Positive,
+    "gamma": Fraction,
+    "gae_lambda": Fraction,
+    "tau": Fraction,
+    "batch_size": Count,
+    "n_epochs": Count,
+    "policy_delay": Count,
+    "max_grad_norm": Positive,
+}
+
+
+def _hyperparameters(agent: Mapping[str, Any]) -> dict[str, Any]:
+    """The types of an algorithm's hyperparameters."""
+    from autoprune.agent.spec import ALGORITHMS, DECIDED
+    from autoprune.cli.validation import type_hints
+
+    algorithm = ALGORITHMS.get(agent.get("algorithm", ""))
+    if algorithm is None:
+        return dict.fromkeys(agent["hyperparameters"], Any)  # what the algorithm may be is another sentence
+    names = set(inspect.signature(algorithm.__init__).parameters) - {"self", *DECIDED}
+    hints = type_hints(algorithm)
+    return {name: RANGES.get(name, hints.get(name, Any)) for name in sorted(names)}
+
+
+RULES = Rules(
+    hints={
+        "evaluation.store": Literal["shared", "run"] | None,
+        "task.keep": tuple[Text, ...] | None,
+        "tasks.*.keep": tuple[Text, ...] | None,
+        "held_out.tasks.*.keep": tuple[Text, ...] | None,
+    },
+    at_run_time={
+        "importance": {"model", "structure", "role", "loss", "forward", "generator"},
+        "score": {"metrics"},
+        "scores": {"metrics"},
+        "reward": {"metrics", "score", "cost", "budget"},
+        "agent": {"problem", "rng"},
+        "recover": {"network", "task", "teacher", "generator", "on_step"},
+        "tracking": {"folder", "name", "group", "job_type", "config", "run_id"},
+    },
+    mappings={"autoprune.agent.spec.AgentSpec": ("hyperparameters", _hyperparameters)},
+)

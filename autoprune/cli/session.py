@@ -1,0 +1,144 @@
+"""What every command does around its work: settings, seed, threads, allocator, run folder, tracker, and errors."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from autoprune.cli.command_settings import RULES
+from autoprune.cli.parts import instantiate_part, spec_of, task_of
+from autoprune.cli.validation import Section, check
+
+if TYPE_CHECKING:
+    from autoprune.problem.spec import ProblemSpec
+    from autoprune.runs import RunFolder
+    from autoprune.task.task import Task
+    from autoprune.tracking import Tracker
+
+T = TypeVar("T")
+
+# Errors that are sentences. Anything else is a fault of the program, and shows where it is.
+SENTENCES = (ValueError, FloatingPointError, OSError, ImportError, RuntimeError, OmegaConfBaseException)
+TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # read before main() sets it for Hydra
+
+
+def run_command(job: Callable[[], T], *, interrupted: Callable[[], str] = lambda: "") -> T:
+    """The job's result. What goes wrong ends the process with one sentence and status 1.
+
+    Args:
+        job: the work.
+        interrupted: what to say after Ctrl-C.
+    """
+    try:
+        return job()
+    except KeyboardInterrupt:
+        sys.exit(f"\nInterrupted. {interrupted()}".rstrip())
+    except (InstantiationException, *SENTENCES) as error:
+        if TRACEBACKS:
+            raise
+        sys.exit(f"error: {sentence_of(error)}")
+
+
+def sentence_of(error: BaseException) -> str:
+    """What an error says; what is not meant to be read alone, such as a KeyError, says what it is as well."""
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        return sentence_of(error.__cause__)
+    if isinstance(error, OmegaConfBaseException):
+        return f"{str(error).splitlines()[0]} ({error.full_key})" if error.full_key else str(error)
+    if isinstance(error, (InstantiationException, *SENTENCES)) and str(error):
+        return str(error)
+    return f"{type(error).__name__} {error}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One command at work."""
+
+    settings: Mapping[str, Any]
+    """Checked, with interpolations resolved."""
+    written: str
+    """The settings as config.yaml."""
+    folder: Path
+    """Where it writes; for commands that keep a run, the run's folder."""
+    overrides: list[str]
+    """What the person set."""
+
+    @classmethod
+    def begin(
+        cls, config: DictConfig, section: type[Section], folder: Path, overrides: list[str], *, command: str
+    ) -> Self:
+        """Settings are checked; nothing is made of them yet.
+
+        Raises:
+            SettingsError: where a setting is not what it may be.
+        """
+        settings: Any = OmegaConf.to_container(config, resolve=True)
+        check(settings, section, RULES, command=command)
+        return cls(settings, OmegaConf.to_yaml(config, resolve=True), folder, overrides)
+
+    def prepare_process(self) -> bool:
+        """Threads, the memory allocator and the global seed are set; whether freed memory is kept."""
+        import torch
+
+        from autoprune.machine_cache import MeasurementCache, cache_dir, choose_allocator
+
+        torch.set_num_threads(self.settings["threads"] or os.cpu_count() or 1)
+        kept = choose_allocator(MeasurementCache(cache_dir()))
+        torch.manual_seed(self.settings["seed"])  # autoprune passes its generators around; third parties may not
+        return kept
+
+    def part(self, name: str) -> Any:
+        """The object that the settings describe under this name, None where they describe nothing."""
+        return instantiate_part(self.settings, name)
+
+    def spec(self, **others: Any) -> "ProblemSpec":
+        """The problem that the settings describe, but for `others`, which they do not decide."""
+        evaluation = dict(self.settings["evaluation"])
+        if evaluation.get("store") == "run":
+            evaluation["store"] = self.folder
+        return spec_of({**self.settings, "evaluation": evaluation}, **others)
+
+    def task(self) -> "Task":
+        return task_of(self.settings["task"], self.settings.get("data"))
+
+    def record(self, task: "Task") -> dict[str, Any]:
+        """What every run.json says."""
+        from autoprune.runs import machine, versions
+
+        return {
+            "name": self.folder.name,
+            "task": task.name,
+            "seed": self.settings["seed"],
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": versions(),
+            "machine": machine(),
+            "data": task.data.digests,
+            "overrides": self.overrides,
+        }
+
+    def new_run(self) -> "RunFolder":
+        """The run's folder, with its config.yaml. Raises ValueError where it holds a run already."""
+        from autoprune.runs import RunFolder
+
+        run = RunFolder.create(self.folder)
+        run.write_text("config.yaml", self.written)
+        return run
+
+    @contextlib.contextmanager
+    def tracked(self, **names: Any) -> "Iterator[Tracker]":
+        """The run's tracker, which is closed at the end and told whether the run failed."""
+        tracker = self.part("tracking")(self.folder, name=self.folder.name, **names)
+        failed = True
+        try:
+            yield tracker
+            failed = False
+        finally:
+            tracker.close(failed=failed)
