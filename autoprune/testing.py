@@ -21,7 +21,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from torch import nn
 
-from autoprune.cost.model import CostModel, Regular
+from autoprune.cost.model import CostModel, never_falls
 from autoprune.device.device import Device
 from autoprune.evaluation.metered import Record
 from autoprune.evaluation.outcome import Outcome
@@ -152,7 +152,7 @@ def check_cost_model(cost: CostModel, structure: Structure, *, seed: int = 0) ->
         changed[:, :, index] = levels
         along = np.asarray(cost.along(kept, index, levels))
         assert np.allclose(along, cost(changed)), f"`along` says something else of group {group.name!r} than the cost"
-        if isinstance(cost, Regular) and cost.never_falls:
+        if never_falls(cost):
             assert (np.diff(along, axis=1) >= -1e-9).all(), f"never_falls, but it does along group {group.name!r}"
 
 

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from autoprune.cost.combined import TightestShare, WeightedSum
-from autoprune.cost.cost_views import cost_view_of
-from autoprune.cost.model import CostModel
+from autoprune.cost.model import CostModel, never_falls
 from autoprune.structure.groups import IntArray
 
 
@@ -17,7 +16,7 @@ def cheapest_plan(cost: CostModel, levels: Sequence[IntArray]) -> IntArray:
     would make cheaper may be missed. levels: of every group, ascending.
     """
     floor = np.array([each[0] for each in levels], np.int64)
-    if cost_view_of(cost).never_falls:
+    if never_falls(cost):
         return floor
     found = [_descended(cost, start, levels) for start in _starts(cost, floor, levels)]
     return min(found, key=lambda kept: float(cost(kept)))  # of equals, the first

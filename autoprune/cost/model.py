@@ -1,7 +1,7 @@
-"""Costs that follow from a network's shapes: exact, and vectorised over plans."""
+"""Costs of plans: exact, and vectorised over many plans at once."""
 
-from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,21 @@ FloatArray = NDArray[np.float64]
 
 
 class CostModel(Protocol):
-    """plan → cost. `name` is what budgets and reports call it, `unit` what it is counted in."""
+    """plan → cost.
+
+    A cost may have three members more, so that less has to be asked of it: `never_falls` and `smooth`, which the
+    functions of these names below explain, and `changed(kept, levels)`, a faster way to what that function says.
+    """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What budgets and reports call it."""
+        ...
 
     @property
-    def unit(self) -> str: ...
+    def unit(self) -> str:
+        """What it is counted in."""
+        ...
 
     def __call__(self, kept: IntArray) -> FloatArray:
         """The cost of every plan: kept [..., groups] → [...]."""
@@ -30,101 +38,99 @@ class CostModel(Protocol):
         ...
 
 
-@runtime_checkable
-class Regular(Protocol):
-    """What a cost model may say of itself beside its costs, so that less has to be asked of it."""
+def never_falls(cost: CostModel) -> bool:
+    """Whether more units of any group never cost less, whatever the others keep, as far as the cost knows."""
+    return bool(getattr(cost, "never_falls", False))
 
-    @property
-    def never_falls(self) -> bool:
-        """More units of any group never cost less, whatever the others keep."""
-        ...
 
-    @property
-    def smooth(self) -> bool:
-        """It has no steps: no unit costs a multiple of its neighbours for being just above one."""
-        ...
+def smooth(cost: CostModel) -> bool:
+    """Whether no unit costs a multiple of its neighbours for being just above a step, as far as the cost knows."""
+    return bool(getattr(cost, "smooth", False))
+
+
+def changed(cost: CostModel, kept: IntArray, levels: IntArray) -> FloatArray:
+    """[groups]: what the plan costs if one group kept its one of `levels` instead: kept, levels [groups]."""
+    if hasattr(cost, "changed"):
+        return np.asarray(cost.changed(kept, levels))
+    plans = np.repeat(kept[None], len(kept), axis=0)
+    np.fill_diagonal(plans, levels)
+    return cost(plans)
+
+
+def plans_along(kept: IntArray, group: int, levels: IntArray) -> IntArray:
+    """Every plan with the group at each of the levels: kept [..., groups] → [..., levels, groups]."""
+    plans = np.repeat(np.asarray(kept, np.int64)[..., None, :], len(levels), axis=-2)
+    plans[..., group] = levels
+    return plans
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BilinearCost:
-    """Σ over layers of per_weight · outputs · inputs + per_output · outputs + constant.
+class QuadraticCost:
+    """Σ_g square_g k_g² + Σ_{g<h} cross_gh k_g k_h + Σ_g linear_g k_g + constant: what MACs and parameters are.
 
-    A layer's outputs and inputs are affine in the numbers of units that its groups keep, and it is there or not, so
-    MACs, params and bytes are all of this form, counted exactly in integers.
-
-    outputs, inputs: [rows, groups + 1], the last column is constant. per_weight, per_output: [rows]. A row is a layer,
-    or a part of one that has a form of its own. tables: for groups whose kept units count as something else.
+    A layer's outputs and inputs are affine in the numbers of units k that its groups keep, so that its weights are of
+    this form. All coefficients are whole numbers in float64: costs are exact below 2^53, and fast.
     """
 
     name: str
     unit: str
-    outputs: IntArray
-    inputs: IntArray
-    per_weight: IntArray
-    per_output: IntArray
-    constant: int = 0
+    square: FloatArray
+    """[groups]"""
+    linear: FloatArray
+    """[groups]"""
+    cross: FloatArray
+    """[groups, groups]: symmetric, 0 on the diagonal and wherever two groups meet in no layer."""
+    constant: float = 0.0
     tables: UnitTables | None = None
-    _touched: dict[int, "_Touched"] = field(default_factory=dict, init=False, repr=False)
-
-    def __call__(self, kept: IntArray) -> FloatArray:
-        return self._total(np.asarray(kept, np.int64) if self.tables is None else self.tables(kept))
-
-    def _total(self, kept: IntArray) -> FloatArray:
-        outputs = kept @ self.outputs[:, :-1].T + self.outputs[:, -1]
-        inputs = kept @ self.inputs[:, :-1].T + self.inputs[:, -1]
-        total = (outputs * inputs) @ self.per_weight + outputs @ self.per_output + self.constant
-        return np.asarray(total, np.float64)  # exact below 2^53
-
-    def along(self, kept: IntArray, group: int, levels: IntArray) -> FloatArray:
-        kept, levels = np.asarray(kept, np.int64), np.asarray(levels, np.int64)
-        if self.tables is not None:
-            kept, levels = self.tables(kept), self.tables.of(group, levels)
-        if group not in self._touched:
-            self._touched[group] = _Touched.of(self, group)
-        rows = self._touched[group]
-        now = kept[..., group]
-        without = kept.copy()
-        without[..., group] = 0
-        outputs = without @ rows.outputs + rows.constant_outputs
-        inputs = without @ rows.inputs + rows.constant_inputs
-        # cost(k) = a k² + b k + rest, from (out + p k)(in + q k)
-        linear = outputs @ rows.weighted_in + inputs @ rows.weighted_out + rows.linear
-        rest = self._total(kept) - rows.square * now**2 - linear * now
-        return np.asarray(rows.square * levels**2 + linear[..., None] * levels + rest[..., None], np.float64)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Touched:
-    """What `along` needs of the rows that a group is in: found once, as searches ask thousands of times.
-
-    outputs, inputs: [groups, touched], constants and weights [touched]. square, linear: parts of the coefficients of
-    the group's units.
-    """
-
-    outputs: IntArray
-    inputs: IntArray
-    constant_outputs: IntArray
-    constant_inputs: IntArray
-    weighted_out: IntArray
-    weighted_in: IntArray
-    square: int
-    linear: int
+    """Where given, k is what they make of the kept units, in which the cost is then not quadratic."""
+    smooth: bool = True
 
     @classmethod
-    def of(cls, cost: BilinearCost, group: int) -> "_Touched":
-        rows = np.flatnonzero(cost.outputs[:, group] | cost.inputs[:, group])
-        outputs, inputs, weight = cost.outputs[rows], cost.inputs[rows], cost.per_weight[rows]
-        per_out, per_in = outputs[:, group], inputs[:, group]
-        return cls(
-            outputs[:, :-1].T.copy(),
-            inputs[:, :-1].T.copy(),
-            outputs[:, -1],
-            inputs[:, -1],
-            weighted_out=per_out * weight,
-            weighted_in=per_in * weight,
-            square=int((per_out * per_in) @ weight),
-            linear=int(per_out @ cost.per_output[rows]),
+    def bilinear(
+        cls, name: str, unit: str, outputs: IntArray, inputs: IntArray, weights: IntArray, **others: Any
+    ) -> "QuadraticCost":
+        """Σ over rows of weight · (outputs · [kept, 1]) · (inputs · [kept, 1]).
+
+        Args:
+            name: See CostModel.
+            unit: See CostModel.
+            outputs: [rows, groups + 1], the last column constant.
+            inputs: [rows, groups + 1], the last column constant.
+            weights: [rows]
+            others: Of the fields of the class, `tables`.
+        """
+        product = (np.asarray(outputs, np.int64) * np.asarray(weights, np.int64)[:, None]).T @ np.asarray(
+            inputs, np.int64
         )
+        both = (product + product.T).astype(np.float64)
+        cross, square = both[:-1, :-1].copy(), product.diagonal()[:-1].astype(np.float64)
+        np.fill_diagonal(cross, 0)
+        return cls(name, unit, square, both[-1, :-1], cross, float(product[-1, -1]), **others)
+
+    @property
+    def never_falls(self) -> bool:
+        return bool((self.square >= 0).all() and (self.linear >= 0).all() and (self.cross >= 0).all())
+
+    def __call__(self, kept: IntArray) -> FloatArray:
+        k = self._counted(kept)
+        cost: FloatArray = ((self.square * k + self.linear + k @ self.cross / 2) * k).sum(axis=-1) + self.constant
+        return cost
+
+    def along(self, kept: IntArray, group: int, levels: IntArray) -> FloatArray:
+        k, to = self._counted(kept), np.asarray(levels, np.float64)
+        if self.tables is not None:
+            to = self.tables.of(group, levels).astype(np.float64)
+        now, slope = k[..., group, None], (k @ self.cross[group])[..., None] + self.linear[group]
+        change: FloatArray = (to - now) * (self.square[group] * (to + now) + slope)
+        return change + self(kept)[..., None]
+
+    def changed(self, kept: IntArray, levels: IntArray) -> FloatArray:
+        k, to = self._counted(kept), self._counted(levels)
+        change: FloatArray = (to - k) * (self.square * (to + k) + self.linear + self.cross @ k)
+        return change + self(kept)
+
+    def _counted(self, kept: IntArray) -> FloatArray:
+        return np.asarray(kept if self.tables is None else self.tables(kept), np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,7 +149,6 @@ class ProductCost:
 
     @property
     def never_falls(self) -> bool:
-        """Where no coefficient is negative, no unit costs less than nothing."""
         return bool((self.factors >= 0).all() and (self.weights >= 0).all())
 
     def __call__(self, kept: IntArray) -> FloatArray:
@@ -153,10 +158,3 @@ class ProductCost:
 
     def along(self, kept: IntArray, group: int, levels: IntArray) -> FloatArray:
         return self(plans_along(kept, group, levels))
-
-
-def plans_along(kept: IntArray, group: int, levels: IntArray) -> IntArray:
-    """Every plan with the group at each of the levels: kept [..., groups] → [..., levels, groups]."""
-    plans = np.repeat(np.asarray(kept, np.int64)[..., None, :], len(levels), axis=-2)
-    plans[..., group] = levels
-    return plans

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from autoprune.cost.combined import WeightedSum
-from autoprune.cost.model import BilinearCost, CostModel, ProductCost
+from autoprune.cost.model import CostModel, ProductCost, QuadraticCost
 from autoprune.cost.probing import MISSING, Copies, Copy, SizeFunction, probe
 from autoprune.cost.recording import Forward, Product, Shape
 from autoprune.cost.unit_tables import pair_tables
@@ -201,24 +201,20 @@ class NetworkCosts:
         return size
 
     def _cost(self, name: str, unit: str, sizes: Iterable[tuple[SizeFunction, int]]) -> CostModel:
-        """Σ weight · size over pairs of them; of no more than two tables each, it is bilinear."""
-        terms = Counter[tuple[tuple[int, ...], ...]]()
+        """Σ weight · size over pairs of them; it is quadratic where no size has more than two tables."""
+        terms = Counter[tuple[tuple[int, ...], ...]]({(): 0})
         for size, weight in sizes:
             terms[tuple(sorted(size.tables, reverse=True))] += weight * size.scale
         groups = len(self.structure.groups)
         patterned = {index for index, group in enumerate(self.structure.groups) if group.patterns}
         used = {index for term in terms for table in term for index in np.flatnonzero(table[:-1])}
         tables = pair_tables(self.structure) if used & patterned else None
-        one, most = (*[0] * groups, 1), max(map(len, terms), default=0)
+        one, most = (*[0] * groups, 1), max(2, *map(len, terms))
+        factors = np.array([[*term, *[one] * (most - len(term))] for term in terms], np.int64)
+        weights = np.array(list(terms.values()), np.int64)
         if most > 2:
-            rows = [[*term, *[one] * (most - len(term))] for term in terms]
-            return ProductCost(name, unit, np.array(rows, np.int64), np.array(list(terms.values()), np.int64), tables)
-        constant, alone = terms.pop((), 0), {term[0]: terms.pop(term) for term in list(terms) if len(term) == 1}
-        pairs = [(first, second, weight, alone.pop(first, 0)) for (first, second), weight in terms.items()]
-        pairs += [(table, one, 0, weight) for table, weight in alone.items()]
-        outputs, inputs = (np.array([row[i] for row in pairs], np.int64).reshape(-1, groups + 1) for i in (0, 1))
-        per_pair, per_output = (np.array([row[i] for row in pairs], np.int64) for i in (2, 3))
-        return BilinearCost(name, unit, outputs, inputs, per_pair, per_output, constant, tables)
+            return ProductCost(name, unit, factors, weights, tables)
+        return QuadraticCost.bilinear(name, unit, factors[:, 0], factors[:, 1], weights, tables=tables)
 
 
 def _numbers(copy: Copy) -> dict[Key, Shape]:

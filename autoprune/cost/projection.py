@@ -5,8 +5,7 @@ from numpy.typing import NDArray
 
 from autoprune.cost.budget import Budget
 from autoprune.cost.cheapest import cheapest_plan
-from autoprune.cost.cost_views import cost_view_of
-from autoprune.cost.model import FloatArray
+from autoprune.cost.model import FloatArray, changed, never_falls, smooth
 from autoprune.cost.refinement import refined
 from autoprune.structure.groups import IntArray, Structure
 
@@ -37,11 +36,9 @@ class Projector:
         self._grid = np.stack([_at_most(levels, widest) for levels in self.levels])
         self._following = np.stack([_above(levels, widest) for levels in self.levels])
         self._groups = np.arange(len(self.levels))
-        self._form = cost_view_of(budget.cost)
-        self._stepped = [bound.cost for bound in budget.bounds if not cost_view_of(bound.cost).smooth]
-        forms = [(cost_view_of(bound.cost), bound.limit) for bound in budget.bounds]
-        self._rising = [(form, limit) for form, limit in forms if form.never_falls]
-        self.never_falls = self._form.never_falls
+        self._stepped = [bound.cost for bound in budget.bounds if not smooth(bound.cost)]
+        self._rising = [bound for bound in budget.bounds if never_falls(bound.cost)]
+        self.never_falls = never_falls(budget.cost)
         self.floor, self._completions = _completions(structure, budget, self.levels, never_falls=self.never_falls)
 
     def project(self, density: FloatArray) -> IntArray:
@@ -134,7 +131,7 @@ class Projector:
         """A scale between `low`, which fits, and `high`, above which at once nothing fits: [plans]."""
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            fits = self._form(self._round_down(flat * middle[:, None])) <= self.budget.limit
+            fits = self.budget.cost(self._round_down(flat * middle[:, None])) <= self.budget.limit
             low, high = np.where(fits, middle, low), np.where(fits, high, middle)
         return low
 
@@ -142,7 +139,7 @@ class Projector:
         """The same, further up, where a larger plan fits as well."""
         tried = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, SCALES + 1)[1:]
         tried = np.sort(np.append(tried, np.ones((len(low), 1)), axis=1), axis=1)
-        fits = self._form(self._round_down(flat[:, None] * tried[..., None])) <= self.budget.limit
+        fits = self.budget.cost(self._round_down(flat[:, None] * tried[..., None])) <= self.budget.limit
         fits &= tried > low[:, None]
         best = np.where(fits, tried, low[:, None]).max(axis=1)
         above = np.where(tried > best[:, None], tried, high[:, None]).min(axis=1)
@@ -151,11 +148,11 @@ class Projector:
     def _next(self, kept: IntArray) -> tuple[IntArray, BoolArray]:
         """Each group's lowest higher level that fits, and whether there is one: both [groups]."""
         following = self.next_levels(kept)
-        fits: BoolArray = (following > kept) & (self._form.changed(kept, following) <= self.budget.limit)
+        fits: BoolArray = (following > kept) & (changed(self.budget.cost, kept, following) <= self.budget.limit)
         if not self.never_falls:
             open_ = ~fits & (following < self.units)
-            for form, limit in self._rising:  # what is too much for these now is so at every higher level
-                open_ &= form.changed(kept, following) <= limit
+            for bound in self._rising:  # what is too much for these now is so at every higher level
+                open_ &= changed(bound.cost, kept, following) <= bound.limit
             for group in np.flatnonzero(open_):
                 above = self.fitting(kept, int(group), self.levels[group][self.levels[group] > following[group]])
                 if len(above):

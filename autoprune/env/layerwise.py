@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from autoprune.cost.allocation import batch_allocator_of
+from autoprune.cost.allocation import allocator_of
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.env.action_scale import PlanScale
@@ -94,7 +94,7 @@ class LayerwiseVectorEnv(PlanVectorEnv):
         self._budget, self._dense = projector.budget.relative, projector.budget.dense
         self._rows = list(_fixed_rows(features, self._budget))
         self._executed = [self._on_action_scale(actions) for actions in self._scale.executable(structure)]
-        self._allocator = batch_allocator_of(projector, episodes=self.num_envs)
+        self._allocator = allocator_of(projector, episodes=self.num_envs)
         self._state = np.empty((CHANGING, self.num_envs))  # STATE_FEATURES without the budget
         self._begin()
 

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from autoprune.cost.budget_multipliers import BudgetMultipliers
-from autoprune.cost.model import BilinearCost, FloatArray
+from autoprune.cost.model import FloatArray, QuadraticCost
 from autoprune.cost.projection import Projector
-from autoprune.cost.quadratic_view import QuadraticCostView, quadratic_cost_view
 from autoprune.evaluation.curves import Curve
 from autoprune.plan import PruningPlan
 from autoprune.prior.uniform_plan import uniform_target
@@ -106,8 +105,7 @@ class _Exchange:
     def __init__(self, projector: Projector, losses: list[FloatArray]) -> None:
         self._projector = projector
         cost = projector.budget.cost
-        form = quadratic_cost_view(cost) if isinstance(cost, BilinearCost) else None
-        self._form = form if form is not None and form.never_falls else None
+        self._quadratic = cost if isinstance(cost, QuadraticCost) and cost.never_falls else None
         widest = max(len(levels) for levels in projector.levels)
         # [places, groups]: some groups have fewer levels, so their last one is repeated
         self._levels = np.stack([np.pad(x, (0, widest - len(x)), "edge") for x in projector.levels], axis=1)
@@ -150,12 +148,12 @@ class _Exchange:
         given = self._given(kept, giver)
         if given is None:
             return []
-        if self._form is None:
+        if self._quadratic is None:
             return [int(group) for group in self._all if group != giver]
-        places, left = self._reach(self._form, given)
+        places, left = self._reach(self._quadratic, given)
         takes = (left >= 0) & (self._levels[places, self._all] > given)
         gain = np.where(takes, self._lost(given) - self._losses[places, self._all], 0.0)
-        cost = self._projector.budget.limit - float(self._form(given)) - left
+        cost = self._projector.budget.limit - float(self._quadratic(given)) - left
         rates = np.divide(gain, cost, out=np.zeros_like(gain), where=(gain > 0) & (cost > 0)).max(axis=0)
         highest = len(takes) - 1 - takes[::-1].argmax(axis=0)
         over = left[highest, self._all]
@@ -164,13 +162,13 @@ class _Exchange:
         worth[giver] = False
         return np.flatnonzero(worth).tolist()
 
-    def _reach(self, form: QuadraticCostView, kept: IntArray) -> tuple[IntArray, FloatArray]:
+    def _reach(self, cost: QuadraticCost, kept: IntArray) -> tuple[IntArray, FloatArray]:
         """The next places of every group until none fits, and what each alone would leave: both [places, groups]."""
         last, more = len(self._levels) - 1, NEAR
         while True:
             places = np.minimum(self._place(kept) + np.arange(1, more + 1)[:, None], last)
             levels = self._levels[places, self._all]
-            left = self._projector.budget.limit - form.changed(kept, levels)
+            left = self._projector.budget.limit - cost.changed(kept, levels)
             if not ((left[-1] >= 0) & (levels[-1] < self._levels[-1])).any():
                 return places, left
             more *= 2
@@ -192,7 +190,7 @@ class _Exchange:
         if place == 0:
             return None
         lower = levels[: max(0, place - self._gives[giver]) + 1]
-        if self._form is None:  # there may be steps, on which a level frees nothing
+        if self._quadratic is None:  # there may be steps, on which a level frees nothing
             costs = self._projector.budget.cost.along(kept, giver, np.append(lower, kept[giver]))
             lower = lower[costs[:-1] < costs[-1]]
         if not len(lower):

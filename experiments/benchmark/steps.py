@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from autoprune.cost.budget import parse_budget
-from autoprune.cost.model import BilinearCost
+from autoprune.cost.model import QuadraticCost
 from autoprune.cost.projection import Projector
 from autoprune.env.episodes import Evaluate, SingleEpisode
 from autoprune.env.layerwise import LayerwiseVectorEnv
@@ -75,11 +75,11 @@ def chain(groups: int) -> Structure:
     return Structure(tuple(found), layers)
 
 
-def chain_macs(groups: int) -> BilinearCost:
+def chain_macs(groups: int) -> QuadraticCost:
     """The chain's multiply–accumulates: 3×3 kernels at 4×4 positions, from 3 channels to UNITS."""
     outputs, inputs = np.eye(groups + 1, dtype=np.int64), np.eye(groups + 1, k=-1, dtype=np.int64)
     outputs[-1, -1], inputs[0, -1] = UNITS, 3
-    return BilinearCost("macs", "MACs", outputs, inputs, np.full(groups + 1, 9 * 16), np.zeros(groups + 1, np.int64))
+    return QuadraticCost.bilinear("macs", "MACs", outputs, inputs, np.full(groups + 1, 9 * 16))
 
 
 def _member(layer: int, axis: Any, positions: Any) -> Member:

@@ -12,7 +12,7 @@ from autoprune.cost.combined import TightestShare
 from autoprune.cost.model import CostModel, FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.structure.groups import IntArray, Structure
-from tests.cost.test_allocation import structure_with
+from tests.cost.projectors import structure_with
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.cost.combined import TightestShare, WeightedSum
-from autoprune.cost.cost_views import cost_view_of
+from autoprune.cost.model import changed, never_falls, smooth
+from tests.cost.projectors import plans_changed
 from tests.cost.stairs import TableCost, tables
 from tests.models import PRUNABLE
 
@@ -44,13 +45,9 @@ def test_every_form_of_a_combination_is_the_combination(data: st.DataObject) -> 
         kept = np.array([[data.draw(st.integers(1, n)) for n in structure.units.tolist()] for _ in range(2)])
         values = [float(cost.together([part(row) for part in parts])) for row in kept]
         assert cost(kept).tolist() == values
-        form = cost_view_of(cost)
-        assert not form.never_falls
-        assert not form.smooth
-        assert form(kept).tolist() == values
-        changed = np.repeat(kept[:1], len(structure.units), axis=0)
-        np.fill_diagonal(changed, kept[1])
-        assert form.changed(kept[0], kept[1]).tolist() == cost(changed).tolist()
+        assert not never_falls(cost)
+        assert not smooth(cost)
+        assert changed(cost, kept[0], kept[1]).tolist() == cost(plans_changed(kept[0], kept[1])).tolist()
         for group in range(len(structure.units)):
             levels = np.array(structure.groups[group].levels)
             each = np.repeat(kept[:, None], len(levels), axis=1)
@@ -61,7 +58,7 @@ def test_every_form_of_a_combination_is_the_combination(data: st.DataObject) -> 
 def test_a_combination_falls_only_where_a_part_may() -> None:
     costs = PRUNABLE["residual"].costs()
     exact = (costs.macs(), costs.params())
-    assert cost_view_of(TightestShare(exact, (1.0, 2.0))).never_falls
-    assert cost_view_of(TightestShare(exact, (1.0, 2.0))).smooth
+    assert never_falls(TightestShare(exact, (1.0, 2.0)))
+    assert smooth(TightestShare(exact, (1.0, 2.0)))
     assert TightestShare(exact, (1.0, 2.0)).name == "macs,params"
-    assert not cost_view_of(TightestShare((*exact, TableCost("time", np.ones((7, 9)))), (1.0, 2.0, 3.0))).never_falls
+    assert not never_falls(TightestShare((*exact, TableCost("time", np.ones((7, 9)))), (1.0, 2.0, 3.0)))

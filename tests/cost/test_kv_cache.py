@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoprune.cost.model import BilinearCost
+from autoprune.cost.model import QuadraticCost
 from autoprune.cost.observed import DECODERS, NetworkCosts
 from autoprune.structure.edit import shrink
 from autoprune.structure.transformer import transformer_structure
@@ -32,7 +32,7 @@ def test_the_cache_is_that_of_the_shrunk_network(family: str, kinds: tuple[str, 
     task = TINY[family]()
     structure = transformer_structure(task.model, task.example_input, prune=kinds)
     cost = NetworkCosts(task.model, structure, task.example_input).kv_cache(context=TOKENS, element_bytes=4)
-    assert isinstance(cost, BilinearCost)
+    assert isinstance(cost, QuadraticCost)
     plans = [structure.dense, structure.plan(structure.floor), *(random_plan(structure, seed=s) for s in range(2))]
     for plan in plans:
         ranking = random_ranking(structure, seed=1)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoprune.cost.model import BilinearCost, CostModel
+from autoprune.cost.model import CostModel, QuadraticCost
 from autoprune.cost.observed import NetworkCosts
 from autoprune.structure.edit import shrink
 from autoprune.structure.graph import find_structure
@@ -95,7 +95,9 @@ def test_layers_that_see_parts_of_a_sample_count_all_of_them() -> None:
 
 def test_costs_of_large_networks_stay_exact() -> None:
     """Integers up to 2^53: a billion MACs more or less one are told apart."""
-    one = BilinearCost("macs", "MACs", *(np.array([[1, 0]]),) * 2, np.array([10**6]), np.array([1]))
+    one = QuadraticCost.bilinear(
+        "macs", "MACs", np.array([[1, 0], [1, 0]]), np.array([[1, 0], [0, 1]]), np.array([10**6, 1])
+    )
     assert one(np.array([50_000])) - one(np.array([49_999])) == 10**6 * (50_000**2 - 49_999**2) + 1
 
 

@@ -14,14 +14,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune.cost import probing
-from autoprune.cost.model import BilinearCost, ProductCost
+from autoprune.cost.model import ProductCost, QuadraticCost
 from autoprune.cost.observed import NetworkCosts
 from autoprune.cost.recording import record
 from autoprune.structure.edit import shrink
 from autoprune.structure.groups import Group, Layer, Member, Structure
 from autoprune.structure.transformer import transformer_structure
 from autoprune.task.task import first_outputs, plain_forward
-from tests.cost.test_allocation import structure_with
+from tests.cost.projectors import structure_with
 from tests.language_models import TINY
 from tests.models import PRUNABLE, random_plan, random_ranking
 
@@ -339,5 +339,5 @@ def test_costs_of_more_than_two_groups_at_a_time_are_products() -> None:
 
 def test_costs_of_two_groups_at_a_time_are_bilinear() -> None:
     for name in ("residual", "dense", "grouped", "separable"):
-        assert isinstance(PRUNABLE[name].costs().macs(), BilinearCost)
-        assert isinstance(PRUNABLE[name].costs().params(), BilinearCost)
+        assert isinstance(PRUNABLE[name].costs().macs(), QuadraticCost)
+        assert isinstance(PRUNABLE[name].costs().params(), QuadraticCost)

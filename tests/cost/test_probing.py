@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from autoprune.cost.probing import MISSING, SizeFunction, probe
 from autoprune.structure.groups import Group, IntArray, Skip, Structure
-from tests.cost.test_allocation import structure_with
+from tests.cost.projectors import structure_with
 
 
 @st.composite

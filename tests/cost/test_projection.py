@@ -1,5 +1,4 @@
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,71 +6,27 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from autoprune.cost.budget import Budget
-from autoprune.cost.model import CostModel, FloatArray
+from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.structure.groups import Group, IntArray, Structure
-from autoprune.task import networks
-from tests.models import PRUNABLE, Network
-
-NETWORKS = {
-    **{name: PRUNABLE[name] for name in ("residual", "dense", "grouped", "shared_layer", "digits_net")},
-    "resnet20": Network(networks.resnet20, (1, 28, 28)),
-}
-
-
-@cache
-def structure_of(name: str) -> Structure:
-    return NETWORKS[name].structure()
-
-
-def on_multiples(structure: Structure, round_to: int, *, start: int = 0) -> Structure:
-    """The same groups, keeping multiples of `round_to` of at least `start` units, or all."""
-    first = max(start, round_to)
-    groups = [replace(g, levels=tuple(sorted({*range(first, g.units, round_to), g.units}))) for g in structure.groups]
-    return replace(structure, groups=tuple(groups))
-
-
-def costs_of(structure: Structure) -> tuple[CostModel, ...]:
-    """Those of the network that the structure is of, whatever its levels."""
-    costs = next(n for n in NETWORKS.values() if n.structure().layers is structure.layers).costs()
-    return costs.macs(), costs.params(), costs.parameter_bytes()
-
-
-def budget_of(structure: Structure, *, fraction: float, cost: int = 0) -> Budget:
-    """Between the cheapest plan (0) and the dense network (1)."""
-    model = costs_of(structure)[cost]
-    least, dense = float(model(structure.floor)), float(model(structure.units))
-    return Budget("by hand", model, least + fraction * (dense - least), dense)
-
-
-@st.composite
-def projectors(draw: st.DrawFn) -> Projector:
-    """Any network, cost, multiple and minimum, and a budget anywhere in the feasible range, its ends included."""
-    name = draw(st.sampled_from(list(NETWORKS)))
-    round_to = draw(st.sampled_from([1, 2, 3, 8]) if name in ("digits_net", "resnet20") else st.sampled_from([1, 2]))
-    structure = on_multiples(structure_of(name), round_to, start=draw(st.integers(0, 3)))
-    fraction = draw(st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1)))
-    return Projector(structure, budget_of(structure, fraction=fraction, cost=draw(st.integers(0, 2))))
+from tests.cost.projectors import (
+    NETWORKS,
+    Hidden,
+    assert_tight,
+    budget_of,
+    costs_of,
+    on_levels,
+    on_multiples,
+    one_level_up,
+    projectors,
+    structure_of,
+)
 
 
 def wishes(projector: Projector) -> st.SearchStrategy[FloatArray]:
     return st.lists(
         st.floats(1e-6, 1), min_size=len(projector.units), max_size=len(projector.units)
     ).map(np.array)  # fmt: skip
-
-
-def on_levels(projector: Projector, kept: IntArray) -> bool:
-    return all(k in levels for k, levels in zip(kept, projector.levels, strict=True))
-
-
-def one_level_up(projector: Projector, kept: IntArray) -> list[IntArray]:
-    """The plans with one more level of one group."""
-    plans = []
-    for group, level in enumerate(projector.next_levels(kept)):
-        if level > kept[group]:
-            plans.append(kept.copy())
-            plans[-1][group] = level
-    return plans
 
 
 @given(st.data())
@@ -212,21 +167,6 @@ def test_wishes_that_are_no_density_are_refused(value: float) -> None:
         Projector(structure, budget_of(structure, fraction=0.5)).project(np.array([0.5, value]))
 
 
-@dataclass(frozen=True)
-class Hidden:
-    """A cost that does not show that it is bilinear."""
-
-    within: CostModel
-    name: str = "hidden"
-    unit: str = "units"
-
-    def __call__(self, kept: IntArray) -> FloatArray:
-        return self.within(kept)
-
-    def along(self, kept: IntArray, group: int, levels: IntArray) -> FloatArray:
-        return self.within.along(kept, group, levels)
-
-
 @given(st.data())
 def test_a_cost_that_is_not_bilinear_is_projected_onto_in_the_same_way(data: st.DataObject) -> None:
     projector = data.draw(projectors())
@@ -256,12 +196,3 @@ def _walk(projector: Projector, choose) -> IntArray:  # type: ignore[no-untyped-
         assert {int(fewest), int(most)} <= set(levels.tolist())
         kept[group] = choose(levels[(levels >= fewest) & (levels <= most)].tolist())
     return kept
-
-
-def assert_tight(projector: Projector, kept: IntArray) -> None:
-    """Inside the budget, and one more level of some group would be outside, unless nothing is missing."""
-    assert on_levels(projector, kept)
-    cost, limit = projector.budget.cost(kept), projector.budget.limit
-    assert cost <= limit
-    more = one_level_up(projector, kept)
-    assert not more or cost == limit or any(projector.budget.cost(plan) > limit for plan in more)

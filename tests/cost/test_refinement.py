@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from autoprune.cost.budget import Budget
 from autoprune.cost.projection import Projector
 from autoprune.cost.refinement import below_step
-from tests.cost.stairs import TableCost, assert_filled, staircases, structure_with
+from tests.cost.projectors import structure_with
+from tests.cost.stairs import TableCost, assert_filled, staircases
 from tests.models import PRUNABLE
 
 JUMP = np.array([0, 1, 2, 3, 4, 9, 10, 11, 12.0])  # a unit costs 1, and the fifth one 5

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.cost.allocation import allocator_of, batch_allocator_of
+from autoprune.cost.allocation import allocator_of
 from autoprune.cost.projection import Projector
 from autoprune.cost.rounding import Rounding
 from autoprune.structure.groups import Structure
@@ -46,13 +46,11 @@ def test_group_by_group_is_the_same_as_at_once(parts: Parts, seed: int) -> None:
     rounding, (structure, _) = rounding_of(parts), parts
     density = np.random.default_rng(seed).uniform(0, 1, (4, len(structure.groups)))
     at_once = rounding.project(density)
-    walks, walk = batch_allocator_of(rounding, episodes=4), allocator_of(rounding)
+    allocator = allocator_of(rounding, episodes=4)
     for group, units in enumerate(structure.units):
-        assert walks.interval[:, 0].tolist() == [structure.floor[group], units]
-        walks.decide(density[:, group] * units)
-        walk.decide(float(density[0, group] * units))
-    assert np.array_equal(walks.kept, at_once)
-    assert walk.kept == at_once[0].tolist()
+        assert allocator.interval[:, 0].tolist() == [structure.floor[group], units]
+        allocator.decide(density[:, group] * units)
+    assert np.array_equal(allocator.kept, at_once)
 
 
 def test_of_two_levels_equally_near_the_lower_one_is_kept() -> None:

@@ -12,7 +12,8 @@ from autoprune.cost.budget_multipliers import BudgetMultipliers
 from autoprune.cost.combined import TightestShare
 from autoprune.cost.model import CostModel
 from autoprune.cost.projection import Projector
-from tests.cost.stairs import TableCost, assert_filled, structure_with
+from tests.cost.projectors import structure_with
+from tests.cost.stairs import TableCost, assert_filled
 from tests.models import PRUNABLE
 
 STRUCTURE = PRUNABLE["digits_net"].structure()

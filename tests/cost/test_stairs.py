@@ -6,12 +6,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoprune.cost.allocation import allocator_of, batch_allocator_of
+from autoprune.cost.allocation import allocator_of
 from autoprune.cost.budget import Budget
 from autoprune.cost.cheapest import cheapest_plan
 from autoprune.cost.combined import TightestShare
 from autoprune.cost.projection import Projector
-from tests.cost.stairs import TableCost, assert_filled, meets_all, raised, staircases, structure_with, together
+from tests.cost.projectors import structure_with
+from tests.cost.stairs import TableCost, assert_filled, meets_all, raised, staircases, together
 
 EPISODES = 3
 
@@ -32,15 +33,14 @@ def test_projected_plans_are_inside_every_budget_and_filled(data: st.DataObject)
 def test_walks_end_inside_every_budget_with_nothing_left_for_the_last_group(data: st.DataObject) -> None:
     """The last group that is not whole could not keep any more, unless the budget is used up to the last bit."""
     projector = data.draw(staircases())
-    walks, walk = batch_allocator_of(projector, episodes=EPISODES), allocator_of(projector)
-    for group, units in enumerate(projector.units):
+    allocator = allocator_of(projector, episodes=EPISODES)
+    for units in projector.units:
         wish = np.array([data.draw(st.floats(-0.5, 1.5)) for _ in range(EPISODES)]) * units
-        least, most = walks.interval
-        kept = walks.decide(wish)
+        least, most = allocator.interval
+        kept = allocator.decide(wish)
         assert (least <= kept).all()
         assert (kept <= most).all()
-        assert walk.decide(float(wish[0])) == kept[0], group
-    for kept in walks.kept:
+    for kept in allocator.kept:
         assert meets_all(projector, kept)
         open_groups = np.flatnonzero(kept < projector.units)
         if len(open_groups) and projector.budget.cost(kept) < projector.budget.limit:
@@ -103,7 +103,7 @@ def test_an_episode_passes_over_the_levels_that_cost_too_much() -> None:
     projector = Projector(structure, Budget("time", cost, 4.0, 12.0))
     assert projector.choices(structure.units, 0).tolist() == [True, False, False, True, False]
     for wish, kept in ((0.0, 1), (2.0, 1), (2.5, 1), (2.6, 4), (5.0, 4)):
-        assert allocator_of(projector).decide(wish) == kept
+        assert allocator_of(projector, episodes=1).decide(np.array([wish])) == kept
     wider = Projector(structure, Budget("time", cost, 5.0, 12.0))  # 4 and the other group whole: all that there is
     assert wider.choices(structure.units, 0).tolist() == [False, False, False, True, False]
 

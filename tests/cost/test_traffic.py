@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from autoprune.cost.budget import parse_budget
-from autoprune.cost.cost_views import cost_view_of
+from autoprune.cost.model import never_falls
 from autoprune.cost.projection import Projector
 from autoprune.structure.edit import shrink
 from tests.cost.stairs import assert_filled
@@ -44,7 +44,7 @@ def test_energy_is_what_macs_and_bytes_take() -> None:
     for kept in (structure.units, structure.floor):
         assert cost(kept) == pytest.approx(1e-9 * (4.6 * counted(kept) + 160 * bytes_(kept)))
     assert (cost.name, cost.unit) == ("energy", "mJ")
-    assert cost_view_of(cost).never_falls
+    assert never_falls(cost)
 
 
 def test_plans_fill_a_budget_of_energy() -> None:

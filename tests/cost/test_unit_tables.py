@@ -7,17 +7,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoprune.cost.allocation import GenericAllocator, allocator_of, batch_allocator_of
-from autoprune.cost.group_steps import group_steps_of
-from autoprune.cost.model import BilinearCost
+from autoprune.cost.allocation import GenericAllocator, allocator_of
+from autoprune.cost.model import QuadraticCost
 from autoprune.cost.observed import NetworkCosts
 from autoprune.cost.projection import Projector
-from autoprune.cost.quadratic_view import quadratic_cost_view
 from autoprune.cost.unit_tables import UnitTables, attention_pairs, pair_tables
 from autoprune.structure.block_sparse import KeyBlocks
 from autoprune.structure.groups import Pattern, Structure
 from autoprune.structure.transformer import transformer_structure
-from tests.cost.test_allocation import EPISODES, assert_as_the_projector_says, projector_for, structure_with, wishes
+from tests.cost.projectors import (
+    EPISODES,
+    Rows,
+    assert_as_the_projector_says,
+    plans_changed,
+    projector_for,
+    rows_of,
+    structure_with,
+    summed,
+    targets_of,
+)
 from tests.language_models import TINY
 
 patterns = st.builds(
@@ -83,7 +91,7 @@ def test_groups_without_patterns_need_no_tables() -> None:
 
 
 @st.composite
-def tabled(draw: st.DrawFn) -> Projector:
+def tabled(draw: st.DrawFn) -> tuple[Projector, Rows]:
     """Any levels and layers, some of whose groups count as any numbers that never fall."""
     groups = draw(st.integers(1, 4))
     levels = [tuple(sorted(draw(st.sets(st.integers(1, 12), min_size=1, max_size=6)))) for _ in range(groups)]
@@ -95,28 +103,24 @@ def tabled(draw: st.DrawFn) -> Projector:
     values = np.concatenate([np.zeros((len(looked_up), 1), np.int64), np.cumsum(steps, axis=1)], axis=1)
     outputs, inputs = draw(table), draw(table)
     weight, alone = (np.array([draw(st.integers(0, 5)) for _ in range(layers)]) for _ in range(2))
-    cost = BilinearCost("made up", "units", outputs, inputs, weight, alone, 3, UnitTables(np.array(looked_up), values))
-    return projector_for(structure_with(levels), cost, draw(st.floats(0, 1)))
+    rows = rows_of(outputs, inputs, weight, alone, 3)
+    cost = QuadraticCost.bilinear("made up", "units", *rows, tables=UnitTables(np.array(looked_up), values))
+    return projector_for(structure_with(levels), cost, draw(st.floats(0, 1))), rows
 
 
 @given(st.data())
 def test_every_form_of_a_cost_with_tables_is_the_cost(data: st.DataObject) -> None:
-    projector = data.draw(tabled())
+    projector, rows = data.draw(tabled())
     cost = projector.budget.cost
-    assert isinstance(cost, BilinearCost)
+    assert isinstance(cost, QuadraticCost)
     assert cost.tables is not None
-    plain = BilinearCost("", "", cost.outputs, cost.inputs, cost.per_weight, cost.per_output, cost.constant)
     plans = np.array([[data.draw(st.integers(0, 12)) for _ in projector.units] for _ in range(2)])
     before = plans.copy()
     counted = plans.copy()
     for row, group in enumerate(cost.tables.groups):
         counted[:, group] = [cost.tables.values[row, k] for k in plans[:, group]]
-    assert cost(plans).tolist() == plain(counted).tolist()
-    form = quadratic_cost_view(cost)
-    assert form(plans).tolist() == cost(plans).tolist()
-    changed = np.repeat(plans[:1], len(projector.units), axis=0)
-    np.fill_diagonal(changed, plans[1])
-    assert form.changed(plans[0], plans[1]).tolist() == cost(changed).tolist()
+    assert cost(plans).tolist() == summed(rows, counted).tolist()
+    assert cost.changed(plans[0], plans[1]).tolist() == cost(plans_changed(plans[0], plans[1])).tolist()
     for group, levels in enumerate(projector.levels):
         each = np.repeat(plans[:, None], len(levels), axis=1)
         each[..., group] = levels
@@ -126,13 +130,11 @@ def test_every_form_of_a_cost_with_tables_is_the_cost(data: st.DataObject) -> No
 
 @settings(max_examples=20)
 @given(st.data())
-def test_walks_over_costs_with_tables_are_probed_and_the_projectors(data: st.DataObject) -> None:
-    projector = data.draw(tabled())
-    walks, walk = batch_allocator_of(projector, episodes=EPISODES), allocator_of(projector)
-    assert isinstance(walk, GenericAllocator)
-    assert_as_the_projector_says(projector, walks, walk, data.draw(wishes(projector)))
-    with pytest.raises(TypeError, match="looks kept units up in tables"):
-        group_steps_of(projector)
+def test_allocators_over_costs_with_tables_are_generic_and_the_projectors(data: st.DataObject) -> None:
+    projector, _ = data.draw(tabled())
+    allocator = allocator_of(projector, episodes=EPISODES)
+    assert isinstance(allocator, GenericAllocator)
+    assert_as_the_projector_says(projector, allocator, data.draw(targets_of(projector)))
 
 
 @given(st.data())

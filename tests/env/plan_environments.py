@@ -14,8 +14,7 @@ from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.evaluation.outcome import Metrics, Outcome
 from autoprune.plan import PruningPlan
 from autoprune.problem.group_features import GROUP_FEATURES
-from tests.cost.test_allocation import Stairs, projector_for
-from tests.cost.test_projection import budget_of, on_multiples, structure_of
+from tests.cost.projectors import Stairs, budget_of, on_multiples, projector_for, structure_of
 
 
 class RecordedObjective:

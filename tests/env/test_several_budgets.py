@@ -11,8 +11,8 @@ from autoprune.cost.projection import Projector
 from autoprune.env.layerwise import FEATURE_NAMES, LayerwiseVectorEnv
 from autoprune.problem.group_features import group_features
 from autoprune.problem.problem import Problem
+from tests.cost.projectors import Stairs
 from tests.cost.stairs import meets_all, together
-from tests.cost.test_allocation import Stairs
 from tests.env.plan_environments import single
 from tests.tasks import prepared, tiny_task
 

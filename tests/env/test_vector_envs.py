@@ -15,7 +15,7 @@ from autoprune.env.layerwise import LayerwiseVectorEnv
 from autoprune.env.one_shot import OneShotVectorEnv
 from autoprune.env.plan_edits import EditVectorEnv
 from autoprune.evaluation.metered import EvaluationsSpent
-from tests.cost.test_projection import structure_of
+from tests.cost.projectors import structure_of
 from tests.env.plan_environments import RecordedObjective, alone, any_parts, parts, single
 from tests.tasks import tiny_task
 

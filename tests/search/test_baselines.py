@@ -20,7 +20,7 @@ from autoprune.problem.problem import Problem
 from autoprune.search import prior_plan
 from autoprune.search import random_search as random
 from autoprune.structure.groups import Group, Structure
-from tests.cost.test_projection import Hidden, projectors
+from tests.cost.projectors import Hidden, projectors
 from tests.search.toys import additive, depth, weights
 from tests.tasks import prepared, tiny_task
 

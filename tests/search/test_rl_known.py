@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autoprune.cost.budget import Budget
-from autoprune.cost.model import BilinearCost
+from autoprune.cost.model import QuadraticCost
 from autoprune.cost.projection import Projector
 from autoprune.cost.rounding import Rounding
 from autoprune.search import random_search as random
@@ -118,7 +118,7 @@ def test_a_reward_that_is_no_number_is_an_error(name: str, later: bool, tmp_path
 
 def test_a_structure_without_groups_is_refused() -> None:
     none = np.zeros((0, 1), np.int64)
-    empty, cost = Structure((), ()), BilinearCost("weights", "weights", none.T, none.T, none[:, 0], none[:, 0])
+    empty, cost = Structure((), ()), QuadraticCost.bilinear("weights", "weights", none.T, none.T, none[:, 0])
     for kind in (Projector, Rounding):
         with pytest.raises(ValueError, match="there is nothing to decide: the structure has no groups"):
             kind(empty, Budget("weights:1", cost, 1.0, 1.0))

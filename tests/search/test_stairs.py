@@ -20,7 +20,8 @@ from autoprune.search import evolution, global_ranking, greedy
 from autoprune.search import random_search as random
 from autoprune.structure.groups import Structure
 from autoprune.task.task import plain_forward
-from tests.cost.stairs import assert_filled, meets_all, staircases, structure_with
+from tests.cost.projectors import structure_with
+from tests.cost.stairs import assert_filled, meets_all, staircases
 from tests.models import PRUNABLE
 from tests.search.test_baselines import curves_of
 from tests.search.toys import toy

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from autoprune.cost.budget import Budget
-from autoprune.cost.model import BilinearCost
+from autoprune.cost.model import QuadraticCost
 from autoprune.cost.projection import Projector
 from autoprune.evaluation import judge, reward
 from autoprune.evaluation.candidates import Candidates
@@ -42,8 +42,7 @@ def additive(
     structure = Structure(groups, (), stages=stages)
     outputs = np.hstack([np.eye(len(groups), dtype=np.int64), np.zeros((len(groups), 1), np.int64)])
     inputs = np.hstack([np.zeros((len(groups), len(groups)), np.int64), np.array(prices, np.int64)[:, None]])
-    one = np.ones(len(groups), np.int64)
-    cost = BilinearCost("weights", "weights", outputs, inputs, one, 0 * one)
+    cost = QuadraticCost.bilinear("weights", "weights", outputs, inputs, np.ones(len(groups), np.int64))
     return structure, Projector(structure, Budget(f"weights:{limit}", cost, limit, float(cost(structure.units))))
 
 
