@@ -13,7 +13,7 @@ from torch import nn
 
 import autoprune  # noqa: F401  registers the environments
 from autoprune import testing
-from autoprune.cost.model import macs
+from autoprune.cost.observed import NetworkCosts
 from autoprune.importance.random_scores import random
 from autoprune.recover.recovery import no_recovery
 from autoprune.search import prior_plan
@@ -23,6 +23,7 @@ from experiments.configuration import composed, instantiate_part
 
 TASK = testing.small_task()
 STRUCTURE = find_structure(TASK.model, TASK.example_input)
+MACS = NetworkCosts(TASK.model, STRUCTURE, TASK.example_input).macs()
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_recoveries_conform(name: str) -> None:
 
 def test_devices_costs_trackers_and_tasks_conform() -> None:
     testing.check_device(instantiate_part(composed("device=microcontroller"), "device"))
-    testing.check_cost_model(macs(STRUCTURE), STRUCTURE)
+    testing.check_cost_model(MACS, STRUCTURE)
     testing.check_tracker(instantiate_part(composed("tracking=none"), "tracking"))
     testing.check_task(TASK)
 
@@ -97,28 +98,24 @@ def spendthrift(problem: Any, *, rng: Any) -> Any:
     return plan
 
 
-def negative(structure: Any, kept: Any) -> Any:
-    return -macs(structure)(kept)
-
-
 class Alone:
     """A cost that is another one among others."""
 
     name, unit = "alone", "MACs"
 
     def __call__(self, kept: Any) -> Any:
-        costs = macs(STRUCTURE)(kept)
+        costs = MACS(kept)
         return costs + 1 if np.ndim(costs) else costs
 
     def along(self, kept: Any, group: int, levels: Any) -> Any:
-        return macs(STRUCTURE).along(kept, group, levels)
+        return MACS.along(kept, group, levels)
 
 
 class Crooked(Alone):
     """A cost whose `along` is another one."""
 
     def __call__(self, kept: Any) -> Any:
-        return macs(STRUCTURE)(kept)
+        return MACS(kept)
 
     def along(self, kept: Any, group: int, levels: Any) -> Any:
         return 2 * super().along(kept, group, levels)
