@@ -17,7 +17,9 @@ from autoprune.device.timing import take_turns
 from autoprune.task.samples import Samples, has_images, mapped
 from autoprune.task.task import Forward, plain_forward
 
-FEWEST = 10  # repeats, however long they take
+FEWEST = 10  # turns that count, however long they take
+WARM_UP = 10  # turns before
+LIMIT_S = 60  # for all
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,7 @@ def measure_latency(
     onnx_files: Mapping[str, Path],
     forward: Forward = plain_forward,
     repeats: int = 100,
-    warmup: int = 10,
     threads: int = 1,
-    limit_s: float = 60,
 ) -> dict[str, dict[str, Latency]]:
     """Returns how long each network takes for one sample on the CPU: name → "torch" or "onnxruntime" → latency.
 
@@ -56,18 +56,14 @@ def measure_latency(
         example_input: Whose first sample is asked [n, ...].
         onnx_files: Name → the network's ONNX file; networks without one are measured in torch only.
         forward: How torch is asked.
-        repeats: Turns; fewer, but ten at least, where they would take longer than `limit_s`.
-        warmup: Turns before the first that counts.
+        repeats: Turns that count; fewer, but ten at least, where they would take longer than a minute.
         threads: Of either runtime.
-        limit_s: Seconds that all turns together may take.
 
     Raises:
         ValueError: A number is out of range, or a file belongs to no network.
     """
-    if repeats < 1 or warmup < 0 or threads < 1:
-        raise ValueError(
-            f"repeats and threads must be positive and warmup not negative, got {repeats}, {threads}, {warmup}"
-        )
+    if repeats < 1 or threads < 1:
+        raise ValueError(f"repeats and threads must be positive, got {repeats} and {threads}")
     unknown = sorted(set(onnx_files) - set(networks))
     if unknown:
         raise ValueError(f"onnx_files names {unknown}, which are not among the networks {list(networks)}")
@@ -79,15 +75,14 @@ def measure_latency(
             runs[name, "onnxruntime"] = onnx_call(onnx_files[name], sample, threads=threads)
     with threads_of_torch(threads):
         start = time.perf_counter()
-        ready = [*runs.values()]
-        if warmup:
-            soon = start + limit_s / 4
-            take_turns(ready, clock=wall_seconds, rounds=warmup, go_on=lambda done: time.perf_counter() <= soon)
+        calls = [*runs.values()]
+        warm_s, end_s = start + LIMIT_S / 4, start + LIMIT_S
+        take_turns(calls, clock=wall_seconds, rounds=WARM_UP, go_on=lambda _: time.perf_counter() <= warm_s)
         seconds = take_turns(
-            ready,
+            calls,
             clock=wall_seconds,
             rounds=repeats,
-            go_on=lambda done: done < FEWEST or time.perf_counter() <= start + limit_s,
+            go_on=lambda done: done < FEWEST or time.perf_counter() <= end_s,
         )
     latencies: dict[str, dict[str, Latency]] = {name: {} for name in networks}
     for (name, runtime), durations in zip(runs, seconds, strict=True):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.export.latency_measurement import Latency, measure_latency
+from autoprune.export.latency_measurement import WARM_UP, Latency, measure_latency
 from autoprune.export.onnx import export_onnx
 from autoprune.task import networks
 
@@ -37,7 +37,7 @@ def test_latencies_are_positive_and_ordered(tmp_path: Path) -> None:
     for name, network in both.items():
         export_onnx(network, EXAMPLE, tmp_path / name)
     files = {name: tmp_path / name for name in both}
-    found = measure_latency(both, EXAMPLE, onnx_files=files, repeats=5, warmup=1)
+    found = measure_latency(both, EXAMPLE, onnx_files=files, repeats=5)
     assert {name: set(runtimes) for name, runtimes in found.items()} == {
         name: {"torch", "onnxruntime"} for name in both
     }
@@ -49,8 +49,8 @@ def test_networks_take_turns_at_batch_one_with_the_threads_asked_for() -> None:
     Witness.notes.clear()
     before = torch.get_num_threads()
     networks_ = {"a": Witness("a").train(), "b": Witness("b")}
-    measure_latency(networks_, torch.zeros(4, 1, 8, 8), onnx_files={}, repeats=3, warmup=2, threads=before + 1)
-    assert [note[0] for note in Witness.notes] == ["a", "b"] * 5
+    measure_latency(networks_, torch.zeros(4, 1, 8, 8), onnx_files={}, repeats=3, threads=before + 1)
+    assert [note[0] for note in Witness.notes] == ["a", "b"] * (WARM_UP + 3)
     assert {note[1:] for note in Witness.notes} == {(before + 1, (1, 1, 8, 8), True, False)}
     assert torch.get_num_threads() == before
 
@@ -58,24 +58,24 @@ def test_networks_take_turns_at_batch_one_with_the_threads_asked_for() -> None:
 def test_threads_come_back_after_an_error() -> None:
     before = torch.get_num_threads()
     with pytest.raises(RuntimeError, match="broken"):
-        measure_latency({"a": Broken()}, EXAMPLE, onnx_files={}, repeats=1, warmup=0, threads=before + 1)
+        measure_latency({"a": Broken()}, EXAMPLE, onnx_files={}, repeats=1, threads=before + 1)
     assert torch.get_num_threads() == before
 
 
 def test_a_network_without_a_file_is_measured_in_torch_only() -> None:
-    found = measure_latency({"a": networks.digits_net()}, EXAMPLE, onnx_files={}, repeats=1, warmup=0)
+    found = measure_latency({"a": networks.digits_net()}, EXAMPLE, onnx_files={}, repeats=1)
     assert list(found["a"]) == ["torch"]
 
 
 def test_files_of_unknown_networks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="names \\['b'\\]"):
-        measure_latency({"a": nn.Identity()}, EXAMPLE, onnx_files={"b": tmp_path}, repeats=1, warmup=0)
+        measure_latency({"a": nn.Identity()}, EXAMPLE, onnx_files={"b": tmp_path}, repeats=1)
 
 
-@pytest.mark.parametrize(("repeats", "warmup", "threads"), [(0, 0, 1), (1, -1, 1), (1, 0, 0)])
-def test_senseless_settings_are_refused(repeats: int, warmup: int, threads: int) -> None:
+@pytest.mark.parametrize(("repeats", "threads"), [(0, 1), (1, 0)])
+def test_senseless_settings_are_refused(repeats: int, threads: int) -> None:
     with pytest.raises(ValueError, match="must be positive"):
-        measure_latency({"a": nn.Identity()}, EXAMPLE, onnx_files={}, repeats=repeats, warmup=warmup, threads=threads)
+        measure_latency({"a": nn.Identity()}, EXAMPLE, onnx_files={}, repeats=repeats, threads=threads)
 
 
 def test_json_names() -> None:
