@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from autoprune.recover.distillation import Distillation, asking, lessons
 from autoprune.recover.hidden_states import blocks_of, hearing, hidden_loss, kept_blocks
 from autoprune.recover.recovery import OnStep
+from autoprune.task.outputs import TINY
 from autoprune.task.samples import Samples, rows
 from autoprune.task.task import Task
 from autoprune.task.training import Optimizer, fit, supports_bf16
@@ -80,6 +81,8 @@ def learn(
         raise ValueError(f"{weights} needs a teacher, the dense network; pass one or set both to 0")
     # Rows take the targets' place, so that the loss finds the targets and what the teacher said of these samples.
     numbered = role.with_targets(torch.arange(len(role), device=role.device))
+    scaled = any(kind.has_scale and kind.weight for kind in task.outputs)
+    own_weight: list[float] = []
     with _hints(network, task, how=how, teacher=teacher if how.asks else None, bf16=half) as hint:
 
         def loss(outputs: Samples, inputs: Samples, at: Tensor) -> Tensor:
@@ -87,7 +90,12 @@ def learn(
             if taught is not None and how.distillation == 1:
                 return taught
             own = task.loss(outputs, rows(role.targets, at))
-            return own if taught is None else (1 - how.distillation) * own + taught
+            if taught is None:
+                return own
+            if not own_weight:  # of a loss of any scale: what makes both parts weigh alike where training begins
+                alike = abs(float(taught.detach())) / max(abs(float(own.detach())), TINY) if scaled else 1.0
+                own_weight.append((1 - how.distillation) * alike)
+            return own_weight[0] * own + taught
 
         fit(
             network,

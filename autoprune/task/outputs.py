@@ -17,7 +17,7 @@ KINDS: tuple[str, ...] = get_args(Kind)
 CATEGORICAL = ("classification", "segmentation", "language")
 
 TINY = 1e-8  # the smallest probability that is told from 0
-CONSTANT = 1e-6  # a feature whose variance is less of its mean square is said not to vary
+CONSTANT = 1e-8  # a feature whose variance is less of its mean square is said not to vary
 
 
 @dataclass(frozen=True, slots=True)
