@@ -5,37 +5,53 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
+SINCE_02 = {"environment", "groups"}  # entries that bundles of version 0.1 lack
 OF_A_NETWORK = ("network", "family", "budget", "score", "sensitivity")  # what a row of `held_out` says
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """What a policy was trained on, and what its observations and actions mean. Raises ValueError for what can't be.
+    """What a policy was trained on, and what its observations and actions mean.
 
-    features: names of the observation's features. mode: "layerwise", "one_shot" or "edit". actions: what −1 and 1 ask
-    for. score: what rewards were made of. budgets: cost → lowest and highest fraction of dense. max_log_correction: by
-    how many log-densities actions correct the prior plan. curves: whether observations need every group's loss when it
-    is pruned alone. normaliser: feature → (centre, spread). held_out: networks that it never saw; score and sensitivity
-    are its and the sensitivity plan's, where 0 is uniform and 1 the best known.
+    Raises:
+        ValueError: An entry can't be what it says.
 
-    Example:
-        Training(("budget",), "one_shot", "densities", tasks=("digits",), budget="macs:0.5", seeds=(0,), evaluations=8)
+    >>> TrainingRecord(("budget",), "one_shot", "densities", ("digits",), "macs:0.5", seeds=(0,), evaluations=8).prior
+    'none'
     """
 
     features: Sequence[str]
+    """Names of what is observed, once for all groups."""
     mode: str
+    """Layerwise, one_shot or edit."""
     actions: str
+    """What −1 and 1 ask for."""
     tasks: Sequence[str]
+    """Names of the networks."""
     budget: str
+    """As it was written."""
     seeds: Sequence[int]
+    """Of the runs."""
     evaluations: int
+    """Plans that were judged."""
     score: str = "unknown"
+    """What rewards were made of."""
     budgets: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Cost → lowest and highest fraction of dense, of a policy for many networks."""
     max_log_correction: float | None = None
+    """What an action of 1 adds to the prior's log-density."""
     prior: str = "none"
+    """The plan that actions correct."""
     curves: bool = False
+    """Whether observations need every group's loss when it is pruned alone."""
     normaliser: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Feature → (centre, spread)."""
     held_out: Sequence[Mapping[str, Any]] = ()
+    """Networks that it never saw: OF_A_NETWORK each, where 0 is the uniform plan and 1 the best known."""
+    environment: Mapping[str, Any] | None = None
+    """The environment's EnvSpec, of a policy for one network."""
+    groups: Sequence[str] = ()
+    """Names of that network's groups."""
 
     def __post_init__(self) -> None:
         for name in ("mode", "actions", "budget", "score", "prior"):
@@ -47,6 +63,8 @@ class TrainingRecord:
         _rule(_all(self.seeds, int), "seeds", self.seeds, "be a list of whole numbers")
         _rule(counted, "evaluations", self.evaluations, "be a whole number of plans")
         _rule(positive, "max_log_correction", self.max_log_correction, "be above 0, or null")
+        _rule(self.environment is None or _is(self.environment, Mapping), "environment", self.environment, "be a table")
+        _rule(_all(self.groups, str), "groups", self.groups, "be a list of names")
         _rule(_is(self.curves, bool), "curves", self.curves, "be true or false")
         _check_pairs("budgets", self.budgets, "be (lowest, highest) with 0 < lowest ≤ highest ≤ 1", _is_range)
         _check_pairs("normaliser", self.normaliser, "be (centre, spread) with spread > 0", _is_scale)
@@ -55,7 +73,13 @@ class TrainingRecord:
         _rule(_all(self.held_out, Mapping), "held_out", self.held_out, f"be a list of tables of {OF_A_NETWORK}")
         for row in self.held_out:
             _check_network(row)
-        for name in ("features", "tasks", "seeds", "held_out"):  # JSON has lists only; what is equal has to be equal
+        for name in (
+            "features",
+            "tasks",
+            "seeds",
+            "held_out",
+            "groups",
+        ):  # JSON has lists only; what is equal has to be equal
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("budgets", "normaliser"):
             object.__setattr__(self, name, {key: tuple(pair) for key, pair in getattr(self, name).items()})
@@ -63,9 +87,9 @@ class TrainingRecord:
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
         """From what was JSON. Raises ValueError where something is lacking, unknown or can't be."""
-        known = {entry.name for entry in fields(cls)}
-        if values.keys() != known:
-            lacking, unknown = sorted(known - values.keys()), sorted(values.keys() - known)
+        names = {entry.name for entry in fields(cls)}
+        lacking, unknown = sorted(names - values.keys() - SINCE_02), sorted(values.keys() - names)
+        if lacking or unknown:
             raise ValueError(f"training must have the entries it is made of; lacking {lacking}, unknown {unknown}")
         return cls(**values)
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -11,24 +12,35 @@ from autoprune.agent.learn import check_length, learn
 from autoprune.agent.spec import AgentSpec
 from autoprune.agent.trained_policy import TrainedPolicy, normalised
 from autoprune.agent.training_record import TrainingRecord
+from autoprune.env.episodes import SingleEpisode
 from autoprune.env.transfer_env import TransferVectorEnv
 from autoprune.env.transfer_task import TransferTask, transfer_price, transfer_task_of_problem
+from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem, best_plan
+from autoprune.search.policy_trials import PolicyTrials, affordable, own_evaluations
 from autoprune.search.zero_shot import Carried, proposed, transfer_record, transferred_to
 
 log = logging.getLogger(__name__)
 
 
-def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, agent: AgentSpec) -> PruningPlan:
-    """The best plan that the agent met while it learned; its policy is saved in the run's folder.
+def search(
+    problem: Problem, *, rng: np.random.Generator, policy: str | None, agent: AgentSpec, policy_evaluations: int
+) -> PruningPlan:
+    """Returns the best plan that the agent met while it learned; its policy is saved in the run's folder.
 
-    policy: where learning goes on from, as exchange.policies.fetch_policy takes it; None: from nothing. Its own
-    proposals are evaluated first, as many as are one batch. Where none of them is better than the sensitivity and the
-    uniform plan, the policy misleads: the agent forgets it, and learns from what was evaluated alone. agent: of
-    network=transferable; the policy's own encoder, layers, critics and max_log_correction take the place of what it
-    says.
+    The given policy's proposals are evaluated first, as many as are one batch. Where none of them is better than the
+    sensitivity and the uniform plan, the policy misleads: the agent forgets it, and learns from what was evaluated
+    alone.
+
+    Args:
+        problem: What is searched.
+        rng: Seeds the agent.
+        policy: Where learning goes on from, as exchange.policies.fetch_policy takes it; None for from nothing.
+        agent: Of network=transferable; the policy's own encoder, layers, critics and max_log_correction take the place
+            of what it says.
+        policy_evaluations: As in rl.search.
     """
     groups, batch = len(problem.structure.groups), agent.parallel_episodes
     begun = None if policy is None else transferred_to(policy, groups=groups, budget=problem.projector.budget)
@@ -36,44 +48,54 @@ def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, ag
     if agent.max_log_correction is None:
         raise ValueError(f"learning goes on with agent.agent.network=transferable, not {agent.network}")
     paid = transfer_price(problem) + (batch if begun else 0)
-    check_length(agent, problem.objective.left - paid, 1, seeded=paid)
-    setting, outcomes = transfer_task_of_problem(problem, max_log_correction=agent.max_log_correction)
-    misled = False
+    left = problem.objective.left - paid
+    check_length(agent, left - affordable(policy_evaluations, left, price=1), 1, seeded=paid)
+    task, outcomes = transfer_task_of_problem(problem, max_log_correction=agent.max_log_correction)
     if begun is not None:
-        plans = proposed(begun.policy, setting, outcomes, count=batch, rng=rng)
-        found = problem.objective.evaluate(plans, raced=False)
-        misled = not _better(setting, found, than=outcomes)
-        outcomes = [*outcomes, *found]
-        if misled:
+        proposals = problem.objective.evaluate(
+            proposed(begun.policy, task, outcomes, count=batch, rng=rng), raced=False
+        )
+        if misled := not _better(task, proposals, than=outcomes):
             log.warning(
                 "the policy misleads: none of the %d plans that it proposed for %s is better than the sensitivity and "
-                "the uniform plan, so the search goes on without it", len(plans), problem.task.name,
+                "the uniform plan, so the search goes on without it", len(proposals), problem.task.name,
             )  # fmt: skip
+            begun = None
+        outcomes = [*outcomes, *proposals]
         problem.log_agent({"transfer/misled": float(misled)}, 0)
 
     def begin(fresh: TrainedPolicy) -> None:
-        if begun is not None and not misled:
+        if begun is not None:
             fresh.network.load_state_dict(begun.policy.network.state_dict())
         else:
-            normalised(fresh, setting.rows)
+            normalised(fresh, task.rows)
 
+    def evaluate(plans: Sequence[PruningPlan]) -> list[Outcome]:
+        paid = plans[: problem.objective.left - trials.reserved]
+        judged = problem.objective.evaluate(paid, raced=False) if paid else []
+        if len(paid) < len(plans):
+            raise EvaluationsSpent("what is left is for the policy's own plans")
+        return judged
+
+    own = replace(task, evaluate=own_evaluations(problem, projected=True))
+    trials = PolicyTrials(problem, SingleEpisode(partial(TransferVectorEnv, [own])), price=1, trials=policy_evaluations)
     learned = learn(
         agent,
-        env=TransferVectorEnv([setting], num_envs=batch),
+        env=TransferVectorEnv([replace(task, evaluate=evaluate)], num_envs=batch),
         episode_steps=1,
-        episodes=problem.objective.left,
+        episodes=problem.objective.left - trials.reserved,
         seed=int(rng.integers(2**31)),
         on_metrics=problem.log_agent,
-        stop=lambda: problem.objective.left <= 0,
-        seeds=[setting.replay_seed(outcomes, groups=groups)],
+        stop=lambda: problem.objective.left <= trials.reserved,
+        on_update=trials.when_due,
+        seeds=[task.replay_seed(outcomes, groups=groups)],
         begin=begin,
     )
+    trials.finish(learned.policy)
     save_policy(
         learned.policy,
         problem.folder / "policy",
-        training=_training(
-            learned.policy, problem, None if misled else begun, max_log_correction=agent.max_log_correction
-        ),
+        training=_training(learned.policy, problem, begun, max_log_correction=agent.max_log_correction),
     )
     return best_plan(problem)
 
@@ -91,8 +113,8 @@ def like(agent: AgentSpec, policy: TrainedPolicy) -> AgentSpec:
     )
 
 
-def _better(setting: TransferTask, found: Sequence[Outcome], *, than: Sequence[Outcome]) -> bool:
-    return max(map(setting.reward, found), default=-np.inf) > max(map(setting.reward, than))
+def _better(task: TransferTask, outcomes: Sequence[Outcome], *, than: Sequence[Outcome]) -> bool:
+    return max(map(task.reward, outcomes), default=-np.inf) > max(map(task.reward, than))
 
 
 def _training(

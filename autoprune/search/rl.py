@@ -4,14 +4,12 @@ import math
 from collections.abc import Sequence
 from copy import copy
 
-import gymnasium
 import numpy as np
 
 from autoprune.agent.bundle import TrainingRecord, save_policy
 from autoprune.agent.learn import check_length, learn
 from autoprune.agent.spec import AgentSpec, Replay
 from autoprune.agent.trained_policy import TrainedPolicy
-from autoprune.cost.model import FloatArray
 from autoprune.env.env_spec import EnvFactory, EnvSpec
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.evaluation.outcome import Outcome
@@ -19,6 +17,7 @@ from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem, best_plan
 from autoprune.ranges import Count
 from autoprune.search.constraint import Constraint, rewarded
+from autoprune.search.policy_trials import PolicyTrials, affordable, own_evaluations
 
 
 def search(
@@ -28,7 +27,7 @@ def search(
     env: EnvSpec,
     agent: AgentSpec,
     constraint: Constraint,
-    greedy_every: Count | None = None,
+    policy_evaluations: Count,
 ) -> PruningPlan:
     """Returns the best plan that the agent met while it learned; its policy is saved in the run's folder.
 
@@ -38,68 +37,49 @@ def search(
         env: How the objective is revealed to the agent.
         agent: What learns.
         constraint: How the budget is kept.
-        greedy_every: After so many updates the policy's own plan, without exploration, is evaluated as well; None never
-            does.
+        policy_evaluations: How often the policy's own plan is evaluated, the last time at the end. The weights that
+            made its best plan are those that are saved.
 
     Raises:
         ValueError: An option does not apply, or too few evaluations are left, before anything is charged.
     """
     constraint = copy(constraint)  # a multiplier that adapts does so in this search only
-    steps = env.steps(problem.structure)
+    steps, objective = env.steps(problem.structure), problem.objective
     for message in _misfits(agent, env, steps):
         raise ValueError(message)
-    if greedy_every is not None and greedy_every < 1:
-        raise ValueError(f"agent.greedy_every must be at least 1 update, or null, got {greedy_every}")
-    reserved = 0 if constraint.projected else 1  # evaluations, for the policy's own plan
-    price = env.price(problem)  # before anything is paid for
-    episodes = (problem.objective.left - price - reserved) // env.evaluations
-    check_length(agent, episodes, steps, seeded=price if env.seed_replay else 0)
+    price = env.price(problem)
+    left = objective.left - price
+    left -= affordable(policy_evaluations, left, price=env.evaluations) * env.evaluations
+    check_length(agent, left // env.evaluations, steps, seeded=price if env.seed_replay else 0)
     prior = env.prior_of(problem)
     if prior is not None:  # what is known before the agent acts is no reason to adapt
         prior = prior.rewarded(lambda outcomes: rewarded(outcomes, copy(constraint), problem.projector.budget))
 
     def evaluate(plans: Sequence[PruningPlan]) -> list[Outcome]:
         # Plans outside the budget would win races against those inside, so nothing is raced where there are any.
-        paid = plans[: problem.objective.left - reserved]
-        outcomes = problem.objective.evaluate(paid, raced=constraint.projected) if paid else []
+        paid = plans[: objective.left - trials.reserved]
+        outcomes = objective.evaluate(paid, raced=constraint.projected) if paid else []
         if len(paid) < len(plans):
-            raise EvaluationsSpent("what is left is for the policy's own plan")
+            raise EvaluationsSpent("what is left is for the policy's own plans")
         return rewarded(outcomes, constraint, problem.projector.budget)
 
     factory = EnvFactory(problem, env, evaluate, prior, projected=constraint.projected)
-    apart, updates = factory.one(), 0
-
-    def on_update(policy: TrainedPolicy) -> None:
-        nonlocal updates
-        updates += 1
-        if greedy_every is not None and updates % greedy_every == 0 and problem.objective.left > reserved:
-            play(apart, policy)
-
+    apart = factory.with_evaluate(own_evaluations(problem, projected=constraint.projected)).one()
+    trials = PolicyTrials(problem, apart, price=env.evaluations, trials=policy_evaluations)
     learned = learn(
         agent,
         env=factory.batch(agent.parallel_episodes),
         episode_steps=steps,
-        episodes=math.ceil((problem.objective.left - reserved) / env.evaluations),
+        episodes=math.ceil((objective.left - trials.reserved) / env.evaluations),
         seed=int(rng.integers(2**31)),
         on_metrics=problem.log_agent,
-        stop=lambda: problem.objective.left <= reserved,
-        on_update=on_update,
+        stop=lambda: objective.left <= trials.reserved,
+        on_update=trials.when_due,
         seeds=[factory.replay_seed()] if env.seed_replay else [],
     )
-    if not constraint.projected:
-        _evaluate_projected(problem, factory, learned.policy)
+    trials.finish(learned.policy)
     _save(problem, env, learned.policy)
     return best_plan(problem)
-
-
-def play(env: gymnasium.Env, policy: TrainedPolicy) -> None:
-    """Plays one episode of the policy without exploration; the objective records its plan."""
-    observation, _ = env.reset()
-    policy.begin()
-    over = False
-    while not over:
-        observation, _, terminated, truncated, _ = env.step(policy.act(observation))
-        over = terminated or truncated
 
 
 def _save(problem: Problem, env: EnvSpec, policy: TrainedPolicy) -> None:
@@ -114,22 +94,10 @@ def _save(problem: Problem, env: EnvSpec, policy: TrainedPolicy) -> None:
             budget=problem.projector.budget.text,
             seeds=(problem.seed,),
             evaluations=problem.objective.spent,
+            environment=env.as_json(),
+            groups=problem.structure.names,
         ),
     )
-
-
-def _evaluate_projected(problem: Problem, factory: EnvFactory, policy: TrainedPolicy) -> None:
-    """The policy's own plan is projected onto the budget and evaluated, so that the search has one that meets it."""
-
-    def projected(plans: Sequence[PruningPlan]) -> list[Outcome]:
-        density: FloatArray = np.maximum(np.array([plan.kept for plan in plans]), 0.5) / problem.structure.units
-        kept = problem.projector.project(density)
-        return problem.objective.evaluate([problem.structure.plan(row) for row in kept], raced=False)
-
-    try:
-        play(factory.with_evaluate(projected).one(), policy)
-    except EvaluationsSpent:
-        return
 
 
 def _misfits(agent: AgentSpec, env: EnvSpec, steps: int) -> list[str]:

@@ -70,7 +70,7 @@ def _dedicated_once(cells: Path, network: StudiedNetwork, text: str, seed: int) 
 def _dedicated(network: StudiedNetwork, text: str, seed: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         problem = network.problem.under(budget_of(network, text)).limited(ONE_SEARCH, seed=seed, folder=Path(folder))
-        search = partial(few_shot.search, policy=None, agent=agent_of(AGENT))
+        search = partial(few_shot.search, policy=None, agent=agent_of(AGENT), policy_evaluations=1)
         plan = search(problem, rng=np.random.default_rng(seed))
     (outcome,) = network.problem.under(budget_of(network, text)).objective.uncharged.evaluate([plan], whole=True)
     return outcome.metrics.kl

@@ -45,8 +45,10 @@ def _row(cells: Path, network: StudiedNetwork, family: str, seed: int) -> dict[s
         "budget": BUDGET,
         "curves": network.evaluations,
         "best": known.metrics.kl,
-        "scratch": _searched(network, partial(few_shot.search, policy=None, agent=agent), seed),
-        "few_shot": _searched(network, partial(few_shot.search, policy=policy, agent=agent), seed),
+        "scratch": _searched(network, partial(few_shot.search, policy=None, agent=agent, policy_evaluations=1), seed),
+        "few_shot": _searched(
+            network, partial(few_shot.search, policy=policy, agent=agent, policy_evaluations=1), seed
+        ),
     }
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ def agent_of(name: str) -> Any:
 
 def learner(policy: Path | None) -> Any:
     source, agent = None if policy is None else str(policy), agent_of("transferable")
-    return lambda found, seed=0: few_shot.search(found, rng=np.random.default_rng(seed), policy=source, agent=agent)
+    search = partial(few_shot.search, policy=source, agent=agent, policy_evaluations=1)
+    return lambda found, seed=0: search(found, rng=np.random.default_rng(seed))
 
 
 def test_learning_goes_on_and_finds_what_losses_that_add_up_do_not(modest: Path, tmp_path: Path) -> None:
@@ -158,5 +160,9 @@ def test_it_needs_a_network_that_can_be_carried(tmp_path: Path) -> None:
     agent = agent_of("critic_guided")
     with pytest.raises(ValueError, match=r"goes on with agent\.agent\.network=transferable, not whole"):
         few_shot.search(
-            problem("chain", tmp_path, limit=90, seen=[]), rng=np.random.default_rng(0), policy=None, agent=agent
+            problem("chain", tmp_path, limit=90, seen=[]),
+            rng=np.random.default_rng(0),
+            policy=None,
+            agent=agent,
+            policy_evaluations=1,
         )

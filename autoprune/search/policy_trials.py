@@ -1,0 +1,93 @@
+"""A policy judged by itself: the plan that it makes without exploring, at intervals while it learns and at the end."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import gymnasium
+import numpy as np
+from torch import Tensor
+
+from autoprune.agent.trained_policy import TrainedPolicy
+from autoprune.cost.model import FloatArray
+from autoprune.evaluation.outcome import Outcome
+from autoprune.plan import PruningPlan
+from autoprune.problem.problem import Problem
+
+POLICY = "policy"  # the phase of these evaluations
+LEAST_SHARE = 10  # evaluations of the agent for one of its policy, at least
+
+
+@dataclass(slots=True, eq=False)
+class PolicyTrials:
+    """Evaluates a policy's own plan a few times, from evaluations that are reserved, and keeps its best weights."""
+
+    problem: Problem
+    """What is searched."""
+    env: gymnasium.Env
+    """Where the policy plays, whose plans are judged by `own_evaluations`."""
+    price: int
+    """Evaluations of one episode."""
+    trials: int
+    """How often, at most; fewer where that would be more than one in LEAST_SHARE evaluations."""
+    best: Outcome | None = None
+    """Of the best plan so far that was the policy's own."""
+    _weights: dict[str, Tensor] = field(default_factory=dict)
+    _done: int = 0
+    _total: int = 0
+
+    def __post_init__(self) -> None:
+        self._total = self.problem.objective.left
+        self.trials = affordable(self.trials, self._total, price=self.price)
+
+    @property
+    def reserved(self) -> int:
+        """Evaluations that the agent must leave."""
+        return (self.trials - self._done) * self.price
+
+    def when_due(self, policy: TrainedPolicy) -> None:
+        """Plays an episode if the next part of the search is over; the last one is `finish`'s."""
+        used = self._total - self.problem.objective.left
+        if self._done < self.trials - 1 and used >= (self._done + 1) * self._total / self.trials:
+            self._play(policy)
+
+    def finish(self, policy: TrainedPolicy) -> None:
+        """Plays the last episode, and gives the policy the weights that made its best plan."""
+        self._play(policy)
+        policy.network.load_state_dict(self._weights)
+
+    def _play(self, policy: TrainedPolicy) -> None:
+        self._done += 1
+        outcome = play(self.env, policy)
+        if self.best is None or outcome.reward >= self.best.reward:
+            weights = policy.network.state_dict()
+            self.best, self._weights = outcome, {name: value.clone() for name, value in weights.items()}
+
+
+def affordable(trials: int, evaluations: int, *, price: int) -> int:
+    """Returns how many trials at that price there are in so many evaluations; at least the one at the end."""
+    if trials < 1:
+        raise ValueError(f"agent.policy_evaluations must be at least 1, got {trials}")
+    return max(1, min(trials, evaluations // (LEAST_SHARE * price)))
+
+
+def own_evaluations(problem: Problem, *, projected: bool) -> Callable[[Sequence[PruningPlan]], list[Outcome]]:
+    """Returns what judges a policy's own plans: whole, and moved into the budget where they are not yet."""
+
+    def evaluate(plans: Sequence[PruningPlan]) -> list[Outcome]:
+        if not projected:
+            density: FloatArray = np.maximum(np.array([plan.kept for plan in plans]), 0.5) / problem.structure.units
+            plans = [problem.structure.plan(row) for row in problem.projector.project(density)]
+        return problem.objective.evaluate(plans, phase=POLICY)
+
+    return evaluate
+
+
+def play(env: gymnasium.Env, policy: TrainedPolicy) -> Outcome:
+    """Plays one episode of the policy without exploration; returns its last plan's outcome."""
+    observation, _ = env.reset(seed=0)
+    policy.begin()
+    while True:
+        observation, _, terminated, truncated, info = env.step(policy.act(observation))
+        if terminated or truncated:
+            outcome: Outcome = info["outcome"]
+            return outcome
