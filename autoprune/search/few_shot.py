@@ -83,7 +83,7 @@ def search(
         agent,
         env=TransferVectorEnv([replace(task, evaluate=evaluate)], num_envs=batch),
         episode_steps=1,
-        episodes=problem.objective.left - trials.reserved,
+        episodes=problem.objective.left - 1,
         seed=int(rng.integers(2**31)),
         on_metrics=problem.log_agent,
         stop=lambda: problem.objective.left <= trials.reserved,

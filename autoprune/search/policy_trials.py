@@ -19,7 +19,7 @@ LEAST_SHARE = 10  # evaluations of the agent for one of its policy, at least
 
 @dataclass(slots=True, eq=False)
 class PolicyTrials:
-    """Evaluates a policy's own plan a few times, from evaluations that are reserved, and keeps its best weights."""
+    """Evaluates a policy's own plan a few times while it learns and at the end, and keeps its best weights."""
 
     problem: Problem
     """What is searched."""
@@ -32,7 +32,7 @@ class PolicyTrials:
     best: Outcome | None = None
     """Of the best plan so far that was the policy's own."""
     _weights: dict[str, Tensor] = field(default_factory=dict)
-    _done: int = 0
+    _parts: int = 0
     _total: int = 0
 
     def __post_init__(self) -> None:
@@ -41,13 +41,15 @@ class PolicyTrials:
 
     @property
     def reserved(self) -> int:
-        """Evaluations that the agent must leave."""
-        return (self.trials - self._done) * self.price
+        """Evaluations that the agent must leave for the end."""
+        return self.price
 
     def when_due(self, policy: TrainedPolicy) -> None:
-        """Plays an episode if the next part of the search is over; the last one is `finish`'s."""
-        used = self._total - self.problem.objective.left
-        if self._done < self.trials - 1 and used >= (self._done + 1) * self._total / self.trials:
+        """Plays an episode if another part of the search is over; the last one is `finish`'s."""
+        left = self.problem.objective.left
+        parts = min(self.trials - 1, (self._total - left) * self.trials // self._total)
+        if parts > self._parts and left >= 2 * self.price:
+            self._parts = parts
             self._play(policy)
 
     def finish(self, policy: TrainedPolicy) -> None:
@@ -56,7 +58,6 @@ class PolicyTrials:
         policy.network.load_state_dict(self._weights)
 
     def _play(self, policy: TrainedPolicy) -> None:
-        self._done += 1
         outcome = play(self.env, policy)
         if self.best is None or outcome.reward >= self.best.reward:
             weights = policy.network.state_dict()

@@ -70,7 +70,7 @@ def search(
         agent,
         env=factory.batch(agent.parallel_episodes),
         episode_steps=steps,
-        episodes=math.ceil((objective.left - trials.reserved) / env.evaluations),
+        episodes=math.ceil(objective.left / env.evaluations) - 1,  # what trials need not is the agent's
         seed=int(rng.integers(2**31)),
         on_metrics=problem.log_agent,
         stop=lambda: objective.left <= trials.reserved,

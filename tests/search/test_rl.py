@@ -116,8 +116,10 @@ def test_a_rollouts_plans_are_evaluated_as_one_batch(
     monkeypatch.setattr(given.objective, "evaluate", counted)
     search(name, **short(name), **changes)(given, rng=np.random.default_rng(0))
     assert given.objective.left == 0
-    assert set(sizes[:-1]) - {1} == {batch} - {1}
-    assert sizes[-1] <= batch, "what is left over is a batch of its own"
+    *whole, left_over, own = sizes
+    assert set(whole) - {1} == {batch} - {1}
+    assert left_over <= batch, "what is left over is a batch of its own"
+    assert own == 1, "the last evaluation is the policy's own plan"
     assert sizes.count(batch) >= 3
 
 
@@ -154,7 +156,7 @@ def test_an_agent_beats_random_where_it_has_evaluations_enough(tmp_path: Path) -
         ("dqn", {"levels": None}, "DQN needs them"),
         ("dqn", {"mode": "one_shot"}, "they need agent.env.mode=layerwise"),
         ("dqn", {"prior": "uniform", "max_log_correction": 1.0}, "one group at a time, not corrections"),
-        ("ppo", {"greedy_every": 0}, "at least 1 update"),
+        ("ppo", {"policy_evaluations": 0}, "policy_evaluations must be at least 1, got 0"),
         ("ppo", {"edits": 2}, "agent.env.edits is for agent.env.mode=edit"),
         ("ppo", {"length": 2}, "agent.env.length is for agent.env.mode=edit"),
         ("edit_ppo", {"edits": None}, "agent.env.edits is for agent.env.mode=edit, which needs it"),

@@ -1,0 +1,47 @@
+"""A policy is judged by the plan that it makes itself, and what is saved makes its best one."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autoprune.agent.bundle import load_policy, load_training
+from autoprune.env.env_spec import EnvFactory, EnvSpec
+from autoprune.search.policy_trials import POLICY, affordable, own_evaluations, play
+from tests.search.known import KNOWN
+from tests.search.learners import learnable
+from tests.search.test_rl import search, short
+
+
+@pytest.mark.parametrize("name", ["critic_guided", "dqn", "edit_ppo", "ppo", "recurrent_ppo", "td3"])
+def test_its_own_plan_is_evaluated_and_the_best_policy_is_saved(name: str, tmp_path: Path) -> None:
+    history: list[Any] = []
+    problem = learnable(KNOWN["chain"], tmp_path, limit=70, seen_by=history)
+    search(name, **short(name))(problem, rng=np.random.default_rng(0))
+    own = [outcome for phase, outcome in history if phase == POLICY]
+    assert history[-1][1] is own[-1], "the last evaluation is reserved for it"
+    assert 2 <= len(own) <= 5
+    assert len(history) == problem.objective.spent == 70, "and they are charged"
+    training, policy = load_training(tmp_path / "policy"), load_policy(tmp_path / "policy")
+    assert training.environment is not None
+    assert tuple(training.groups) == problem.structure.names
+    again = learnable(KNOWN["chain"], tmp_path, limit=99)
+    spec = EnvSpec(**training.environment)
+    factory = EnvFactory(again, spec, own_evaluations(again, projected=True), spec.prior_of(again))
+    assert play(factory.one(), policy).plan == max(reversed(own), key=lambda outcome: outcome.reward).plan
+
+
+def test_a_policy_that_exceeds_the_budget_is_moved_into_it(tmp_path: Path) -> None:
+    history: list[Any] = []
+    problem = learnable(KNOWN["chain"], tmp_path, limit=40, seen_by=history)
+    search("ppo", constraint="penalty", prior="uniform")(problem, rng=np.random.default_rng(0))
+    assert all(outcome.feasible for phase, outcome in history if phase == POLICY)
+    assert not all(outcome.feasible for _, outcome in history), "the control: its own samples exceed it"
+
+
+def test_no_more_than_one_in_ten_evaluations_is_the_policys() -> None:
+    assert [affordable(5, evaluations, price=1) for evaluations in (5, 19, 20, 49, 300)] == [1, 1, 2, 4, 5]
+    assert affordable(5, 300, price=20) == 1
+    with pytest.raises(ValueError, match=r"agent.policy_evaluations must be at least 1, got 0"):
+        affordable(0, 300, price=1)
