@@ -19,6 +19,7 @@ from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem, best_plan
+from autoprune.ranges import Count
 from autoprune.search.policy_trials import PolicyTrials, affordable, own_evaluations
 from autoprune.search.zero_shot import Carried, proposed, transfer_record, transferred_to
 
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def search(
-    problem: Problem, *, rng: np.random.Generator, policy: str | None, agent: AgentSpec, policy_evaluations: int
+    problem: Problem, *, rng: np.random.Generator, policy: str | None, agent: AgentSpec, policy_evaluations: Count
 ) -> PruningPlan:
     """Returns the best plan that the agent met while it learned; its policy is saved in the run's folder.
 
