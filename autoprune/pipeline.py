@@ -24,7 +24,15 @@ from autoprune.plan import PruningPlan
 from autoprune.prior.sensitivity_plan import sensitivity_plan
 from autoprune.prior.uniform_plan import uniform_plan
 from autoprune.problem.problem import Problem, Search
-from autoprune.records import Ledgers, Recorder, describe_budget, describe_curves, describe_structure, shown_metrics
+from autoprune.records import (
+    Ledgers,
+    Recorder,
+    describe_budget,
+    describe_curves,
+    describe_policy,
+    describe_structure,
+    shown_metrics,
+)
 from autoprune.recover.recovery import Recovery
 from autoprune.rehearsal import Stages, rehearse
 from autoprune.report.progress import StageProgress
@@ -93,6 +101,7 @@ class Job:
             "networks": records,
             "device": on_device,
             "anytime": anytime,
+            "policy": stages.attempt("policy", lambda: job.own_plan(recorder, plans), otherwise=None),
             "left_out": dict(job.left_out),
             "failed": stages.failed,
         }
@@ -113,6 +122,14 @@ class Job:
         if "onnx" not in left_out:
             return self
         return replace(self, problem=replace(problem, task=replace(problem.task, onnx=False)), left_out=left_out)
+
+    def own_plan(self, recorder: Recorder, plans: Mapping[str, PruningPlan]) -> dict[str, Any] | None:
+        """What a learned policy's own plan is worth, beside the search's best and the uniform one; None without."""
+        if not recorder.own:
+            return None
+        (uniform,) = self.problem.objective.uncharged.evaluate([plans[UNIFORM]], whole=True)
+        best = recorder.incumbents[-1].outcome if recorder.incumbents else None
+        return describe_policy(recorder.own, best=best, uniform=uniform)
 
     def anytime(self, recorder: Recorder, plans: Mapping[str, PruningPlan]) -> Any:
         """How good the best plan was at every point of the search, on samples that no reward has seen."""

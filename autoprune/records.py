@@ -3,13 +3,14 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from autoprune.cost.budget import Budget
 from autoprune.evaluation.curves import Curve
 from autoprune.evaluation.incumbents import Incumbent
+from autoprune.evaluation.metered import POLICY
 from autoprune.evaluation.outcome import Metrics, Outcome
 from autoprune.problem.problem import Problem
 from autoprune.report.progress import StageProgress, search_note
@@ -112,6 +113,7 @@ class Recorder:
         """
         self.history, self.tracker, self.progress, self.limit, self.judging = history, tracker, progress, limit, judging
         self.incumbents: list[Incumbent] = []
+        self.own: list[tuple[int, Outcome]] = []
         self.spent, self.seconds, self.agent_seconds = 0, 0.0, 0.0
         self.start = time.perf_counter()
 
@@ -125,18 +127,42 @@ class Recorder:
         if outcome.feasible and outcome.whole and (best_so_far is None or outcome.reward > best_so_far.reward):
             self.incumbents.append(Incumbent(outcome, evaluation, self.seconds, self.agent_seconds))
         best = self.incumbents[-1].outcome.score if self.incumbents else None
+        if phase == POLICY:
+            self.own.append((evaluation, outcome))
         record = {"evaluation": evaluation, "phase": phase, **outcome.as_json(), "elapsed": elapsed, "best": best}
         if self.history.add(record):
-            self.tracker.log(_tracked(outcome, best), axis="evaluation", step=evaluation)
+            self.tracker.log(_tracked(outcome, best, phase), axis="evaluation", step=evaluation)
         note = search_note(best=best, score=outcome.score)
         self.progress.update(evaluation, of=self.limit, phase=phase, note=note)
 
 
-def _tracked(outcome: Outcome, best: float | None) -> dict[str, float]:
+def _tracked(outcome: Outcome, best: float | None, phase: str) -> dict[str, float]:
     metrics = {f"search/{key}": value for key, value in asdict(outcome.metrics).items()}
     metrics |= {"search/score": outcome.score, "search/reward": outcome.reward, "search/seconds": outcome.seconds}
     metrics |= {f"cost/{name}": value for name, value in outcome.cost.items()}
+    if phase == POLICY:
+        metrics |= {"policy/score": outcome.score} | ({} if best is None else {"policy/gap": best - outcome.score})
     return metrics if best is None else metrics | {"search/best": best}
+
+
+def describe_policy(own: Sequence[tuple[int, Outcome]], *, best: Outcome | None, uniform: Outcome) -> dict[str, Any]:
+    """What result.json says of a learned policy's own plan.
+
+    Args:
+        own: Evaluation and outcome of each of the policy's own plans, at least one.
+        best: Of the best plan that the search met; None where none was inside the budget.
+        uniform: Of the uniform plan.
+    """
+    evaluation, outcome = max(reversed(own), key=lambda pair: pair[1].reward)
+    return {
+        "plan": outcome.plan.as_json(),
+        "evaluation": evaluation,
+        "score": outcome.score,
+        "gap": None if best is None else best.score - outcome.score,
+        "uniform": uniform.score,
+        "worse_than_uniform": outcome.score < uniform.score,
+        "trials": [{"evaluation": at, "score": trial.score} for at, trial in own],
+    }
 
 
 def describe_structure(problem: Problem) -> dict[str, Any]:

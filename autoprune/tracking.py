@@ -21,6 +21,7 @@ Mode = Literal["auto", "online", "offline"]
 PLOTTED = {  # metrics → the axis that they belong to
     "search/*": "evaluation",
     "cost/*": "evaluation",
+    "policy/*": "evaluation",
     "agent/*": "agent/step",
     "recover/*": "recover/step",
 }

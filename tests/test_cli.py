@@ -42,6 +42,7 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["search", *QUICK, "budget=macs:0.0001"], "feasible budgets lie between"),
         (["search", *QUICK, "budget=half"], "must be written cost:amount"),
         (["search", *QUICK, "agent=sensitivity", "evaluations=10"], "the sensitivity plan needs"),
+        (["search", *QUICK, "agent=ppo", "policy=shipped"], "policy=shipped is where agent=transferable goes on"),
         (["search", *QUICK, "agent=sa"], "agent=sa is no file of conf/agent; did you mean sac?"),
         (
             ["search", *QUICK, "agent=ppo", "+agent.env.levels=4"],

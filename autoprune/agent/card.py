@@ -92,8 +92,13 @@ def _use(*, carried: bool) -> str:
     if not carried:
         return f"""## How to use it
 
-{files} Load it with
-`autoprune.agent.bundle.load_policy(folder).act(observation)`."""
+{files} It makes a plan for the network that it was trained on, at this budget or at others:
+
+```python
+from autoprune import Policy
+
+plan = Policy.load(path).plan(task, "macs:0.4")
+```"""
     return f"""## How to use it
 
 ```bash

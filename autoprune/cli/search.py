@@ -103,6 +103,7 @@ class Launch:
 def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     session = Session.begin(config, SearchSettings, launch.folder, launch.overrides, command="autoprune search")
     _check_constraint(session.settings)
+    _check_policy(session.settings)
 
     from autoprune.pipeline import Job
     from autoprune.problem.problem import Problem
@@ -175,6 +176,16 @@ def _check_constraint(settings: Mapping[str, Any]) -> None:
         raise ValueError(
             f"constraint={name.lower()} is what an agent's reward says of the budget, and this search has none: every "
             "plan that it asks for meets the budget. Set constraint=projection, or an agent that learns, such as ppo"
+        )
+
+
+def _check_policy(settings: Mapping[str, Any]) -> None:
+    """Raises ValueError where there is a policy that the search cannot use."""
+    if settings["policy"] is not None and "policy" not in settings["agent"]:
+        raise ValueError(
+            f"policy={settings['policy']} is where agent=transferable goes on learning, or what "
+            "`autoprune apply` uses; "
+            "this search has no use for it. Set policy=null or agent=transferable"
         )
 
 

@@ -8,6 +8,7 @@ from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 
 SEARCH = "search"  # the phase in which plans may be raced
+POLICY = "policy"  # that of the plans which a learned policy makes without exploring
 Record = Callable[[Outcome, int, str], None]  # (outcome, evaluation number from 1, phase)
 
 

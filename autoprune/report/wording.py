@@ -200,6 +200,8 @@ def headline(contents: Contents) -> str:
     said = quality.sentence(network.recovered if recovered else network.post_training)
     reference = quality.text(dense.post_training if dense else {})
     parts.append(f"{said} {'after recovery' if recovered else 'without recovery'} (dense {reference})")
+    if (contents.result.get("policy") or {}).get("worse_than_uniform"):
+        parts.append("the policy's own plan is worse than uniform")
     return ", ".join(parts)
 
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from autoprune.agent.trained_policy import TrainedPolicy
 from autoprune.cost.model import FloatArray
+from autoprune.evaluation.metered import POLICY
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem
 
-POLICY = "policy"  # the phase of these evaluations
 LEAST_SHARE = 10  # evaluations of the agent for one of its policy, at least
 
 

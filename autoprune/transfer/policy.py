@@ -1,4 +1,4 @@
-"""A policy that is used again, on any network: no run, no configuration."""
+"""A policy that is used again: on any network where it is transferable, else on the one that it was trained on."""
 
 import time
 from collections.abc import Mapping
@@ -12,11 +12,14 @@ from torch import nn
 from autoprune.agent.bundle import load_policy, load_training
 from autoprune.agent.training_record import TrainingRecord
 from autoprune.cost.budget import Budget
+from autoprune.env.env_spec import EnvFactory, EnvSpec
 from autoprune.evaluation.outcome import Outcome
 from autoprune.exchange.policies import fetch_policy
 from autoprune.plan import PruningPlan
+from autoprune.prior.starts import prior_of
 from autoprune.problem.problem import Problem
 from autoprune.problem.spec import ProblemSpec
+from autoprune.search.policy_trials import own_evaluations, play
 from autoprune.search.zero_shot import proposed, transferred_to
 from autoprune.task.task import Task
 from autoprune.transfer.studied_network import StudiedNetwork
@@ -27,29 +30,38 @@ CANDIDATES = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Planned:
-    """The plan that was chosen on held-out search data, of the policy's best, the sensitivity and the uniform one.
-
-    chosen: whose it is. outcomes: of all three, on the proxy samples; scores: on the held-out ones, by which it was
-    chosen; higher is better. evaluations: plans that were judged, those of the single-group curves included. seconds:
-    what it took the policy to propose plans, without the curves and without judging what it proposed.
-    """
+    """The plan that was chosen on held-out search data, of the policy's best, the sensitivity and the uniform one."""
 
     plan: PruningPlan
+    """The chosen one."""
     chosen: str
+    """Whose it is: policy, sensitivity or uniform."""
     outcomes: Mapping[str, Outcome]
+    """Of all three, on the proxy samples."""
     scores: Mapping[str, float]
+    """Of all three on the held-out samples, by which it was chosen; higher is better."""
     evaluations: int
+    """Plans that were judged, those of the single-group curves included."""
     seconds: float
+    """What it took the policy to propose plans, without the curves and without judging what it proposed."""
     problem: Problem
+    """What was planned for."""
+
+    @classmethod
+    def of(cls, problem: Problem, outcomes: Mapping[str, Outcome], *, evaluations: int, seconds: float) -> Self:
+        """Chooses among outcomes on held-out data; the first one where there is a tie."""
+        scores = problem.held_out_scores({name: problem.pruned(outcome.plan) for name, outcome in outcomes.items()})
+        chosen = max(scores, key=lambda name: scores[name])
+        return cls(outcomes[chosen].plan, chosen, outcomes, scores, evaluations, seconds, problem)
 
     def network(self) -> nn.Module:
-        """The smaller network, repaired from the calibration data; no gradient step was made."""
+        """Returns the smaller network, repaired from the calibration data; no gradient step was made."""
         return self.problem.pruned(self.plan)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy that was trained on many networks, such as `autoprune train` makes.
+    """A policy that was trained by `autoprune train` on many networks, or by a search on one.
 
     >>> from autoprune import Policy  # doctest: +SKIP
     >>> Policy.load("shipped").plan("digits", "macs:0.4").chosen  # doctest: +SKIP
@@ -57,30 +69,46 @@ class Policy:
     """
 
     folder: Path
+    """Of the bundle."""
     training: TrainingRecord
+    """What it was trained on."""
 
     @classmethod
     def load(cls, source: str | Path = "shipped") -> Self:
-        """source: a folder, `shipped`, or as exchange.policies.fetch_policy takes it. Nothing in it is executed.
+        """Returns a saved policy; nothing in it is executed.
 
-        Raises ValueError where there is none, or where it was damaged, edited or made by another version.
+        Args:
+            source: A run's folder or its policy's, `shipped`, or as exchange.policies.fetch_policy takes it.
+
+        Raises:
+            ValueError: There is none, or it was damaged, edited or made by another version.
         """
-        folder = fetch_policy(str(source))
+        inside = Path(source) / "policy"  # of a run
+        folder = fetch_policy(str(inside if (inside / "policy.json").is_file() else source))
         load_policy(folder)
         return cls(folder, load_training(folder))
 
     def plan(
         self, task: str | Task, budget: str | None = None, *, candidates: int = CANDIDATES, seed: int = 0
     ) -> Planned:
-        """A plan for a network that the policy has never seen; nothing is learned.
+        """Returns a plan for a network; nothing is learned.
 
-        task: one of one's own, or the name of one that comes along. budget: `cost:amount`; None: the task's.
-        candidates: plans of the policy's that are judged. Raises ValueError for a budget that it was not trained for.
+        Args:
+            task: One of one's own, or the name of one that comes along.
+            budget: `cost:amount`; None for the task's.
+            candidates: Plans of a transferable policy's that are judged, at least 1; another policy has one plan.
+            seed: Draws a transferable policy's proposals.
+
+        Raises:
+            ValueError: The policy is not transferable and the network is another one, or a transferable policy was not
+                trained for such a budget.
         """
         problem = Problem.prepare(task, ProblemSpec(budget=budget))
-        bound = problem.projector.budget
-        transferred_to(str(self.folder), groups=len(problem.structure.groups), budget=bound)  # refused before it costs
         try:
+            if self.training.environment is not None:
+                return self._own_plan(problem, EnvSpec(**self.training.environment))
+            bound = problem.projector.budget
+            transferred_to(str(self.folder), groups=len(problem.structure.groups), budget=bound)  # before it costs
             return self.plan_for(StudiedNetwork.study(problem), bound, candidates=candidates, seed=seed)
         finally:
             problem.close()
@@ -88,27 +116,40 @@ class Policy:
     def plan_for(
         self, network: StudiedNetwork, budget: Budget, *, candidates: int = CANDIDATES, seed: int = 0
     ) -> Planned:
-        """The same for a network whose single-group curves are there."""
+        """Returns the same for a network whose single-group curves are there, by a transferable policy."""
         if candidates < 1:
             raise ValueError(f"candidates must be at least 1 plan of the policy's, got {candidates}")
         problem = network.problem.under(budget)
-        carried = transferred_to(str(self.folder), groups=len(problem.structure.groups), budget=budget)
-        setting, (prior, uniform) = network.under(budget, max_log_correction=carried.max_log_correction)
-        start = time.perf_counter()
-        plans = proposed(carried.policy, setting, [prior, uniform], count=candidates, rng=np.random.default_rng(seed))
+        transferable = transferred_to(str(self.folder), groups=len(problem.structure.groups), budget=budget)
+        task, (prior, uniform) = network.under(budget, max_log_correction=transferable.max_log_correction)
+        start, rng = time.perf_counter(), np.random.default_rng(seed)
+        plans = proposed(transferable.policy, task, [prior, uniform], count=candidates, rng=rng)
         seconds = time.perf_counter() - start
-        found = setting.evaluate(plans)
+        proposals = task.evaluate(plans)
         outcomes = {SENSITIVITY: prior, UNIFORM: uniform}
-        if able := [outcome for outcome in found if outcome.failed is None]:
+        if able := [outcome for outcome in proposals if outcome.failed is None]:
             outcomes = {POLICY: max(able, key=lambda outcome: outcome.reward), **outcomes}
-        scores = problem.held_out_scores({name: problem.pruned(o.plan) for name, o in outcomes.items()})
-        chosen = max(scores, key=lambda name: scores[name])  # the policy's where there is a tie
-        return Planned(
-            outcomes[chosen].plan,
-            chosen,
-            outcomes,
-            scores,
-            evaluations=network.evaluations + 2 + len(found),
-            seconds=seconds,
-            problem=problem,
+        evaluations = network.evaluations + 2 + len(proposals)
+        return Planned.of(problem, outcomes, evaluations=evaluations, seconds=seconds)
+
+    def _own_plan(self, problem: Problem, env: EnvSpec) -> Planned:
+        """The plan that a policy for one network makes itself."""
+        names = problem.structure.names
+        if tuple(self.training.groups) != tuple(names):
+            raise ValueError(
+                f"the policy in {self.folder} was trained on {', '.join(self.training.tasks)}, whose groups "
+                f"are {list(self.training.groups)}, and fits no other network; {problem.task.name} "
+                f"has {list(names)}. Use a "
+                "transferable policy, such as policy=shipped, or search with agent=transferable"
+            )
+        prior = env.prior_of(problem)
+        factory = EnvFactory(problem, env, own_evaluations(problem, projected=True), prior)
+        start, judging = time.perf_counter(), problem.objective.seconds
+        own = play(factory.one(), load_policy(self.folder))
+        seconds = time.perf_counter() - start - (problem.objective.seconds - judging)
+        sensitivity = (
+            prior if prior is not None and env.prior == SENSITIVITY else prior_of(problem, start="sensitivity")
         )
+        uniform = prior_of(problem, start="uniform")
+        outcomes = {POLICY: own, SENSITIVITY: sensitivity.outcome, UNIFORM: uniform.outcome}
+        return Planned.of(problem, outcomes, evaluations=problem.objective.spent, seconds=seconds)

@@ -8,7 +8,8 @@ import pytest
 
 from autoprune.agent.bundle import load_policy, load_training
 from autoprune.env.env_spec import EnvFactory, EnvSpec
-from autoprune.search.policy_trials import POLICY, affordable, own_evaluations, play
+from autoprune.evaluation.metered import POLICY
+from autoprune.search.policy_trials import affordable, own_evaluations, play
 from tests.search.known import KNOWN
 from tests.search.learners import learnable
 from tests.search.test_rl import search, short
