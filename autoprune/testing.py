@@ -33,7 +33,7 @@ from autoprune.recover.recovery import Recovery
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Structure
 from autoprune.task.task import Role, Roles, Task, outputs_of
-from autoprune.tracking import Tracking
+from autoprune.tracking import TrackedRun, Tracking
 
 SAMPLES = 40  # of each role of the small task
 EVALUATIONS = 60
@@ -219,7 +219,7 @@ def check_tracker(tracking: Tracking) -> None:
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        tracker = tracking(folder, name="check", group="checks", job_type="search", config={"seed": 0})
+        tracker = tracking(TrackedRun(folder, "check", group="checks", job_type="search", config={"seed": 0}))
         (folder / "page.html").write_text("<p>nothing</p>", encoding="utf-8")
         for step in (1, 2):
             tracker.log({"search/score": 0.5, "search/best": math.nan, "cost/macs": None}, axis="evaluation", step=step)

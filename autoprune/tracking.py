@@ -6,14 +6,13 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import wandb
 import wandb.errors
-
-from autoprune.ranges import ProjectName
 
 Axis = Literal["evaluation", "agent/step", "recover/step"]  # what a metric is plotted against
 Mode = Literal["auto", "online", "offline"]
@@ -64,29 +63,29 @@ class Tracker(Protocol):
         """By which the tracker knows the run when it is resumed; None where there is nothing to go on with."""
 
 
+@dataclass(frozen=True, slots=True)
+class TrackedRun:
+    """What a tracker knows of a run when it starts."""
+
+    folder: Path
+    """The run's."""
+    name: str
+    """By which people know the run."""
+    group: str
+    """By which runs are compared."""
+    job_type: str
+    """"search" or "train"."""
+    config: Mapping[str, Any]
+    """The run's settings, in JSON values."""
+    run_id: str | None = None
+    """Of the run that is resumed, as its tracker called it; None starts one."""
+
+
 class Tracking(Protocol):
     """Starts a run's tracker: what conf/tracking configures."""
 
-    def __call__(
-        self,
-        folder: Path,
-        *,
-        name: str,
-        group: str,
-        job_type: str,
-        config: Mapping[str, Any],
-        run_id: str | None = None,
-    ) -> Tracker:
-        """Returns the tracker of a run, or raises before any work is done.
-
-        Args:
-            folder: The run's.
-            name: By which people know the run.
-            group: By which runs are compared.
-            job_type: "search" or "train".
-            config: The run's settings, in JSON values.
-            run_id: Of the run that is resumed; None starts one.
-        """
+    def __call__(self, run: TrackedRun) -> Tracker:
+        """Returns the tracker of the run, or raises before any work is done."""
         ...
 
 
@@ -197,36 +196,20 @@ class WandbTracker:
                 )  # fmt: skip
 
 
-def no_tracking(
-    folder: Path, *, name: str, group: str, job_type: str, config: Mapping[str, Any], run_id: str | None = None
-) -> NoTracker:
+def no_tracking(run: TrackedRun) -> NoTracker:
+    """Returns a tracker that keeps nothing."""
     return NoTracker()
 
 
 def wandb_tracking(
-    folder: Path,
-    *,
-    name: str,
-    group: str,
-    job_type: str,
-    config: Mapping[str, Any],
-    run_id: str | None = None,
-    mode: Mode,
-    project: ProjectName,
-    entity: str | None,
-    tags: Sequence[str],
+    run: TrackedRun, *, mode: Mode, project: str, entity: str | None, tags: Sequence[str]
 ) -> WandbTracker:
-    """Returns the tracker of a W&B run whose files stand in `folder`/wandb; see Tracking.
+    """Returns the tracker of a W&B run whose files stand in `folder`/wandb.
 
     A resumed run keeps its id, by which `wandb sync` joins its parts.
 
     Args:
-        folder: The run's.
-        name: By which people know the run.
-        group: By which runs are compared.
-        job_type: "search" or "train".
-        config: The run's settings, in JSON values.
-        run_id: Of the run that is resumed; None starts one.
+        run: What is tracked.
         mode: "online", "offline", or "auto", which is what WANDB_MODE says, else online for a user who is logged in.
         project: W&B's project.
         entity: The user or team it belongs to; None is the user who is logged in.
@@ -243,28 +226,27 @@ def wandb_tracking(
             "tracking.mode=online needs a login to Weights & Biases, and there is none: run `wandb login` "
             "(or set WANDB_API_KEY, and unset WANDB_MODE), or choose tracking.mode=offline or tracking=none"
         )
-    folder.mkdir(parents=True, exist_ok=True)  # where it does not exist, W&B would write to a temporary folder
-    settings = wandb_settings()
+    run.folder.mkdir(parents=True, exist_ok=True)  # where it does not exist, W&B would write to a temporary folder
 
     def start(where: Literal["online", "offline"]) -> WandbTracker:
-        run = wandb.init(
-            dir=str(folder),
+        started = wandb.init(
+            dir=str(run.folder),
             mode=where,
             project=project,
             entity=entity,
-            name=name,
-            group=group,
-            job_type=job_type,
+            name=run.name,
+            group=run.group,
+            job_type=run.job_type,
             tags=list(tags),
-            config=dict(config),
-            id=run_id,
-            resume=None if run_id is None else "allow",
+            config=dict(run.config),
+            id=run.run_id,
+            resume=None if run.run_id is None else "allow",
             reinit="create_new",  # several runs at once in one process are several runs
-            settings=settings,
+            settings=wandb_settings(),
         )
-        files = Path(run.dir).parent
-        _log.info("tracked by Weights & Biases: %s", run.url or f"offline, until `wandb sync {files}`")
-        return WandbTracker(run, folder=folder, first_step=None if run_id is None else _lines(folder))
+        files = Path(started.dir).parent
+        _log.info("tracked by Weights & Biases: %s", started.url or f"offline, until `wandb sync {files}`")
+        return WandbTracker(started, folder=run.folder, first_step=None if run.run_id is None else _lines(run.folder))
 
     if _resolve(mode) == "offline":
         return start("offline")
@@ -275,7 +257,9 @@ def wandb_tracking(
             raise RuntimeError(
                 f"Weights & Biases did not start the run ({error}); choose tracking.mode=offline to send it later"
             ) from error
-        _log.warning("Weights & Biases did not start the run (%s); it is tracked offline in %s/wandb", error, folder)
+        _log.warning(
+            "Weights & Biases did not start the run (%s); it is tracked offline in %s/wandb", error, run.folder
+        )
         return start("offline")
 
 

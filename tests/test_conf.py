@@ -22,7 +22,7 @@ RUN_TIME = {  # what each kind of part is called with, beside its configuration
     "reward": {"metrics", "score", "cost", "budget"},
     "agent": {"problem", "rng"},
     "recover": {"network", "task", "teacher", "generator", "on_step"},
-    "tracking": {"folder", "name", "group", "job_type", "config", "run_id"},
+    "tracking": {"run"},
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from autoprune.tracked import ARTIFACTS, tracked_config
-from autoprune.tracking import wandb_tracking
+from autoprune.tracking import TrackedRun, wandb_tracking
 from tests.tasks import tiny_task
 from tests.test_pipeline import job
 from tests.test_tracking import of, records
@@ -26,10 +26,8 @@ RECORD = {"task": "tiny", "agent": "ppo", "seed": 3, "budget": {"text": "macs:0.
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[dict[str, Any]]]:
     """A run's folder, its result, and what its offline W&B run holds."""
     folder = tmp_path_factory.mktemp("tracked") / "run"
-    tracker = wandb_tracking(
-        folder, name="run", group="ladder", job_type="search", config=tracked_config(SETTINGS, RECORD),
-        mode="offline", project="autoprune", entity=None, tags=(),
-    )  # fmt: skip
+    tracked_run = TrackedRun(folder, "run", group="ladder", job_type="search", config=tracked_config(SETTINGS, RECORD))
+    tracker = wandb_tracking(tracked_run, mode="offline", project="autoprune", entity=None, tags=())
     result = job(folder, task=tiny_task(), tracker=tracker).execute()
     tracker.close()
     return folder, result, records(folder)

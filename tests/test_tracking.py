@@ -12,7 +12,7 @@ import pytest
 import wandb
 from omegaconf import OmegaConf
 
-from autoprune.tracking import NoTracker, WandbTracker, no_tracking, wandb_tracking
+from autoprune.tracking import NoTracker, TrackedRun, WandbTracker, no_tracking, wandb_tracking
 from tests.wandb_server import REFUSAL, wandb_server
 
 ROOT = Path(__file__).parent.parent
@@ -32,10 +32,8 @@ def _nobody_is_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def start(
     folder: Path, *, name: str = "run", mode: Any = "offline", tags: tuple[str, ...] = (), run_id: str | None = None
 ) -> WandbTracker:
-    return wandb_tracking(
-        folder, name=name, group="digits", job_type="search", config=CONFIG,
-        mode=mode, project="autoprune", entity=None, tags=tags, run_id=run_id,
-    )  # fmt: skip
+    run = TrackedRun(folder, name, group="digits", job_type="search", config=CONFIG, run_id=run_id)
+    return wandb_tracking(run, mode=mode, project="autoprune", entity=None, tags=tags)
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -245,12 +243,11 @@ def test_artifacts_are_awaited_and_a_refusal_is_a_warning(tmp_path: Path, caplog
 ONLINE = """
 import logging, sys
 from pathlib import Path
-from autoprune.tracking import wandb_tracking
+from autoprune.tracking import TrackedRun, wandb_tracking
 logging.basicConfig(level=logging.WARNING)
 folder = Path(sys.argv[1])
-tracker = wandb_tracking(
-    folder, name="n", group="g", job_type="search", config={}, mode="online", project="p", entity=None, tags=[]
-)
+run = TrackedRun(folder, "n", group="g", job_type="search", config={})
+tracker = wandb_tracking(run, mode="online", project="p", entity=None, tags=[])
 (folder / "plan.json").write_text("{}")
 tracker.artifact("plan", folder / "plan.json", kind="plan")
 tracker.close()
@@ -330,7 +327,7 @@ def test_a_key_that_cannot_be_one_is_named() -> None:
 
 
 def test_no_tracker_takes_everything_and_writes_nothing(tmp_path: Path) -> None:
-    tracker = no_tracking(tmp_path / "run", name="run", group="g", job_type="search", config={})
+    tracker = no_tracking(TrackedRun(tmp_path / "run", "run", group="g", job_type="search", config={}))
     assert isinstance(tracker, NoTracker)
     tracker.log({"search/score": 1.0}, axis="evaluation", step=1)
     tracker.summary({"result/chosen": "searched"})
@@ -353,5 +350,6 @@ def test_the_configuration_starts_a_tracker(tmp_path: Path) -> None:
     wandb_settings, none_settings = configured("wandb"), configured("none")
     assert wandb_settings.pop("_target_") == "autoprune.tracking.wandb_tracking"
     assert none_settings == {"_target_": "autoprune.tracking.no_tracking"}
-    wandb_tracking(tmp_path / "run", name="n", group="g", job_type="search", config={}, **wandb_settings).close()
+    run = TrackedRun(tmp_path / "run", "n", group="g", job_type="search", config={})
+    wandb_tracking(run, **wandb_settings).close()
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))

@@ -196,7 +196,7 @@ RULES = Rules(
         "reward": {"metrics", "score", "cost", "budget"},
         "agent": {"problem", "rng"},
         "recover": {"network", "task", "teacher", "generator", "on_step"},
-        "tracking": {"folder", "name", "group", "job_type", "config", "run_id"},
+        "tracking": {"run"},
     },
     mappings={"autoprune.agent.spec.AgentSpec": ("hyperparameters", _hyperparameters)},
 )

@@ -135,7 +135,9 @@ class Session:
     @contextlib.contextmanager
     def tracked(self, **names: Any) -> "Iterator[Tracker]":
         """The run's tracker, which is closed at the end and told whether the run failed."""
-        tracker = self.part("tracking")(self.folder, name=self.folder.name, **names)
+        from autoprune.tracking import TrackedRun
+
+        tracker = self.part("tracking")(TrackedRun(self.folder, self.folder.name, **names))
         failed = True
         try:
             yield tracker

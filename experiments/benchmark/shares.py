@@ -18,7 +18,7 @@ from autoprune.records import Ledger, Ledgers, Recorder
 from autoprune.report.progress import StageProgress
 from autoprune.runs import RunFolder
 from autoprune.seeding import numpy_rng
-from autoprune.tracking import WandbTracker
+from autoprune.tracking import TrackedRun, WandbTracker
 from experiments.benchmark.bench import Bench, Ready
 from experiments.benchmark.row import Goal, Row, amount
 from experiments.configuration import composed, instantiate_part
@@ -93,8 +93,8 @@ def _writing_shares(bench: Bench, repeat: int) -> dict[str, float]:
     folder = bench.scratch / f"run{repeat}"
     settings = composed("tracking.mode=offline", "recover=none", f"seed={repeat}")
     run = RunFolder.create(folder)
-    names = {"name": folder.name, "group": TASK, "job_type": "benchmark", "config": {}}
-    tracker = instantiate_part(settings, "tracking")(folder, **names)
+    tracked = TrackedRun(folder, folder.name, group=TASK, job_type="benchmark", config={})
+    tracker = instantiate_part(settings, "tracking")(tracked)
     store = EvaluationStore(folder / "evaluations.sqlite").within({"repeat": repeat})
     problem = bench.ready(TASK).afresh(store=store)
     job = Job(
