@@ -10,8 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from autoprune.cost.model import FloatArray, QuadraticCost
-from autoprune.cost.projection import Projector
-from autoprune.cost.rounding import Rounding
+from autoprune.cost.projection import Projector, Rounding
 from autoprune.structure.groups import IntArray
 
 EXACT = 2.0**51  # costs below it, and sums of a few of them, are integers without rounding in float64

@@ -18,16 +18,20 @@ FINEST = 10_000  # th of dense: to which suggested amounts are rounded up
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Budget:
-    """cost(plan) ≤ limit. `text` is how it was written, `dense` the unpruned network's cost, in the cost's unit.
+    """cost(plan) ≤ limit.
 
     Several budgets are one: the cost is the largest share of any limit that a plan uses, and the limit is 1.
     """
 
     text: str
+    """As it was written, such as `macs:0.5`."""
     cost: CostModel
     limit: float
+    """In the cost's unit."""
     dense: float
+    """The unpruned network's cost, in the same unit."""
     several: tuple["Budget", ...] = field(default=(), repr=False)
+    """Of several budgets, each; of one, none."""
 
     @property
     def relative(self) -> float:
@@ -52,8 +56,16 @@ class Budget:
 def parse_budget(budget: str | Sequence[str], costs: Mapping[str, CostModel], structure: Structure) -> Budget:
     """`macs:0.5` (a fraction of dense, in (0, 1]), `params:60_000` or `bytes:200kB` (absolute) as a budget.
 
-    Several of them, in one text with commas or as a sequence, are to be met together; not all of them may be met by the
-    dense network. Raises ValueError for an unknown cost or unit, and for what no plan, or every plan, meets.
+    Args:
+        budget: One, or several to be met together, in one text with commas or as a sequence.
+        costs: Name → cost.
+        structure: The groups of the network whose plans are bounded.
+
+    Raises:
+        ValueError: A cost or unit is unknown, no plan meets it, or the dense network meets all.
+
+    >>> parse_budget("macs:0.5,bytes:200kB", costs, structure).tightest.text
+    'macs:0.5'
     """
     texts = [text.strip() for text in (budget.split(",") if isinstance(budget, str) else budget)]
     if not texts:
@@ -80,13 +92,13 @@ def _read(text: str, costs: Mapping[str, CostModel], structure: Structure) -> Bu
         way_out = "; set device=this_cpu, or another of conf/device" if name == "latency" else ""
         raise ValueError(f"budget {text!r} names the unknown cost {name!r}; the costs are {list(costs)}{way_out}")
     cost = costs[name]
-    known = suffixes(cost.unit)
-    if suffix not in known:
-        raise ValueError(f"budget {text!r} has the unknown unit {suffix!r}; the units are {[s for s in known if s]}")
+    units = suffixes(cost.unit)
+    if suffix not in units:
+        raise ValueError(f"budget {text!r} has the unknown unit {suffix!r}; the units are {[s for s in units if s]}")
     dense = float(cost(structure.units))
     if dense <= 0:
         raise ValueError(f"budget {text!r} bounds {name}, of which the dense network has none; bound another cost")
-    budget = Budget(text, cost, value * dense if not suffix and value <= 1 else value * known[suffix], dense)
+    budget = Budget(text, cost, value * dense if not suffix and value <= 1 else value * units[suffix], dense)
     if budget.limit < _least(budget, structure):
         raise ValueError(
             f"budget {text!r} is {written(budget.limit)} {cost.unit}, less than the smallest plan costs; "
@@ -134,7 +146,7 @@ def _check_together(budget: Budget, structure: Structure) -> None:
     if budget.meets(kept):
         return
     over = [bound for bound in budget.bounds if not bound.meets(kept)]
-    met = [_as_found(bound, kept) if bound in over else bound.text for bound in budget.bounds]
+    met = [_used(bound, kept) if bound in over else bound.text for bound in budget.bounds]
     exceeded = " and ".join(
         f"{bound.text!r} ({written(float(bound.cost(kept)))} of {written(bound.limit)} {bound.cost.unit})"
         for bound in over
@@ -145,10 +157,11 @@ def _check_together(budget: Budget, structure: Structure) -> None:
     )
 
 
-def _as_found(budget: Budget, kept: IntArray) -> str:
+def _used(budget: Budget, kept: IntArray) -> str:
+    """The budget that the plan just meets."""
     cost = float(budget.cost(kept))
-    found = _rounded(cost / budget.dense) if cost < budget.dense else amount(cost, budget.cost.unit)
-    return f"{budget.cost.name}:{found}"
+    used = _rounded(cost / budget.dense) if cost < budget.dense else amount(cost, budget.cost.unit)
+    return f"{budget.cost.name}:{used}"
 
 
 def _rounded(fraction: float) -> str:

@@ -15,9 +15,14 @@ from autoprune.structure.groups import Structure
 
 @dataclass(frozen=True, slots=True)
 class BudgetRange:
-    """Fractions of dense of one cost, 0 < low ≤ high ≤ 1."""
+    """Budgets between two fractions of dense of one cost, 0 < low ≤ high ≤ 1.
+
+    >>> str(BudgetRange.parse("macs:0.5"))
+    'macs:0.5..0.5'
+    """
 
     cost: str
+    """The cost's name."""
     low: float
     high: float
 
@@ -29,21 +34,30 @@ class BudgetRange:
             if match is None:
                 raise ValueError
             low = float(match[2])
-            found = cls(match[1], low, float(match[3] or low))
+            budget = cls(match[1], low, float(match[3] or low))
         except ValueError:
             raise ValueError(
                 f"budget {text!r} must be written cost:low..high, fractions of dense, such as macs:0.2..0.8"
             ) from None
-        if not 0 < found.low <= found.high <= 1:
+        if not 0 < budget.low <= budget.high <= 1:
             raise ValueError(f"budget {text!r} must go up, within 0 and 1")
-        return found
+        return budget
 
     def draw(
         self, count: int, costs: Mapping[str, CostModel], structure: Structure, rng: np.random.Generator
     ) -> list[Budget]:
         """Budgets of a network, even in the logarithm: one from each of `count` equal parts of the range.
 
-        What no plan of the network meets is left out of the range. Raises ValueError where nothing of it is left.
+        What no plan of the network meets is left out of the range.
+
+        Args:
+            count: How many, at least 1.
+            costs: Name → cost.
+            structure: The network's groups.
+            rng: Draws a place in each part.
+
+        Raises:
+            ValueError: The cost is unknown, or nothing of the range is left.
         """
         if self.cost not in costs:
             raise ValueError(f"budget {self} names the unknown cost {self.cost!r}; the costs are {list(costs)}")

@@ -1,4 +1,4 @@
-"""The cheapest plan there is, for any cost: the floor, unless more units may cost less."""
+"""The cheapest plan that there is, for any cost: the floor, unless more units may cost less."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,16 +10,23 @@ from autoprune.structure.groups import IntArray
 
 
 def cheapest_plan(cost: CostModel, levels: Sequence[IntArray]) -> IntArray:
-    """The floor where no unit ever costs less than nothing, and the best of some descents elsewhere: [groups].
+    """The floor where no unit ever costs less than nothing, and the best of some descents elsewhere.
 
     A descent moves one group after the other to its cheapest level, until none can. What only several groups at once
-    would make cheaper may be missed. levels: of every group, ascending.
+    would make cheaper may be missed.
+
+    Args:
+        cost: Any cost.
+        levels: [groups] arrays of the levels of each, ascending.
+
+    Returns:
+        [groups] kept units.
     """
     floor = np.array([each[0] for each in levels], np.int64)
     if never_falls(cost):
         return floor
-    found = [_descended(cost, start, levels) for start in _starts(cost, floor, levels)]
-    return min(found, key=lambda kept: float(cost(kept)))  # of equals, the first
+    descended = [_descended(cost, start, levels) for start in _starts(cost, floor, levels)]
+    return min(descended, key=lambda kept: float(cost(kept)))  # of equals, the first
 
 
 def _starts(cost: CostModel, floor: IntArray, levels: Sequence[IntArray]) -> Iterator[IntArray]:

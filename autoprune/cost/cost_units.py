@@ -10,7 +10,7 @@ JOULES = {"pJ": 1, "nJ": 1e3, "uJ": 1e6, "µJ": 1e6, "mJ": 1e9, "J": 1e12}
 
 
 def suffixes(unit: str) -> Mapping[str, float]:
-    """What may stand behind an amount of a cost that is counted in `unit`, and how many of it each is; "" is one."""
+    """What may stand behind an amount of a cost that is counted in `unit` → how many of it each is; "" is one."""
     if unit == "bytes":
         return BYTES
     for family in (SECONDS, JOULES):

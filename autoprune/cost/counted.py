@@ -21,19 +21,20 @@ BITS = (8, 16, 32)
 
 @dataclass(frozen=True, slots=True)
 class CostSettings:
-    """report: costs to count in every record, whether the budget bounds them or not.
-
-    weight_bits, activation_bits: of each weight of a convolution or linear layer, and of each activation, keys and
-    values included. context: tokens that a decoder keeps keys and values of; None: the example's. pj_per_mac,
-    pj_per_byte: energy in picojoules; None: not known.
-    """
+    """How costs are counted that not every record has."""
 
     report: tuple[str, ...] = ()
+    """Costs to count in every record, whether the budget bounds them or not."""
     weight_bits: Annotated[int, OneOf(BITS)] = 8
+    """Of each weight of a matrix or kernel: 8, 16 or 32."""
     activation_bits: Annotated[int, OneOf(BITS)] = 32
+    """Of each activation, keys and values included: 8, 16 or 32."""
     context: Count | None = None
+    """Tokens that a decoder keeps keys and values of; None: the example's."""
     pj_per_mac: Positive | None = None
+    """Picojoules of a multiply–accumulate; None: not known."""
     pj_per_byte: Positive | None = None
+    """Picojoules of a byte moved; None: not known."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "report", tuple(self.report))

@@ -1,28 +1,40 @@
-"""Any wish becomes a plan inside the budget: the one place where budgets are enforced."""
+"""Any target densities become a plan inside the budget: the one place where budgets are enforced."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.cost.budget import Budget
 from autoprune.cost.cheapest import cheapest_plan
-from autoprune.cost.model import FloatArray, changed, never_falls, smooth
-from autoprune.cost.refinement import refined
+from autoprune.cost.model import CostModel, FloatArray, changed, never_falls, smooth
 from autoprune.structure.groups import IntArray, Structure
 
 BoolArray = NDArray[np.bool_]
 
 BISECTIONS = 50
-SCALES = 32  # that are tried above the one that was found, where a larger plan may cost less
+SCALES = 32  # that are tried above the best one so far, where a larger plan may cost less
 WIDEST_GROUP = 1e9  # units; a density further below another group's than this is its floor anyway
+STEEP = 2.0  # a step frees more than so many times its units' share of the group's cost; no quadratic cost does
+AMBITION = 1.5  # how many times its target a group can make use of
+LAST = -1e18  # units: the target of a group that is given to when nothing else fits
 
 
 class Projector:
-    """Maps wishes onto plans whose cost is at most the budget, on each group's allowed levels, and tight.
+    """Maps target densities onto plans whose cost is at most the budget, on each group's allowed levels, and tight.
 
-    Whole plans (`project`) are filled: no group could keep any more units. Layer by layer (`interval`), every step is
+    Whole plans (`project`) are filled: no group could keep any more units. Group by group (`interval`), every step is
     bounded so that the last one meets the budget, and the last group that is not whole could not keep any more. The
-    cost may be any: `floor` is a plan that meets the budget, and below it no wish goes. It is every group's lowest
+    cost may be any: `floor` is a plan that meets the budget, and below it no target goes. It is every group's lowest
     level unless that costs too much, where more units may cost less; then it is the cheapest plan that was found.
+
+    Args:
+        structure: The groups, with the levels that they may keep.
+        budget: A bound on one cost, or on several together.
+
+    Raises:
+        ValueError: There is no group, or no plan was found that meets the budget.
+
+    >>> Projector(structure, parse_budget("macs:0.5", costs, structure)).project(np.ones(3))
+    array([6, 6, 11])
     """
 
     def __init__(self, structure: Structure, budget: Budget) -> None:
@@ -31,28 +43,44 @@ class Projector:
         self.budget = budget
         self.units = structure.units
         self.levels = [np.array(group.levels, np.int64) for group in structure.groups]
-        # grid[g, u] is the highest level of group g with at most u units; group sizes differ, so rows are padded
-        widest = int(self.units.max())
-        self._grid = np.stack([_at_most(levels, widest) for levels in self.levels])
-        self._following = np.stack([_above(levels, widest) for levels in self.levels])
+        # [groups, units + 1]: the highest level of at most u units, and the lowest of more; group sizes differ, so rows
+        # are padded
+        widths = np.arange(int(self.units.max()) + 1)
+        places = [np.searchsorted(levels, widths, "right") for levels in self.levels]
+        pairs = list(zip(self.levels, places, strict=True))
+        self._grid = np.stack([levels[np.maximum(at - 1, 0)] for levels, at in pairs])
+        self._following = np.stack([levels[np.minimum(at, len(levels) - 1)] for levels, at in pairs])
         self._groups = np.arange(len(self.levels))
         self._stepped = [bound.cost for bound in budget.bounds if not smooth(bound.cost)]
         self._rising = [bound for bound in budget.bounds if never_falls(bound.cost)]
         self.never_falls = never_falls(budget.cost)
-        self.floor, self._completions = _completions(structure, budget, self.levels, never_falls=self.never_falls)
+        # plans that later groups may be completed by, the dense one last [plans, groups]
+        self.floor, self._completions = structure.floor, [structure.floor, structure.units]
+        if not self.never_falls:
+            cheapest = cheapest_plan(budget.cost, self.levels)
+            if not budget.meets(cheapest):
+                raise ValueError(f"no plan was found that meets the budget {budget.text!r}; give it more")
+            self._completions.insert(1, cheapest)
+            self.floor = self.floor if budget.meets(self.floor) else cheapest
 
     def project(self, density: FloatArray) -> IntArray:
-        """The filled plan whose densities are proportional to the wish: density [..., groups] in (0, 1] → kept.
+        """The filled plans whose densities are proportional to the targets.
 
         Where more units may cost less, it is the largest of the scales that were tried; 1 is among them.
+
+        Args:
+            density: [..., groups] finite and above 0.
+
+        Returns:
+            [..., groups] kept units.
         """
-        wish = np.asarray(density, np.float64)
-        bad = ~(np.isfinite(wish) & (wish > 0))
+        targets = np.asarray(density, np.float64)
+        bad = ~(np.isfinite(targets) & (targets > 0))
         if bad.any():
-            raise ValueError(f"densities must be finite and positive, got {wish[bad][:3].tolist()}")
-        wish = np.maximum(wish, wish.max(axis=-1, keepdims=True) / WIDEST_GROUP)
-        flat = wish.reshape(-1, wish.shape[-1]) * self.units
-        high = (self.units / flat).max(axis=1)  # scale at which everything is kept
+            raise ValueError(f"densities must be finite and positive, got {targets[bad][:3].tolist()}")
+        targets = np.maximum(targets, targets.max(axis=-1, keepdims=True) / WIDEST_GROUP)
+        flat = targets.reshape(-1, targets.shape[-1]) * self.units
+        high = (self.units / flat).max(axis=1)  # the scale at which everything is kept
         scale = self._scaled(flat, np.zeros(len(flat)), high)  # scale 0 is the floor plan, which is feasible
         if not self.never_falls:
             scale = self._higher(flat, scale, high)
@@ -60,10 +88,18 @@ class Projector:
         kept = np.stack([self.fill(k, t) for k, t in zip(self._round_down(target), target, strict=True)])
         if self._stepped:
             kept = np.stack([self.refined(k, t) for k, t in zip(kept, target, strict=True)])
-        return kept.reshape(wish.shape)
+        return kept.reshape(targets.shape)
 
     def fill(self, kept: IntArray, target: FloatArray) -> IntArray:
-        """Adds levels, the group furthest below its `target` units first, until no higher level of any group fits."""
+        """Adds levels, the group furthest below its target first, until no higher level of any group fits.
+
+        Args:
+            kept: [groups] units of a plan inside the budget.
+            target: [groups] units.
+
+        Returns:
+            [groups] kept units.
+        """
         kept, target = kept.copy(), np.asarray(target, np.float64)
         while True:
             following, fits = self._next(kept)
@@ -74,9 +110,37 @@ class Projector:
             kept[chosen] = following[chosen]
 
     def refined(self, kept: IntArray, target: FloatArray) -> IntArray:
-        """No group stands just above a step of the cost where the step's price buys more elsewhere: see refinement."""
-        target = np.asarray(target, np.float64)
-        return refined(kept, target, budget=self.budget, costs=self._stepped, levels=self.levels, fill=self.fill)
+        """A filled plan from one: no group stands just above a step of the cost whose price buys more elsewhere.
+
+        A group goes down a step, the others are filled with what that frees, and itself last. It pays where the plan's
+        shortfall becomes smaller: the densities that are missing to AMBITION times the targets, added up. Groups are
+        tried in the network's order until nothing pays.
+
+        Args:
+            kept: [groups] units of a filled plan.
+            target: [groups] units.
+        """
+        units = self.units.astype(np.float64)
+        wanted = np.minimum(AMBITION * np.asarray(target, np.float64), units)
+
+        def shortfall(plan: IntArray) -> float:
+            return float((np.maximum(wanted - plan, 0) / units).sum())
+
+        best, pays = shortfall(kept), True
+        while pays:
+            pays = False
+            for group, levels in enumerate(self.levels):
+                below = {below_step(cost, kept, group, levels) for cost in self._stepped}
+                for lower in sorted(level for level in below if level is not None):
+                    given, others_first = kept.copy(), wanted.copy()
+                    given[group], others_first[group] = lower, LAST
+                    if not self.budget.meets(given):  # what one cost saves, another may take
+                        continue
+                    candidate = self.fill(given, others_first)
+                    if (missing := shortfall(candidate)) < best - 1e-9:
+                        kept, best, pays = candidate, missing, True
+                        break
+        return kept
 
     def next_levels(self, kept: IntArray) -> IntArray:
         """One level up for every group, or where it stands if that was the last: kept [..., groups]."""
@@ -88,11 +152,18 @@ class Projector:
         return fitting
 
     def choices(self, kept: IntArray, group: int) -> BoolArray:
-        """Which levels the group may keep when all earlier ones are decided: kept [..., groups] → [..., levels].
+        """Which levels the group may keep when all earlier ones are decided.
 
         The budget can still be met: with later groups at their floor, or whole, or as in the cheapest plan. It can
         still be used up: no level below one at which the budget is not used up with every later group whole. Where
         rounding leaves no level for both, the budget wins, with the highest that meets it.
+
+        Args:
+            kept: [..., groups] units; those of later groups do not matter.
+            group: The index of the group to decide.
+
+        Returns:
+            [..., levels]
         """
         levels = self.levels[group]
         later = np.arange(kept.shape[-1]) > group
@@ -115,17 +186,17 @@ class Projector:
         return levels[choices.argmax(axis=-1)], levels[_after_last(choices) - 1]
 
     def snap(self, units: FloatArray, group: int) -> IntArray:
-        """The nearest allowed level of `group` to a wished number of units [...], the lower one of two."""
+        """The allowed level of the group nearest to so many units [...], the lower one of two."""
         levels = self.levels[group]
         return levels[np.searchsorted(levels[:-1] + levels[1:], 2 * np.asarray(units))]
 
     def nearest(self, units: FloatArray, group: int, choices: BoolArray) -> IntArray:
         """The same among a group's choices: units [...], choices [..., levels]."""
         levels = self.levels[group]
-        near = np.clip(np.asarray(units, np.float64), *self.ends(choices, group))
-        distance = np.where(choices, np.abs(2 * levels - 2 * near[..., None]), np.inf)
-        found: IntArray = levels[distance.argmin(axis=-1)]
-        return found
+        inside = np.clip(np.asarray(units, np.float64), *self.ends(choices, group))
+        distance = np.where(choices, np.abs(2 * levels - 2 * inside[..., None]), np.inf)
+        nearest: IntArray = levels[distance.argmin(axis=-1)]
+        return nearest
 
     def _scaled(self, flat: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
         """A scale between `low`, which fits, and `high`, above which at once nothing fits: [plans]."""
@@ -165,33 +236,43 @@ class Projector:
         return kept if self.never_falls else np.maximum(kept, self.floor)
 
 
-def _completions(
-    structure: Structure, budget: Budget, levels: list[IntArray], *, never_falls: bool
-) -> tuple[IntArray, IntArray]:
-    """A plan that meets the budget, and all from which later groups may be taken, the dense one last: [plans, groups].
+class Rounding(Projector):
+    """Takes the place of a Projector where the reward, not the projection, speaks of the budget.
 
-    Raises ValueError where none is found that meets it, for costs that may fall.
+    Targets become the nearest allowed levels, whatever they cost.
     """
-    floor, units = structure.floor, structure.units
-    if never_falls:
-        return floor, np.stack([floor, units])
-    cheapest = cheapest_plan(budget.cost, levels)
-    if not budget.meets(cheapest):
-        raise ValueError(f"no plan was found that meets the budget {budget.text!r}; give it more")
-    return (floor if budget.meets(floor) else cheapest), np.stack([floor, cheapest, units])
+
+    def project(self, density: FloatArray) -> IntArray:
+        """density [..., groups], at most 1 is executed → kept [..., groups]."""
+        units: FloatArray = np.minimum(np.asarray(density, np.float64), 1.0) * self.units
+        return np.stack([self.snap(units[..., group], group) for group in range(len(self.levels))], axis=-1)
+
+    def choices(self, kept: IntArray, group: int) -> BoolArray:
+        """Every level."""
+        return np.ones((*kept.shape[:-1], len(self.levels[group])), bool)
+
+
+def below_step(cost: CostModel, kept: IntArray, group: int, levels: IntArray) -> int | None:
+    """The highest lower level of the group that frees STEEP times what its units would in proportion; None: no step.
+
+    Args:
+        cost: One that may have steps.
+        kept: [groups] units of a plan.
+        group: The index of the group.
+        levels: [levels] those of the group, ascending.
+    """
+    lower = levels[levels < kept[group]]
+    if not len(lower):
+        return None
+    now = int(kept[group])
+    costs = cost.along(kept, group, np.append(lower, now))
+    freed = costs[-1] - costs[:-1]
+    in_proportion = (now - lower) / (now - lower[0]) * freed[0]
+    steep = lower[(freed > 0) & (freed > STEEP * in_proportion)]
+    return int(steep[-1]) if len(steep) else None
 
 
 def _after_last(flags: BoolArray) -> IntArray:
-    """The place after the last one that is set, or 0: [..., levels] → [...]."""
-    places: IntArray = np.where(flags.any(axis=-1), flags.shape[-1] - flags[..., ::-1].argmax(axis=-1), 0)
-    return places
-
-
-def _at_most(levels: IntArray, widest: int) -> IntArray:
-    """[widest + 1]: the highest level ≤ u for every u, or the lowest level where there is none."""
-    return levels[np.maximum(np.searchsorted(levels, np.arange(widest + 1), "right") - 1, 0)]
-
-
-def _above(levels: IntArray, widest: int) -> IntArray:
-    """[widest + 1]: the lowest level > u for every u, or the highest level where there is none."""
-    return levels[np.minimum(np.searchsorted(levels, np.arange(widest + 1), "right"), len(levels) - 1)]
+    """The index after the last one that is set, or 0: [..., levels] → [...]."""
+    after: IntArray = np.where(flags.any(axis=-1), flags.shape[-1] - flags[..., ::-1].argmax(axis=-1), 0)
+    return after

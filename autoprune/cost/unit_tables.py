@@ -12,14 +12,14 @@ from autoprune.structure.groups import IntArray, Pattern, Structure
 class UnitTables:
     """Some groups' kept units, looked up; those of all others stay as they are.
 
-    groups [tables]: their indices. values [tables, most units + 1]: never falling, the last one repeated.
-
-    >>> Tables(np.array([1]), np.array([[0, 3, 4]]))(np.array([7, 2]))
+    >>> UnitTables(np.array([1]), np.array([[0, 3, 4]]))(np.array([7, 2]))
     array([7, 4])
     """
 
     groups: IntArray
+    """[tables]: the indices of the groups."""
     values: IntArray
+    """[tables, most units + 1]: never falling, the last one repeated."""
 
     def __call__(self, kept: IntArray) -> IntArray:
         """What plans count as: kept [..., groups] → [..., groups]."""

@@ -5,8 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoprune.cost.budget import Budget
-from autoprune.cost.projection import Projector
-from autoprune.cost.refinement import below_step
+from autoprune.cost.projection import Projector, below_step
 from tests.cost.projectors import structure_with
 from tests.cost.stairs import TableCost, assert_filled, staircases
 from tests.models import PRUNABLE

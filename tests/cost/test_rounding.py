@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.cost.allocation import allocator_of
-from autoprune.cost.projection import Projector
-from autoprune.cost.rounding import Rounding
+from autoprune.cost.projection import Projector, Rounding
 from autoprune.structure.groups import Structure
 from tests.search.test_evolution import structures
 from tests.search.toys import additive, depth, weights

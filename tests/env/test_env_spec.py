@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from autoprune.agent.bundle import load_policy, load_training
-from autoprune.cost.rounding import Rounding
+from autoprune.cost.projection import Rounding
 from autoprune.env.env_spec import EnvFactory, EnvSpec
 from autoprune.env.layerwise import LayerwiseVectorEnv
 from autoprune.env.one_shot import OneShotVectorEnv

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
-from autoprune.cost.projection import Projector
-from autoprune.cost.rounding import Rounding
+from autoprune.cost.projection import Projector, Rounding
 from autoprune.env.episodes import SingleEpisode
 from autoprune.env.plan_edits import Editing, EditVectorEnv
 from autoprune.evaluation.metered import EvaluationsSpent

@@ -10,8 +10,7 @@ import pytest
 
 from autoprune.cost.budget import Budget
 from autoprune.cost.model import QuadraticCost
-from autoprune.cost.projection import Projector
-from autoprune.cost.rounding import Rounding
+from autoprune.cost.projection import Projector, Rounding
 from autoprune.search import random_search as random
 from autoprune.structure.groups import Structure
 from tests.search.known import KNOWN, KnownProblem
