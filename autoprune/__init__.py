@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from autoprune.plan import PruningPlan
     from autoprune.problem.problem import Problem
     from autoprune.problem.spec import ProblemSpec
+    from autoprune.task.outputs import OutputKind
     from autoprune.task.task import Role, Roles, Task
     from autoprune.transfer.policy import Policy
 
-__all__ = ["Policy", "Problem", "ProblemSpec", "PruningPlan", "Role", "Roles", "Task", "load"]
+__all__ = ["OutputKind", "Policy", "Problem", "ProblemSpec", "PruningPlan", "Role", "Roles", "Task", "load"]
 __version__ = "0.2.0"
 
 _HOMES = {
@@ -20,6 +21,7 @@ _HOMES = {
     "Problem": ("autoprune.problem.problem", "Problem"),
     "ProblemSpec": ("autoprune.problem.spec", "ProblemSpec"),
     "PruningPlan": ("autoprune.plan", "PruningPlan"),
+    "OutputKind": ("autoprune.task.outputs", "OutputKind"),
     "Role": ("autoprune.task.task", "Role"),
     "Roles": ("autoprune.task.task", "Roles"),
     "Task": ("autoprune.task.task", "Task"),

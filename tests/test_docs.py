@@ -1,21 +1,26 @@
 """The documents' examples do what the documents say."""
 
 import importlib
+import math
 import re
 import sys
 from dataclasses import fields
 from pathlib import Path
 
 import gymnasium
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 import autoprune
+from autoprune.evaluation.judge import Judge
 from autoprune.evaluation.outcome import Metrics
 from autoprune.importance.criterion import rank
+from autoprune.recover.fine_tune import fine_tune
 from autoprune.structure.graph import find_structure
 from autoprune.task.shipped import digits
+from tests.tasks import prepared
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,6 +60,35 @@ def test_the_new_task_is_twenty_lines_and_makes_an_environment(tmp_path: Path, m
     env = names["env"]
     assert isinstance(env, gymnasium.Env)
     env.reset(seed=0)
+
+
+DOCUMENTED = {
+    "segmenter": "segmentation",
+    "regressor": "regression",
+    "detector": "classification",
+    "unlabelled": "embedding",
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_a_documented_task_of_every_kind_is_pruned_judged_and_recovered(name: str) -> None:
+    blocks = _blocks("docs/add_a_task.md", "python")
+    names: dict[str, object] = {}
+    for block in (blocks[0], next(block for block in blocks if f"def {name}" in block)):
+        exec(block, names)
+    task = names[name]()  # type: ignore[operator]
+    assert task.outputs[0].kind == DOCUMENTED[name]
+    problem = prepared(task, proxy_samples=20, batch_size=10)
+    plan = problem.structure.plan(np.array([max(1, group.units // 2) for group in problem.structure.groups]))
+    (outcome,) = problem.objective.evaluate([plan])
+    assert 0 < outcome.metrics.kl < math.inf
+    assert math.isnan(outcome.metrics.accuracy) == (name == "unlabelled")
+    small = problem.pruned(plan)
+    learned = fine_tune(
+        small, task, teacher=task.model, steps=3, learning_rate=0.02, weight_decay=0.0, distillation=0.9,
+        temperature=4.0, bf16=False, generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert Judge(task, task.data.test)(learned).kl < math.inf
 
 
 def test_the_readme_search_finds_a_smaller_network(capsys: pytest.CaptureFixture[str]) -> None:

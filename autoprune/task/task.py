@@ -247,7 +247,11 @@ class Task:
         if loss is None and with_targets:
             loss = F.cross_entropy if plain else DefaultLoss(with_targets)
         elif loss is not None and targets is not None:
-            loss = _reading("loss", loss, outputs, targets)
+            try:
+                loss = _reading("loss", loss, outputs, targets)
+            except ValueError:
+                self._check_labels("calibration", role)
+                raise
         if metric is None and with_targets:
             metric = accuracy if plain else DefaultMetric(with_targets[0])
         elif metric is not None and targets is not None and not isinstance(outputs, Tensor):
@@ -273,7 +277,8 @@ class Task:
         """Whether the loss of these samples can be computed."""
         try:
             with torch.no_grad():
-                return bool(torch.isfinite(self.loss(self.forward(self.model, samples.inputs), samples.targets)))
+                self.loss(self.forward(self.model, samples.inputs), samples.targets)
+            return True
         except (IndexError, RuntimeError, ValueError):
             return False
 

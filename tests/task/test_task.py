@@ -1,8 +1,14 @@
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import Dataset, TensorDataset
 
+from autoprune.task.metrics import DefaultLoss, DefaultMetric
+from autoprune.task.outputs import OutputKind
 from autoprune.task.task import Role, Roles, Task, accuracy, first_outputs
 from tests.models import PRUNABLE
 
@@ -168,3 +174,97 @@ def test_the_first_tensor_is_judged() -> None:
 
 def _joined(*parts: Role) -> tuple[Tensor, Tensor]:
     return torch.cat([part.inputs for part in parts]), torch.cat([part.targets for part in parts])
+
+
+def pile(**settings: object) -> Roles:
+    return Roles.split(torch.randn(40, 3), torch.arange(40) % 4, **settings)  # type: ignore[arg-type]
+
+
+class Returns(nn.Module):
+    """A model that returns whatever it is given to return."""
+
+    def __init__(self, answer: object) -> None:
+        super().__init__()
+        self.answer, self.linear = answer, nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> object:
+        return self.answer(self.linear(x)) if callable(self.answer) else self.answer
+
+
+WRONG: dict[str, tuple[Callable[[], Task], str]] = {
+    "returns None": (lambda: Task(Returns(None), torch.zeros(1, 3), pile()), "the model returns None; a tensor"),
+    "returns one row": (
+        lambda: Task(Returns(lambda x: x[:1]), torch.zeros(1, 3), pile()), r"shape \[1, 4\] for 4 samples.*first axis",
+    ),
+    "example without samples' axis": (
+        lambda: Task(nn.Linear(3, 4), torch.zeros(3), pile()), r"have shape \(3,\), but the example input has \(\)",
+    ),
+    "an array as example": (
+        lambda: Task(nn.Linear(3, 4), np.zeros((1, 3)), pile()), "task.example_input is a tensor .* got ndarray",
+    ),
+    "another structure": (
+        lambda: Task(nn.Linear(3, 4), (torch.zeros(1, 3),), pile()), r"have shape \(3,\), but the example input has",
+    ),
+    "another width": (
+        lambda: Task(nn.Linear(5, 4), torch.zeros(1, 3), pile()), "does not run on samples of role .*RuntimeError",
+    ),
+    "labels out of range": (
+        lambda: Task(nn.Linear(3, 3), torch.zeros(1, 3), pile()), "has the label 3, but .* classes are 0 to 2",
+    ),
+    "the same under cross-entropy": (
+        lambda: Task(nn.Linear(3, 3), torch.zeros(1, 3), pile(), loss=F.cross_entropy), "has the label 3",
+    ),
+    "a loss of another number of arguments": (
+        lambda: Task(nn.Linear(3, 4), torch.zeros(1, 3), pile(), loss=lambda o: o.log_softmax(1).mean()),
+        "task.loss can't be computed .* TypeError",
+    ),
+    "a metric of nothing": (
+        lambda: Task(Returns(lambda x: (x, x)), torch.zeros(1, 3), pile(), metric=lambda o, t: o["a"]),
+        "task.metric can't be computed",
+    ),
+    "an unknown kind": (lambda: Task(nn.Linear(3, 4), torch.zeros(1, 3), pile(), kind="labels"), "kind must be one of"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_does_not_fit_together_is_one_sentence(name: str) -> None:
+    make, message = WRONG[name]
+    with pytest.raises((ValueError, TypeError), match=message):
+        make()
+
+
+def test_labels_that_the_loss_leaves_out_are_no_mistake() -> None:
+    Task(nn.Linear(3, 3), torch.zeros(1, 3), pile(), loss=nn.CrossEntropyLoss(ignore_index=3))
+    roles = Roles.split(torch.randn(40, 3), torch.where(torch.arange(40) % 4 == 3, -100, torch.arange(40) % 4))
+    assert Task(nn.Linear(3, 3), torch.zeros(1, 3), roles).loss is F.cross_entropy
+
+
+def test_metric_and_loss_read_all_outputs_or_the_first() -> None:
+    model = Returns(lambda x: {"logits": x, "size": x[:, :1]})
+    inputs, targets = torch.randn(6, 3), torch.arange(6) % 4
+    outputs = model(inputs)
+    expected = F.cross_entropy(outputs["logits"], targets)  # type: ignore[index]
+    for loss in (F.cross_entropy, lambda o, y: F.cross_entropy(o["logits"], y) + 0 * o["size"].sum(), None):
+        task = Task(model, torch.zeros(1, 3), pile(), loss=loss)  # type: ignore[arg-type]
+        torch.testing.assert_close(task.loss(outputs, targets), expected)
+        assert task.metric(outputs, targets) == accuracy(outputs["logits"], targets)  # type: ignore[index]
+        assert task.keeping(frozenset()).loss is task.loss, "what was settled stays"
+
+
+@pytest.mark.parametrize(
+    ("kind", "outputs", "targets", "value", "loss"),
+    [
+        ("classification", torch.eye(4), torch.tensor([0, 1, 2, 0]), 0.75, None),
+        ("segmentation", torch.eye(4).view(1, 4, 2, 2), torch.tensor([[[0, 0], [255, 3]]]), 2 / 3, None),
+        ("multilabel", torch.tensor([[2.0], [-1.0]]), torch.tensor([1, 1]), 0.5, None),
+        ("regression", torch.tensor([[0.0], [2.0]]), torch.tensor([0.0, 4.0]), 0.5, 2.0),
+        ("embedding", torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 1.0]]), 0.5**0.5, 1 - 0.5**0.5),
+    ],
+)
+def test_known_values_of_what_is_measured_by_default(
+    kind: str, outputs: Tensor, targets: Tensor, value: float, loss: float | None
+) -> None:
+    meaning = OutputKind(kind, classes=4)  # type: ignore[arg-type]
+    assert DefaultMetric(meaning)(outputs, targets) == pytest.approx(value)
+    if loss is not None:
+        assert DefaultLoss((meaning,))(outputs, targets).item() == pytest.approx(loss)
