@@ -26,7 +26,7 @@ def blocks_of(network: nn.Module) -> tuple[str, ...]:
             f"a {type(network).__name__} has no blocks (an nn.ModuleList of them), so there are no hidden states to "
             "learn from and no adapters to fit; set hidden_states=0 or choose recover=distill"
         )
-    name, longest = max(lists, key=lambda found: len(found[1]))
+    name, longest = max(lists, key=lambda named: len(named[1]))
     return tuple(f"{name}.{i}" if name else str(i) for i in range(len(longest)))
 
 

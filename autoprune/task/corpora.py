@@ -26,19 +26,19 @@ def documents(text: str) -> Documents:
     Raises ValueError for a text that there isn't, FileNotFoundError for one that isn't installed.
     """
     if text in INCLUDED:
-        found = INCLUDED[text]()
+        documents_read = INCLUDED[text]()
     elif text.partition(":")[0] == KJV:
-        found = _kjv(text.partition(":")[2])
+        documents_read = _kjv(text.partition(":")[2])
     elif text.startswith(DATASETS):
-        found = _dataset(text.removeprefix(DATASETS))
+        documents_read = _dataset(text.removeprefix(DATASETS))
     elif Path(text).is_file():
-        found = _paragraphs(Path(text))
+        documents_read = _paragraphs(Path(text))
     else:
         raise ValueError(
             f"there is no text {text!r}; give {', '.join(INCLUDED)}, {KJV} or a part such as {KJV}:Job-Mal, "
             f"{DATASETS}NAME, or the path of a text file"
         )
-    return (document.strip() for document in found if document.strip())
+    return (document.strip() for document in documents_read if document.strip())
 
 
 def kjv_is_installed() -> bool:
@@ -97,7 +97,7 @@ def _kjv(part: str) -> Documents:
 
 def _between(books: list[str], part: str) -> list[str]:
     first, dash, last = part.partition("-")
-    places = {book.lower(): place for place, book in enumerate(books)}
+    places = {book.lower(): number for number, book in enumerate(books)}
     ends = [places.get(book.lower()) for book in (first, last if dash else first)]
     if ends[0] is None or ends[1] is None or ends[0] > ends[1]:
         raise ValueError(f"{KJV}:{part} is no part of the Bible: give {KJV}:FROM-TO of the books {', '.join(books)}")

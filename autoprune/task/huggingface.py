@@ -88,20 +88,20 @@ def _fetched(model: str | None, families: Sequence[str]) -> tuple[str, Path]:
 def _causal(
     name: str, folder: Path, *, sources: TextsOfRoles | None, sizes: Mapping[str, int] | None, positions: int
 ) -> Task:
-    chosen, found = CAUSAL_SIZES.changed(sizes), Pretrained.check(folder, CAUSAL)
-    found.check_length(chosen.tokens)
+    chosen, pretrained = CAUSAL_SIZES.changed(sizes), Pretrained.check(folder, CAUSAL)
+    pretrained.check_length(chosen.tokens)
     texts = Sources.offline().changed(sources)
-    data = causal_data(found.tokenizer(), sources=texts, sizes=chosen, positions=positions)
-    found.check_tokens(max(int(role.inputs.max()) for _, role in data.roles.items()))
+    data = causal_data(pretrained.tokenizer(), sources=texts, sizes=chosen, positions=positions)
+    pretrained.check_tokens(max(int(role.inputs.max()) for _, role in data.roles.items()))
     return Task(
-        found.model(),
+        pretrained.model(),
         data.roles.train.inputs[:1],
         data.roles,
         metric=token_accuracy,
         name=name,
         loss=token_loss,
         budget="params:0.75",
-        architecture=Architecture("autoprune.task.huggingface.causal_lm", {"config": found.config}),
+        architecture=Architecture("autoprune.task.huggingface.causal_lm", {"config": pretrained.config}),
         forward=CausalForward(data.positions),
         block=1,
         prune=PRUNE,
@@ -113,11 +113,11 @@ def _causal(
 
 
 def _encoder(name: str, folder: Path, *, sources: TextsOfRoles | None, sizes: Mapping[str, int] | None) -> Task:
-    chosen, found = ENCODER_SIZES.changed(sizes), Pretrained.check(folder, ENCODERS)
-    found.check_length(chosen.tokens)
-    data = pair_data(found.tokenizer(), sources=Sources.offline().changed(sources), sizes=chosen)
-    found.check_tokens(max(int(role.inputs.max()) for _, role in data.roles.items()))
-    model = found.model()
+    chosen, pretrained = ENCODER_SIZES.changed(sizes), Pretrained.check(folder, ENCODERS)
+    pretrained.check_length(chosen.tokens)
+    data = pair_data(pretrained.tokenizer(), sources=Sources.offline().changed(sources), sizes=chosen)
+    pretrained.check_tokens(max(int(role.inputs.max()) for _, role in data.roles.items()))
+    model = pretrained.model()
     with torch.no_grad():
         bank = torch.cat([embeddings(model, batch, pad=data.pad) for batch in data.passages.split(BATCH)])
     forward = EncoderForward(bank, data.pad)
@@ -128,7 +128,7 @@ def _encoder(name: str, folder: Path, *, sources: TextsOfRoles | None, sizes: Ma
         data.roles,
         name=name,
         budget="params:0.85",
-        architecture=Architecture("autoprune.task.huggingface.encoder", {"config": found.config}),
+        architecture=Architecture("autoprune.task.huggingface.encoder", {"config": pretrained.config}),
         forward=forward,
         block=1,
         prune=PRUNE,

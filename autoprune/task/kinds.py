@@ -64,14 +64,14 @@ def output_kinds(
     families = None if loss is None else families_of(loss)
     tokens = int(inputs.max()) if isinstance(inputs, Tensor) and inputs.ndim == 2 and not _is_float(inputs) else None
     kinds = []
-    for place, (name, tensor) in enumerate(tensors.items()):
+    for index, (name, tensor) in enumerate(tensors.items()):
         evidence = _Evidence(tensor.float(), own[name], families, tokens)
         setting = settings.get(name)
         if isinstance(setting, OutputKind):
             kind = setting
         elif setting is not None:
             kind = OutputKind(setting, axis=_axis_for(setting, evidence))  # type: ignore[arg-type]
-        elif place and own[name] is None:
+        elif index and own[name] is None:
             kind = _of_a_side_output(evidence.outputs)
         else:
             kind = _inferred(evidence)
@@ -255,8 +255,8 @@ def _unlabelled(evidence: _Evidence) -> OutputKind | None:
 
 def _of_a_side_output(outputs: Tensor) -> OutputKind:
     """Without targets, beside another output: probabilities where it shows, else numbers to be kept as they are."""
-    found = _unlabelled(_Evidence(outputs, None, None, None))
-    return OutputKind("regression") if found is None else found
+    inferred = _unlabelled(_Evidence(outputs, None, None, None))
+    return OutputKind("regression") if inferred is None else inferred
 
 
 def _axis_for(kind: str, evidence: _Evidence) -> int | None:

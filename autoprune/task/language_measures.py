@@ -86,13 +86,13 @@ class EncoderMeasures:
 
     def __call__(self, network: nn.Module) -> Measures:
         embedded = _embedded(network, self.inputs, pad=self.forward.pad)
-        found = (embedded @ self.forward.bank.float().cpu().T).argmax(dim=-1)
+        nearest = (embedded @ self.forward.bank.float().cpu().T).argmax(dim=-1)
         with torch.inference_mode():
             one = self.inputs[:1].to(_device(network))
             seconds = _seconds(lambda: embeddings(network, one, pad=self.forward.pad))
         return {
             "cosine_to_dense": (embedded * self.dense).sum(dim=-1).mean().item(),
-            "retrieval_accuracy": (found == self.targets.cpu()).float().mean().item(),
+            "retrieval_accuracy": (nearest == self.targets.cpu()).float().mean().item(),
             "windows_per_s": 1 / seconds,
             "threads": torch.get_num_threads(),
             **size_of(network),
@@ -189,10 +189,10 @@ def _writing_rate(network: nn.Module, window: Tensor, *, tokens: int) -> float:
 
 def _read(network: nn.Module, window: Tensor) -> tuple[Tensor, Any]:
     """The likeliest next token [1, 1], and the cache that the window has left."""
-    said = network(input_ids=window, use_cache=True, logits_to_keep=1)
-    following: Tensor = said.logits[:, -1:].argmax(dim=-1)
+    answer = network(input_ids=window, use_cache=True, logits_to_keep=1)
+    following: Tensor = answer.logits[:, -1:].argmax(dim=-1)
     following.tolist()
-    return following, said.past_key_values
+    return following, answer.past_key_values
 
 
 def _caches(network: nn.Module, window: Tensor) -> bool:

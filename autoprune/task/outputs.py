@@ -110,24 +110,24 @@ class OutputKind:
         of the temperature.
         """
         if self.kind in CATEGORICAL:
-            known, said = (
+            wanted, given = (
                 F.log_softmax((self._log_probabilities(x) if self.probabilities else x) / temperature, dim=self.dim)
                 for x in (teacher, student)
             )
-            divergence = F.kl_div(said, known, log_target=True, reduction="none").sum(dim=self.dim)
+            divergence = F.kl_div(given, wanted, log_target=True, reduction="none").sum(dim=self.dim)
             return temperature**2 * divergence.mean()
         if self.kind == "multilabel":
-            known, said = (self._logits(x) / temperature for x in (teacher, student))
-            return temperature**2 * self._over_labels(_bernoulli_kl(known, said)).mean()
+            wanted, given = (self._logits(x) / temperature for x in (teacher, student))
+            return temperature**2 * self._over_labels(_bernoulli_kl(wanted, given)).mean()
         return self._divergences(student, self.reference(teacher), scale).mean()
 
     def _divergences(self, outputs: Tensor, reference: Tensor, scale: Tensor | None) -> Tensor:
         """Of every sample and position, [N, ...]."""
         if self.kind in CATEGORICAL:
-            said = self._log_probabilities(outputs)
-            divergence = F.kl_div(said, reference, log_target=True, reduction="none").sum(dim=self.dim)
+            given = self._log_probabilities(outputs)
+            divergence = F.kl_div(given, reference, log_target=True, reduction="none").sum(dim=self.dim)
             if self.probabilities:  # that need not add up to 1: the generalised divergence is never below 0
-                divergence = divergence + (said.exp() - reference.exp()).sum(dim=self.dim)
+                divergence = divergence + (given.exp() - reference.exp()).sum(dim=self.dim)
             return divergence
         if self.kind == "multilabel":
             return self._over_labels(_bernoulli_kl(reference, self._logits(outputs)))
@@ -171,7 +171,9 @@ def _per_sample(values: Tensor) -> Tensor:
     return values.double().reshape(len(values), -1).mean(dim=1)
 
 
-def _bernoulli_kl(known: Tensor, said: Tensor) -> Tensor:
+def _bernoulli_kl(wanted: Tensor, given: Tensor) -> Tensor:
     """KL between yes-or-no answers by their logits, elementwise."""
-    yes = known.sigmoid()
-    return yes * (F.logsigmoid(known) - F.logsigmoid(said)) + (1 - yes) * (F.logsigmoid(-known) - F.logsigmoid(-said))
+    yes = wanted.sigmoid()
+    return yes * (F.logsigmoid(wanted) - F.logsigmoid(given)) + (1 - yes) * (
+        F.logsigmoid(-wanted) - F.logsigmoid(-given)
+    )

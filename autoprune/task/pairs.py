@@ -59,10 +59,10 @@ class Pairs:
     size: int
     unit: str = "words"
 
-    def __call__(self, found: Documents, wanted: int) -> tuple[list[tuple[str, str]], int]:
+    def __call__(self, documents: Documents, wanted: int) -> tuple[list[tuple[str, str]], int]:
         pairs: list[tuple[str, str]] = []
         read, third = 0, self.size // 3
-        for document in found:
+        for document in documents:
             words = document.split()
             read += len(words)
             for start in range(0, len(words) - self.size + 1, self.size):

@@ -28,8 +28,8 @@ COPIES = 4  # of the weights that a search may need: dense, ordered, candidate, 
 class Pretrained:
     """A folder with a supported model and its tokenizer, checked and not loaded. config: JSON text.
 
-    >>> found = Pretrained.check(Path("SmolLM2-135M"), CAUSAL)
-    >>> model, tokenizer = found.model(), found.tokenizer()
+    >>> pretrained = Pretrained.check(Path("SmolLM2-135M"), CAUSAL)
+    >>> model, tokenizer = pretrained.model(), pretrained.tokenizer()
     """
 
     folder: Path
@@ -58,9 +58,9 @@ class Pretrained:
                 "save the model's own there with tokenizer.save_pretrained"
             )
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        found = cls(folder, family, config.to_json_string())
-        _refuse_too_big(found, memory)
-        return found
+        pretrained = cls(folder, family, config.to_json_string())
+        _refuse_too_big(pretrained, memory)
+        return pretrained
 
     def model(self) -> nn.Module:
         """The trained model, float32 and in eval mode. No code from the folder runs, and no pickle is read.
@@ -70,7 +70,7 @@ class Pretrained:
         if not list(self.folder.glob("*.safetensors")):
             raise ValueError(f"{self.folder} has no weights as safetensors, and no others are read; save them as that")
         with quiet(), _said_of(self.folder):
-            model, found = _auto(self.family).from_pretrained(
+            model, loading = _auto(self.family).from_pretrained(
                 self.folder,
                 dtype=torch.float32,
                 attn_implementation="sdpa",
@@ -80,7 +80,7 @@ class Pretrained:
                 output_loading_info=True,
                 **_options(self.family),
             )
-        missing = [str(key) for key in (*sorted(found["missing_keys"]), *found["mismatched_keys"])]
+        missing = [str(key) for key in (*sorted(loading["missing_keys"]), *loading["mismatched_keys"])]
         if missing:
             raise ValueError(
                 f"the weights in {self.folder} lack {len(missing)} of its {self.family} model's, e.g. {missing[0]}"
@@ -200,21 +200,21 @@ def _refuse_unsupported(family: object, families: Sequence[str], where: object) 
     if family in families:
         return
     tasks = {"hf_causal_lm": CAUSAL, "hf_encoder": ENCODERS}
-    fitting = [f"; task={task} takes it" for task, known in tasks.items() if family in known]
+    fitting = [f"; task={task} takes it" for task, families_of_task in tasks.items() if family in families_of_task]
     raise ValueError(
         f"{where} is of the architecture {family!r}, which isn't supported here; "
         f"these are: {', '.join(families)}{''.join(fitting)}"
     )
 
 
-def _refuse_too_big(found: Pretrained, memory: int | None) -> None:
+def _refuse_too_big(pretrained: Pretrained, memory: int | None) -> None:
     with torch.device("meta"):
-        parameters = sum(parameter.numel() for parameter in built(found.config).parameters())
+        parameters = sum(parameter.numel() for parameter in built(pretrained.config).parameters())
     needed = parameters * BYTES_PER_PARAMETER * COPIES
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if memory is None else memory
     if needed > memory:
         raise MemoryError(
-            f"the model in {found.folder} has {parameters / 1e6:,.0f} million parameters: a search on it needs about "
-            f"{needed / 1e9:,.1f} GB ({COPIES} times its weights), and this machine has {memory / 1e9:,.1f} GB. Take "
-            "a smaller model or a larger machine"
+            f"the model in {pretrained.folder} has {parameters / 1e6:,.0f} million parameters: a search on it needs "
+            f"about {needed / 1e9:,.1f} GB ({COPIES} times its weights), and this machine has {memory / 1e9:,.1f} GB. "
+            "Take a smaller model or a larger machine"
         )

@@ -77,7 +77,7 @@ class Role:
 
     def __getitem__(self, which: slice | Tensor) -> "Role":
         places = which if isinstance(which, slice) else which.tolist()
-        ids = self.ids[places] if isinstance(places, slice) else [self.ids[place] for place in places]
+        ids = self.ids[places] if isinstance(places, slice) else [self.ids[index] for index in places]
         return Role(rows(self.inputs, which), rows(self.targets, which), ContentIds(ids))
 
     def to(self, device: torch.device) -> "Role":
@@ -212,12 +212,12 @@ def _dealt(pile: Role, seed: int) -> list[list[int]]:
     by_class: dict[int, list[str]] = {}
     for name, members in units.items():
         by_class.setdefault(0 if labels is None else labels[members[0]], []).append(name)
-    place = {
+    position = {
         name: (rank + drawn[name] / 2**64) / len(names)
         for names in by_class.values()
         for rank, name in enumerate(sorted(names, key=drawn.__getitem__))
     }
-    return [units[name] for name in sorted(units, key=lambda name: (place[name], drawn[name]))]
+    return [units[name] for name in sorted(units, key=lambda name: (position[name], drawn[name]))]
 
 
 def _labels(pile: Role) -> list[int] | None:

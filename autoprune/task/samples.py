@@ -94,10 +94,10 @@ def has_images(samples: Samples) -> bool:
 
 def first_tensor(samples: Samples) -> Tensor:
     """The first tensor. Raises TypeError where there is none."""
-    found = leaves(samples)
-    if not found:
+    tensors = leaves(samples)
+    if not tensors:
         raise TypeError(f"the model returns {_described(samples)}; a tensor, or a container of some, is needed")
-    return found[0]
+    return tensors[0]
 
 
 def named_outputs(outputs: Samples) -> dict[str, Tensor]:
@@ -110,14 +110,14 @@ def named_outputs(outputs: Samples) -> dict[str, Tensor]:
     """
     if isinstance(outputs, Tensor):
         return {"": outputs}
-    found = {
+    tensors = {
         name: tensor
         for tensor, name in zip(leaves(outputs), _names(outputs), strict=True)
         if tensor.is_floating_point() and name.partition(".")[0] not in NOT_JUDGED
     }
-    if not found:
+    if not tensors:
         raise TypeError(f"the model returns {_described(outputs)}; a tensor of floats, or a container, is needed")
-    return found
+    return tensors
 
 
 def largest_difference(outputs: Samples, others: Samples) -> float:
@@ -156,7 +156,7 @@ def _names(samples: Samples, prefix: str = "") -> list[str]:
         case Mapping():
             return [name for key, value in samples.items() for name in _names(value, f"{prefix}{key}.")]
         case tuple() | list():
-            return [name for place, value in enumerate(samples) for name in _names(value, f"{prefix}{place}.")]
+            return [name for index, value in enumerate(samples) for name in _names(value, f"{prefix}{index}.")]
     return []
 
 

@@ -228,9 +228,9 @@ class Task:
                     f"the network does not run on samples of role 'calibration', of shape {mapped(inputs, _shape)}: "
                     f"{type(error).__name__}: {error}"
                 ) from error
-        found = named_outputs(outputs)
-        if any(tensor.ndim == 0 or len(tensor) != number_of(inputs) for tensor in found.values()):
-            shapes = {name: list(tensor.shape) for name, tensor in found.items()}
+        tensors = named_outputs(outputs)
+        if any(tensor.ndim == 0 or len(tensor) != number_of(inputs) for tensor in tensors.values()):
+            shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
             raise ValueError(
                 f"the network returns outputs of shape {shapes.get('', shapes)} for {number_of(inputs)} samples; every "
                 "output needs one entry for each sample on its first axis, and task.forward may choose among them"

@@ -140,7 +140,7 @@ class SampleCutter(Protocol[Sample]):
     @property
     def size(self) -> int: ...
 
-    def __call__(self, found: Documents, wanted: int) -> tuple[list[Sample], int]:
+    def __call__(self, documents: Documents, wanted: int) -> tuple[list[Sample], int]:
         """The first so many samples, or all that there are; and the units that were read."""
 
 
@@ -152,9 +152,9 @@ class Windows:
     size: int
     unit: str = "tokens"
 
-    def __call__(self, found: Documents, wanted: int) -> tuple[list[list[int]], int]:
+    def __call__(self, documents: Documents, wanted: int) -> tuple[list[list[int]], int]:
         tokens: list[int] = []
-        for document in found:
+        for document in documents:
             tokens += self.tokenizer(document + BETWEEN, add_special_tokens=False, verbose=False)["input_ids"]
             if len(tokens) >= wanted * self.size:
                 break
@@ -200,10 +200,10 @@ def _samples(text: str, cut: SampleCutter[Sample], asked: Mapping[str, int], see
     return samples
 
 
-def _unseen(found: Documents, seen: set[bytes]) -> Iterator[str]:
+def _unseen(documents: Documents, seen: set[bytes]) -> Iterator[str]:
     """Documents that no text before had; those that are read join `seen`."""
     before = frozenset(seen)
-    for document in found:
+    for document in documents:
         digest = hashlib.blake2b(document.encode(), digest_size=16).digest()
         if digest not in before:
             seen.add(digest)
