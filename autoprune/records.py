@@ -203,6 +203,15 @@ def _described(budget: Budget) -> dict[str, Any]:
     }
 
 
+def describe_repair(record: Mapping[str, Any]) -> str:
+    """Which statistics the repair measures, and what it does to the dense network, in a sentence; none of a table's."""
+    if "dense_kl" not in record:
+        return ""
+    share = f"{100 * record['batch_norm']:g} % of BatchNorm's statistics are measured on the pruned network"
+    why = f", by which a mild plan is nearest to the dense network ({record['mild_kl']})" if "mild_kl" in record else ""
+    return f"repair: {share}{why}; the repaired dense network is {record['dense_kl']:.2g} nats from itself"
+
+
 def describe_measured(measured: Mapping[str, Any]) -> str:
     """Returns what was measured on this machine, in a sentence."""
     ranks = ""

@@ -107,7 +107,7 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
 
     from autoprune.pipeline import Job
     from autoprune.problem.problem import Problem
-    from autoprune.records import Ledgers, describe_budget, describe_measured
+    from autoprune.records import Ledgers, describe_budget, describe_measured, describe_repair
     from autoprune.report.page import write_report
     from autoprune.report.terminal import print_result
     from autoprune.runs import RunFolder
@@ -121,6 +121,8 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     problem = Problem.prepare(task, session.spec(), seed=settings["seed"])
     measured = {**problem.measured, "freed_memory_kept": allocator}
     print(describe_measured(measured))
+    if sentence := describe_repair(measured["repair"]):
+        print(sentence)
     record = {
         **session.record(task),
         "agent": launch.agent,

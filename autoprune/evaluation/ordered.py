@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from autoprune.evaluation.bound import BoundMask, BoundModules
 from autoprune.repair.folding import fold_batch_norms
 from autoprune.repair.least_squares import Reconstruction
+from autoprune.repair.repair import MixedStatistics
 from autoprune.repair.weight_levels import RankedLevels, WeightLevels
 from autoprune.structure.axes import AxisSlices, Kept, touched_axes
 from autoprune.structure.edit import Ranking, is_depthwise, tensor_axes
@@ -25,8 +26,9 @@ class OrderedNetwork:
     Keeping k units of a group is then a leading slice of every coupled tensor, so `at(kept)` binds views: nothing is
     copied, traced or masked. There is one network, so the one that `at` returns is valid until the next call.
 
-    batch_statistics: candidates normalise by the batch they see; otherwise BatchNorm is folded into the layer before it
-    where that changes nothing. reconstruction: layers read what is left of their inputs by its weights.
+    batch_statistics: the share in [0, 1] of the batch's statistics that candidates normalise by; at 0, BatchNorm is
+    folded into the layer before it where that changes nothing.
+    reconstruction: layers read what is left of their inputs by its weights.
     levels: the weights of matrices that lose single ones; None: the best by rank, as they are.
 
     What costs nothing to share, the dense model's own tensors among it, is shared and never written to.
@@ -39,7 +41,7 @@ class OrderedNetwork:
         ranking: Ranking,
         *,
         dtype: torch.dtype = torch.float32,
-        batch_statistics: bool = False,
+        batch_statistics: float = 0.0,
         reconstruction: Reconstruction | None = None,
         levels: WeightLevels | None = None,
         example_input: Samples | None = None,
@@ -47,7 +49,7 @@ class OrderedNetwork:
     ) -> None:
         self.network, buffers = _detached(model)
         if batch_statistics:
-            judged_by_batch_statistics(self.network)
+            normalised_by_batch(self.network, float(batch_statistics))
         elif reconstruction is None and example_input is not None:
             fold_batch_norms(self.network, example_input, forward=forward)
         _cast(self.network, dtype, except_for=buffers)
@@ -101,11 +103,15 @@ class OrderedNetwork:
         return self.network
 
 
-def judged_by_batch_statistics(network: nn.Module) -> None:
-    """Every BatchNorm of the detached network normalises by the batch it sees from now on."""
+def normalised_by_batch(network: nn.Module, share: float) -> None:
+    """Every BatchNorm of the detached network normalises by the batch it sees, or by a share of its statistics."""
     for layer in network.modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            continue
+        if share == 1:
             layer.__dict__["running_mean"] = layer.__dict__["running_var"] = None
+        elif layer.running_mean is not None:
+            MixedStatistics(layer, share)
 
 
 class _Repaired:

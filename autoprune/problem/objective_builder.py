@@ -123,6 +123,8 @@ def _measured(candidates: Candidates, settings: EvaluationSettings, notebook: Me
         found["kendall"] = notebook.get_or_measure({"question": "rank bf16", **asked}, agreement)
     if precision == "auto":
         precision = "bf16" if found.get("kendall", -1.0) >= AGREES else "fp32"
+    elif precision == "bf16":
+        _check_bf16(candidates)
     size = settings.batch_size
     if size == "auto":
         size = notebook.get_or_measure(
@@ -134,6 +136,18 @@ def _measured(candidates: Candidates, settings: EvaluationSettings, notebook: Me
             ),
         )
     return {"precision": precision, "batch_size": min(int(size), len(candidates.proxy)), **found}
+
+
+def _check_bf16(candidates: Candidates) -> None:
+    """Raises ValueError where torch cannot run the whole network in bf16."""
+    try:
+        evaluator = candidates.evaluator(precision="bf16", batch_size=2, samples=2)
+        evaluator.judge(candidates.structure.dense.kept, 0, 1)
+    except RuntimeError as error:
+        raise ValueError(
+            f"evaluation.precision=bf16: this network cannot be judged in it ({str(error).splitlines()[0]}); set "
+            "evaluation.precision=fp32, or auto, which tries"
+        ) from error
 
 
 def _largest_batch(candidates: Candidates, settings: EvaluationSettings) -> int:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +16,11 @@ from autoprune.device.device import Device, on_steps
 from autoprune.evaluation.candidates import Candidates
 from autoprune.importance.criterion import Importance, Scores, rank
 from autoprune.importance.disk_backed import disk_backed
+from autoprune.problem.repair_choice import choose_repair
 from autoprune.problem.spec import ProblemSpec, StructureSettings
 from autoprune.repair.folding import followers
 from autoprune.repair.least_squares import LeastSquares, Reconstruction, reconstruct
+from autoprune.repair.repair import Repair
 from autoprune.repair.sparse_gpt_levels import sparse_gpt_levels
 from autoprune.repair.weight_levels import WeightLevels
 from autoprune.seeding import torch_generator
@@ -113,36 +117,37 @@ def ranked_units(task: Task, structure: Structure, importance: Importance, *, se
     return disk_backed(scores), ranking
 
 
-def candidate_networks(
+def repaired_networks(
     task: Task, structure: Structure, ranking: Ranking, spec: ProblemSpec, *, proxy: Role
-) -> Candidates:
-    """The networks that plans stand for, with what repairs them."""
-    repair = spec.repair
-    reconstruction = reconstruct(
-        task.model,
-        structure,
-        ranking,
-        task.data.calibration,
-        forward=task.forward,
-        settings=repair.least_squares or CURVES,
-        centred=frozenset(followers(task.model, task.example_input, forward=task.forward))
-        if repair.batch_norm
-        else frozenset(),
-        generator=torch.Generator().manual_seed(0),  # the same rows for all seeds, which can share what they judge
-    )
-    levels = _solved_levels(task, structure, spec)
-    return Candidates(task, structure, ranking, repair, reconstruction, levels, proxy)
+) -> tuple[Candidates, dict[str, Any]]:
+    """The networks that plans stand for, with what repairs them; and why by this repair, as JSON."""
+
+    def candidates_of(repair: Repair) -> Candidates:
+        centred = repair.batch_norm == 1  # then a constant offset of what a BatchNorm reads does not matter
+        reconstruction = reconstruct(
+            task.model,
+            structure,
+            ranking,
+            task.data.calibration,
+            forward=task.forward,
+            settings=repair.least_squares or CURVES,
+            centred=frozenset(followers(task.model, task.example_input, forward=task.forward) if centred else ()),
+            generator=torch.Generator().manual_seed(0),  # the same rows for all seeds, which can share what they judge
+        )
+        levels = _solved_levels(task, structure, repair, spec.evaluation.folder)
+        return Candidates(task, structure, ranking, repair, reconstruction, levels, proxy)
+
+    return choose_repair(spec.repair, task, structure, ranking, proxy=proxy, candidates_of=candidates_of)
 
 
-def _solved_levels(task: Task, structure: Structure, spec: ProblemSpec) -> WeightLevels | None:
+def _solved_levels(task: Task, structure: Structure, repair: Repair, folder: Path | None) -> WeightLevels | None:
     """The weights of matrices that lose single ones, where those that stay are changed as well."""
-    if spec.repair.sparse_gpt is None:
+    if repair.sparse_gpt is None:
         return None
     if not any(group.compared for group in structure.groups):
         raise ValueError(
             "repair=sparse_gpt changes matrices that lose single weights; set structure.prune=[weights] or 2:4"
         )
-    folder = spec.evaluation.folder
     if folder is None:
         raise ValueError("repair=sparse_gpt keeps what it has solved in files; set evaluation.store=shared or run")
     return sparse_gpt_levels(
@@ -150,7 +155,7 @@ def _solved_levels(task: Task, structure: Structure, spec: ProblemSpec) -> Weigh
         structure,
         task.data.calibration,
         forward=task.forward,
-        settings=spec.repair.sparse_gpt,
+        settings=repair.sparse_gpt,
         folder=folder / "levels",
     )
 

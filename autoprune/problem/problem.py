@@ -23,10 +23,10 @@ from autoprune.problem.group_features import group_features
 from autoprune.problem.objective_builder import build_objective
 from autoprune.problem.preparation import (
     bounded_costs,
-    candidate_networks,
     found_structure,
     group_errors,
     ranked_units,
+    repaired_networks,
     split_search_role,
 )
 from autoprune.problem.spec import ProblemSpec
@@ -103,7 +103,7 @@ class Problem:
         countable, projector = bounded_costs(task, structure, spec.budget, settings=spec.costs, others=device_costs)
         costs = countable.recorded()
         scores, ranking = ranked_units(task, structure, spec.importance, seed=seed)
-        candidates = candidate_networks(task, structure, ranking, spec, proxy=proxy)
+        candidates, repair_record = repaired_networks(task, structure, ranking, spec, proxy=proxy)
         objective, measured = build_objective(
             candidates,
             costs=costs,
@@ -126,7 +126,7 @@ class Problem:
             candidates=candidates,
             objective=MeteredObjective(objective, limit=UNLIMITED, record=_unheard),
             held_out=held_out,
-            measured=measured,
+            measured={**measured, "repair": repair_record},
             uncounted=countable.uncounted,
             seed=seed,
         )

@@ -20,14 +20,15 @@ from autoprune.importance.default_criterion import default_criterion
 from autoprune.importance.magnitude import magnitude
 from autoprune.ranges import Count, Text
 from autoprune.repair.least_squares import LeastSquares
-from autoprune.repair.repair import Repair
+from autoprune.repair.repair import AutomaticRepair, Repair
 
 DEFAULT_IMPORTANCE: Importance = partial(
     default_criterion,
     transformers=partial(activation_norm, batch_size=64),
     others=partial(magnitude, order=1, read=False),
 )
-DEFAULT_REPAIR = Repair(batch_norm=True, least_squares=LeastSquares(ridge=0.001, rows=8192))
+_SOLVED = LeastSquares(ridge=0.001, rows=8192)
+DEFAULT_REPAIR = AutomaticRepair(tuple(Repair(batch_norm=share, least_squares=_SOLVED) for share in (1.0, 0.5, 0.0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class ProblemSpec:
     """`cost:amount`, several of them to be met together, or None for the one that the task suggests."""
     importance: Importance = DEFAULT_IMPORTANCE
     """The criterion that orders the units of every group."""
-    repair: Repair = DEFAULT_REPAIR
+    repair: Repair | AutomaticRepair = DEFAULT_REPAIR
     """What is done for a pruned network without a gradient step, before it is judged and when it is handed out."""
     score: Score = judge.kl
     """What is made of a network's metrics; higher is better."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autoprune.plan import PruningPlan
 from autoprune.repair.least_squares import LeastSquares, Reconstruction
@@ -22,20 +22,23 @@ BATCH = 500
 class Repair:
     """What is done for a pruned network without a gradient step; the parts can be combined.
 
-    batch_norm: BatchNorm's statistics are measured on the pruned network (EagleEye, arXiv 2007.02491). A candidate
-    normalises by the batch it is judged on, which costs no extra pass; the network that is handed out gets the
-    statistics of the calibration role.
-    least_squares: layers that read pruned units get the weights that best restore their dense outputs (as in He et al.,
-    arXiv 1707.06168, for every width by one factorisation).
-    sparse_gpt: the weights that matrices are left with make up for the single ones that they lose (arXiv 2301.00774).
-
     >>> Repair(batch_norm=True)
     Repair(batch_norm=True, least_squares=None, sparse_gpt=None)
     """
 
-    batch_norm: bool
+    batch_norm: bool | float
+    """The share of BatchNorm's statistics that is measured on the pruned network (EagleEye, arXiv 2007.02491), in
+    [0, 1]; the rest is the dense network's. A candidate is measured on the batch it is judged on, which costs no extra
+    pass; the network that is handed out is measured on the calibration role."""
     least_squares: LeastSquares | None = None
+    """Layers that read pruned units get the weights that best restore their dense outputs (as in He et al., arXiv
+    1707.06168, for every width by one factorisation); None: they keep theirs."""
     sparse_gpt: SparseGPT | None = None
+    """The weights that matrices are left with make up for the single ones that they lose (arXiv 2301.00774)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.batch_norm <= 1:
+            raise ValueError(f"repair.batch_norm is a share, in [0, 1]; got {self.batch_norm}")
 
     def apply(
         self,
@@ -55,7 +58,24 @@ class Repair:
         if levels is not None:
             write_levels(network, plan, structure, levels)
         if self.batch_norm:
-            measure_batch_norms(network, calibration, forward)
+            measure_batch_norms(network, calibration, forward, share=float(self.batch_norm))
+
+
+@dataclass(frozen=True, slots=True)
+class AutomaticRepair:
+    """The first of the repairs that leaves the dense network what it is; where none does, the best on a mild plan.
+
+    Statistics of few or narrow samples can be far from those that a BatchNorm was trained with: every plan would then
+    be judged on top of that.
+    """
+
+    options: tuple[Repair, ...]
+    """In order of preference, at least one."""
+
+    def __post_init__(self) -> None:
+        if not self.options:
+            raise ValueError("repair.options is empty; name a repair, such as repair=batch_norm")
+        object.__setattr__(self, "options", tuple(self.options))
 
 
 @torch.no_grad()
@@ -90,22 +110,65 @@ def write_levels(network: nn.Module, plan: PruningPlan, structure: Structure, le
 
 
 @torch.no_grad()
-def measure_batch_norms(network: nn.Module, calibration: Role, forward: Forward = plain_forward) -> None:
-    """Every BatchNorm's running statistics are those of the calibration samples in this network."""
+def measure_batch_norms(
+    network: nn.Module, calibration: Role, forward: Forward = plain_forward, *, share: float = 1.0
+) -> None:
+    """Every BatchNorm's running statistics are those of the calibration samples in this network.
+
+    Args:
+        network: with its running statistics, in eval mode.
+        calibration: the samples.
+        forward: how the network is called.
+        share: of the new statistics, in (0, 1]; the rest stays as it was.
+    """
     layers = [
         layer
         for layer in network.modules()
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats
     ]
-    if not layers:
+    if share < 1:
+        mixed = [MixedStatistics(layer, share, remembers=True) for layer in layers]
+        for batch in cut(calibration.inputs, BATCH) if layers else ():
+            forward(network, batch)
+        for each in mixed:
+            each.finish()
         return
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative average over the batches
         layer.train()
-    for batch in cut(calibration.inputs, BATCH):
+    for batch in cut(calibration.inputs, BATCH) if layers else ():
         forward(network, batch)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
         layer.eval()
+
+
+class MixedStatistics:
+    """While a BatchNorm in eval mode runs, its statistics are its own and a share of its inputs'."""
+
+    def __init__(self, layer: nn.Module, share: float, *, remembers: bool = False) -> None:
+        self.layer, self.share, self.remembers = layer, share, remembers
+        self.own: tuple[Tensor, Tensor] | None = None
+        self.means: list[tuple[Tensor, Tensor]] = []
+        self._hooks = [layer.register_forward_pre_hook(self._enter), layer.register_forward_hook(self._leave)]
+
+    def finish(self) -> None:
+        """The layer has its own statistics and the share of the mean of all that it read."""
+        for hook in self._hooks:
+            hook.remove()
+        for name, values in zip(("running_mean", "running_var"), zip(*self.means, strict=True), strict=True):
+            getattr(self.layer, name).lerp_(torch.stack(values).mean(dim=0), self.share)
+
+    def _enter(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        own = self.own = layer.running_mean, layer.running_var  # type: ignore[assignment]
+        channels = inputs[0].float().transpose(0, 1).flatten(1)
+        read = channels.mean(dim=1), channels.var(dim=1, correction=0)
+        layer.running_mean, layer.running_var = (a.lerp(b, self.share) for a, b in zip(own, read, strict=True))
+        if self.remembers:
+            self.means.append(read)
+
+    def _leave(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert self.own is not None
+        layer.running_mean, layer.running_var = self.own

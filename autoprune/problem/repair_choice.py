@@ -1,0 +1,102 @@
+"""The repair that leaves the dense network what it is: tried before anything is judged on top of it."""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from autoprune.evaluation.candidates import Candidates
+from autoprune.evaluation.judge import Judge
+from autoprune.evaluation.outcome import joined
+from autoprune.plan import PruningPlan
+from autoprune.repair.least_squares import Reconstruction
+from autoprune.repair.repair import AutomaticRepair, Repair
+from autoprune.structure.edit import Ranking
+from autoprune.structure.groups import Structure
+from autoprune.task.samples import cuts
+from autoprune.task.task import Role, Task
+
+SAME_KL = 0.1  # nats from itself, up to which the repaired dense network is said to be the dense network
+SAMPLES = 200  # of the proxy that it is judged on, at most
+BATCH = 50  # as many at a time as most proxies are judged in
+MILD = 0.9  # of every group's units, that the mild plan keeps
+
+log = logging.getLogger(__name__)
+
+
+def choose_repair(
+    repair: Repair | AutomaticRepair,
+    task: Task,
+    structure: Structure,
+    ranking: Ranking,
+    *,
+    proxy: Role,
+    candidates_of: Callable[[Repair], Candidates],
+) -> tuple[Candidates, dict[str, Any]]:
+    """The candidates by the repair that is chosen, and the record of why.
+
+    Of several, it is the first where that leaves the dense network what it is, else the one by which a mild plan is
+    nearest to it. A repair that was asked for by name is taken; where it changes the dense network, a warning says so.
+
+    Args:
+        repair: one, or several to choose from.
+        task: whose dense network is looked at.
+        structure: its groups.
+        ranking: the order of their units.
+        proxy: the samples that plans are judged on.
+        candidates_of: repair → the networks that plans stand for by it.
+
+    Returns:
+        The candidates, and a JSON record: `batch_norm`, the share of measured statistics; `dense_kl`, how far the
+        repaired dense network is from itself; and `mild_kl`, the same of a mild plan by each share, where it decided.
+    """
+    options = repair.options if isinstance(repair, AutomaticRepair) else (repair,)
+    if task.table is not None:  # whose plans were judged by the first
+        return candidates_of(options[0]), {"batch_norm": float(options[0].batch_norm)}
+    proxy = proxy[:SAMPLES]
+
+    def dense_kl(option: Repair) -> float:
+        bare = Repair(batch_norm=option.batch_norm)  # with all units, least squares give the dense weights
+        return _kl(Candidates(task, structure, ranking, bare, Reconstruction({}, {}), None, proxy), structure.dense)
+
+    first = dense_kl(options[0])
+    record: dict[str, Any] = {"batch_norm": float(options[0].batch_norm), "dense_kl": first}
+    if first <= SAME_KL or len(options) == 1:
+        if first > SAME_KL:
+            log.warning("%s", _warning(first))
+        return candidates_of(options[0]), record
+    tried = {option: candidates_of(option) for option in options}
+    mild = _mild(structure)
+    kl = {option: _kl(replace(candidates, proxy=proxy), mild) for option, candidates in tried.items()}
+    chosen = min(options, key=lambda option: kl[option])
+    record = {"batch_norm": float(chosen.batch_norm), "dense_kl": dense_kl(chosen)}
+    return tried[chosen], record | {"mild_kl": {f"{float(option.batch_norm):g}": kl[option] for option in options}}
+
+
+def _mild(structure: Structure) -> PruningPlan:
+    levels = [np.array(group.levels) for group in structure.groups]
+    kept = [int(of[np.abs(of - MILD * units).argmin()]) for of, units in zip(levels, structure.units, strict=True)]
+    return structure.plan(np.array(kept))
+
+
+def _kl(candidates: Candidates, plan: PruningPlan) -> float:
+    """From the dense network, of the plan's network as it is judged or as it is handed out, whichever is more."""
+    size = min(BATCH, len(candidates.proxy))
+    try:
+        evaluator = candidates.evaluator(precision="fp32", batch_size=size)
+        judged = joined(evaluator.judge(plan.kept, 0, len(cuts(len(candidates.proxy), size)) - 1)).metrics
+        handed_out = Judge(candidates.task, candidates.proxy)(candidates.pruned(plan))
+    except FloatingPointError:
+        return math.inf
+    return max(judged.kl, handed_out.kl)
+
+
+def _warning(kl: float) -> str:
+    return (
+        f"the repair alone takes the dense network {kl:.2g} nats from itself, before anything is removed: BatchNorm's "
+        "statistics of the calibration samples, or of a batch, are not those that it was trained with. Set "
+        "repair=auto, which chooses one that does not, repair=least_squares, or give more calibration samples"
+    )
