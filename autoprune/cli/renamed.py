@@ -8,6 +8,8 @@ CHOICES = {  # files of a group
     "agent=advised": "agent=critic_guided",
     "agent=carried": "agent=transferable",
     "importance=suited": "importance=default",
+    "reward=lagrangian": "constraint=lagrangian",  # whose business the budget is
+    "score=fine_tuned": "evaluation/training=fine_tuned",
     "agent.agent.network=carried": "agent.agent.network=transferable",
 }
 KEYS = {

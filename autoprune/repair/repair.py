@@ -162,10 +162,13 @@ class MixedStatistics:
             getattr(self.layer, name).lerp_(torch.stack(values).mean(dim=0), self.share)
 
     def _enter(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        own = self.own = layer.running_mean, layer.running_var  # type: ignore[assignment]
+        mean: Tensor = layer.running_mean  # type: ignore[assignment]
+        variance: Tensor = layer.running_var  # type: ignore[assignment]
+        self.own = mean, variance
         channels = inputs[0].float().transpose(0, 1).flatten(1)
         read = channels.mean(dim=1), channels.var(dim=1, correction=0)
-        layer.running_mean, layer.running_var = (a.lerp(b, self.share) for a, b in zip(own, read, strict=True))
+        layer.running_mean = mean.lerp(read[0], self.share)
+        layer.running_var = variance.lerp(read[1], self.share)
         if self.remembers:
             self.means.append(read)
 

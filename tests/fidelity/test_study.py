@@ -19,6 +19,7 @@ from autoprune.evaluation import judge
 from autoprune.fidelity.proxies import losses_alone
 from autoprune.fidelity.study import Level, Study, halved
 from autoprune.fidelity.summary import summarise
+from autoprune.problem.spec import DEFAULT_REPAIR
 from autoprune.recover.fine_tune import fine_tune
 from autoprune.recover.recovery import Recovery
 from autoprune.repair.repair import Repair
@@ -229,7 +230,8 @@ def test_the_configuration_composes_and_its_default_is_the_searches() -> None:
         composed = compose("fidelity", overrides=["task=digits", "recover=fine_tune"])
         searches = compose("config", return_hydra_config=True).hydra.runtime.choices
     settings: Any = OmegaConf.to_container(composed, resolve=True)
-    assert settings["default"] == {"repair": searches["repair"], "score": searches["score"]}
+    assert settings["default"]["score"] == searches["score"]
+    assert instantiate(settings["repairs"][settings["default"]["repair"]]) == DEFAULT_REPAIR.options[0]
     assert set(settings["default"].values()) <= settings["repairs"].keys() | settings["scores"].keys()
     parts = {
         name: instantiate(settings[name], _convert_="all") for name in ("repairs", "scores", "trained", "evaluation")

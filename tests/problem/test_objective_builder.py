@@ -146,7 +146,9 @@ def test_what_was_measured_is_remembered_with_the_store(tmp_path: Path, monkeypa
     monkeypatch.setattr(build, "fastest_batch", fastest)
     for _ in range(2):
         ready = opened(tmp_path, batch_size="auto", precision="auto")
-        assert ready.measured == {"precision": "bf16", "batch_size": 20, "kendall": 1.0}
+        assert {k: v for k, v in ready.measured.items() if k != "repair"} == {
+            "precision": "bf16", "batch_size": 20, "kendall": 1.0,
+        }  # fmt: skip
         assert ready.objective.uncharged.batches == 2
         ready.close()
     assert asked == ["precision", "batch size"]
