@@ -45,6 +45,30 @@ def test_the_new_criterion_ranks_every_group() -> None:
     assert set(rank(scores, structure, criterion="spread")) == set(structure.names)
 
 
+def test_the_new_search_conforms() -> None:
+    module, check = _blocks("docs/add_a_search.md", "python")
+    names: dict[str, object] = {}
+    exec(module, names)
+    exec(check, names)
+    settings = dict(OmegaConf.create(_blocks("docs/add_a_search.md", "yaml")[0]))
+    assert settings == {"_target_": "autoprune.search.mixtures.search", "_partial_": True, "sigma": 0.1}
+
+
+def test_the_new_environment_option_scales_rewards() -> None:
+    names: dict[str, object] = {}
+    for block in _blocks("docs/add_an_environment_option.md", "python"):
+        exec(block, names)
+    plain, scaled = names["plain"], names["env"]
+    assert isinstance(plain, gymnasium.Env)
+    assert isinstance(scaled, gymnasium.Env)
+    action = plain.action_space.sample()
+    rewards = []
+    for env in (plain, scaled):
+        env.reset(seed=0)
+        rewards.append(float(env.step(action)[1]))
+    assert rewards[1] == pytest.approx(10 * rewards[0])
+
+
 def test_the_new_task_is_twenty_lines_and_makes_an_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, environment, *_ = _blocks("docs/add_a_task.md", "python")
     function = module[module.index("def my_task") :]
