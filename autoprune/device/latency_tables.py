@@ -1,4 +1,4 @@
-"""Latency tables on the disk: JSON and npz in one folder for each device, so that a measurement is made once."""
+"""Latency tables on the disk: JSON and npz in one folder for each device, so that nothing is measured twice."""
 
 import hashlib
 import io
@@ -14,12 +14,15 @@ from autoprune.cost.model import FloatArray
 from autoprune.device.fingerprint import differences, in_words
 from autoprune.device.fused_layer import FusedLayer
 from autoprune.device.timing import Timings
+from autoprune.device.widths import Widths
 from autoprune.files import atomic_write
 from autoprune.machine_cache import cache_dir
 
 DEVICE_FILE, REFERENCE_FILE = "device.json", "reference.json"
 FOLDER = "devices"  # in the cache folder
-Point = tuple[int, int]  # inputs, outputs
+TIMED = ("minimum", "median", "reference")
+Point = tuple[int, ...]  # a layer's inputs and outputs, or what a plan keeps of each group
+Entry = tuple[str, Mapping[str, Any]]  # a folder, and what its points are of, as JSON values
 
 
 class MissingTableError(ValueError):
@@ -27,10 +30,14 @@ class MissingTableError(ValueError):
 
 
 class LatencyTables:
-    """What was measured on one device: points of layers, and whole networks.
+    """What was measured on one device: points of layers, and of whole networks.
 
-    `pieces/KEY.json` says what a layer is, `pieces/KEY.npz` holds its points: inputs, outputs, and the fields of
-    Timings, [points] each. `networks/KEY.json` holds plans of a network and what they took.
+    `layers/KEY.json` says what a layer is, and `layers/KEY.npz` holds its points [points, 2] and the fields of Timings,
+    [points] each. `networks/KEY.npz` holds the same of plans [plans, groups].
+
+    Args:
+        folder: Where the tables lie.
+        device: The device's fingerprint.
     """
 
     def __init__(self, folder: Path, device: Mapping[str, Any]) -> None:
@@ -40,7 +47,8 @@ class LatencyTables:
     def of(cls, device: Mapping[str, Any], *, tables: Path | None = None) -> "LatencyTables":
         """The device's folder in the cache, or the folder `tables`, whose device must be this one.
 
-        Raises ValueError for a folder that another device's tables are in, naming what differs.
+        Raises:
+            ValueError: The folder holds another device's tables, or none; it says what differs.
         """
         if tables is None:
             return cls(cache_dir() / FOLDER / _digest(device), device)
@@ -71,65 +79,64 @@ class LatencyTables:
     def write_best(self, seconds: float) -> None:
         _write(self.folder / REFERENCE_FILE, json.dumps({"seconds": seconds}).encode())
 
-    def points(self, layer: FusedLayer) -> tuple[list[Point], Timings]:
-        """The (inputs, outputs) that were measured, and what they took."""
-        path = self._path(layer)
+    def points(self, entry: Entry) -> tuple[list[Point], Timings]:
+        """The points that were measured, and what they took."""
+        path = self._path(entry)
         if not path.is_file():
             return [], Timings(np.empty(0), np.empty(0), np.empty(0))
         with np.load(path, allow_pickle=False) as data:
-            places = zip(data["inputs"].tolist(), data["outputs"].tolist(), strict=True)
-            return list(places), Timings(data["minimum"], data["median"], data["reference"])
+            return list(map(tuple, data["points"].tolist())), Timings(*(data[name] for name in TIMED))
 
-    def add(self, layer: FusedLayer, points: Sequence[Point], timings: Timings) -> None:
-        """The file with these points as well; they replace what was known of them. It appears whole or not at all."""
-        known, before = self.points(layer)
-        kept = [row for row, point in enumerate(known) if point not in set(points)]
-        places = np.array([*(known[row] for row in kept), *points], np.int64)
-        columns = {
-            name: np.concatenate([getattr(before, name)[kept], getattr(timings, name)])
-            for name in ("minimum", "median", "reference")
-        }
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, inputs=places[:, 0], outputs=places[:, 1], **columns)  # type: ignore[arg-type]
-        path = self._path(layer)
-        _write(path.with_suffix(".json"), json.dumps(asdict(layer), indent=1, default=str).encode())
+    def add(self, entry: Entry, points: Sequence[Point], timings: Timings) -> None:
+        """Writes these points too; they replace what was measured of them before."""
+        earlier, before = self.points(entry)
+        kept = [row for row, point in enumerate(earlier) if point not in set(points)]
+        columns = {name: np.concatenate([getattr(before, name)[kept], getattr(timings, name)]) for name in TIMED}
+        buffer, path = io.BytesIO(), self._path(entry)
+        points = np.array([*(earlier[row] for row in kept), *points], np.int64)  # type: ignore[assignment]
+        np.savez_compressed(buffer, points=points, **columns)  # type: ignore[arg-type]
+        _write(path.with_suffix(".json"), json.dumps(entry[1], indent=1, default=str).encode())
         _write(path, buffer.getvalue())
 
-    def measured(self, layer: FusedLayer, inputs: Sequence[int], outputs: Sequence[int]) -> FloatArray:
+    def seconds(self, layer: FusedLayer, inputs: Sequence[int], outputs: Sequence[int]) -> FloatArray:
         """The least seconds at knots, [inputs, outputs]; of a square layer [inputs, 1]. Raises MissingTableError."""
-        points, timings = self.points(layer)
-        known = dict(zip(points, timings.minimum.tolist(), strict=True))
-        wanted = [(i, i) for i in inputs] if layer.square else [(i, o) for i in inputs for o in outputs]
-        missing = [point for point in wanted if point not in known]
+        points, timings = self.points(layer_entry(layer))
+        measured = dict(zip(points, timings.minimum.tolist(), strict=True))
+        wanted = points_of(layer, inputs, outputs)
+        missing = [point for point in wanted if point not in measured]
         if missing:
             raise MissingTableError(
                 f"the latency of {layer} is not measured on this device, at {len(missing)} of {len(wanted)} widths"
                 f"{self._others()}"
             )
-        return np.array([known[point] for point in wanted]).reshape(len(inputs), -1)
+        return np.array([measured[point] for point in wanted]).reshape(len(inputs), -1)
 
-    def network(self, key: str) -> dict[str, Any] | None:
-        """What was written down of a network: JSON values."""
-        return _read(self.folder / "networks" / f"{key}.json")
-
-    def write_network(self, key: str, record: Mapping[str, Any]) -> None:
-        _write(self.folder / "networks" / f"{key}.json", json.dumps(record).encode())
-
-    def _path(self, layer: FusedLayer) -> Path:
-        return self.folder / "pieces" / f"{_digest(asdict(layer))}.npz"
+    def _path(self, entry: Entry) -> Path:
+        return self.folder / entry[0] / f"{_digest(entry[1])}.npz"
 
     def _others(self) -> str:
         """What differs from the most similar device of which there are tables."""
-        found = [made for path in self.folder.parent.glob(f"*/{DEVICE_FILE}") if (made := _read(path)) != self.device]
-        differing = [differences(made, self.device) for made in found if made is not None]
+        devices = [_read(path) for path in self.folder.parent.glob(f"*/{DEVICE_FILE}")]
+        differing = [differences(made, self.device) for made in devices if made not in (None, self.device)]
         if not differing:
             return ""
         return f"; the nearest tables are another device's ({in_words(min(differing, key=len))})"
 
 
-def network_key(described: Mapping[str, Any]) -> str:
-    """A name for a network, by all that its latency depends on: JSON values."""
-    return _digest(described)
+def layer_entry(layer: FusedLayer) -> Entry:
+    """Where a layer's points lie: (inputs, outputs)."""
+    return "layers", asdict(layer)
+
+
+def network_entry(widths: Widths) -> Entry:
+    """Where a network's points lie: what plans keep. It is named by all that the network's latency depends on."""
+    tables = {name: getattr(widths, name).tolist() for name in ("index", "inputs", "outputs", "counts")}
+    return "networks", {"layers": [asdict(layer) for layer in widths.layers], **tables}
+
+
+def points_of(layer: FusedLayer, inputs: Sequence[int], outputs: Sequence[int]) -> list[Point]:
+    """The points of a layer at these widths; a square layer has one width."""
+    return [(i, i) for i in inputs] if layer.square else [(i, o) for i in inputs for o in outputs]
 
 
 def _digest(value: Mapping[str, Any]) -> str:

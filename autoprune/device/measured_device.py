@@ -1,7 +1,7 @@
 """This machine as a device: latency tables that were measured on it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from autoprune.cost.model import CostModel, FloatArray
 from autoprune.device.correction import fitted
 from autoprune.device.fingerprint import fingerprint
 from autoprune.device.grid import knots, table
-from autoprune.device.latency_tables import LatencyTables, MissingTableError, network_key
+from autoprune.device.latency_tables import LatencyTables, MissingTableError, network_entry
 from autoprune.device.runtime import PLACES, PRECISIONS, RUNTIMES, Runtime, runtime_of, threads_of_torch
 from autoprune.device.table_latency import TableLatency
 from autoprune.device.timing import TimingPolicy, Timings, measured
@@ -26,18 +26,23 @@ from autoprune.task.task import Task
 class MeasuredDevice:
     """This machine with one runtime: latencies at one batch, precision and number of threads.
 
-    runtime: "onnxruntime", "torch" or "torch_compiled". place: "cpu" or "cuda". care: how carefully is measured.
-    tables: the folder of latency tables, None: this device's in autoprune's cache.
-    Raises ValueError for what cannot be measured here.
+    Raises:
+        ValueError: It cannot be measured here.
     """
 
     runtime: Annotated[str, OneOf(RUNTIMES)]
+    """What runs networks: "onnxruntime", "openvino", "torch" or "torch_compiled"."""
     place: Annotated[str, OneOf(PLACES)]
+    """"cpu" or "cuda"."""
     batch: Count
+    """Samples at once."""
     precision: Annotated[str, OneOf(PRECISIONS)]
+    """"fp32" or "bf16"."""
     threads: Threads
     care: TimingPolicy
+    """How carefully is measured."""
     tables: Path | str | None = None
+    """The folder of latency tables; None: this device's in autoprune's cache."""
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -101,36 +106,16 @@ class MeasuredDevice:
 
 def layers_ms(store: LatencyTables, widths: Widths) -> list[FloatArray]:
     """[layers]: milliseconds at [inputs, outputs], [inputs, 1] of layers of one width. Raises MissingTableError."""
-    found = []
+    tables = []
     for layer, (ins, outs) in zip(widths.layers, widths.ranges, strict=True):
         inputs, outputs = knots(*ins), np.array([0]) if layer.square else knots(*outs)
-        found.append(1e3 * table(inputs, outputs, store.measured(layer, inputs.tolist(), outputs.tolist())))
-    return found
+        tables.append(1e3 * table(inputs, outputs, store.seconds(layer, inputs.tolist(), outputs.tolist())))
+    return tables
 
 
 def network_seconds(store: LatencyTables, widths: Widths) -> tuple[IntArray, FloatArray]:
     """Plans of the whole network [plans, groups], and the least seconds that each took. Raises MissingTableError."""
-    plans, timings = measured_plans(store, widths)
-    if not len(plans):
+    plans, timings = store.points(network_entry(widths))
+    if not plans:
         raise MissingTableError("the whole network is not measured on this device")
-    return plans, timings.minimum
-
-
-def measured_plans(store: LatencyTables, widths: Widths) -> tuple[IntArray, Timings]:
-    """All plans of the whole network that were measured [plans, groups], and what they took."""
-    record = store.network(key_of(widths)) or {"kept": [], "minimum": [], "median": [], "reference": []}
-    columns = (np.array(record[name], np.float64) for name in ("minimum", "median", "reference"))
-    return np.array(record["kept"], np.int64), Timings(*columns)
-
-
-def key_of(widths: Widths) -> str:
-    """The name of a network in a store."""
-    return network_key(
-        {
-            "pieces": [asdict(layer) for layer in widths.layers],
-            "index": widths.index.tolist(),
-            "inputs": widths.inputs.tolist(),
-            "outputs": widths.outputs.tolist(),
-            "counts": widths.counts.tolist(),
-        }
-    )
+    return np.array(plans, np.int64), timings.minimum

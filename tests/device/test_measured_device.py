@@ -17,10 +17,10 @@ from autoprune.device.device import predicted_and_measured
 from autoprune.device.fingerprint import differences, fingerprint, in_words
 from autoprune.device.fused_layer import Call, FusedLayer
 from autoprune.device.grid import knots
-from autoprune.device.latency_tables import LatencyTables, MissingTableError
+from autoprune.device.latency_tables import LatencyTables, MissingTableError, layer_entry
 from autoprune.device.measured_device import MeasuredDevice, layers_ms, network_seconds
 from autoprune.device.onnx_runtime import Template, onnx_session
-from autoprune.device.profiler import FusedLayerProfiler, NetworkProfiler, random_plans, wanted
+from autoprune.device.profiler import FusedLayerProfiler, NetworkProfiler, random_plans
 from autoprune.device.runtime import runtime_of, threads_of_torch
 from autoprune.device.timing import Timings
 from autoprune.device.widths import widths_of
@@ -143,10 +143,10 @@ def test_identical_geometries_are_measured_once(cache: Path) -> None:
     """Of another task, too: only what the first one lacks is measured."""
     device = this_cpu()
     profiled(device, tiny_task("flattened"))
-    first = len(list(cache.rglob("pieces/*.npz")))
+    first = len(list(cache.rglob("layers/*.npz")))
     told = profiled(device, tiny_task("bn_without_affine"))
     assert told
-    assert len(list(cache.rglob("pieces/*.npz"))) > first
+    assert len(list(cache.rglob("layers/*.npz"))) > first
     widths = widths_of(PRUNABLE["residual"].model(), PRUNABLE["residual"].structure(), PRUNABLE["residual"].inputs())
     assert widths.counts.sum() == 5
     assert len(widths.layers) == 4
@@ -156,11 +156,12 @@ def test_points_beside_a_slow_reference_are_measured_again(cache: Path) -> None:
     device, task = this_cpu(), tiny_task("plain")
     profiled(device, task)
     widths = widths_of(task.model, PRUNABLE["plain"].structure(), task.example_input)
-    layer, points = widths.layers[0], wanted(widths)[0]
+    entry = layer_entry(widths.layers[0])
+    points, _ = device.store.points(entry)
     slow = Timings(np.full(1, 9.0), np.full(1, 9.0), np.full(1, 1e12))
-    device.store.add(layer, [next(iter(points))], slow)
+    device.store.add(entry, points[:1], slow)
     profiled(device, task)
-    assert device.store.points(layer)[1].minimum.max() < 9.0
+    assert device.store.points(entry)[1].minimum.max() < 9.0
 
 
 def test_a_task_that_was_not_profiled_is_an_error_with_the_command(cache: Path) -> None:
@@ -224,7 +225,7 @@ def test_a_cuda_device_is_profiled(cache: Path) -> None:
 
 
 def test_the_store_gives_back_what_it_was_given(tmp_path: Path) -> None:
-    store, layer = LatencyTables(tmp_path, {"threads": 1}), LAYERS["conv"]
+    store, layer = LatencyTables(tmp_path, {"threads": 1}), layer_entry(LAYERS["conv"])
     store.begin()
     first = Timings(np.array([1.0, 2.0]), np.array([1.5, 2.5]), np.array([0.1, 0.1]))
     store.add(layer, [(1, 2), (3, 4)], first)
@@ -232,7 +233,7 @@ def test_the_store_gives_back_what_it_was_given(tmp_path: Path) -> None:
     points, timings = store.points(layer)
     assert dict(zip(points, timings.minimum.tolist(), strict=True)) == {(1, 2): 1.0, (3, 4): 7.0, (5, 6): 8.0}
     assert dict(zip(points, timings.reference.tolist(), strict=True)) == {(1, 2): 0.1, (3, 4): 0.2, (5, 6): 0.2}
-    assert json.loads(next(tmp_path.glob("pieces/*.json")).read_text())["kernel"] == [3, 3]
+    assert json.loads(next(tmp_path.glob("layers/*.json")).read_text())["kernel"] == [3, 3]
     assert not list(tmp_path.rglob(".*"))
 
 
@@ -297,17 +298,19 @@ def test_a_profile_that_is_killed_goes_on_where_it_was(cache: Path) -> None:
     root = Path(__file__).parent.parent.parent
     process = subprocess.Popen([sys.executable, "-c", KILLED], cwd=root, env=environment)
     deadline = time.monotonic() + 60
-    while not list(cache.rglob("pieces/*.npz")) and time.monotonic() < deadline and process.poll() is None:
+    while not list(cache.rglob("layers/*.npz")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     device, task = this_cpu(), tiny_task("residual")
     widths = widths_of(task.model, PRUNABLE["residual"].structure(), task.example_input)
-    kept = {layer: dict(zip(*_columns(device.store.points(layer)), strict=True)) for layer in widths.layers}
+    kept = {
+        layer: dict(zip(*_columns(device.store.points(layer_entry(layer))), strict=True)) for layer in widths.layers
+    }
     assert any(kept.values())
     profiled(device, task)
     for layer, before in kept.items():
-        after = dict(zip(*_columns(device.store.points(layer)), strict=True))
+        after = dict(zip(*_columns(device.store.points(layer_entry(layer))), strict=True))
         assert before.items() <= after.items()
     assert device.costs(task, PRUNABLE["residual"].structure())
 
