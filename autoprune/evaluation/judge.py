@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.evaluation.outcome import Judged, Metrics
-from autoprune.task.metrics import NeedsLabels
+from autoprune.task.default_metrics import NeedsLabels
 from autoprune.task.outputs import OutputKind, combined
 from autoprune.task.samples import (
     Samples,

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoprune.task.kinds import KindSetting, described, output_kinds
-from autoprune.task.metrics import IGNORED, VOID, DefaultLoss, DefaultMetric, NeedsLabels, OfFirst, has_defaults
+from autoprune.task.default_metrics import IGNORED, VOID, DefaultLoss, DefaultMetric, NeedsLabels, OfFirst, has_defaults
+from autoprune.task.kind_inference import KindSetting, described, output_kinds
 from autoprune.task.outputs import OutputKind
 from autoprune.task.roles import Role, Roles
 from autoprune.task.samples import (

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset, TensorDataset
 
-from autoprune.task.metrics import DefaultLoss, DefaultMetric
+from autoprune.task.default_metrics import DefaultLoss, DefaultMetric
 from autoprune.task.outputs import OutputKind
 from autoprune.task.task import Role, Roles, Task, accuracy, first_outputs
 from tests.models import PRUNABLE

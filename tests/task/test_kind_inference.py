@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoprune.task.kinds import families_of, output_kinds
+from autoprune.task.kind_inference import families_of, output_kinds
 from autoprune.task.outputs import OutputKind
 from autoprune.task.roles import Role, Roles
 from autoprune.task.task import Task
