@@ -12,18 +12,12 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 from autoprune.cli import conf_dir
+from autoprune.cli.command_settings import RULES, SearchSettings
+from autoprune.cli.validation import check
 
 CHOICES = sorted(
     f"{path.parent.name}={path.stem}" for path in conf_dir().glob("*/*.yaml") if path.parent.name != "experiment"
 )
-RUN_TIME = {  # what each kind of part is called with, beside its configuration
-    "importance": {"model", "structure", "role", "loss", "forward", "generator"},
-    "score": {"metrics"},
-    "reward": {"metrics", "score", "cost", "budget"},
-    "agent": {"problem", "rng"},
-    "recover": {"network", "task", "teacher", "generator", "on_step"},
-    "tracking": {"run"},
-}
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -37,8 +31,12 @@ def composed(*overrides: str) -> dict[str, Any]:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_it_composes_and_its_keys_bind(choice: str) -> None:
     group = choice.split("=")[0]
-    settings = composed(choice)[group]
-    _check(settings, keys_of_its_own={"keep"} if group == "task" else set(), run_time=RUN_TIME.get(group, set()))
+    everything = composed(choice)
+    check(everything, SearchSettings, RULES, command="autoprune search")
+    settings = everything[group]
+    _check(
+        settings, keys_of_its_own={"keep"} if group == "task" else set(), run_time=RULES.at_run_time.get(group, set())
+    )
     if group not in ("task", "data", "device"):  # which are made of files and machines
         part = instantiate(settings, _convert_="all")
         assert isinstance(part, partial) == bool(settings.get("_partial_"))

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import AfterValidator
 
 from autoprune.cli.validation import FieldsOf, Rules, Section
-from autoprune.ranges import Count, Fraction, Natural, Positive, Seed, Text, Threads
+from autoprune.ranges import Count, Fraction, Natural, NonNegative, Positive, Seed, Text, Threads
 
 
 def _budget(text: str) -> str:
@@ -166,6 +166,13 @@ RANGES = {  # of Stable-Baselines3's hyperparameters, which it checks late or no
     "n_epochs": Count,
     "policy_delay": Count,
     "max_grad_norm": Positive,
+    "target_policy_noise": NonNegative,
+    "target_noise_clip": NonNegative,
+    "top_quantiles_to_drop_per_net": Natural,
+    "target_update_interval": Count,
+    "exploration_fraction": Fraction,
+    "exploration_initial_eps": Fraction,
+    "exploration_final_eps": Fraction,
 }
 
 
@@ -174,7 +181,7 @@ def _hyperparameters(agent: Mapping[str, Any]) -> dict[str, Any]:
     from autoprune.agent.spec import ALGORITHMS, DECIDED
     from autoprune.cli.validation import type_hints
 
-    algorithm = ALGORITHMS.get(agent.get("algorithm", ""))
+    algorithm = ALGORITHMS.get(str(agent.get("algorithm")))
     if algorithm is None:
         return dict.fromkeys(agent["hyperparameters"], Any)  # what the algorithm may be is another sentence
     names = set(inspect.signature(algorithm.__init__).parameters) - {"self", *DECIDED}

@@ -93,6 +93,6 @@ def _leaves(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
             yield from _leaves(item, (*keys, str(key)))
     elif isinstance(value, list):
         for at, item in enumerate(value):
-            yield from _leaves(item, (*keys, str(at)))
+            yield from _leaves(item, (*keys, f"[{at}]"))
     else:
         yield keys, value

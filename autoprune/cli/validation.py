@@ -7,6 +7,7 @@ no integers, NaN is no number.
 """
 
 import collections.abc
+import contextlib
 import difflib
 import inspect
 import json
@@ -15,7 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
+from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import AfterValidator, ConfigDict, GetPydanticSchema, TypeAdapter, ValidationError
@@ -100,7 +101,7 @@ def check(settings: Mapping[str, Any], section: type[Section], rules: Rules, *, 
 
 def dotted(keys: Sequence[str]) -> str:
     """The full name of a setting, `agent.agent.hidden[0]`."""
-    return "".join(f"[{key}]" if key.isdecimal() else f".{key}" for key in keys).removeprefix(".")
+    return ".".join(keys).replace(".[", "[")
 
 
 def nearest(name: str, names: collections.abc.Iterable[str]) -> str:
@@ -146,7 +147,7 @@ class _Form:
             inner = _inner(hint)
             if isinstance(value, Mapping):
                 return self._mapping(value, dict.fromkeys(value, inner), keys, own=own)
-            types = [self.of(item, inner, (*keys, str(at)), own=own) for at, item in enumerate(value)]
+            types = [self.of(item, inner, (*keys, f"[{at}]"), own=own) for at, item in enumerate(value)]
             return tuple.__class_getitem__(tuple(types))
         return _plain(hint, own=own)
 
@@ -297,12 +298,14 @@ def _refused(allowed: str, *, instead: str | None = None) -> Any:
 
 
 def type_hints(target: Any) -> dict[str, Any]:
-    """Type hints by parameter, none where they cannot be resolved."""
-    try:
-        function = vars(target).get("__init__", target) if isinstance(target, type) else target
-        return get_type_hints(function, include_extras=True)
-    except Exception:  # any that an annotation of somebody else's may raise
-        return {}
+    """Type hints by parameter, without those that cannot be resolved."""
+    function = vars(target).get("__init__", target) if isinstance(target, type) else target
+    hints: dict[str, Any] = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        with contextlib.suppress(Exception):  # any that an annotation of somebody else's may raise
+            alone = SimpleNamespace(__annotations__={name: annotation})
+            hints |= get_type_hints(alone, globalns=getattr(function, "__globals__", {}), include_extras=True)
+    return hints
 
 
 def _or_default(hint: Any, default: Any) -> Any:
@@ -338,7 +341,7 @@ def _keys_of(error: Any, settings: Any) -> Keys:
         if isinstance(value, Mapping) and str(step) in (there := {str(key): key for key in value}):
             value = value[there[str(step)]]
         elif isinstance(value, list) and isinstance(step, int) and step < len(value):
-            value = value[step]
+            value, step = value[step], f"[{step}]"
         elif error["type"] != "missing" or step is not error["loc"][-1]:
             continue
         keys.append(str(step))

@@ -30,10 +30,10 @@ class AnalyticalDevice:
     """
 
     name: str
-    peak_gmacs: Mapping[str, float]
+    peak_gmacs: Mapping[str, Positive]
     precision: str
     memory_gb_s: Positive
-    caches: Mapping[int, float]
+    caches: Mapping[Count, Positive]
     kernel_us: NonNegative
     granularity: Count
     sram_kib: Positive | None = None

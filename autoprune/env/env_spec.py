@@ -8,8 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from autoprune.cost.model import FloatArray
-from autoprune.cost.projection import Projector
-from autoprune.cost.projection import Rounding
+from autoprune.cost.projection import Projector, Rounding
 from autoprune.env.episodes import Evaluate, PlanVectorEnv, SingleEpisode
 from autoprune.env.layerwise import FEATURE_NAMES, LayerwiseVectorEnv
 from autoprune.env.one_shot import OneShotVectorEnv

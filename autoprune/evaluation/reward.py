@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 
 from autoprune.evaluation.outcome import Metrics
+from autoprune.ranges import NonNegative
 
 Reward = Callable[[Metrics, float, float, float], float]
 
@@ -22,6 +23,6 @@ def amc(metrics: Metrics, score: float, cost: float, budget: float) -> float:
     return -(1 - metrics.accuracy) * math.log(1 + 100 * cost)
 
 
-def trade_off(metrics: Metrics, score: float, cost: float, budget: float, *, weight: float) -> float:
+def trade_off(metrics: Metrics, score: float, cost: float, budget: float, *, weight: NonNegative) -> float:
     """The score plus weight × the fraction of the cost that was removed."""
     return score + weight * (1 - cost)
