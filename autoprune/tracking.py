@@ -14,6 +14,8 @@ from typing import Any, Literal, Protocol, get_args
 import wandb
 import wandb.errors
 
+from autoprune.ranges import ProjectName
+
 Axis = Literal["evaluation", "agent/step", "recover/step"]  # what a metric is plotted against
 Mode = Literal["auto", "online", "offline"]
 
@@ -202,7 +204,7 @@ def no_tracking(run: TrackedRun) -> NoTracker:
 
 
 def wandb_tracking(
-    run: TrackedRun, *, mode: Mode, project: str, entity: str | None, tags: Sequence[str]
+    run: TrackedRun, *, mode: Mode, project: ProjectName, entity: str | None, tags: Sequence[str]
 ) -> WandbTracker:
     """Returns the tracker of a W&B run whose files stand in `folder`/wandb.
 
