@@ -90,6 +90,7 @@ DOCUMENTED = {
     "segmenter": "segmentation",
     "regressor": "regression",
     "detector": "classification",
+    "speech": "classification",
     "unlabelled": "embedding",
 }
 
