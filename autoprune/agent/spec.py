@@ -184,7 +184,7 @@ class AgentSpec:
 
     def _check_network(self) -> None:
         if self.network not in NETWORKS:
-            raise ValueError(f"agent.network must be one of {NETWORKS}, got {self.network!r}")
+            raise ValueError(f"agent.agent.network must be one of {NETWORKS}, got {self.network!r}")
         able = CARRYING if self.network == "transferable" else SHARING
         if self.network != "whole" and self.algorithm not in able:
             raise ValueError(f"network={self.network} does not apply to {self.algorithm}; only to {able}")
@@ -209,7 +209,10 @@ class AgentSpec:
                 f"noise=null, not to {self.algorithm}{'' if self.noise is None else ' with noise'}"
             )
         if isinstance(self.experience, Replay) and self.experience.parallel > 1 and self.noise is not None:
-            raise ValueError("noise is drawn for one episode at a time; set experience.parallel=1 or noise=null")
+            raise ValueError(
+                "noise is drawn for one episode at a time; set agent.agent.experience.parallel=1 or "
+                "agent.agent.noise=null"
+            )
 
     def _check_hyperparameters(self) -> None:
         known = set(inspect.signature(ALGORITHMS[self.algorithm].__init__).parameters) - {"self"} - set(DECIDED)

@@ -24,7 +24,7 @@ def blocks_of(network: nn.Module) -> tuple[str, ...]:
     if not lists:
         raise ValueError(
             f"a {type(network).__name__} has no blocks (an nn.ModuleList of them), so there are no hidden states to "
-            "learn from and no adapters to fit; set hidden_states=0 or choose recover=distill"
+            "learn from and no adapters to fit; set recover.hidden_states=0 or choose recover=distill"
         )
     name, longest = max(lists, key=lambda named: len(named[1]))
     return tuple(f"{name}.{i}" if name else str(i) for i in range(len(longest)))
