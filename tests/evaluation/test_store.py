@@ -553,24 +553,5 @@ def test_a_full_disk_says_the_way_out_and_costs_nothing_that_was_stored(path: Pa
     assert known(path, 3) == [0, 1]
 
 
-def test_a_disk_that_does_not_write_says_so_and_costs_nothing_that_was_stored(path: Path) -> None:
-    program = """
-    import resource
-    context = EvaluationStore(path).within({"task": "digits", "criterion": "l1"})
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-    try:
-        for number in range(10**6):
-            context.put((number, 1), 0, [judged(number)])
-    except OSError as error:
-        print(number, error)
-    """
-    out, _ = finish(start(_dedent(program), path))
-    number, _, message = out.partition(" ")
-    assert f"{path} can't be read or written" in message
-    assert "null to run without a store" in message
-    assert int(number) > 0
-    assert known(path, int(number) + 1)[: int(number)] == list(range(int(number)))
-
-
 def _dedent(program: str) -> str:
     return "\n".join(line.removeprefix("    ") for line in program.splitlines())
