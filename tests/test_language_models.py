@@ -89,7 +89,7 @@ def test_the_whole_job_on_a_model_folder(kinds: tuple[str, ...], tmp_path: Path)
     result = job(tmp_path / "run", task, prune=kinds, budget="weights:0.8").execute()
     network = autoprune.load(tmp_path / "run")
     chosen = result["networks"][result["chosen"]]
-    assert type(network) is type(task.model)
+    assert isinstance(network, type(task.model))
     assert chosen["cost"]["params"] == sum(parameter.numel() for parameter in network.parameters())
     assert chosen["after"] == chosen["before"]
     assert {"perplexity_topics", "decode_tokens_per_s", "sample_1"} <= chosen["measures"].keys()
