@@ -15,6 +15,7 @@ import yaml
 import autoprune
 from autoprune.cli import JOBS, conf_dir
 from autoprune.cli.composition import composed
+from autoprune.cli.renamed import CHOICES, KEYS
 from autoprune.task.task import Task
 
 PACKAGE = Path(autoprune.__file__).parent
@@ -84,6 +85,13 @@ def test_the_search_for_names_sees_what_is_wrong() -> None:
     ]
     assert "agent.experience.parallel" not in settings()
     assert {"evaluation.workers", "agent.agent.experience.parallel", "agent.env.levels", "task.keep"} <= settings()
+
+
+def test_the_new_name_of_every_old_setting_exists() -> None:
+    assert set(KEYS.values()) <= settings()
+    for choice in CHOICES.values():
+        group, _, name = choice.partition("=")
+        assert group in settings() or (conf_dir() / group / f"{name}.yaml").is_file()
 
 
 def test_a_parts_own_settings_are_named_in_full() -> None:

@@ -14,6 +14,7 @@ CHOICES = {  # files of a group
 }
 KEYS = {
     "agent.credit": "agent.env.reward_shaping",
+    "agent.greedy_every": "agent.policy_evaluations",
     "agent.reach": "agent.env.max_log_correction",
     "agent.sees": "agent.env.observation",
     "agent.tells": "agent.env.seed_replay",
@@ -34,18 +35,19 @@ TARGETS = {
 
 
 def refuse_old_names(overrides: Sequence[str]) -> None:
-    """Nothing that a command is told has an old name.
+    """Nothing that a command is told has an old name. An agent of the person's own may have settings of any name.
 
     Raises:
         ValueError: with the new name.
     """
+    own = any(override.startswith("agent._target_=") for override in overrides)
     for override in overrides:
         key, equals, values = override.lstrip("+~").partition("=")
         for value in values.split(","):
             if (choice := f"{key.partition('@')[0]}={value}") in CHOICES:
                 raise ValueError(f"{choice} is called {CHOICES[choice]} since {SINCE}")
         for old, new in KEYS.items():
-            if equals and (key == old or key.startswith(f"{old}.")):
+            if equals and not own and (key == old or key.startswith(f"{old}.")):
                 raise ValueError(f"{key} is called {new}{key.removeprefix(old)} since {SINCE}")
 
 
@@ -62,7 +64,9 @@ def refuse_old_settings(settings: Mapping[str, Any], *, where: str) -> None:
             "the version that wrote it"
         )
 
-    for old, new in KEYS.items():
+    agent = settings.get("agent")
+    own = not isinstance(agent, Mapping) or not str(agent.get("_target_")).startswith("autoprune.")
+    for old, new in () if own else KEYS.items():
         value: Any = settings
         for key in old.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None

@@ -169,4 +169,5 @@ def test_a_run_of_an_earlier_version_is_refused(settings: dict[str, Any], tmp_pa
 
 
 def test_new_names_and_values_are_not_old_ones() -> None:
+    refuse_old_names(["agent._target_=my_module.my_search", "agent.mode=fast"])
     refuse_old_names(["agent=transferable", "agent.env.mode=edit", "evaluations=5", "-m", "task=digits,table_plain"])
