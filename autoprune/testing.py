@@ -19,7 +19,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.utils.env_checker import check_env
-from torch import nn
+from torch import Tensor, nn
 
 from autoprune.cost.model import CostModel, never_falls
 from autoprune.device.device import Device
@@ -32,6 +32,7 @@ from autoprune.problem.spec import ProblemSpec
 from autoprune.recover.recovery import Recovery
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Structure
+from autoprune.task.samples import cut, joined_samples, mapped, number_of
 from autoprune.task.task import Role, Roles, Task, outputs_of
 from autoprune.tracking import TrackedRun, Tracking
 
@@ -165,9 +166,9 @@ def check_recovery(recovery: Recovery, *, task: Task | None = None) -> None:
     """
     task = small_task() if task is None else task
     unseen = {
-        name: Role(torch.full_like(role.inputs, math.nan), role.targets, role.ids)
+        name: Role(mapped(role.inputs, _emptied), role.targets, role.ids)
         for name, role in task.data.items()
-        if name != "train" and role.inputs.is_floating_point()
+        if name != "train"
     }
     task = task.with_data(Roles(**{**dict(task.data.items()), **unseen}))
     before, trained = copy.deepcopy(task.model.state_dict()), []
@@ -240,21 +241,34 @@ def check_task(task: Task) -> None:
     """
     before = copy.deepcopy(task.model.state_dict())
     assert not task.model.training, "the network is in eval mode"
-    assert len(task.example_input) == 1, f"the example input is one sample, not {len(task.example_input)}"
+    samples = number_of(task.example_input)
+    assert samples == 1, f"the example input is one sample, not {samples}"
     for name, role in task.data.items():
         few = role[: min(4, len(role))]
         outputs = outputs_of(task.model, few.inputs, task.forward)
-        assert len(outputs) == len(few), f"role {name!r}: {len(few)} samples have {len(outputs)} outputs"
-        assert torch.isfinite(outputs).all(), f"role {name!r}: outputs are not finite"
-        again = torch.cat([outputs_of(task.model, few.inputs[i : i + 1], task.forward) for i in range(len(few))])
-        assert torch.allclose(outputs, again, atol=1e-3, rtol=1e-3), f"role {name!r}: samples depend on their batch"
+        again = joined_samples([outputs_of(task.model, part, task.forward) for part in cut(few.inputs, 1)])
+        for output, alone in zip(task.tensors(outputs).values(), task.tensors(again).values(), strict=True):
+            assert len(output) == len(few), f"role {name!r}: {len(few)} samples have {len(output)} outputs"
+            assert torch.isfinite(output).all(), f"role {name!r}: outputs are not finite"
+            assert torch.allclose(output, alone, atol=1e-3, rtol=1e-3), f"role {name!r}: samples depend on their batch"
+        if few.targets is None:
+            continue
         assert math.isfinite(float(task.metric(outputs, few.targets))), f"role {name!r}: the metric is not finite"
-        loss = task.loss(outputs.clone().requires_grad_(), few.targets)
+        loss = task.loss(mapped(outputs, _differentiable), few.targets)
         assert loss.ndim == 0, f"role {name!r}: the loss is one number, not {tuple(loss.shape)}"
         assert loss.requires_grad, f"role {name!r}: the loss has no gradient"
     structure = find_structure(task.model, task.example_input, keep=task.keep, prune=task.prune)
     assert structure.groups, f"nothing of the network can be pruned: {structure.unprunable}"
     _check_unchanged(task.model, before)
+
+
+def _emptied(tensor: Tensor) -> Tensor:
+    """NaN where there are numbers."""
+    return torch.full_like(tensor, math.nan) if tensor.is_floating_point() else tensor
+
+
+def _differentiable(tensor: Tensor) -> Tensor:
+    return tensor.clone().requires_grad_() if tensor.is_floating_point() else tensor
 
 
 def check_environment(env: gymnasium.Env[Any, Any], *, seed: int = 0) -> None:

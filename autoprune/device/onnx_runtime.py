@@ -63,6 +63,12 @@ def input_names(inputs: Samples) -> list[str]:
     return ["input", *(f"input_{number}" for number in range(1, len(leaves(inputs))))]
 
 
+def output_names(outputs: Samples) -> list[str]:
+    """What a file's outputs are called: as the network names them where there are several, else "output"."""
+    names = [name.replace(".", "_") for name in named_outputs(outputs)]
+    return ["output"] if len(names) == 1 else [f"output_{name}" if name[0].isdigit() else name for name in names]
+
+
 def write_onnx(
     network: nn.Module, inputs: Samples, to: Path | io.BytesIO, *, outputs: Sequence[str] = ("output",)
 ) -> None:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.device.fused_layer import FusedLayer
-from autoprune.device.onnx_runtime import Called, Template, onnx_run, write_onnx
+from autoprune.device.onnx_runtime import Called, Template, onnx_run, output_names, write_onnx
 from autoprune.device.openvino_runtime import openvino_run
+from autoprune.task.samples import Samples, leaves, mapped, repeated
 from autoprune.task.task import Forward
 
 Run = Callable[[], object]
@@ -96,11 +97,14 @@ class FileRuntime:
 
         return at
 
-    def network(self, network: nn.Module, example_input: Tensor, forward: Forward) -> Run:
-        sample, buffer = example_input[:1].cpu(), io.BytesIO()
-        write_onnx(Called(copy.deepcopy(network).cpu().eval(), forward).eval(), (sample,), buffer)
-        inputs = sample.repeat(self._batch, *[1] * (sample.ndim - 1)).numpy()
-        return self._start(buffer.getvalue(), [inputs], threads=torch.get_num_threads())
+    def network(self, network: nn.Module, example_input: Samples, forward: Forward) -> Run:
+        inputs, buffer = mapped(repeated(example_input, self._batch), Tensor.cpu), io.BytesIO()
+        network = copy.deepcopy(network).cpu().eval()
+        with torch.inference_mode():
+            names = output_names(forward(network, inputs))
+        write_onnx(Called(network, forward, inputs).eval(), inputs, buffer, outputs=names)
+        arrays = [tensor.numpy() for tensor in leaves(inputs)]
+        return self._start(buffer.getvalue(), arrays, threads=torch.get_num_threads())
 
     def seconds(self, run: Run) -> float:
         return wall_seconds(run)
@@ -124,9 +128,9 @@ class TorchRuntime:
 
         return at
 
-    def network(self, network: nn.Module, example_input: Tensor, forward: Forward) -> Run:
-        ready, sample = self._module(copy.deepcopy(network).eval()), example_input[:1]
-        inputs = self._tensor(sample.repeat(self._batch, *[1] * (sample.ndim - 1)))
+    def network(self, network: nn.Module, example_input: Samples, forward: Forward) -> Run:
+        ready = self._module(copy.deepcopy(network).eval())
+        inputs = mapped(repeated(example_input, self._batch), self._tensor)
         if not self._compiled:
             return partial(forward, ready, inputs)
         import torch._dynamo

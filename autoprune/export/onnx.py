@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoprune.device.onnx_runtime import Called, onnx_call, write_onnx
+from autoprune.device.onnx_runtime import Called, onnx_call, output_names, write_onnx
 from autoprune.files import atomic_write
 from autoprune.task.samples import Samples, mapped, named_outputs
 from autoprune.task.task import Forward, plain_forward
@@ -41,17 +41,11 @@ def export_onnx(
     network = copy.deepcopy(network).cpu().eval()
     example = mapped(example_input, Tensor.cpu)
     with torch.inference_mode():
-        names = list(named_outputs(forward(network, example)))
-    outputs = [_file_name(name) for name in names] if len(names) > 1 else ["output"]
+        outputs = output_names(forward(network, example))
     with atomic_write(path) as temporary:
         write_onnx(Called(network, forward, example).eval(), example, temporary, outputs=outputs)
         difference = onnx_difference(network, example_input, temporary, forward=forward)
     return difference
-
-
-def _file_name(output: str) -> str:
-    name = output.replace(".", "_")
-    return f"output_{name}" if name[0].isdigit() else name
 
 
 def onnx_difference(

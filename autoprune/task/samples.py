@@ -76,6 +76,11 @@ def joined_samples(parts: Sequence[Samples]) -> Samples:
     return mapped(parts[0], lambda _: next(whole))
 
 
+def repeated(example: Samples, number: int) -> Samples:
+    """The first sample so many times."""
+    return mapped(example, lambda tensor: tensor[:1].repeat(number, *[1] * (tensor.ndim - 1)))
+
+
 def in_float32(samples: Samples) -> Samples:
     """Floats of any precision in float32; whole numbers stay."""
     return mapped(samples, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
