@@ -108,8 +108,8 @@ def _check_features(folder: Path, trained: Sequence[str], expected: Sequence[str
     elif len(trained) != len(expected):
         difference = f"it reads {len(trained)} features, some of them twice; here there are {len(expected)}"
     else:
-        place = next(i for i, pair in enumerate(zip(trained, expected, strict=True)) if pair[0] != pair[1])
-        difference = f"in another order: {trained[place]!r} stands where {expected[place]!r} does here"
+        index = next(i for i, pair in enumerate(zip(trained, expected, strict=True)) if pair[0] != pair[1])
+        difference = f"in another order: {trained[index]!r} stands where {expected[index]!r} does here"
     raise ValueError(
         f"the policy in {folder} was trained on other observations: {difference}. Use the version that wrote it, or "
         "train it again"
@@ -136,10 +136,10 @@ def _carried_spaces(
             f"an observation of {trained} groups and {features} features has {trained * (features + trained)} numbers, "
             f"not {seen.shape}"
         )
-    many = trained if groups is None else groups
+    count = trained if groups is None else groups
     return (
-        spaces.Box(LOWEST, HIGHEST, (many * (features + many),), np.float32),
-        spaces.Box(-1, 1, (many,), np.float32),
+        spaces.Box(LOWEST, HIGHEST, (count * (features + count),), np.float32),
+        spaces.Box(-1, 1, (count,), np.float32),
     )
 
 

@@ -147,7 +147,7 @@ class CriticGuided(OffPolicyAlgorithm):
 
     def _candidates(self, key: bytes, observation: NDArray[np.float32], count: int) -> Action:
         """Actions as they would be executed [candidates_per_evaluation · count, entries]."""
-        guidance, place, elite = self._guidance, self._seeds[key], self._elite(key)
+        guidance, space, elite = self._guidance, self._seeds[key], self._elite(key)
         assert guidance is not None
         total = guidance.candidates_per_evaluation * count
         sampled, near = round(guidance.actor_fraction * total), round(guidance.neighbour_fraction * total)
@@ -155,11 +155,11 @@ class CriticGuided(OffPolicyAlgorithm):
         if sampled:
             repeated = np.repeat(observation[None], sampled, axis=0)
             samples = np.asarray(self.predict(repeated, deterministic=False)[0], np.float32)
-            candidates.append(place.executable(samples))
+            candidates.append(space.executable(samples))
         if near:
-            candidates.append(place.neighbours(self._parents(elite, near), self._rng))
+            candidates.append(space.neighbours(self._parents(elite, near), self._rng))
         if total > sampled + near:
-            candidates.append(place.executable(self._stepped(elite, total - sampled - near)))
+            candidates.append(space.executable(self._stepped(elite, total - sampled - near)))
         return np.concatenate(candidates)
 
     def _elite(self, key: bytes) -> Action:

@@ -26,15 +26,15 @@ class EnsembleCritic(ContinuousCritic):
         self.q_networks = []
         entries = self.features_extractor.features_dim + self.action_space.shape[0]  # type: ignore[index]
         widths = [entries, *net_arch]
-        many = self.n_critics
+        members = self.n_critics
         self.activation = activation_fn()
         self.weights = nn.ParameterList(
-            torch.randn(many, before, after) * (1.5 / before) ** 0.5 for before, after in itertools.pairwise(widths)
+            torch.randn(members, before, after) * (1.5 / before) ** 0.5 for before, after in itertools.pairwise(widths)
         )
-        self.biases = nn.ParameterList(torch.zeros(many, 1, width) for width in widths[1:])
-        self.last = nn.Parameter(torch.randn(many, widths[-1], 1) * 0.3 / widths[-1] ** 0.5)
-        self.linear = nn.Parameter(torch.zeros(many, entries, 1))
-        self.offset = nn.Parameter(torch.zeros(many, 1, 1))
+        self.biases = nn.ParameterList(torch.zeros(members, 1, width) for width in widths[1:])
+        self.last = nn.Parameter(torch.randn(members, widths[-1], 1) * 0.3 / widths[-1] ** 0.5)
+        self.linear = nn.Parameter(torch.zeros(members, entries, 1))
+        self.offset = nn.Parameter(torch.zeros(members, 1, 1))
 
     def forward(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
         """[batch, …] and [batch, entries] → for each critic [batch, 1]."""

@@ -17,8 +17,8 @@ class Beside(nn.Module):
         self.activation = activation()
 
     def forward(self, x: Tensor, present: Tensor, edges: Tensor) -> Tensor:
-        found: Tensor = self.activation(self.linear(torch.cat([x, mean_of(x, present).expand_as(x)], dim=2)))
-        return found
+        encoded: Tensor = self.activation(self.linear(torch.cat([x, mean_of(x, present).expand_as(x)], dim=2)))
+        return encoded
 
 
 class Messages(nn.Module):
@@ -31,8 +31,8 @@ class Messages(nn.Module):
 
     def forward(self, x: Tensor, present: Tensor, edges: Tensor) -> Tensor:
         near = edges @ x / edges.sum(dim=2, keepdim=True).clamp(min=1)
-        found: Tensor = self.activation(self.linear(torch.cat([x, near, mean_of(x, present).expand_as(x)], dim=2)))
-        return found
+        encoded: Tensor = self.activation(self.linear(torch.cat([x, near, mean_of(x, present).expand_as(x)], dim=2)))
+        return encoded
 
 
 class Attention(nn.Module):
@@ -56,8 +56,8 @@ class Attention(nn.Module):
         query, key, value = parts.unbind(0)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
         x = x + self.out(mixed.transpose(1, 2).reshape(batch, groups, width))
-        found: Tensor = x + self.feed(self.after(x))
-        return found
+        encoded: Tensor = x + self.feed(self.after(x))
+        return encoded
 
 
 ENCODERS: Mapping[str, type[Beside] | type[Messages] | type[Attention]] = {

@@ -110,10 +110,10 @@ def _check_files(folder: Path) -> None:
 
 
 def _check_version(path: Path, record: Any, name: str, read: int) -> None:
-    found = record.get(name) if isinstance(record, dict) else None
-    if found != read or isinstance(found, bool):
+    version = record.get(name) if isinstance(record, dict) else None
+    if version != read or isinstance(version, bool):
         name = name.replace("_", " ")
-        raise ValueError(f"{path} has {name} {found!r}, this version reads {read}: use the version that wrote it")
+        raise ValueError(f"{path} has {name} {version!r}, this version reads {read}: use the version that wrote it")
 
 
 def _check_architecture(path: Path, architecture: Mapping[str, Any]) -> None:

@@ -50,12 +50,12 @@ class _GroupNetworks(nn.Module):
         return self.forward_actor(flat), self.forward_critic(flat)
 
     def forward_actor(self, flat: Tensor) -> Tensor:
-        found: Tensor = self.actor(self._rows(flat)).flatten(1)
-        return found
+        values: Tensor = self.actor(self._rows(flat)).flatten(1)
+        return values
 
     def forward_critic(self, flat: Tensor) -> Tensor:
-        found: Tensor = self.critic(self._rows(flat)).mean(dim=1)
-        return found
+        values: Tensor = self.critic(self._rows(flat)).mean(dim=1)
+        return values
 
     def _rows(self, flat: Tensor) -> Tensor:
         """[batch, groups, 2 · features + 1]: a group's own features, all groups' mean, the budget."""
@@ -76,8 +76,8 @@ class _Heads(nn.Module):
         self.bias = nn.Parameter(torch.zeros(groups)) if bias else None
 
     def forward(self, latent: Tensor) -> Tensor:
-        found: Tensor = self.linear(latent.view(len(latent), self.groups, -1)).squeeze(-1)
-        return found if self.bias is None else found + self.bias
+        values: Tensor = self.linear(latent.view(len(latent), self.groups, -1)).squeeze(-1)
+        return values if self.bias is None else values + self.bias
 
 
 def _layers(widths: list[int], activation: type[nn.Module]) -> nn.Sequential:

@@ -215,12 +215,12 @@ class AgentSpec:
             )
 
     def _check_hyperparameters(self) -> None:
-        known = set(inspect.signature(ALGORITHMS[self.algorithm].__init__).parameters) - {"self"} - set(DECIDED)
+        names = set(inspect.signature(ALGORITHMS[self.algorithm].__init__).parameters) - {"self"} - set(DECIDED)
         for name in self.hyperparameters or {}:
             if name in DECIDED:
                 raise ValueError(f"{name!r} is no hyperparameter here: it is decided by {DECIDED[name]}")
-            if name not in known:
-                raise ValueError(f"{self.algorithm} has no hyperparameter {name!r}; it has {sorted(known)}")
+            if name not in names:
+                raise ValueError(f"{self.algorithm} has no hyperparameter {name!r}; it has {sorted(names)}")
 
     def _check_applies(self, name: str, value: float | None, algorithms: Sequence[str]) -> None:
         if value is None:

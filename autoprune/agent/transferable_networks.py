@@ -116,8 +116,8 @@ class TransferableCritic(ContinuousCritic):
         density = torch.cat([asked_for(seen, actions, self.max_log_correction), seen.prior])
         values = []
         for member in self.members:
-            found, prior = member(both, density).chunk(2)
-            values.append(prior - found)
+            plan_loss, prior = member(both, density).chunk(2)
+            values.append(prior - plan_loss)
         return tuple(values)
 
     def q1_forward(self, obs: Tensor, actions: Tensor) -> Tensor:
@@ -145,9 +145,9 @@ class _Corrections(nn.Module):
         latent = self.encoder(self.normaliser(seen), seen.present, seen.edges)
         raw = torch.tanh(self.head(latent))[..., 0]
         share = seen.rows[..., column("budget_share")].clamp(min=0) * seen.present[..., 0]
-        wished = (share * asked_for(seen, raw, self.max_log_correction)).sum(dim=1, keepdim=True)
+        asked = (share * asked_for(seen, raw, self.max_log_correction)).sum(dim=1, keepdim=True)
         spent = (share * seen.prior).sum(dim=1, keepdim=True)
-        moved = raw - ((wished + NOTHING) / (spent + NOTHING)).log() / self.max_log_correction
+        moved = raw - ((asked + NOTHING) / (spent + NOTHING)).log() / self.max_log_correction
         return moved.clamp(-1, 1) * seen.present[..., 0]
 
 
@@ -189,9 +189,9 @@ _NATS = [column(name) for name in IN_NATS]
 
 def _logarithmic(rows: Tensor) -> Tensor:
     """The same rows, with losses as log10."""
-    found = rows.clone()
-    found[..., _NATS] = torch.log10(rows[..., _NATS].clamp(min=0) + NOTHING)
-    return found
+    logarithms = rows.clone()
+    logarithms[..., _NATS] = torch.log10(rows[..., _NATS].clamp(min=0) + NOTHING)
+    return logarithms
 
 
 def asked_for(seen: Groups, actions: Tensor, max_log_correction: float) -> Tensor:
@@ -209,5 +209,5 @@ def at(seen: Groups, names: tuple[str, ...], density: Tensor) -> Tensor:
     right = torch.searchsorted(points, inside.detach().contiguous(), right=True).clamp(1, len(DENSITIES) - 1)
     low, high = points[right - 1], points[right]
     part = (inside - low) / (high - low)
-    before, after = (curve.gather(2, place[..., None])[..., 0] for place in (right - 1, right))
+    before, after = (curve.gather(2, index[..., None])[..., 0] for index in (right - 1, right))
     return before + part * (after - before)

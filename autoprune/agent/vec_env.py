@@ -41,21 +41,21 @@ class SynchronousVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        observations, rewards, terminated, truncated, said = self.env.step(self._actions)
+        observations, rewards, terminated, truncated, info_arrays = self.env.step(self._actions)
         dones = terminated | truncated
         if not dones.any():
-            return observations, rewards, dones, self._executed(said)
+            return observations, rewards, dones, self._executed(info_arrays)
         if not dones.all():
             raise ValueError(f"episodes in lockstep must end together, but only {dones.sum()} of {len(dones)} did")
-        infos = self._executed(said["final_info"])
-        for info, last, short in zip(infos, said["final_obs"], truncated & ~terminated, strict=True):
+        infos = self._executed(info_arrays["final_info"])
+        for info, last, short in zip(infos, info_arrays["final_obs"], truncated & ~terminated, strict=True):
             info |= {"terminal_observation": last, "TimeLimit.truncated": bool(short)}
         return observations, rewards, dones, infos
 
-    def _executed(self, said: dict[str, Any]) -> list[dict[str, Any]]:
-        if "executed_action" not in said:
+    def _executed(self, info_arrays: dict[str, Any]) -> list[dict[str, Any]]:
+        if "executed_action" not in info_arrays:
             return [{} for _ in range(self.num_envs)]
-        return [{"executed_action": action} for action in said["executed_action"]]
+        return [{"executed_action": action} for action in info_arrays["executed_action"]]
 
     def close(self) -> None:
         self.env.close()

@@ -22,7 +22,7 @@ NOTHING = 1e-3  # nats, that are added before a logarithm is taken: less than a 
 
 CURVE = tuple(f"lost_{round(100 * d)}" for d in DENSITIES)  # KL in nats when the group alone keeps so many %
 ERROR = tuple(f"error_{round(100 * d)}" for d in DENSITIES)  # of its readers in closed form, at most 1
-PLANS = ("prior", "uniform")  # that are known before a policy acts
+PLANS = ("prior", "uniform")  # that are evaluated before a policy acts
 OF_PLANS = tuple(
     f"{plan}_{what}"
     for plan in PLANS
@@ -75,12 +75,11 @@ def transfer_features(
     groups = structure.groups
     lost = [curves[group.name].at([round(d * group.units) for d in DENSITIES]) for group in groups]
     closed = [_at_densities(errors[group.name]) for group in groups]
-    known = [part for plan in (prior, uniform) for part in _of_plan(structure, plan, curves)]
+    of_plans = [part for plan in (prior, uniform) for part in _of_plan(structure, plan, curves)]
     bounded = budget.cost.name if budget.cost.name in COSTS else COSTS[-1]
     same = [budget.relative, *(float(name == bounded) for name in COSTS), 1.0]
-    rows = [features, np.array(lost), np.array(closed), np.stack(known, axis=1), np.tile(same, (len(groups), 1))]
-    found: FloatArray = np.clip(np.concatenate(rows, axis=1), LOWEST, HIGHEST)
-    return found
+    rows = [features, np.array(lost), np.array(closed), np.stack(of_plans, axis=1), np.tile(same, (len(groups), 1))]
+    return np.asarray(np.clip(np.concatenate(rows, axis=1), LOWEST, HIGHEST))
 
 
 def _of_plan(structure: Structure, plan: ReferencePlan, curves: Mapping[str, Curve]) -> list[FloatArray]:
@@ -97,15 +96,15 @@ def neighbours(structure: Structure) -> FloatArray:
     """[groups, groups]: 1 where a layer reads the one group's units and writes the other's, either way; 0 elsewhere."""
     reads: dict[str, set[int]] = {}
     writes: dict[str, set[int]] = {}
-    for place, group in enumerate(structure.groups):
+    for index, group in enumerate(structure.groups):
         for member in group.members:
-            (reads if member.axis == "in" else writes).setdefault(member.layer, set()).add(place)
-    found = np.zeros((len(structure.groups),) * 2)
+            (reads if member.axis == "in" else writes).setdefault(member.layer, set()).add(index)
+    edges = np.zeros((len(structure.groups),) * 2)
     for layer, readers in reads.items():
         for one in readers:
             for other in writes.get(layer, set()) - {one}:
-                found[one, other] = found[other, one] = 1.0
-    return found
+                edges[one, other] = edges[other, one] = 1.0
+    return edges
 
 
 def padded(rows: FloatArray, edges: FloatArray, *, groups: int) -> Observation:
@@ -113,17 +112,16 @@ def padded(rows: FloatArray, edges: FloatArray, *, groups: int) -> Observation:
 
     Raises ValueError where there are more groups than that.
     """
-    many = len(rows)
-    if many > groups:
-        raise ValueError(f"{many} groups do not fit observations of {groups}")
-    found = np.zeros((groups, rows.shape[1] + groups), np.float32)
-    found[:many, : rows.shape[1]] = rows
-    found[:many, rows.shape[1] : rows.shape[1] + many] = edges
-    return found.ravel()
+    count = len(rows)
+    if count > groups:
+        raise ValueError(f"{count} groups do not fit observations of {groups}")
+    observation = np.zeros((groups, rows.shape[1] + groups), np.float32)
+    observation[:count, : rows.shape[1]] = rows
+    observation[:count, rows.shape[1] : rows.shape[1] + count] = edges
+    return observation.ravel()
 
 
 def _at_densities(errors: FloatArray) -> FloatArray:
     """errors [units + 1], by how many units are kept → at DENSITIES."""
     units = len(errors) - 1
-    found: FloatArray = np.interp(np.multiply(DENSITIES, units), np.arange(units + 1), errors)
-    return found
+    return np.interp(np.multiply(DENSITIES, units), np.arange(units + 1), errors)

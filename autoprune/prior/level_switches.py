@@ -82,7 +82,7 @@ class Switch:
 
 
 def mutated(
-    parent: IntArray, switch: Switch, known: Collection[Kept], *, switches: int, rng: np.random.Generator
+    parent: IntArray, switch: Switch, visited: Collection[Kept], *, switches: int, rng: np.random.Generator
 ) -> IntArray:
     """A filled plan a few switches from its parent; from a known one it goes on, at most ATTEMPTS switches farther."""
     kept = parent
@@ -90,7 +90,7 @@ def mutated(
         kept = switch(kept, rng)
     for _ in range(ATTEMPTS):
         kept = switch.projector.fill(kept, kept + rng.random(len(kept)))  # the rest goes to nobody in particular
-        if tuple(kept.tolist()) not in known:
+        if tuple(kept.tolist()) not in visited:
             break
         kept = switch(kept, rng)
     return switch.projector.fill(kept, kept + rng.random(len(kept)))
@@ -142,10 +142,10 @@ def switches_near(
 
 def _central(levels: IntArray, kept: int) -> float:
     """Units, above 0: the geometric middle of `kept` and the level above, which continues the levels after the last."""
-    place = int(levels.searchsorted(kept))
+    index = int(levels.searchsorted(kept))
     if kept == 0:
         return float(levels[1]) / math.sqrt(2)
-    if place + 1 < len(levels):
-        return math.sqrt(kept * int(levels[place + 1]))
-    below = int(levels[place - 1]) if place else 0
+    if index + 1 < len(levels):
+        return math.sqrt(kept * int(levels[index + 1]))
+    below = int(levels[index - 1]) if index else 0
     return kept * math.sqrt(kept / below if below else 2.0)

@@ -180,16 +180,16 @@ class _Exchange:
 
     def _place(self, kept: IntArray) -> IntArray:
         """[groups]"""
-        place: IntArray = self._places[self._all, kept]
-        return place
+        index: IntArray = self._places[self._all, kept]
+        return index
 
     def _given(self, kept: IntArray, giver: int) -> IntArray | None:
         """The plan once the giver has given; None where it has nothing to give."""
         levels = self._projector.levels[giver]
-        place = int(np.searchsorted(levels, kept[giver]))
-        if place == 0:
+        index = int(np.searchsorted(levels, kept[giver]))
+        if index == 0:
             return None
-        lower = levels[: max(0, place - self._gives[giver]) + 1]
+        lower = levels[: max(0, index - self._gives[giver]) + 1]
         if self._quadratic is None:  # there may be steps, on which a level frees nothing
             costs = self._projector.budget.cost.along(kept, giver, np.append(lower, kept[giver]))
             lower = lower[costs[:-1] < costs[-1]]
@@ -222,5 +222,5 @@ def _best_within(amounts: FloatArray, costs: FloatArray, values: FloatArray) -> 
     """For each amount, the largest of the values whose cost is no more than it; 0 where there is none."""
     cheapest = costs.argsort()
     best = np.maximum.accumulate(np.append(0.0, values[cheapest]))
-    found: FloatArray = best[costs[cheapest].searchsorted(amounts, "right")]
-    return found
+    best_values: FloatArray = best[costs[cheapest].searchsorted(amounts, "right")]
+    return best_values

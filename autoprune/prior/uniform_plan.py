@@ -35,10 +35,10 @@ def uniform_target(structure: Structure) -> FloatArray:
             kinds.setdefault(tuple(skip.returns for skip in group.skips), []).append(index)
         elif group.granularity == "n_m":  # all have the same target, and the evenly spaced ones are filled up first
             two_ways.append(index)
-    for rank, place in enumerate(evenly_spaced(len(two_ways))):
-        target[two_ways[place]] -= TIE * rank
+    for rank, index in enumerate(evenly_spaced(len(two_ways))):
+        target[two_ways[index]] -= TIE * rank
     for members in kinds.values():
-        removal = [members[place] for place in evenly_spaced(len(members))]
+        removal = [members[index] for index in evenly_spaced(len(members))]
         target[removal] = len(members) / np.arange(len(members), 0, -1)  # who goes first is the last to be kept
     return target
 
@@ -53,10 +53,10 @@ def evenly_spaced(count: int) -> Iterator[int]:
     taken, at = set[int](), 0
     while len(taken) < count:
         at += 1
-        place = int(_van_der_corput(at) * count)
-        if place not in taken:
-            taken.add(place)
-            yield place
+        index = int(_van_der_corput(at) * count)
+        if index not in taken:
+            taken.add(index)
+            yield index
 
 
 def _van_der_corput(index: int) -> float:

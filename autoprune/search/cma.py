@@ -31,7 +31,7 @@ def search(
         raise ValueError(f"agent.sigma is the first spread of log-densities, above 0; got {sigma}")
     if population is not None and population < 4:
         raise ValueError(f"agent.population must be at least 4, or null for 4 + 3 ln groups; got {population}")
-    projector, known = problem.projector, set[PruningPlan]()
+    projector, visited = problem.projector, set[PruningPlan]()
     try:
         kept = np.array(first_plan(problem, start=start).kept, np.int64)
         while True:
@@ -40,8 +40,8 @@ def search(
             while fresh and not optimizer.should_stop():
                 points = [optimizer.ask() for _ in range(optimizer.population_size)]
                 plans = [problem.structure.plan(_projected(projector, point)) for point in points]
-                fresh = not known.issuperset(plans)
-                known.update(plans)
+                fresh = not visited.issuperset(plans)
+                visited.update(plans)
                 outcomes = problem.objective.evaluate(plans)
                 optimizer.tell([(point, -outcome.reward) for point, outcome in zip(points, outcomes, strict=True)])
             kept = np.array(best_plan(problem).kept, np.int64)

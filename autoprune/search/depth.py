@@ -55,7 +55,7 @@ def _influence(problem: Problem) -> FloatArray:
         name = problem.structure.names[index]
         score = problem.scores.get(name)
         if score is None or score.numel() != 1:
-            found = "none" if score is None else f"shape {tuple(score.shape)}"
-            raise ValueError(f"depth group {name!r} needs one score, its influence, and has {found}")
+            score_text = "none" if score is None else f"shape {tuple(score.shape)}"
+            raise ValueError(f"depth group {name!r} needs one score, its influence, and has {score_text}")
         influence[index] = float(score)
     return influence

@@ -14,8 +14,8 @@ def search(problem: Problem, *, rng: np.random.Generator) -> PruningPlan:
 
     Groups of the same density that are whole or gone, or dense or N:M, stay evenly spaced as in the uniform plan.
     """
-    wish = erk_densities(problem.structure) * uniform_target(problem.structure)
-    plan = problem.structure.plan(problem.projector.project(wish))
+    density = erk_densities(problem.structure) * uniform_target(problem.structure)
+    plan = problem.structure.plan(problem.projector.project(density))
     problem.objective.evaluate([plan])
     return plan
 
@@ -30,9 +30,9 @@ def erk_densities(structure: Structure) -> FloatArray:
 
 
 def _density(structure: Structure, group: Group) -> float:
-    found = [layer for layer in structure.layers_of(group) if layer.kind != "norm"]
+    with_weights = [layer for layer in structure.layers_of(group) if layer.kind != "norm"]
     produced = {member.layer for member in group.members if member.axis == "out"}
-    layers = [layer for layer in found if layer.name in produced and not layer.depthwise] or found
+    layers = [layer for layer in with_weights if layer.name in produced and not layer.depthwise] or with_weights
     if not layers:
         raise ValueError(
             f"agent=erk goes by the shapes of layers, and group {group.name!r} has none; try another search"

@@ -30,14 +30,14 @@ def search(
     switch = Switch(problem.projector, step)
     try:
         first = first_plan(problem, start=start)
-        known = {first.kept}
+        visited = {first.kept}
         while True:
             elite = first if problem.objective.best is None else problem.objective.best.plan
             parent, plans = np.array(elite.kept, np.int64), list[PruningPlan]()
             for _ in range(offspring):
-                kept = mutated(parent, switch, known, switches=switches, rng=rng)
+                kept = mutated(parent, switch, visited, switches=switches, rng=rng)
                 plans.append(problem.structure.plan(kept))
-                known.add(plans[-1].kept)
+                visited.add(plans[-1].kept)
             problem.objective.evaluate(plans)
     except EvaluationsSpent:
         return best_plan(problem)

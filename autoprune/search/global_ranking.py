@@ -82,8 +82,8 @@ def _descending(group: Group, scores: Tensor | None, *, power: int = 1) -> Float
     if scores is None:
         raise ValueError(f"a global ranking goes by the scores of units, and group {group.name!r} has none")
     ranked = scores.detach().cpu().double().reshape(-1, group.units).sort(dim=1, descending=True).values
-    found: FloatArray = (ranked**power).mean(dim=0).numpy()
-    return found
+    ranked_mean: FloatArray = (ranked**power).mean(dim=0).numpy()
+    return ranked_mean
 
 
 def _check_comparable(group: Group, scores: Tensor | None, scale: Scale) -> None:
@@ -101,5 +101,4 @@ def _check_comparable(group: Group, scores: Tensor | None, scale: Scale) -> None
 
 def _divided(values: FloatArray, by: FloatArray) -> FloatArray:
     """0 where both are."""
-    found: FloatArray = np.divide(values, by, out=np.zeros_like(values), where=by > 0)
-    return found
+    return np.asarray(np.divide(values, by, out=np.zeros_like(values), where=by > 0))

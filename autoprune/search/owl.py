@@ -20,8 +20,8 @@ def search(problem: Problem, *, rng: np.random.Generator, outlier: Positive, spr
     """
     if not outlier > 0:
         raise ValueError(f"agent.outlier is how many times the mean score an outlier has, above 0; got {outlier}")
-    wish = block_densities(problem, shares=outlier_shares(problem, outlier=outlier), spread=spread)
-    plan = problem.structure.plan(problem.projector.project(wish))
+    density = block_densities(problem, shares=outlier_shares(problem, outlier=outlier), spread=spread)
+    plan = problem.structure.plan(problem.projector.project(density))
     problem.objective.evaluate([plan])
     return plan
 
@@ -67,8 +67,8 @@ def _blocks(problem: Problem) -> IntArray:
         raise ValueError(
             "OWL shares out densities over a transformer's blocks, and this network has none that are known"
         )
-    found = []
+    indices = []
     for group in problem.structure.groups:
         layer = problem.structure.layers_of(group)[0].name
-        found.append(next((at for at, stage in enumerate(stages) if layer.startswith(f"{stage}.")), -1))
-    return np.array(found, np.int64)
+        indices.append(next((at for at, stage in enumerate(stages) if layer.startswith(f"{stage}.")), -1))
+    return np.array(indices, np.int64)

@@ -21,14 +21,14 @@ def search(problem: Problem, *, rng: np.random.Generator, start: Start, sigma: P
     structure = problem.structure
     try:
         centre = np.array(first_plan(problem, start=start).kept, np.int64)
-        wish = log_midpoint_target(problem.projector, centre)
-        known = {tuple(centre.tolist())}
+        centre_density = log_midpoint_target(problem.projector, centre)
+        visited = {tuple(centre.tolist())}
         while True:
             for _ in range(DRAWS):
-                kept = problem.projector.project(wish * np.exp(rng.normal(0, sigma, len(wish))))
-                if tuple(kept.tolist()) not in known:
+                kept = problem.projector.project(centre_density * np.exp(rng.normal(0, sigma, len(centre_density))))
+                if tuple(kept.tolist()) not in visited:
                     break
-            known.add(tuple(kept.tolist()))
+            visited.add(tuple(kept.tolist()))
             problem.objective.evaluate([structure.plan(kept)])
     except EvaluationsSpent:
         return best_plan(problem)

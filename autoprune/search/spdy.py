@@ -33,19 +33,19 @@ def search(problem: Problem, *, rng: np.random.Generator, sigma: Positive, share
         raise ValueError(f"agent.share is a share of the groups, in (0, 1]; got {share}")
     price(problem, start="sensitivity")
     curves = single_group_curves(problem.structure, lambda plans: problem.objective.evaluate(plans, phase="curves"))
-    best, highest, known = np.zeros(len(curves)), -math.inf, set[PruningPlan]()
+    best, highest, visited = np.zeros(len(curves)), -math.inf, set[PruningPlan]()
     candidate, plan, tries = best, rescaled_plan(problem, curves, best), problem.objective.left
     try:
         while True:
-            known.add(plan)
+            visited.add(plan)
             outcome = problem.objective.evaluate([plan])[0]
             if outcome.reward > highest:
                 best, highest = candidate, outcome.reward
-            many = max(1, math.ceil(share * len(best) * problem.objective.left / tries))
+            count = max(1, math.ceil(share * len(best) * problem.objective.left / tries))
             for _ in range(DRAWS):
-                candidate = _redrawn(best, many, sigma, rng)
+                candidate = _redrawn(best, count, sigma, rng)
                 plan = rescaled_plan(problem, curves, candidate)
-                if plan not in known:
+                if plan not in visited:
                     break
     except EvaluationsSpent:
         return best_plan(problem)
@@ -60,8 +60,8 @@ def rescaled_plan(problem: Problem, curves: Mapping[str, Curve], logarithms: Flo
     return sensitivity_plan(problem.structure, problem.projector, rescaled)
 
 
-def _redrawn(logarithms: FloatArray, many: int, sigma: float, rng: np.random.Generator) -> FloatArray:
+def _redrawn(logarithms: FloatArray, count: int, sigma: float, rng: np.random.Generator) -> FloatArray:
     """Another [groups], with so many of them drawn anew."""
     redrawn = logarithms.copy()
-    redrawn[rng.choice(len(redrawn), many, replace=False)] = rng.normal(0, sigma, many)
+    redrawn[rng.choice(len(redrawn), count, replace=False)] = rng.normal(0, sigma, count)
     return redrawn

@@ -50,9 +50,9 @@ def proposed(
     actions = proposals(policy, setting.replay_seed(outcomes, groups=len(setting.rows)), count=count, rng=rng)
     if not len(actions):
         return []
-    known = {outcome.plan.kept for outcome in outcomes}
+    evaluated = {outcome.plan.kept for outcome in outcomes}
     plans = {plan.kept: plan for plan in map(setting.structure.plan, setting.project(actions))}
-    return [plan for kept, plan in plans.items() if kept not in known]
+    return [plan for kept, plan in plans.items() if kept not in evaluated]
 
 
 def transferred_to(source: str | None, *, groups: int, budget: Budget) -> Carried:

@@ -77,14 +77,14 @@ def held_out(
 def compared(network: StudiedNetwork, planned: Planned, budget: Budget, *, family: str, best: PruningPlan) -> HeldOut:
     problem = planned.problem
     plans = {name: outcome.plan for name, outcome in planned.outcomes.items()}
-    known = list({*plans.values(), best})
-    outcomes = dict(zip(known, problem.objective.uncharged.evaluate(known, whole=True), strict=True))
-    plans |= {RETURNED: planned.plan, BEST: max(known, key=lambda plan: outcomes[plan].reward)}
+    candidates = list({*plans.values(), best})
+    outcomes = dict(zip(candidates, problem.objective.uncharged.evaluate(candidates, whole=True), strict=True))
+    plans |= {RETURNED: planned.plan, BEST: max(candidates, key=lambda plan: outcomes[plan].reward)}
     roles = {"held_out": problem.held_out, "test": problem.task.data.test}
     judges = {name: Judge(problem.task, role) for name, role in roles.items()}
     networks = {plan: problem.pruned(plan) for plan in set(plans.values())}
     kl = {"search": {name: outcomes[plan].metrics.kl for name, plan in plans.items()}}
     for role, judge in judges.items():
-        found = {plan: judge(pruned).kl for plan, pruned in networks.items()}
-        kl[role] = {name: found[plan] for name, plan in plans.items()}
+        divergence = {plan: judge(pruned).kl for plan, pruned in networks.items()}
+        kl[role] = {name: divergence[plan] for name, plan in plans.items()}
     return HeldOut(problem.task.name, family, budget.text, planned.chosen, planned.evaluations, planned.seconds, kl)

@@ -103,7 +103,7 @@ def _drawn(ranges: Sequence[BudgetRange]) -> dict[str, tuple[float, float]]:
     """Cost → lowest and highest."""
     names = {each.cost for each in ranges}
     of = {name: [each for each in ranges if each.cost == name] for name in names}
-    return {name: (min(e.low for e in found), max(e.high for e in found)) for name, found in sorted(of.items())}
+    return {name: (min(e.low for e in same), max(e.high for e in same)) for name, same in sorted(of.items())}
 
 
 def _settings(
@@ -116,9 +116,9 @@ def _settings(
     """`count` of them, from all ranges as evenly as can be."""
     drawn = [
         budget
-        for place, each in enumerate(ranges)
+        for index, each in enumerate(ranges)
         for budget in each.draw(
-            len(range(place, count, len(ranges))), network.problem.costs, network.problem.structure, rng
+            len(range(index, count, len(ranges))), network.problem.costs, network.problem.structure, rng
         )
     ]
     return [network.under(budget, max_log_correction=max_log_correction) for budget in drawn]
