@@ -25,7 +25,6 @@ PACKAGES = (
     "gymnasium",
     "stable-baselines3",
     "sb3-contrib",
-    "torch-pruning",
     "safetensors",
     "onnx",
     "onnxruntime",

@@ -7,6 +7,7 @@ from torch.utils.hooks import RemovableHandle
 
 from autoprune.structure.axes import Kept
 from autoprune.structure.block_sparse import install_pattern
+from autoprune.structure.edit import lower
 from autoprune.structure.groups import Group, Pattern
 from autoprune.structure.skipped_modules import Skipped
 
@@ -15,8 +16,8 @@ class BoundModules:
     """What modules know of a group's kept units, and those that are passed over when it keeps none."""
 
     def __init__(self, layers: Mapping[str, nn.Module], group: Group, index: int) -> None:
-        self.group = index
-        self.attributes = [(layers[known.module], known) for known in group.attributes]
+        self.group, self.bound = index, group.units
+        self.attributes = [(layers[number.module], number) for number in group.attributes]
         self.skips = [
             # a forward of the module's own is that of hooks which move tensors between devices
             (layers[skip.module], Skipped(skip.returns), layers[skip.module].__dict__.get("forward"))
@@ -24,8 +25,9 @@ class BoundModules:
         ]
 
     def bind(self, kept: Kept) -> None:
-        for module, known in self.attributes:
-            module.__dict__[known.name] = known.per_unit * kept[self.group]
+        for module, number in self.attributes:
+            lower(module, number, removed=self.bound - kept[self.group])  # below 0 where units come back
+        self.bound = kept[self.group]
         for module, stand_in, own in self.skips:
             wanted = stand_in if kept[self.group] == 0 else own
             if wanted is not None:

@@ -2,6 +2,7 @@
 
 import copy
 from collections import OrderedDict
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,15 @@ from autoprune.repair.least_squares import Reconstruction
 from autoprune.repair.repair import MixedStatistics
 from autoprune.repair.weight_levels import RankedLevels, WeightLevels
 from autoprune.structure.axes import AxisSlices, Kept, touched_axes
-from autoprune.structure.edit import Ranking, is_depthwise, tensor_axes
-from autoprune.structure.groups import Structure
+from autoprune.structure.edit import Ranking
+from autoprune.structure.groups import Axis, Structure
+from autoprune.structure.layer_types import TensorAxis, is_depthwise, tensor_axes, widths
+from autoprune.structure.sliced_attention import slice_attention
 from autoprune.task.samples import Samples
 from autoprune.task.task import Forward, plain_forward
 
+# whose forward passes ask for their widths
+ASKING = (nn.RNNBase, nn.RNNCellBase, nn.LayerNorm, nn.RMSNorm, nn.modules.instancenorm._InstanceNorm)
 REPAIRED_BYTES = 256 * 2**20  # of repaired weights that are kept for the next plan with the same width
 
 
@@ -47,19 +52,20 @@ class OrderedNetwork:
         example_input: Samples | None = None,
         forward: Forward = plain_forward,
     ) -> None:
-        self.network, buffers = _detached(model)
+        axes = {key: AxisSlices(structure, *key) for key in touched_axes(structure)}
+        names = tuple(dict.fromkeys(name for name, _ in axes))
+        self.network, buffers = _detached(model, sliced=names)
         if batch_statistics:
             normalised_by_batch(self.network, float(batch_statistics))
         elif reconstruction is None and example_input is not None:
             fold_batch_norms(self.network, example_input, forward=forward)
         _cast(self.network, dtype, except_for=buffers)
         layers = dict(self.network.named_modules())
-        axes = {key: AxisSlices(structure, *key) for key in touched_axes(structure)}
         for axis_slices in axes.values():
             order = axis_slices.order(ranking)
-            layer = layers[axis_slices.layer]
-            for key, dim in tensor_axes(layer, axis_slices.axis):
-                layer.__dict__[key] = _channels_last(getattr(layer, key).index_select(dim, order))
+            for place in tensor_axes(layers[axis_slices.layer], axis_slices.axis):
+                ordered = place.tensor.index_select(place.dim, place.rows(order).to(place.tensor.device))
+                place.owner.__dict__[place.key] = _channels_last(ordered)
         self.stages = structure.stages
         self.touched = {
             name: frozenset(index for index, group in enumerate(structure.groups) if group.touches(name))
@@ -71,12 +77,13 @@ class OrderedNetwork:
         }
         self.touched = {name: groups for name, groups in self.touched.items() if groups}
         self._layers = []
-        for name in dict.fromkeys(name for name, _ in axes):
-            out, into = axes.get((name, "out")), axes.get((name, "in"))
+        for name in names:
+            own = {axis: slices for (layer, axis), slices in axes.items() if layer == name}
             repaired = None
-            if reconstruction is not None and into is not None and name in reconstruction.layers:
-                repaired = _Repaired(reconstruction, name, into, None if out is None else out.order(ranking), dtype)
-            self._layers.append(_LayerSlices(layers[name], out, into, repaired))
+            if reconstruction is not None and "in" in own and name in reconstruction.layers:
+                out = own["out"].order(ranking) if "out" in own else None
+                repaired = _Repaired(reconstruction, name, own["in"], out, dtype)
+            self._layers.append(_LayerSlices(layers[name], model.get_submodule(name), own, repaired))
         known = RankedLevels(model, structure, ranking) if levels is None else levels
         self._matrices = [
             _Matrix(layers[matrix.layer], matrix.layer, index, known, dtype)
@@ -145,26 +152,36 @@ class _Repaired:
 
 
 class _LayerSlices:
-    """Binds one layer's tensors and widths to a plan."""
+    """Binds one layer's tensors, and the widths that its forward pass asks for, to a plan."""
 
     def __init__(
-        self, layer: nn.Module, out: AxisSlices | None, into: AxisSlices | None, repaired: _Repaired | None
+        self, layer: nn.Module, dense: nn.Module, axes: Mapping[Axis, AxisSlices], repaired: _Repaired | None
     ) -> None:
-        self.layer, self.out, self.into, self.repaired = layer, out, into, repaired
-        self.full: dict[str, Tensor] = {key: getattr(layer, key) for key, _ in tensor_axes(layer, "out")}
-        self.depthwise = is_depthwise(layer)
+        self.layer, self.dense, self.repaired = layer, dense, repaired
+        self.tensors: dict[tuple[nn.Module, str], tuple[Tensor, list[tuple[TensorAxis, AxisSlices]]]] = {}
+        for axis, slices in axes.items():
+            for place in tensor_axes(layer, axis):
+                _, cuts = self.tensors.setdefault((place.owner, place.key), (place.tensor, []))
+                if repaired is None or axis != "in":
+                    cuts.append((place, slices))
+        if repaired is not None and layer.__dict__["bias"] is not None:  # which is repaired too
+            self.tensors.setdefault((layer, "bias"), (layer.__dict__["bias"], []))
+        asks = isinstance(layer, ASKING) or is_depthwise(dense) or type(dense).__name__ == "Conv1D"
+        self.widths = [(axis, slices) for axis, slices in axes.items() if asks]
 
     def bind(self, kept: Kept) -> None:
-        values = self.layer.__dict__  # tensors are plain attributes here, and Module.__setattr__ is slow
-        tensors = self.full if self.repaired is None else self.full | self.repaired.tensors(kept)
-        for key, tensor in tensors.items():
-            if self.out is not None:
-                tensor = _cut(tensor, 0, self.out, kept)
-            if key == "weight" and self.into is not None and self.repaired is None:
-                tensor = _cut(tensor, 1, self.into, kept)
-            values[key] = tensor
-        if self.depthwise:
-            values["groups"] = len(values["weight"])
+        repaired = {} if self.repaired is None else self.repaired.tensors(kept)
+        for (owner, key), (tensor, cuts) in self.tensors.items():
+            tensor = repaired.get(key, tensor)
+            for place, slices in cuts:
+                tensor = _cut(tensor, place, slices, kept)
+            owner.__dict__[key] = tensor  # tensors are plain attributes here, and Module.__setattr__ is slow
+        for axis, slices in self.widths:
+            self.layer.__dict__.update(widths(self.dense, axis, len(slices.entries(kept))))
+        if isinstance(self.layer, nn.RNNBase):
+            self.layer.__dict__["_flat_weights"] = [
+                self.layer.__dict__[name] for name in self.layer._flat_weights_names
+            ]
 
 
 class _Matrix:
@@ -181,19 +198,24 @@ class _Matrix:
             self.bound = level
 
 
-def _cut(tensor: Tensor, dim: int, axis: AxisSlices, kept: Kept) -> Tensor:
-    if axis.leading:
-        return tensor.narrow(dim, 0, kept[axis.group] * axis.per_unit)
-    return tensor.index_select(dim, axis.entries(kept))
+def _cut(tensor: Tensor, place: TensorAxis, axis: AxisSlices, kept: Kept) -> Tensor:
+    if axis.leading and place.runs == 1:
+        return tensor.narrow(place.dim, 0, kept[axis.group] * axis.per_unit)
+    entries = axis.entries(kept)
+    if place.runs > 1:
+        entries = (torch.arange(place.runs)[:, None] * axis.size + entries).flatten()
+    return tensor.index_select(place.dim, entries.to(tensor.device))
 
 
-def _detached(model: nn.Module) -> tuple[nn.Module, set[tuple[nn.Module, str]]]:
+def _detached(model: nn.Module, *, sliced: tuple[str, ...]) -> tuple[nn.Module, set[tuple[nn.Module, str]]]:
     """A copy whose parameters and buffers are plain attributes, so that they can be rebound to views.
 
-    And which of them were buffers. Its tensors are the model's own.
+    And which of them were buffers. Its tensors are the model's own. sliced: modules that lose entries.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     network = copy.deepcopy(model, memo=dict(shared)).eval()
+    for name in sliced:
+        slice_attention(network, name)
     buffers = {(layer, key) for layer in network.modules() for key in layer._buffers}
     for layer in network.modules():
         for store in (layer._parameters, layer._buffers):

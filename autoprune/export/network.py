@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,25 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.export.builder import build_dense
+from autoprune.export.network_shape import layer_widths, other_shapes, resize, resize_others, some
 from autoprune.export.patterns import described, narrow
 from autoprune.files import atomic_write
-from autoprune.structure.edit import CONVOLUTIONS, SLICEABLE, number_caches, tensor_axes
-from autoprune.structure.families import FAMILIES, SIZES, model_type
-from autoprune.structure.groups import Axis
+from autoprune.structure.edit import number_caches
 from autoprune.structure.pretrained_guard import refuse_save_pretrained, tensor_shapes
 from autoprune.structure.skipped_modules import Skipped
 from autoprune.task.task import Architecture
 from autoprune.task.weights import untied
 
-SCHEMAS = (1, 2)  # 2: of a network with patterns, which readers of 1 would lose
+# 2: of a network with patterns, which readers of 1 would lose; 3: with other shapes than those of plain layers
+SCHEMAS = (1, 2, 3)
 WEIGHTS_FILE, SHAPE_FILE = "network.safetensors", "network.json"
 RUN_FOLDER = "network"  # where in a run's folder its network lies
 TOKENIZER_FOLDER = "tokenizer"  # where in a saved network's folder its tokenizer lies
-WIDTHS = (
-    "in_channels", "out_channels", "groups", "in_features", "out_features", "num_features", "num_parameters",
-)  # fmt: skip
-
-Shapes = dict[str, dict[str, int]]  # layer → its width attributes
 
 
 def save_network(network: nn.Module, folder: Path | str, *, architecture: Architecture | None) -> None:
@@ -47,9 +42,9 @@ def save_network(network: nn.Module, folder: Path | str, *, architecture: Archit
         TypeError: The network's state holds something other than tensors.
     """
     weights = _serialized(network)
-    patterns = described(network)
+    patterns, others = described(network), other_shapes(network)
     record: dict[str, Any] = {
-        "schema": SCHEMAS[bool(patterns)],
+        "schema": 3 if others else 2 if patterns else 1,
         "architecture": None if architecture is None else asdict(architecture),
         "layers": layer_widths(network),
         "skipped": {name: layer.returns for name, layer in network.named_modules() if isinstance(layer, Skipped)},
@@ -57,6 +52,8 @@ def save_network(network: nn.Module, folder: Path | str, *, architecture: Archit
     }
     if patterns:
         record["patterns"] = patterns
+    if others:
+        record["others"] = others
     for name, content in ((WEIGHTS_FILE, weights), (SHAPE_FILE, json.dumps(record, indent=1).encode())):
         with atomic_write(Path(folder) / name, durable=True) as partial:
             partial.write_bytes(content)
@@ -132,6 +129,7 @@ def load_network(folder: Path | str, *, model: nn.Module | None = None) -> nn.Mo
     dense_shapes = tensor_shapes(network)
     try:
         pass_over(network, record["skipped"])
+        resize_others(network, record["others"])
         resize(network, record["layers"])
         narrow(network, record["patterns"])
     except ValueError as error:
@@ -139,17 +137,6 @@ def load_network(folder: Path | str, *, model: nn.Module | None = None) -> nn.Mo
     _fill(network, state, folder / WEIGHTS_FILE)
     refuse_save_pretrained(network, dense=dense_shapes)
     return network.eval()
-
-
-def layer_widths(network: nn.Module) -> Shapes:
-    """Returns the widths of every layer that pruning can make smaller, and what attentions of transformers count."""
-    shapes = {}
-    for name, layer in network.named_modules():
-        attributes = WIDTHS if isinstance(layer, SLICEABLE) else SIZES if model_type(network) in FAMILIES else ()
-        sizes = {attribute: layer.__dict__[attribute] for attribute in attributes if attribute in layer.__dict__}
-        if sizes:
-            shapes[name] = sizes
-    return shapes
 
 
 def pass_over(network: nn.Module, skipped: Mapping[str, Any]) -> None:
@@ -161,50 +148,12 @@ def pass_over(network: nn.Module, skipped: Mapping[str, Any]) -> None:
     number_caches(network)
 
 
-def resize(network: nn.Module, layers: Mapping[str, Mapping[str, int]]) -> None:
-    """Gives every layer of the dense `network` its new widths, in place; the values of resized tensors are undefined.
-
-    Raises ValueError where `layers` are not those of the network, or a width is not in [1, the dense width].
-    """
-    dense = layer_widths(network)
-    if layers.keys() != dense.keys():
-        raise ValueError(f"its layers differ: {_some(layers.keys() ^ dense.keys())} in one of the two only")
-    for name, sizes in layers.items():
-        if sizes.keys() != dense[name].keys():
-            raise ValueError(f"layer {name!r} needs the widths {list(dense[name])}, got {list(sizes)}")
-        for attribute, size in sizes.items():
-            if type(size) is not int or not 1 <= size <= dense[name][attribute]:
-                raise ValueError(
-                    f"{attribute} of layer {name!r} must be in [1, {dense[name][attribute]}], got {size!r}"
-                )
-        layer = network.get_submodule(name)
-        for attribute, size in sizes.items():
-            setattr(layer, attribute, size)
-        for axis, size in (_axis_sizes(layer) if isinstance(layer, SLICEABLE) else {}).items():
-            for key, dim in tensor_axes(layer, axis):
-                tensor = getattr(layer, key)
-                # Through .data, so that tied weights stay tied.
-                tensor.data = tensor.data.new_empty([*tensor.shape[:dim], size, *tensor.shape[dim + 1 :]])
-
-
-def _axis_sizes(layer: nn.Module) -> dict[Axis, int]:
-    if isinstance(layer, CONVOLUTIONS):
-        if layer.in_channels % layer.groups or layer.out_channels % layer.groups:
-            raise ValueError(
-                f"{layer.groups} convolution groups do not divide {layer.in_channels} and {layer.out_channels} channels"
-            )
-        return {"out": layer.out_channels, "in": layer.in_channels // layer.groups}
-    if isinstance(layer, nn.Linear):
-        return {"out": layer.out_features, "in": layer.in_features}
-    return {"out": layer.num_parameters if isinstance(layer, nn.PReLU) else int(layer.num_features)}  # type: ignore[arg-type]
-
-
 def _fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Loads the weights strictly: same names, same shapes; a lower or higher floating-point precision is taken over."""
     own = network.state_dict(keep_vars=True)
     own = untied(own, first=state)
     if state.keys() != own.keys():
-        lacking, foreign = _some(own.keys() - state.keys()), _some(state.keys() - own.keys())
+        lacking, foreign = some(own.keys() - state.keys()), some(state.keys() - own.keys())
         raise ValueError(f"{path} is of another network: it lacks {lacking} and holds {foreign} besides")
     for name, stored in sorted(state.items()):
         if stored.shape != own[name].shape:
@@ -228,11 +177,11 @@ def _read_record(path: Path) -> dict[str, Any]:
     schema = record.get("schema") if isinstance(record, dict) else None
     if schema not in SCHEMAS:
         raise ValueError(
-            f"{path} has schema {schema!r}, this autoprune reads schema {' and '.join(map(str, SCHEMAS))}; use the "
+            f"{path} has schema {schema!r}, this autoprune reads schemas 1 to {SCHEMAS[-1]}; use the "
             "version that wrote it"
         )
-    record = {"skipped": {}, "patterns": [], **record}
-    kinds = {"layers": dict, "weights": dict, "skipped": dict, "patterns": list}
+    record = {"skipped": {}, "patterns": [], "others": {}, **record}
+    kinds = {"layers": dict, "weights": dict, "skipped": dict, "patterns": list, "others": dict}
     wrong = [key for key, kind in kinds.items() if not isinstance(record.get(key), kind)]
     wrong += [] if "architecture" in record else ["architecture"]
     if not wrong and not all(isinstance(sizes, dict) for sizes in record["layers"].values()):
@@ -269,12 +218,6 @@ def _read_weights(path: Path, expected: Mapping[str, Any]) -> dict[str, Tensor]:
         return safetensors.torch.load(weights)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
-
-
-def _some(names: Collection[str]) -> str:
-    """The first three, and how many others there are."""
-    others = f" and {len(names) - 3} others" if len(names) > 3 else ""
-    return f"{sorted(names)[:3]}{others}"
 
 
 def _serialized(network: nn.Module) -> bytes:

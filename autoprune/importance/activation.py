@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from autoprune.importance.block_influence import with_block_influence
 from autoprune.importance.criterion import Scores
 from autoprune.importance.layer_inputs import first_readers, read_inputs
-from autoprune.importance.unit_weights import readers, refuse_single_weights
+from autoprune.importance.unit_weights import by_weights, readers, refuse_single_weights
 from autoprune.ranges import Count, Positive
 from autoprune.structure.groups import Member, Structure
 from autoprune.task.task import Forward, Loss, Role
@@ -29,6 +29,7 @@ def activation(
     """Scores a unit by its mean absolute activation where it is read, added up over its readers.
 
     Where it is read is behind BatchNorm and the activation function, so a unit that a ReLU silences scores nothing.
+    Units that no convolution or linear layer reads are scored by the norms of their weights.
     order: 1 for the mean absolute value, 2 for the root mean square. Modules that can be passed over are scored by
     block influence. Raises ValueError for single weights.
     """
@@ -41,7 +42,7 @@ def activation(
     for group in structure.groups:
         if group.members:
             sizes = [_of_units(means[m.layer], layer, m).pow(1 / order) for layer, m in readers(model, group)]
-            scores[group.name] = torch.stack(sizes).sum(dim=0).cpu()
+            scores[group.name] = torch.stack(sizes).sum(dim=0).cpu() if sizes else by_weights(model, group)
     return with_block_influence(scores, model, structure, role, forward=forward)
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from autoprune.importance.activation import mean_powers
 from autoprune.importance.block_influence import with_block_influence
 from autoprune.importance.criterion import Scores
-from autoprune.importance.unit_weights import compared_weight, readers
+from autoprune.importance.unit_weights import by_weights, compared_weight, readers
 from autoprune.ranges import Count
 from autoprune.structure.groups import Structure
 from autoprune.task.task import Forward, Loss, Role
@@ -40,7 +40,7 @@ def activation_norm(
         elif group.members:
             energies = [(_energies(squares[m.layer], layer), m) for layer, m in readers(model, group)]
             norms = [e[torch.from_numpy(m.positions).to(e.device)].sum(dim=1).sqrt() for e, m in energies]
-            scores[group.name] = torch.stack(norms).sum(dim=0).cpu()
+            scores[group.name] = torch.stack(norms).sum(dim=0).cpu() if norms else by_weights(model, group)
     return with_block_influence(scores, model, structure, role, forward=forward)
 
 

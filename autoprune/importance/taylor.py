@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from autoprune.importance.block_influence import with_block_influence
 from autoprune.importance.criterion import Scores
 from autoprune.importance.layer_inputs import batches
-from autoprune.importance.unit_weights import compared_weight, per_unit, readers
+from autoprune.importance.unit_weights import by_weights, compared_weight, per_unit, readers
 from autoprune.ranges import Count
 from autoprune.structure.edit import evaluating
 from autoprune.structure.groups import Structure
@@ -32,7 +32,8 @@ def taylor(
     To zero the weights that read a unit is to remove it, whether a BatchNorm or an activation stands before them or
     not, so their sum is the first-order change of the loss. Small batches keep opposite changes from cancelling. A
     single weight scores |gradient · weight|, averaged as well. Modules that can be passed over are scored by block
-    influence. batch_size: samples; of windows of tokens, no more than `batches` lets pass.
+    influence, units that no convolution or linear layer reads by the norms of their weights. batch_size: samples; of
+    windows of tokens, no more than `batches` lets pass.
     """
     if role.targets is None:
         raise ValueError("importance=taylor needs labels, as its gradients are the loss's; magnitude needs none")
@@ -61,7 +62,11 @@ def taylor(
                 scores[group.name].add_(changes[group.compared[0].layer].abs_().cpu(), alpha=share)
             elif group.members:
                 shares = [per_unit(changes[m.layer], m, dim=1).sum(dim=1) for _, m in readers(model, group)]
-                scores[group.name] += torch.stack(shares).sum(dim=0).square().cpu() * share
+                if shares:
+                    scores[group.name] += torch.stack(shares).sum(dim=0).square().cpu() * share
+    for group in structure.groups:
+        if group.members and not any(True for _ in readers(model, group)):
+            scores[group.name] = by_weights(model, group)
     return with_block_influence(scores, model, structure, role, forward=forward)
 
 

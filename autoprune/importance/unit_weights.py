@@ -6,29 +6,46 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.structure.groups import Axis, Group, Member, Structure
+from autoprune.structure.layer_types import CONVOLUTIONS, tensor_axes
 
-WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+WRITES, READS = ("out", "head"), ("in", "key", "value")
 
 
 def unit_weights(model: nn.Module, group: Group, axis: Axis) -> list[Tensor]:
     """The weights that write ("out") or read ("in") the group's units, for every layer that does [units, entries].
 
-    Layers are convolutions, depthwise ones among the writers, and linear ones.
+    Layers are convolutions, depthwise ones among the writers, linear and recurrent ones, embeddings and attentions.
     """
-    layers = [(model.get_submodule(member.layer), member) for member in group.members if member.axis == axis]
-    dim = 0 if axis == "out" else 1
-    return [
-        per_unit(layer.get_parameter("weight"), member, dim=dim)
-        for layer, member in layers
-        if isinstance(layer, WEIGHTED)
-    ]
+    found = []
+    for member in group.members:
+        if member.axis in (WRITES if axis == "out" else READS):
+            for place in tensor_axes(model.get_submodule(member.layer), member.axis):
+                if place.tensor.ndim > 1:
+                    parts = place.tensor.detach().chunk(place.runs, dim=place.dim)
+                    found.append(torch.cat([per_unit(part, member, dim=place.dim) for part in parts], dim=1))
+    return found
 
 
 def readers(model: nn.Module, group: Group) -> Iterator[tuple[nn.Module, Member]]:
-    """The convolutions and linear layers that the units are inputs of; to zero these weights is to remove the units."""
+    """The convolutions and linear layers that the units are inputs of; to zero these weights is to remove the units.
+
+    Recurrent layers, attentions and transposed convolutions, which read them otherwise, are not among them.
+    """
     for member in group.members:
-        if member.axis == "in":
-            yield model.get_submodule(member.layer), member
+        layer = model.get_submodule(member.layer)
+        if member.axis == "in" and is_plain_reader(layer):
+            yield layer, member
+
+
+def is_plain_reader(layer: nn.Module) -> bool:
+    """Whether a layer's outputs are a matrix [outputs, inputs · kernel] times what each position reads."""
+    return isinstance(layer, (*CONVOLUTIONS, nn.Linear))
+
+
+def by_weights(model: nn.Module, group: Group) -> Tensor:
+    """Scores for units that none of `readers` reads: the norms of the weights that write them, [units]."""
+    norms = [torch.linalg.vector_norm(weight.float(), dim=1) for weight in unit_weights(model, group, "out")]
+    return torch.stack(norms).sum(dim=0).cpu()
 
 
 def per_unit(tensor: Tensor, member: Member, *, dim: int) -> Tensor:

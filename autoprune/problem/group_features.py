@@ -52,7 +52,7 @@ def group_features(
             index / max(1, len(structure.groups) - 1),
             np.log10(group.units),
             *(_share(cost, structure, index) for cost in bounded),
-            *_geometry([layers[member.layer] for member in group.members] or structure.layers_of(group)),
+            *_geometry([layers[m.layer] for m in group.members if m.layer in layers] or structure.layers_of(group)),
             *(float(group.granularity == name) for name in GRANULARITIES),
             *_score_quantiles(scores[group.name]),
             *np.interp(np.multiply(DENSITIES, group.units), np.arange(group.units + 1), errors[group.name]),

@@ -58,6 +58,10 @@ def found_structure(
         prune=task.prune if settings.prune is None else settings.prune,
         round_to=1 if settings.round_to == "device" else settings.round_to,
         min_units=settings.min_units,
+        forward=task.forward,
+        example_inputs=task.example_inputs,
+        inexact=settings.inexact,
+        time_limit_s=settings.time_limit_s,
     )
     if task.levels is not None:
         structure = evenly_spaced(structure, task.levels)

@@ -41,6 +41,10 @@ class StructureSettings:
     """Kept units are a multiple of it; "device": they are steps of the device's latency."""
     min_units: Count = 1
     """The fewest units that a group keeps, at least 1."""
+    inexact: bool = False
+    """Also groups that a LayerNorm or the like normalises over, where removing units is not quite masking them."""
+    time_limit_s: float = 300.0
+    """How long the structure is looked for, in seconds."""
 
     def __post_init__(self) -> None:
         if self.prune is not None:

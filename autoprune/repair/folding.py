@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from autoprune.structure.edit import CONVOLUTIONS
+from autoprune.structure.layer_types import CONVOLUTIONS
 from autoprune.task.samples import Samples, largest_difference, leaves, mapped
 from autoprune.task.task import Forward, outputs_of, plain_forward
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.cost.model import FloatArray
+from autoprune.importance.unit_weights import is_plain_reader
 from autoprune.ranges import Count, NonNegative
 from autoprune.repair.moments import input_moments
 from autoprune.structure.axes import AxisSlices, Kept
@@ -127,6 +128,11 @@ def reconstruct(
         raise ValueError(f"centred names {unknown}, but the layers that run are {[x.name for x in structure.layers]}")
     axes, untouched = {}, {}
     for name in dict.fromkeys(m.layer for group in structure.groups for m in group.members if m.axis == "in"):
+        if not is_plain_reader(model.get_submodule(name)):
+            untouched[name] = (
+                f"a {type(model.get_submodule(name)).__name__} does not multiply what it reads by a matrix"
+            )
+            continue
         axis = AxisSlices(structure, name, "in")
         columns = axis.size * _kernel(model.get_submodule(name))
         if columns <= MOST_COLUMNS:

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from autoprune.importance.gram import add_products, symmetric
 from autoprune.importance.layer_inputs import first_readers, read_inputs
-from autoprune.structure.edit import CONVOLUTIONS
 from autoprune.structure.groups import Structure
+from autoprune.structure.layer_types import CONVOLUTIONS
 from autoprune.task.task import Forward, Role
 
 BATCH = 64  # samples; a network's activations for so many fit in memory

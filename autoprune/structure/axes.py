@@ -14,14 +14,13 @@ class AxisSlices:
 
     def __init__(self, structure: Structure, layer: str, axis: Axis) -> None:
         self.layer, self.axis = layer, axis
-        geometry = next(found for found in structure.layers if found.name == layer)
-        self.size = geometry.outputs if axis == "out" else geometry.inputs
         self.members: list[tuple[int, IntArray]] = [
             (index, member.positions)
             for index, group in enumerate(structure.groups)
             for member in group.members
             if (member.layer, member.axis) == (layer, axis)
         ]
+        self.size = next(m.size for g in structure.groups for m in g.members if (m.layer, m.axis) == (layer, axis))
         self._names = structure.names
         (self.group, positions), *others = self.members
         self.per_unit = positions.shape[1]

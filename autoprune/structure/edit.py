@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from autoprune.plan import PruningPlan
 from autoprune.structure.block_sparse import install_pattern
-from autoprune.structure.groups import Axis, Group, Structure
+from autoprune.structure.groups import Attribute, Axis, Group, Structure
+from autoprune.structure.layer_types import tensor_axes, widths
 from autoprune.structure.pretrained_guard import refuse_save_pretrained, tensor_shapes
 from autoprune.structure.skipped_modules import Skipped, patched_forward
+from autoprune.structure.sliced_attention import SlicedAttention, slice_attention
 
 # group → its units [units], most important first; of a group whose units are places of a comparison, the place of every
 # weight of its matrix within its comparison [outputs, inputs], 0 first, int16; of a group of key blocks it says nothing
@@ -19,26 +21,46 @@ Ranking = Mapping[str, Tensor]
 Kept = Mapping[tuple[str, Axis], Tensor]  # (layer, axis) → the entries that stay [entries], ascending
 
 
-def shrink(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: Ranking) -> nn.Module:
-    """A copy of the network from which all but each group's best units are physically removed."""
-    small = copy.deepcopy(model)
-    layers = dict(small.named_modules())
-    for (name, axis), entries in kept_entries(structure, plan, ranking).items():
-        layer = layers[name]
-        for key, dim in tensor_axes(layer, axis):
-            old = getattr(layer, key)
-            new = old.detach().index_select(dim, entries.to(old.device))
-            if isinstance(old, nn.Parameter):
-                new = nn.Parameter(new, requires_grad=old.requires_grad)
-            setattr(layer, key, new)
-        for attribute, size in widths(layer, axis, len(entries)).items():
-            setattr(layer, attribute, size)
+def shrink(
+    model: nn.Module, structure: Structure, plan: PruningPlan, ranking: Ranking, *, share: bool = False
+) -> nn.Module:
+    """A copy of the network from which all but each group's best units are physically removed.
+
+    Args:
+        model: The dense network, which stays as it is.
+        structure: Its groups.
+        plan: How many units of each group stay.
+        ranking: Group → its units, most important first.
+        share: Tensors that stay whole are the dense network's own, which saves copying them.
+    """
+    tensors = (*model.parameters(), *model.buffers()) if share else ()
+    small = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    entries_of = kept_entries(structure, plan, ranking)
+    for name in dict.fromkeys(name for name, _ in entries_of):
+        slice_attention(small, name)
+    layers, dense = dict(small.named_modules()), dict(model.named_modules())
+    cut: dict[tuple[int, int, bytes], Tensor] = {}  # so that tensors that several layers hold stay one
+    whole = []  # tensors that were cut, which must live as long as their ids are keys
+    for (name, axis), entries in entries_of.items():
+        layer, key_of = layers[name], entries.numpy().tobytes()
+        for place in tensor_axes(layer, axis):
+            old = place.tensor
+            key = id(old), place.dim, key_of
+            if key not in cut:
+                new = old.detach().index_select(place.dim, place.rows(entries).to(old.device))
+                cut[key] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+                whole.append(old)
+            setattr(place.owner, place.key, cut[key])
+        if not isinstance(layer, SlicedAttention):  # which reads its tensors' shapes
+            for attribute, size in widths(dense[name], axis, len(entries)).items():
+                setattr(layer, attribute, size)
     for group, kept in partly(structure, plan):
         for matrix in group.compared:
             weight = layers[matrix.layer].get_parameter("weight")
-            weight.data = weight.data * (ranking[group.name].to(weight.device) < kept)
-        for known in group.attributes:
-            setattr(layers[known.module], known.name, known.per_unit * kept)
+            stays = ranking[group.name].to(weight.device) < kept
+            layers[matrix.layer].weight = nn.Parameter(weight.detach() * stays, weight.requires_grad)
+        for number in group.attributes:
+            lower(layers[number.module], number, removed=group.units - kept)
         for pattern in group.patterns:
             install_pattern(layers[pattern.module], pattern, kept)
         for skip in group.skips if kept == 0 else ():
@@ -46,6 +68,11 @@ def shrink(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
     number_caches(small)
     refuse_save_pretrained(small, dense=tensor_shapes(model))
     return small
+
+
+def lower(module: nn.Module, number: Attribute, *, removed: int) -> None:
+    """Takes what so many removed units account for off the module's number."""
+    setattr(module, number.name, getattr(module, number.name) - number.per_unit * removed)
 
 
 def partly(structure: Structure, plan: PruningPlan) -> Iterator[tuple[Group, int]]:
@@ -84,12 +111,12 @@ def masked(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
     try:
         with torch.no_grad():
             for (name, axis), entries in kept_entries(structure, plan, ranking).items():
-                for key, dim in tensor_axes(layers[name], axis):
-                    tensor = getattr(layers[name], key)
+                for place in tensor_axes(layers[name], axis):
+                    tensor = place.tensor
                     saved.append((tensor, tensor.clone()))
-                    keep = torch.zeros(tensor.shape[dim], dtype=torch.bool, device=tensor.device)
-                    keep[entries.to(tensor.device)] = True
-                    tensor.mul_(keep.view([-1 if d == dim else 1 for d in range(tensor.ndim)]))
+                    keep = torch.zeros(tensor.shape[place.dim], dtype=torch.bool, device=tensor.device)
+                    keep[place.rows(entries).to(tensor.device)] = True
+                    tensor.mul_(keep.view([-1 if d == place.dim else 1 for d in range(tensor.ndim)]))
             for group, kept in partly(structure, plan):
                 for matrix in group.compared:
                     tensor = layers[matrix.layer].get_parameter("weight")
@@ -109,12 +136,18 @@ def masked(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The model is in eval mode while the context is open; every module's own flag comes back after."""
+    """The model is in eval mode while the context is open; every module's own flag comes back after.
+
+    PyTorch's fused path for transformer encoders is off meanwhile, as it goes past the modules and their hooks.
+    """
     flags = [(module, module.training) for module in model.modules()]
+    fused = torch.backends.mha.get_fastpath_enabled()
     model.eval()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield model
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         for module, training in flags:
             module.training = training
 
@@ -123,53 +156,12 @@ def kept_entries(structure: Structure, plan: PruningPlan, ranking: Ranking) -> K
     """Which entries stay, for every axis that the plan takes some from."""
     if plan.groups != structure.names:
         raise ValueError(f"the plan is for groups {list(plan.groups)}, but the network's are {list(structure.names)}")
-    sizes: dict[tuple[str, Axis], int] = {}
-    for layer in structure.layers:
-        if layer.kind != "attention":  # which has no tensors of its own
-            sizes[layer.name, "out"], sizes[layer.name, "in"] = layer.outputs, layer.inputs
-    gone: dict[tuple[str, Axis], list[Tensor]] = {}
+    mixing = {layer.name for layer in structure.layers if layer.kind == "attention"}  # which have no tensors
+    stays: dict[tuple[str, Axis], Tensor] = {}
     for group, kept in partly(structure, plan):
         for member in group.members:
-            if (member.layer, member.axis) in sizes:
+            if member.layer not in mixing:
                 removed = torch.from_numpy(member.positions)[ranking[group.name][kept:].cpu()].flatten()
-                gone.setdefault((member.layer, member.axis), []).append(removed)
-    kept_by_axis = {}
-    for axis_key, removed_entries in gone.items():
-        stays = torch.ones(sizes[axis_key], dtype=torch.bool)
-        stays[torch.cat(removed_entries)] = False
-        kept_by_axis[axis_key] = stays.nonzero().flatten()
-    return kept_by_axis
-
-
-def tensor_axes(layer: nn.Module, axis: Axis) -> list[tuple[str, int]]:
-    """The layer's tensors that an edit of `axis` touches, each with the dimension it is cut along."""
-    if axis == "in":
-        return [("weight", 1)]
-    keys = ("weight", "bias", "running_mean", "running_var")
-    return [(key, 0) for key in keys if getattr(layer, key, None) is not None]
-
-
-def widths(layer: nn.Module, axis: Axis, size: int) -> dict[str, int]:
-    """The attributes of the layer that must say `size` once `axis` has that many entries."""
-    match layer:
-        case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
-            if axis == "in":
-                return {"in_channels": size * layer.groups}
-            if is_depthwise(layer):
-                return {"out_channels": size, "in_channels": size, "groups": size}
-            return {"out_channels": size}
-        case nn.Linear():
-            return {"in_features" if axis == "in" else "out_features": size}
-        case nn.modules.batchnorm._BatchNorm():
-            return {"num_features": size}
-        case nn.PReLU():
-            return {"num_parameters": size}
-    raise TypeError(f"autoprune cannot slice a {type(layer).__name__}; SLICEABLE lists the types it can")
-
-
-def is_depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, CONVOLUTIONS) and layer.groups == layer.out_channels == layer.in_channels > 1
-
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-SLICEABLE = (*CONVOLUTIONS, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.PReLU)
+                key = member.layer, member.axis
+                stays.setdefault(key, torch.ones(member.size, dtype=torch.bool))[removed] = False
+    return {key: mask.nonzero().flatten() for key, mask in stays.items()}

@@ -10,28 +10,41 @@ from numpy.typing import NDArray
 from autoprune.plan import PruningPlan
 
 IntArray = NDArray[np.int64]
-Axis = Literal["out", "in"]
+Axis = str  # "out", "in"; of attentions "head", "key", "value" too; "PARAMETER/DIM" of a module's own tensor
 Granularity = Literal["channel", "neuron", "head", "query", "block", "weight", "n_m", "key_block"]
+LayerKind = Literal["conv", "linear", "norm", "attention", "embedding", "recurrent", "other"]
 Returns = Literal["input", "input, None", "second", "zeros", "zeros, None"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Member:
-    """One axis of one layer that loses entries with a group's units.
+    """One axis of one module that loses entries with a group's units.
 
-    positions [units, entries per unit]: which entries of that axis belong to each unit. One entry per unit for a plain
-    channel, H·W for a linear layer behind a flatten, an offset for a concatenation, one per convolution group for a
-    grouped convolution. The inputs of a grouped convolution are counted within one of its groups.
+    Which tensors an axis runs through stands in structure/layer_types.py. A convolution has "out" and "in", a depthwise
+    one and a normalisation "out" alone, a recurrent layer "in" and "out" (its hidden units), an nn.MultiheadAttention
+    "in", "head" and "out". A parameter or buffer of a module of another type has one axis for each dimension, named
+    "gamma/0".
     """
 
     layer: str
+    """The module's qualified name; "" for the network itself, which may hold parameters of its own."""
     axis: Axis
     positions: IntArray
+    """[units, entries per unit]: which entries of that axis belong to each unit. One per unit for a plain channel, H·W
+    for a linear layer behind a flatten, an offset for a concatenation, one per convolution group for a grouped
+    convolution, a head's features for an attention. The inputs of a grouped convolution are counted within one of its
+    groups."""
+    size: int
+    """Entries on that axis in the dense network."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """A number that a module must know: attribute = per_unit · kept units (a query-to-key ratio, a split size)."""
+    """A whole number that a module must know: it goes down by `per_unit` for every unit that is removed.
+
+    A number of heads, a written-down width, a query-to-key ratio, a split size, a GroupNorm's groups. Several groups
+    may lower the same number.
+    """
 
     module: str
     name: str
@@ -78,23 +91,27 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """Layers that must lose the same units together: one decision.
-
-    levels: the numbers of units that may be kept, ascending; the last one keeps all. 0 is among them only for modules
-    that can be passed over whole (`skips`).
-    members: axes that become smaller. attributes: what modules must know of it. compared: matrices of which single
-    weights go. patterns: attentions that see fewer blocks of keys.
-    """
+    """Layers that must lose the same units together: one decision."""
 
     name: str
+    """The first layer in order of execution that writes its units; "#2", "#3", … follow where it writes others' too."""
     granularity: Granularity
     units: int
     members: tuple[Member, ...]
+    """Axes that become smaller."""
     levels: tuple[int, ...]
+    """The numbers of units that may be kept, ascending; the last one keeps all. 0 is among them only for modules that
+    can be passed over whole (`skips`)."""
     attributes: tuple[Attribute, ...] = ()
+    """What modules must know of the number of units."""
     skips: tuple[Skip, ...] = ()
     compared: tuple[Comparison, ...] = ()
+    """Matrices of which single weights go."""
     patterns: tuple[Pattern, ...] = ()
+    """Attentions that see fewer blocks of keys."""
+    exact: bool = True
+    """Whether the network without units is the one with masked units. It is not where a layer normalises over the units
+    (LayerNorm): its statistics run over fewer. Such groups are offered with structure.inexact=true."""
 
     def touches(self, layer: str) -> bool:
         """Whether anything of the layer goes with the group's units."""
@@ -105,25 +122,30 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The dense geometry of one layer.
+    """The dense geometry of one layer that runs.
 
-    kind: "conv", "linear", "norm" or "attention" (scores and mixing: outputs are all heads' features, inputs 2 · keys).
-    outputs: channels or features. inputs: per convolution group.
-    kernel: elements, e.g. 9 for 3×3 (1 for linear). positions: output positions for one sample, H·W (1 for a vector),
-    over all the times that the layer runs.
-    statistics: running statistics per output (BatchNorm has two).
+    Of the types without a product of outputs and inputs ("recurrent", "other") it tells that they are there, how wide
+    they are and how often they run; what they cost is found by looking at narrower copies.
     """
 
     name: str
-    kind: Literal["conv", "linear", "norm", "attention"]
+    kind: LayerKind
+    """"attention" stands for the scores and the mixing between a transformer's projections: its outputs are all heads'
+    features, its inputs 2 · keys. "other": a module with parameters of its own, nn.MultiheadAttention among them."""
     outputs: int
+    """Channels, features or hidden units."""
     inputs: int
+    """Per convolution group; of an embedding, its rows."""
     kernel: int
+    """Elements, e.g. 9 for 3×3; 1 for a linear layer."""
     positions: int
+    """Output positions for one sample, H·W (1 for a vector), over all the times that the layer runs; of a transposed
+    convolution the input positions, which are what its MACs are counted by."""
     stride: int
     bias: bool
     depthwise: bool
     statistics: int = 0
+    """Running statistics per output (BatchNorm has two)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,10 +191,14 @@ class Structure:
         return self.plan(self.units)
 
 
-def levels_of(units: int, *, round_to: int, min_units: int) -> tuple[int, ...]:
-    """The numbers of units that may be kept: multiples of `round_to` from `min_units` on, and all."""
-    first = max(round_to, math.ceil(min_units / round_to) * round_to)
-    return tuple(sorted({*range(first, units, round_to), units}))
+def levels_of(units: int, *, round_to: int, min_units: int, each: int = 1) -> tuple[int, ...]:
+    """The numbers of units that may be kept: all, and from `min_units` on those that fill multiples of `round_to`.
+
+    each: entries of a layer that a unit fills.
+    """
+    step = round_to // math.gcd(round_to, each)
+    first = max(step, math.ceil(min_units / step) * step)
+    return tuple(sorted({*range(first, units, step), units}))
 
 
 def holds(module: str, layer: str) -> bool:

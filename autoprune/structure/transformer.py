@@ -131,9 +131,9 @@ def _heads(block: _Block) -> Group:
     else:
         outs = list(zip(family.projections, (queries, keys, keys), strict=True))
     members = (
-        *(Member(block.of(part), "out", positions) for part, positions in outs),
-        Member(block.of(family.attention), "out", queries),
-        Member(block.of(family.attention_output), "in", queries),
+        *(Member(block.of(part), "out", positions, positions.size) for part, positions in outs),
+        Member(block.of(family.attention), "out", queries, queries.size),
+        Member(block.of(family.attention_output), "in", queries, queries.size),
     )
     sizes = [(name, 1 if counted == "head" else width) for name, counted in family.sizes]
     attributes = tuple(Attribute(block.of(family.attention), name, per_unit) for name, per_unit in sizes)
@@ -147,9 +147,9 @@ def _queries(block: _Block) -> Group:
     by_key_head = np.arange(block.heads * block.head_dim).reshape(block.key_heads, each, block.head_dim)
     positions = by_key_head.transpose(1, 0, 2).reshape(each, -1)
     members = (
-        Member(block.of(family.projections[0]), "out", positions),
-        Member(block.of(family.attention), "out", positions),
-        Member(block.of(family.attention_output), "in", positions),
+        Member(block.of(family.projections[0]), "out", positions, positions.size),
+        Member(block.of(family.attention), "out", positions, positions.size),
+        Member(block.of(family.attention_output), "in", positions, positions.size),
     )
     if family.ratio is None:
         raise ValueError(f"{block.name} has {block.heads} query and {block.key_heads} key heads, but no name for that")
@@ -249,4 +249,4 @@ def _blocks(model: nn.Module, family: Family) -> str:
 
 def _plain(layer: str, axis: str, units: int) -> Member:
     positions: IntArray = np.arange(units)[:, None]
-    return Member(layer, "out" if axis == "out" else "in", positions)
+    return Member(layer, axis, positions, units)

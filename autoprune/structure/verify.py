@@ -1,47 +1,303 @@
 """Whether what removing units does is what masking them does: groups are offered only where it is."""
 
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import combinations
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from autoprune.structure.edit import Ranking, masked, shrink
 from autoprune.structure.families import model_type
-from autoprune.structure.groups import IntArray, Structure
-from autoprune.task.task import first_outputs
+from autoprune.structure.groups import Attribute, Group, IntArray, Member, Structure
+from autoprune.structure.layer_types import is_sliceable
+from autoprune.structure.skipped_modules import patched_forward
 
-OUTPUT = "the network's output"
 PROBED = 16  # tokens that removing is compared with masking on
-TOLERANCE = 1e-4  # largest difference between masked and shrunk outputs, relative to the outputs' own size
+TOLERANCE = 1e-4  # largest difference between masked and shrunk, relative to each output's own size
+DEAD = 1e-3  # weights below are replaced while a network is looked at: nothing is seen through a zero
+TRIALS = 64  # variants of a group that are tried before it is left whole
+KEYS = 5  # attributes that may have to change with a group, of which all choices are tried
+
+Run = Callable[[nn.Module], Mapping[str, Tensor]]  # network → all its outputs, by name
 
 
-def verified(structure: Structure, model: nn.Module, example_input: Tensor) -> Structure:
-    """Moves groups whose removal is not equal to masking (say, a softmax over channels) to the unprunable ones."""
+class Verifier:
+    """Tries groups on a network, and changes what has to be changed beside them until removing is masking.
+
+    Args:
+        model: The dense network, alive (`alive`).
+        runs: One for each input that masked and shrunk networks are compared on.
+        normalisers: Modules that normalise over units; they are passed over where groups that they normalise are tried.
+        levels: Units → the numbers of units that a group may keep.
+        deadline: When to stop trying, in seconds of time.monotonic.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        runs: Sequence[Run],
+        *,
+        normalisers: Sequence[str],
+        levels: Callable[[Group], tuple[int, ...]],
+        deadline: float,
+    ) -> None:
+        self._model, self._runs, self._normalisers, self._levels = model, runs, normalisers, levels
+        self._deadline = deadline
+        self._modules = dict(model.named_modules())
+        self._learned: dict[frozenset[str], tuple[str, ...]] = {}
+
+    def settle(self, groups: Sequence[Group]) -> tuple[list[Group], dict[str, str]]:
+        """The groups that can go, alone and together, as they can go; and the others, each with the reason."""
+        accepted: list[Group] = []
+        rejected: dict[Group, str] = {}
+        waiting = [replace(group, levels=self._levels(group)) for group in groups]
+        while waiting:
+            if self.reason([*accepted, *waiting]) is None:
+                accepted += waiting
+                break
+            # the longest run of the first ones that passes, by bisection
+            low, high = 0, len(waiting)
+            while high - low > 1:
+                middle = (low + high) // 2
+                if self.reason([*accepted, *waiting[:middle]]) is None:
+                    low = middle
+                else:
+                    high = middle
+            accepted += waiting[:low]
+            bad, waiting = waiting[low], waiting[low + 1 :]
+            accepted, waiting = self._settle_one(bad, accepted, waiting, rejected)
+        order = {group.name: place for place, group in enumerate(groups)}
+        reasons = {group.name: reason for group, reason in rejected.items()}
+        return sorted(accepted, key=lambda group: order[group.name]), reasons
+
+    def _settle_one(
+        self, bad: Group, accepted: list[Group], waiting: list[Group], rejected: dict[Group, str]
+    ) -> tuple[list[Group], list[Group]]:
+        """Accepts a variant of a group that does not pass as it is, without groups that it swallowed; or rejects it."""
+        alone = self.reason([bad])
+        others = [*accepted, *waiting, *rejected]
+        for variant, swallowed in self._variants(bad, others) if alone else ():
+            if time.monotonic() > self._deadline:
+                rejected[bad] = f"{alone} (time was up before everything was tried)"
+                return accepted, waiting
+            rest = [group for group in accepted if group not in swallowed]
+            if self.reason([variant]) is None and self.reason([*rest, variant]) is None:
+                variant = replace(variant, levels=self._levels(variant))
+                waiting = [group for group in waiting if group not in swallowed]
+                for group in swallowed:
+                    rejected.pop(group, None)
+                return [*rest, variant], [self._like(variant, group) for group in waiting]
+        rejected[bad] = alone or "it can go alone, but not together with the other groups"
+        return accepted, waiting
+
+    def _variants(self, group: Group, others: Sequence[Group]) -> Iterator[tuple[Group, list[Group]]]:
+        """The group with numbers of modules that follow it, with others that share its layers, with its units tied."""
+        yield from ((variant, []) for variant in self._with_attributes(group))
+        for chosen in _partners(group, others):
+            merged = _zipped(group, chosen)
+            yield merged, chosen
+            yield from ((variant, chosen) for variant in self._with_attributes(merged))
+        for parts in (2, 3, 4):
+            if group.units % parts == 0 and group.units > parts:
+                tied = _tied(group, parts)
+                yield tied, []
+                yield from ((variant, []) for variant in self._with_attributes(tied))
+
+    def _with_attributes(self, group: Group) -> Iterator[Group]:
+        numbers = self._numbers(group)
+        keys = sorted(numbers, key=lambda key: (-len(numbers[key]), key))[:KEYS]
+        chosen = [choice for size in range(1, len(keys) + 1) for choice in combinations(keys, size)]
+        known = self._learned.get(frozenset(keys))
+        for choice in [known, *chosen] if known else chosen:
+            variant = replace(group, attributes=(*group.attributes, *(a for key in choice for a in numbers[key])))
+            if self.reason([variant]) is None:
+                self._learned[frozenset(keys)] = choice
+                yield variant
+
+    def _like(self, variant: Group, group: Group) -> Group:
+        """The group with the attributes that a group like it needed."""
+        numbers = self._numbers(group)
+        choice = self._learned.get(frozenset(sorted(numbers, key=lambda key: (-len(numbers[key]), key))[:KEYS]))
+        if not choice or group.attributes or group.granularity != variant.granularity:
+            return group
+        return replace(group, attributes=tuple(a for key in choice for a in numbers[key]))
+
+    def _numbers(self, group: Group) -> dict[str, list[Attribute]]:
+        """What the number of units may stand in: "class.name·per unit" → the whole numbers of modules around it."""
+        owners: dict[str, None] = {}
+        for member in group.members:
+            parts = member.layer.split(".") if member.layer else []
+            owners |= dict.fromkeys(".".join(parts[:end]) for end in range(len(parts), -1, -1))
+        sizes = {1, *(member.positions.shape[1] for member in group.members)}
+        sizes |= {member.size // group.units for member in group.members if member.size % group.units == 0}
+        found: dict[str, list[Attribute]] = {}
+        for owner in owners:
+            module = self._modules[owner]
+            if is_sliceable(module):
+                continue
+            for name, value in vars(module).items():
+                if type(value) is not int or name.startswith("_") or value % group.units or not value:
+                    continue
+                if value // group.units in sizes:
+                    each = value // group.units
+                    found.setdefault(f"{type(module).__name__}.{name}·{each}", []).append(Attribute(owner, name, each))
+        return found
+
+    def reason(self, groups: Sequence[Group]) -> str | None:
+        """Why the groups can't go together; None where they can."""
+        groups = [replace(group, levels=self._levels(group)) for group in groups]
+        if any(len(group.levels) < 2 for group in groups):
+            return "it has too few units to leave a choice"
+        structure = Structure(tuple(groups), ())
+        rng = np.random.default_rng(len(groups))
+        some = np.array([rng.choice(group.levels[:-1]) for group in groups], np.int64)
+        half = np.where(rng.random(len(groups)) < 0.5, some, structure.units)
+        plans = [structure.floor, some, *([half] if len(groups) > 1 else [])]
+        generator = torch.Generator().manual_seed(len(groups))
+        ranking = {group.name: torch.randperm(group.units, generator=generator) for group in groups}
+        passed_over = self._normalisers if not all(group.exact for group in groups) else ()
+        for number, kept in enumerate(plans):
+            runs = self._runs if number == 0 else self._runs[number % len(self._runs) :][:1]
+            error = differs(structure, kept, ranking, self._model, runs, passed_over=passed_over)
+            if error:
+                return error
+        return None
+
+
+def differs(
+    structure: Structure,
+    kept: IntArray,
+    ranking: Ranking,
+    model: nn.Module,
+    runs: Sequence[Run],
+    *,
+    passed_over: Sequence[str] = (),
+) -> str | None:
+    """How the shrunk network differs from the masked one, on all outputs; None where it does not.
+
+    passed_over: modules that hand on their inputs while the two are compared. The shrunk network runs once with them.
+    """
+    plan = structure.plan(kept)
+    with torch.inference_mode(), masked(model, structure, plan, ranking), _passing(model, passed_over):
+        expected = [run(model) for run in runs]
+    try:
+        small = shrink(model, structure, plan, ranking, share=True)
+        with torch.inference_mode():
+            if passed_over and not all(torch.isfinite(t).all() for t in runs[0](small).values()):
+                return "without its units the network returns NaN or infinity"
+            with _passing(small, passed_over):
+                outputs = [run(small) for run in runs]
+    except Exception as error:  # whatever a user's forward pass checks
+        return f"the network does not run without its units ({type(error).__name__}: {error})"
+    for masks, cuts in zip(expected, outputs, strict=True):
+        for name, mask in masks.items():
+            cut = cuts.get(name)
+            if cut is None or cut.shape != mask.shape:
+                return f"without its units output {name or 'of the network'} has another shape"
+            change = (cut.double() - mask.double()).abs().max().item() if mask.numel() else 0.0
+            size = mask.double().abs().max().item() if mask.numel() else 0.0
+            if not change <= TOLERANCE * size:
+                return (
+                    f"removing its units differs from masking them by {change / size if size else change:.2g} of the "
+                    f"size of {f'output {name}' if name else 'the output'}"
+                )
+    return None
+
+
+@contextmanager
+def _passing(network: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    with patched_forward({network.get_submodule(name): _first for name in names}):
+        yield
+
+
+def _first(*args: Any, **kwargs: Any) -> Any:
+    return [*args, *kwargs.values()][0]
+
+
+@contextmanager
+def alive(model: nn.Module) -> Iterator[nn.Module]:
+    """Weights and biases of zero are replaced by small numbers while the context is open, and come back after.
+
+    A branch that ends in zeros (a normalisation's scale before training, a LayerScale of 1e-6) would hide what is wrong
+    in it.
+    """
     generator = torch.Generator().manual_seed(0)
-    ranking = {g.name: torch.randperm(g.units, generator=generator) for g in structure.groups}
-    good, unprunable, together = [], dict(structure.unprunable), structure.units
-    for index, group in enumerate(structure.groups):
-        alone = structure.units
-        alone[index] = together[index] = group.levels[len(group.levels) // 2 - 1]
-        # alone, because what other groups removed may silence it; with those before it, because they go together
-        error = _differs(structure, alone, ranking, model, example_input)
-        error = error or _differs(structure, together, ranking, model, example_input)
-        if error:
-            unprunable[group.name] = error
-            together[index] = group.units
-        else:
-            good.append(group)
-    return replace(structure, groups=tuple(good), unprunable=unprunable)
+    with ExitStack() as stack:
+        for parameter in model.parameters():
+            if not parameter.is_floating_point() or not parameter.numel() or parameter.is_meta:
+                continue
+            values = parameter.detach()
+            rows = values.flatten(1) if values.ndim > 1 else values.reshape(-1, 1)
+            dead = rows.abs().amax(dim=1) < DEAD
+            if not dead.any():
+                continue
+            stack.callback(_restore, parameter, parameter.data)
+            size = 1.0 if values.ndim < 2 else rows.shape[1] ** -0.5
+            noise = size * (0.1 + 0.8 * torch.rand(rows.shape, generator=generator)).to(rows)
+            if values.ndim > 1:
+                noise *= torch.where(torch.rand(rows.shape, generator=generator) < 0.5, -1.0, 1.0).to(rows)
+            parameter.data = torch.where(dead[:, None], noise, rows).view_as(values)
+        yield model
 
 
-def sampled(structure: Structure, model: nn.Module, example_input: Tensor) -> Structure:
+def _restore(parameter: Tensor, values: Tensor) -> None:
+    parameter.data = values
+
+
+def _partners(group: Group, others: Sequence[Group]) -> Iterator[list[Group]]:
+    """Groups that might have to lose units with a group: all that share axes with it, each, and each of its layers'."""
+    axes = {(m.layer, m.axis) for m in group.members}
+    layers = {m.layer for m in group.members}
+    same = [g for g in others if g.units == group.units and axes & {(m.layer, m.axis) for m in g.members}]
+    if len(same) > 1:
+        yield same
+    yield from ([partner] for partner in same)
+    for other in others:
+        if other not in same and other.units % group.units == 0 and layers & {m.layer for m in other.members}:
+            yield [other]
+
+
+def _zipped(group: Group, others: Sequence[Group]) -> Group:
+    """One group whose unit i is unit i of each; of one that has n times as many units, its units n·i … n·i + n − 1."""
+    entries: dict[tuple[str, str], list[Member]] = {}
+    attributes = list(group.attributes)
+    for part in (group, *others):
+        times = part.units // group.units
+        for member in part.members:
+            own = replace(member, positions=member.positions.reshape(group.units, -1))
+            entries.setdefault((member.layer, member.axis), []).append(own)
+        if part is not group:
+            attributes += [replace(number, per_unit=number.per_unit * times) for number in part.attributes]
+    members = tuple(
+        replace(same[0], positions=np.concatenate([m.positions for m in same], axis=1)) for same in entries.values()
+    )
+    exact = all(part.exact for part in (group, *others))
+    return replace(group, members=members, attributes=tuple(attributes), exact=exact)
+
+
+def _tied(group: Group, parts: int) -> Group:
+    """The group with units i, i + n, i + 2n, … made one."""
+    units = group.units // parts
+    members = tuple(
+        replace(m, positions=m.positions.reshape(parts, units, -1).transpose(1, 0, 2).reshape(units, -1))
+        for m in group.members
+    )
+    attributes = tuple(replace(a, per_unit=a.per_unit * parts) for a in group.attributes)
+    return replace(group, units=units, members=members, attributes=attributes)
+
+
+def sampled(structure: Structure, model: nn.Module, example_input: Tensor, run: Run) -> Structure:
     """The structure, if one group of each kind, and all together, are removed as they are masked.
 
     Of groups that compare single weights one is enough: a matrix with zeros is what is left of it either way.
     """
     if example_input.is_meta:
         return structure  # a dry run: there are no outputs to compare
-    example_input = example_input[:, :PROBED]
     first = {group.granularity: index for index, group in reversed(list(enumerate(structure.groups)))}
     ranking: dict[str, Tensor] = {}
     generator = torch.Generator().manual_seed(0)
@@ -62,7 +318,7 @@ def sampled(structure: Structure, model: nn.Module, example_input: Tensor) -> St
         trials.append(structure.units)
         trials[-1][index] = together[index]
     for kept in trials:
-        error = _differs(structure, kept, ranking, model, example_input)
+        error = differs(structure, kept, ranking, model, [run])
         if error:
             changed = [g.name for g, k in zip(structure.groups, kept, strict=True) if k < g.units][:3]
             raise ValueError(
@@ -70,26 +326,3 @@ def sampled(structure: Structure, model: nn.Module, example_input: Tensor) -> St
                 f"pruning {changed}"
             )
     return structure
-
-
-def _differs(
-    structure: Structure, kept: IntArray, ranking: Ranking, model: nn.Module, example_input: Tensor
-) -> str | None:
-    plan = structure.plan(kept)
-    probe = example_input
-    if probe.is_floating_point():
-        probe = torch.rand(probe.shape, generator=torch.Generator().manual_seed(1)).to(probe)
-    with torch.inference_mode():
-        with masked(model, structure, plan, ranking):
-            expected = first_outputs(model(probe))
-        try:
-            outputs = first_outputs(shrink(model, structure, plan, ranking)(probe))
-        except Exception as error:  # whatever a user's forward pass checks
-            return f"the network does not run without its units ({error})"
-    scale = max(1.0, expected.abs().max().item())
-    if outputs.shape != expected.shape:
-        return OUTPUT
-    difference = (outputs - expected).abs().max().item()
-    if difference <= TOLERANCE * scale:
-        return None
-    return f"removing its units differs from masking them by {difference:.2g}"

@@ -63,6 +63,17 @@ def first_outputs(outputs: Samples) -> Tensor:
     return first_tensor(outputs)
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network itself, where it is in an nn.DataParallel or DistributedDataParallel, or was compiled."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):  # what torch.compile returns
+            model = model._orig_mod  # type: ignore[assignment]
+        else:
+            return model
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """How to build the dense network again without pickle."""
@@ -86,7 +97,7 @@ class Task:
     """
 
     model: nn.Module
-    """The trained network; it is put in eval mode."""
+    """The trained network, taken out of an nn.DataParallel or torch.compile; it is put in eval mode."""
     example_input: Samples
     """[1, ...]: one sample as `Role.inputs` hold them, on the device where networks run."""
     data: Roles
@@ -129,10 +140,13 @@ class Task:
     kind: KindSetting | None = None
     """What the first output means, or each by name: "classification", "segmentation", "multilabel" (one logit as well),
     "regression", "embedding", "language", or an `OutputKind` with axis, probabilities and weight; None: inferred."""
+    example_inputs: tuple[Samples, ...] = ()
+    """More examples like `example_input`, for layers that only some inputs reach."""
     outputs: tuple[OutputKind, ...] = ()
     """The kinds of all outputs; they follow from `kind`."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "model", unwrapped(self.model))
         object.__setattr__(self, "keep", frozenset(self.keep))
         unknown = sorted(self.keep - {name for name, _ in self.model.named_modules()})
         if unknown:

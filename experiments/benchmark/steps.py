@@ -83,7 +83,7 @@ def chain_macs(groups: int) -> QuadraticCost:
 
 
 def _member(layer: int, axis: Any, positions: Any) -> Member:
-    return Member(f"conv{layer}", axis, positions)
+    return Member(f"conv{layer}", axis, positions, len(positions))
 
 
 def _parts(structure: Structure) -> dict[str, Any]:

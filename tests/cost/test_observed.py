@@ -190,7 +190,9 @@ def neurons(network: nn.Module, first: str, second: str) -> Structure:
         for name, layer in zip((first, second), layers, strict=True)
     )
     units = geometry[0].outputs
-    members = tuple(Member(name, axis, np.arange(units)[:, None]) for name, axis in ((first, "out"), (second, "in")))  # type: ignore[arg-type]
+    members = tuple(
+        Member(name, axis, np.arange(units)[:, None], units) for name, axis in ((first, "out"), (second, "in"))
+    )  # type: ignore[arg-type]
     return Structure((Group(first, "neuron", units, members, tuple(range(1, units + 1))),), geometry)
 
 

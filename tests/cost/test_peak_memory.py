@@ -150,7 +150,7 @@ def test_a_tensor_that_grows_with_two_groups_is_refused() -> None:
     network = Network(OuterProduct, (6,))
     sizes = {"left": 4, "right": 5}
     groups = [
-        Group(name, "neuron", n, (Member(name, "out", np.arange(n)[:, None]),), tuple(range(1, n + 1)))
+        Group(name, "neuron", n, (Member(name, "out", np.arange(n)[:, None], n),), tuple(range(1, n + 1)))
         for name, n in sizes.items()
     ]
     layers = [Layer(name, "linear", n, 6, 1, 1, 1, True, False) for name, n in sizes.items()]

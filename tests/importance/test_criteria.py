@@ -21,9 +21,10 @@ from autoprune.importance.fpgm import fpgm
 from autoprune.importance.magnitude import magnitude
 from autoprune.importance.random_scores import random
 from autoprune.importance.taylor import taylor
-from autoprune.structure.edit import masked, tensor_axes
+from autoprune.structure.edit import masked
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Structure
+from autoprune.structure.layer_types import tensor_axes
 from autoprune.task.task import Role, plain_forward
 from tests.models import PRUNABLE, Network
 
@@ -325,16 +326,13 @@ def permuted(model: nn.Module, structure: Structure, orders: dict[str, Tensor]) 
     sources: dict[tuple[str, str], Tensor] = {}
     for group in structure.groups:
         for member in group.members:
-            positions, layer = torch.from_numpy(member.positions), moved.get_submodule(member.layer)
-            key, dim = tensor_axes(layer, member.axis)[0]
-            source = sources.setdefault((member.layer, member.axis), torch.arange(getattr(layer, key).shape[dim]))
+            positions = torch.from_numpy(member.positions)
+            source = sources.setdefault((member.layer, member.axis), torch.arange(member.size))
             source[positions.flatten()] = positions[orders[group.name]].flatten()
     with torch.no_grad():
         for (name, axis), source in sources.items():
-            layer = moved.get_submodule(name)
-            for key, dim in tensor_axes(layer, axis):  # type: ignore[arg-type]
-                tensor = getattr(layer, key)
-                tensor.copy_(tensor.index_select(dim, source))
+            for place in tensor_axes(moved.get_submodule(name), axis):
+                place.tensor.copy_(place.tensor.index_select(place.dim, place.rows(source)))
     return moved
 
 

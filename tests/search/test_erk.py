@@ -27,7 +27,7 @@ def matrix(name: str, inputs: int) -> Group:
 
 def channels(name: str, units: int, *, made_by: list[str], read_by: list[str]) -> Group:
     one = np.arange(units)[:, None]
-    members = [Member(layer, "out", one) for layer in made_by] + [Member(layer, "in", one) for layer in read_by]
+    members = [Member(layer, "out", one, 1) for layer in made_by] + [Member(layer, "in", one, 1) for layer in read_by]
     return Group(name, "channel", units, tuple(members), tuple(range(1, units + 1)))
 
 

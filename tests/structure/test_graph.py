@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoprune.structure.components import OUTPUT
 from autoprune.structure.edit import masked, shrink
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Structure
-from autoprune.structure.verify import OUTPUT
 from autoprune.task import networks
 from tests.models import (
     CLASSES,
@@ -182,16 +182,23 @@ def test_levels_need_positive_settings(round_to: int, min_units: int) -> None:
 def test_normalising_over_units_makes_them_unprunable() -> None:
     layer_norm = PRUNABLE["layer_norm"]
     reason = find_structure(layer_norm.model(), layer_norm.inputs()).unprunable["0"]
-    assert reason == "reaches 1, a LayerNorm, whose outputs depend on how many units there are"
+    assert reason.startswith("its units are normalised together by 1, a LayerNorm")
+    assert "structure.inexact=true" in reason
+
+
+def test_groups_of_a_group_norm_go_whole() -> None:
     network = Network(group_norm)
-    assert "a GroupNorm" in find_structure(network.model(), network.inputs()).unprunable["0"]
+    first = find_structure(network.model(), network.inputs()).groups[0]
+    assert first.members[0].positions.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [(number.module, number.name, number.per_unit) for number in first.attributes] == [("1", "num_groups", 1)]
+    assert first.exact
 
 
 def test_a_softmax_over_channels_is_found_by_looking() -> None:
     network = Network(SoftmaxOverChannels)
     structure = find_structure(network.model(), network.inputs())
     assert structure.names == ("conv2",)
-    assert structure.unprunable["conv1"].startswith("removing its units differs from masking them by 0.")
+    assert structure.unprunable["conv1"].startswith("each of its outputs reaches all that conv2 reads")
 
 
 class Scaled(nn.Module):
@@ -244,10 +251,7 @@ class DepthwiseFirst(nn.Module):
 @pytest.mark.parametrize(
     ("build", "unprunable", "reason"),
     [
-        (Scaled, "conv1", "reaches a parameter that belongs to no layer"),
-        (Checked, "conv1", "the network does not run without its units (eight channels are expected"),
-        (ConcatenatedThenGrouped, "left", "fills some of the convolution groups of grouped"),
-        (ConcatenatedThenGrouped, "right", "fills some of the convolution groups of grouped"),
+        (Checked, "conv1", "the network does not run without its units (AssertionError: eight channels are expected"),
         (DepthwiseFirst, "depthwise", "its channels are the network's inputs"),
     ],
 )
@@ -269,9 +273,21 @@ def test_the_groups_that_are_found_can_go_together(build: type[nn.Module]) -> No
     assert torch.allclose(shrink(model, structure, floor, ranking)(network.inputs(2)), expected, atol=1e-5)
 
 
+def test_a_parameter_of_no_layer_goes_with_the_channels_that_it_scales() -> None:
+    network = Network(Scaled)
+    structure = find_structure(network.model(), network.inputs())
+    assert members(structure)["conv1"] == {"out:conv1", "scale/0:", "in:conv2"}
+
+
+def test_layers_that_fill_different_convolution_groups_lose_channels_together() -> None:
+    network = Network(ConcatenatedThenGrouped)
+    structure = find_structure(network.model(), network.inputs())
+    assert members(structure)["left"] == {"out:left", "out:right", "in:grouped"}
+
+
 def test_a_network_that_cannot_be_traced_is_an_error() -> None:
     network = Network(Untraceable)
-    with pytest.raises(ValueError, match=r"nothing in this network can be pruned: .*Torch-Pruning cannot follow"):
+    with pytest.raises(ValueError, match=r"nothing in this network can be pruned: .*nothing is seen to read its"):
         find_structure(network.model(), network.inputs())
 
 
@@ -286,7 +302,7 @@ class Detached(nn.Module):
 
 def test_a_network_without_gradients_is_an_error() -> None:
     network = Network(Detached)
-    with pytest.raises(ValueError, match=r"nothing in this network can be pruned: .*Torch-Pruning cannot follow"):
+    with pytest.raises(ValueError, match=r"nothing in this network can be pruned: .*nothing is seen to read its"):
         find_structure(network.model(), network.inputs())
 
 

@@ -1,0 +1,165 @@
+"""The shape of a pruned network in JSON: what has to be changed of the dense network before it holds the weights."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from autoprune.structure.families import FAMILIES, SIZES, model_type
+from autoprune.structure.groups import Axis
+from autoprune.structure.layer_types import CONVOLUTIONS, is_sliceable, tensor_axes
+from autoprune.structure.sliced_attention import SlicedAttention, slice_attention
+
+PLAIN = (*CONVOLUTIONS, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.PReLU)  # whose tensors follow from their widths
+WIDTHS = (
+    "in_channels", "out_channels", "groups", "in_features", "out_features", "num_features", "num_parameters",
+)  # fmt: skip
+NUMBERS = (
+    "in_channels", "out_channels", "groups", "num_features", "embedding_dim", "input_size", "hidden_size",
+    "num_channels", "num_groups", "normalized_shape", "nf", "nx",
+)  # fmt: skip
+
+Shapes = dict[str, dict[str, int]]  # layer → its width attributes
+
+
+def layer_widths(network: nn.Module) -> Shapes:
+    """The width attributes of every plain layer, and what a transformer's attentions know."""
+    found = {}
+    for name, layer in network.named_modules():
+        known = WIDTHS if _is_plain(name, layer, network) else SIZES if model_type(network) in FAMILIES else ()
+        sizes = {attribute: layer.__dict__[attribute] for attribute in known if attribute in layer.__dict__}
+        if sizes:
+            found[name] = sizes
+    return found
+
+
+def other_shapes(network: nn.Module) -> dict[str, Any]:
+    """What `layer_widths` does not tell: nothing for transformers of known types and networks of plain layers.
+
+    numbers: module → its whole numbers that pruning may lower. tensors: the shapes of tensors that belong to no plain
+    layer. sliced: attentions that are no longer PyTorch's own.
+    """
+    if model_type(network) in FAMILIES:
+        return {}
+    modules = dict(network.named_modules())
+    numbers = {name: own for name, module in modules.items() if (own := _numbers(name, module, network))}
+    tensors = {name: list(tensor.shape) for name, tensor in _other_tensors(network).items()}
+    sliced = [name for name, module in modules.items() if isinstance(module, SlicedAttention)]
+    return {"numbers": numbers, "tensors": tensors, "sliced": sliced} if tensors or numbers else {}
+
+
+def resize(network: nn.Module, layers: Mapping[str, Mapping[str, int]]) -> None:
+    """Gives every plain layer of the dense `network` its new widths, in place; resized tensors hold nothing yet.
+
+    Raises ValueError where `layers` are not those of the network, or a width is not in [1, the dense width].
+    """
+    dense = layer_widths(network)
+    if layers.keys() != dense.keys():
+        raise ValueError(f"its layers differ: {some(layers.keys() ^ dense.keys())} in one of the two only")
+    for name, sizes in layers.items():
+        if sizes.keys() != dense[name].keys():
+            raise ValueError(f"layer {name!r} needs the widths {list(dense[name])}, got {list(sizes)}")
+        for attribute, size in sizes.items():
+            if type(size) is not int or not 1 <= size <= dense[name][attribute]:
+                raise ValueError(
+                    f"{attribute} of layer {name!r} must be in [1, {dense[name][attribute]}], got {size!r}"
+                )
+        layer = network.get_submodule(name)
+        for attribute, size in sizes.items():
+            setattr(layer, attribute, size)
+        for axis, size in (_axis_sizes(layer) if isinstance(layer, PLAIN) else {}).items():
+            for place in tensor_axes(layer, axis):
+                shape = [*place.tensor.shape]
+                shape[place.dim] = size
+                _empty(place.tensor, shape)
+
+
+def resize_others(network: nn.Module, shapes: Mapping[str, Any]) -> None:
+    """Gives the rest of the dense network its shapes and numbers, in place, as `other_shapes` told them.
+
+    Raises ValueError where they are not those of the network, or one is larger than the dense network's.
+    """
+    if not shapes:
+        return
+    if shapes.keys() != {"numbers", "tensors", "sliced"}:
+        raise ValueError(f"its other shapes are numbers, tensors and sliced, got {some(shapes.keys())}")
+    for name in shapes["sliced"]:
+        if not isinstance(dict(network.named_modules()).get(name), nn.MultiheadAttention | SlicedAttention):
+            raise ValueError(f"{name!r} is no nn.MultiheadAttention")
+        slice_attention(network, name)
+    dense = other_shapes(network)
+    for kind in ("numbers", "tensors"):
+        if shapes[kind].keys() != dense[kind].keys():
+            raise ValueError(
+                f"its {kind} differ: {some(shapes[kind].keys() ^ dense[kind].keys())} in one of the two only"
+            )
+    for name, numbers in shapes["numbers"].items():
+        module, own = network.get_submodule(name), dense["numbers"][name]
+        if numbers.keys() != own.keys():
+            raise ValueError(f"module {name!r} needs the numbers {list(own)}, got {list(numbers)}")
+        for key, value in numbers.items():
+            if value != own[key] or type(value) is not type(own[key]):
+                _check(f"{key} of module {name!r}", value, own[key])
+                setattr(module, key, tuple(value) if isinstance(value, list) else value)
+    tensors = _other_tensors(network)
+    for name, shape in shapes["tensors"].items():
+        if shape != dense["tensors"][name]:
+            _check(f"the shape of {name!r}", shape, dense["tensors"][name])
+            _empty(tensors[name], shape)
+
+
+def some(names: Collection[str]) -> str:
+    """The first three, and how many others there are."""
+    others = f" and {len(names) - 3} others" if len(names) > 3 else ""
+    return f"{sorted(names)[:3]}{others}"
+
+
+def _check(what: str, value: object, dense: int | list[int]) -> None:
+    values, most = (value, dense) if isinstance(dense, list) else ([value], [dense])
+    if (
+        not isinstance(values, list)
+        or len(values) != len(most)
+        or not all(type(v) is int and 1 <= v <= m for v, m in zip(values, most, strict=True))
+    ):
+        raise ValueError(f"{what} must be in [1, {dense}], got {value!r}")
+
+
+def _empty(tensor: Tensor, shape: Sequence[int]) -> None:
+    tensor.data = tensor.data.new_empty(shape)  # through .data, so that tied weights stay tied
+
+
+def _is_plain(name: str, layer: nn.Module, network: nn.Module) -> bool:
+    """Not what is in an attention, which reads its sizes from its tensors."""
+    parent = network.get_submodule(name.rpartition(".")[0]) if name else None
+    return isinstance(layer, PLAIN) and not isinstance(parent, nn.MultiheadAttention | SlicedAttention)
+
+
+def _numbers(name: str, module: nn.Module, network: nn.Module) -> dict[str, int | list[int]]:
+    if _is_plain(name, module, network):
+        return {}
+    own = vars(module)
+    if is_sliceable(module) or type(module).__module__.startswith("torch.nn"):
+        found = {key: own[key] for key in NUMBERS if key in own and is_sliceable(module)}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
+    return {key: value for key, value in own.items() if type(value) is int and not key.startswith("_") and value > 0}
+
+
+def _other_tensors(network: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: tensor
+        for name, tensor in network.state_dict(keep_vars=True).items()
+        if isinstance(tensor, Tensor)
+        and not _is_plain(parent := name.rpartition(".")[0], network.get_submodule(parent), network)
+    }
+
+
+def _axis_sizes(layer: nn.Module) -> dict[Axis, int]:
+    if isinstance(layer, CONVOLUTIONS):
+        if layer.in_channels % layer.groups or layer.out_channels % layer.groups:
+            raise ValueError(
+                f"{layer.groups} convolution groups do not divide {layer.in_channels} and {layer.out_channels} channels"
+            )
+        return {"out": layer.out_channels, "in": layer.in_channels // layer.groups}
+    if isinstance(layer, nn.Linear):
+        return {"out": layer.out_features, "in": layer.in_features}
+    return {"out": layer.num_parameters if isinstance(layer, nn.PReLU) else int(layer.num_features)}  # type: ignore[arg-type]

@@ -1,0 +1,325 @@
+"""From couplings to candidates: sets of layers that lose units together, before anybody has tried to remove some."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import nn
+
+from autoprune.structure.couplings import INPUT, OUTPUT_NODE, Couplings, Laboratory
+from autoprune.structure.groups import Attribute, Axis, Granularity, IntArray, Member, holds
+from autoprune.structure.layer_flow import ties
+from autoprune.structure.layer_types import (
+    ATTENTIONS,
+    OVER_CHANNELS,
+    PER_CHANNEL,
+    TRANSPOSED,
+    TensorAxis,
+    is_depthwise,
+    is_grouped,
+    tensor_axes,
+)
+
+OUTPUT = "the network's output"
+INPUTS = "its channels are the network's inputs"
+UNREAD = (
+    "nothing is seen to read its outputs: the forward pass drops them, detaches them from the graph of derivatives, or "
+    "leaves torch"
+)
+REACHES_ALL = "each of its outputs reaches all that {} reads, as with a softmax over them or a map for all of them"
+ONE_PIECE = "all its units can only go together"
+
+AxisName = tuple[str, Axis]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """Layers that would lose units together, or why they can't."""
+
+    name: str
+    granularity: Granularity
+    members: tuple[Member, ...]
+    reason: str | None = None
+    attributes: tuple[Attribute, ...] = ()
+    normalisers: tuple[str, ...] = ()
+    """Modules that normalise over the units, so that removing them is not what masking is."""
+
+    @property
+    def units(self) -> int:
+        return len(self.members[0].positions)
+
+
+def candidates(
+    model: nn.Module,
+    couplings: Couplings,
+    laboratories: Sequence[Laboratory],
+    *,
+    keep: frozenset[str],
+    inexact: bool,
+) -> list[Candidate]:
+    """All sets of layers that lose units together, in order of execution.
+
+    Args:
+        model: The network.
+        couplings: What the laboratories found out.
+        laboratories: One for each example.
+        keep: Layers, or modules that hold layers, whose outputs stay whole.
+        inexact: Groups of a GroupNorm lose channels, instead of going whole.
+    """
+    return _Components(model, couplings, laboratories, keep=keep, inexact=inexact).candidates()
+
+
+class _Components:
+    def __init__(
+        self,
+        model: nn.Module,
+        couplings: Couplings,
+        laboratories: Sequence[Laboratory],
+        *,
+        keep: frozenset[str],
+        inexact: bool,
+    ) -> None:
+        self.modules = dict(model.named_modules())
+        self.order = {name: place for place, name in enumerate(couplings.ran)}
+        self.couplings = couplings
+        for name in couplings.ran:
+            for first, second in ties(name, self.modules[name], couplings.nodes, inexact=inexact):
+                couplings.connect(first, second)
+        self.pinned = {
+            node: OUTPUT if why == OUTPUT_NODE else INPUTS if why == INPUT else why
+            for node, why in couplings.pinned.items()
+        }
+        self._tie_shared_tensors()
+        self._pin_layers(keep)
+        self.label = self._components()
+        self.axes = self._labelled_axes(laboratories)
+        self.normalisers = self._normalisers(laboratories)
+        self.hubs = {int(self.label[written[0]]) for written, _ in couplings.hubs}
+
+    def candidates(self) -> list[Candidate]:
+        entries: dict[int, dict[AxisName, IntArray]] = defaultdict(dict)
+        for axis, labels in self.axes.items():
+            place = np.argsort(labels, kind="stable")
+            values, starts = np.unique(labels[place], return_index=True)
+            stops = [*starts[1:].tolist(), len(place)]
+            for value, start, stop in zip(values.tolist(), starts.tolist(), stops, strict=True):
+                if value >= 0:
+                    entries[value][axis] = place[start:stop]
+        reasons = self._reasons()
+        alike: dict[object, list[int]] = defaultdict(list)
+        for label, own in entries.items():
+            counts = tuple((axis, len(found)) for axis, found in own.items())
+            alike[counts, reasons.get(label)].append(label)
+        made = [
+            self._candidate([entries[label] for label in labels], reasons.get(labels[0]), labels)
+            for labels in alike.values()
+        ]
+        ordered = sorted((c for c in made if c is not None), key=lambda c: self._place(c.members[0]))
+        return list(_distinct(ordered))
+
+    def _components(self) -> IntArray:
+        """The component of every node. Hubs that tie all the units of a component into one are left out."""
+        hubs = self.couplings.hubs
+        label = self._connected(hubs)
+        single = self._single(label)
+        dropped = [hub for hub in hubs if label[hub[0][0]] in single]
+        if not dropped:
+            return label
+        for written, read in dropped:
+            reader = self._layer_of(int(read[0]))
+            self.pinned |= {node: REACHES_ALL.format(reader) for node in written.tolist() if node not in self.pinned}
+        return self._connected([hub for hub in hubs if label[hub[0][0]] not in single])
+
+    def _layer_of(self, node: int) -> str:
+        return next(
+            layer for (layer, _), (start, size) in self.couplings.nodes.axes.items() if start <= node < start + size
+        )
+
+    def _single(self, label: IntArray) -> set[int]:
+        """Components that hold an axis whole, so that nothing of it could be removed."""
+        found = set()
+        for (layer, axis), (start, size) in self.couplings.nodes.axes.items():
+            own = label[start : start + size]
+            if axis == "out" and size > 1 and _writes(self.modules[layer]) and (own == own[0]).all():
+                found.add(int(own[0]))
+        return found
+
+    def _connected(self, hubs: Sequence[tuple[IntArray, IntArray]]) -> IntArray:
+        count = self.couplings.nodes.count
+        pairs = [*self.couplings.edges, np.zeros((0, 2), np.int64)]
+        for written, read in hubs:
+            everyone = np.concatenate([written, read])
+            pairs.append(np.stack([everyone[:-1], everyone[1:]], axis=1))
+        first, second = np.concatenate(pairs).T
+        graph = coo_matrix((np.ones(len(first), np.int8), (first, second)), shape=(count, count))
+        labels: IntArray = connected_components(graph, directed=False)[1].astype(np.int64)
+        return labels
+
+    def _tie_shared_tensors(self) -> None:
+        """Axes of layers that run through one dimension of the same tensor are the same axis."""
+        holders: dict[tuple[int, int], list[tuple[AxisName, TensorAxis]]] = defaultdict(list)
+        for name, axis in list(self.couplings.nodes.axes):
+            for place in tensor_axes(self.modules[name], axis):
+                holders[id(place.tensor), place.dim].append(((name, axis), place))
+        layers: dict[int, set[str]] = defaultdict(set)
+        for name in self.order:
+            for tensor in self.modules[name].parameters(recurse=False):
+                layers[id(tensor)].add(name)
+        for (tensor_id, _), places in holders.items():
+            (first, place), *others = places
+            nodes = self.couplings.nodes.of(*first, self._size(first))
+            for other, other_place in others:
+                if self._size(other) == len(nodes) and other_place.runs == place.runs:
+                    self.couplings.connect(nodes, self.couplings.nodes.of(*other, self._size(other)))
+            lacking = layers[tensor_id] - {name for (name, _), _ in places}
+            if lacking and place.tensor.ndim > 1:
+                why = f"it shares its weight with {', '.join(sorted(lacking))}"
+                self.pinned |= {int(node): why for node in nodes if int(node) not in self.pinned}
+
+    def _size(self, axis: AxisName) -> int:
+        return self.couplings.nodes.axes[axis][1]
+
+    def _pin_layers(self, keep: frozenset[str]) -> None:
+        for (name, axis), (start, size) in self.couplings.nodes.axes.items():
+            layer, why = self.modules[name], None
+            if axis in ("out", "head") and any(holds(kept, name) for kept in keep):
+                why = f"task.keep names {name}"
+            elif isinstance(layer, TRANSPOSED) and is_grouped(layer):
+                why = f"{name} is a grouped transposed convolution, which autoprune does not make smaller"
+            elif isinstance(layer, nn.RNNBase) and layer.proj_size:
+                why = f"{name} has projections (proj_size), which autoprune does not make smaller"
+            elif isinstance(layer, nn.MultiheadAttention) and (layer.bias_k is not None or layer.add_zero_attn):
+                why = f"{name} has add_bias_kv or add_zero_attn, with which autoprune does not make it smaller"
+            if why:
+                self.pinned |= dict.fromkeys(range(start, start + size), why)
+
+    def _labelled_axes(self, laboratories: Sequence[Laboratory]) -> dict[AxisName, IntArray]:
+        """Axis → the label of each of its entries, −1 for none: layers' axes, and those of free tensors."""
+        axes = {axis: self.label[start : start + size] for axis, (start, size) in self.couplings.nodes.axes.items()}
+        for laboratory in laboratories:
+            names = list(laboratory.free)
+            found = laboratory.labels([laboratory.free[name] for name in names], self.label)
+            for (module, key), seen in zip(names, found, strict=True):
+                axis = None if seen is None else _unit_dimension(seen[0], seen[1].cpu().numpy())
+                if axis is None:
+                    continue
+                dim, labels = axis
+                if isinstance(self.modules[module], OVER_CHANNELS):
+                    axes[module, "out"] = labels
+                    self.order.setdefault(module, len(self.order))
+                else:
+                    axes.setdefault((module, f"{key}/{dim}"), labels)
+        return axes
+
+    def _normalisers(self, laboratories: Sequence[Laboratory]) -> dict[int, dict[str, None]]:
+        """Label → the modules that normalise over its units."""
+        found: dict[int, dict[str, None]] = defaultdict(dict)
+        for (name, axis), labels in self.axes.items():
+            layer = self.modules[name]
+            if axis == "out" and isinstance(layer, OVER_CHANNELS) and not _goes_whole(layer, labels):
+                for label in np.unique(labels).tolist():
+                    found[label][name] = None
+        for laboratory in laboratories:
+            taps = [tensor for _, tensor in laboratory.normalised]
+            for (name, _), seen in zip(laboratory.normalised, laboratory.labels(taps, self.label), strict=True):
+                for label in set() if seen is None else set(np.unique(seen[0]).tolist()) - {-1}:
+                    found[label][name] = None
+        return found
+
+    def _reasons(self) -> dict[int, str]:
+        reasons = {int(self.label[node]): why for node, why in reversed(self.pinned.items())}
+        read = set(np.unique(self.label[sorted(self.couplings.read)]).tolist()) if self.couplings.read else set()
+        for (name, axis), (start, size) in self.couplings.nodes.axes.items():
+            if axis == "out" and _writes(self.modules[name]):
+                for label in np.unique(self.label[start : start + size]).tolist():
+                    if label not in read:
+                        reasons.setdefault(label, UNREAD)
+        return reasons
+
+    def _candidate(
+        self, units: list[dict[AxisName, IntArray]], reason: str | None, labels: list[int]
+    ) -> Candidate | None:
+        axes = list(units[0])
+        makers = [axis for axis in axes if axis[1] in ("out", "head") and _writes(self.modules[axis[0]])]
+        if not makers:
+            passes = [axis for axis in axes if axis[1] == "out" and is_depthwise(self.modules[axis[0]])]
+            if not passes or reason is None:
+                return None  # the columns that read the network's inputs
+            makers = passes
+        first = min(makers, key=lambda axis: self.order.get(axis[0], len(self.order)))
+        units = sorted(units, key=lambda own: int(own[first].min()))
+        members = [
+            Member(layer, axis, np.stack([own[layer, axis] for own in units]), len(self.axes[layer, axis]))
+            for layer, axis in (first, *sorted((a for a in axes if a != first), key=self._axis_place))
+        ]
+        if reason is None and len(units) == 1:
+            reason = ONE_PIECE
+        layer = self.modules[first[0]]
+        named = f"{first[0]}.out_proj" if isinstance(layer, ATTENTIONS) and first[1] == "out" else first[0]
+        granularity: Granularity = "neuron" if _is_linear(layer) else "channel"
+        if first[1] == "head" or (_is_linear(layer) and labels[0] in self.hubs):
+            granularity = "head"
+        normalisers = tuple(dict.fromkeys(name for label in labels for name in self.normalisers.get(label, ())))
+        return Candidate(named, granularity, tuple(members), reason, tuple(self._attributes(members)), normalisers)
+
+    def _attributes(self, members: Sequence[Member]) -> Iterator[Attribute]:
+        """A GroupNorm of which whole groups go has fewer of them."""
+        for member in members:
+            layer = self.modules[member.layer]
+            if isinstance(layer, nn.GroupNorm) and _goes_whole(layer, self.axes[member.layer, "out"]):
+                each = layer.num_channels // layer.num_groups
+                yield Attribute(member.layer, "num_groups", member.positions.shape[1] // each)
+
+    def _axis_place(self, axis: AxisName) -> tuple[int, int, str]:
+        return self.order.get(axis[0], len(self.order)), int(axis[1] == "in"), axis[1]
+
+    def _place(self, member: Member) -> tuple[int, int]:
+        return self.order.get(member.layer, len(self.order)), int(member.positions.min())
+
+
+def _distinct(ordered: Sequence[Candidate]) -> Iterator[Candidate]:
+    """The same with names that occur once."""
+    seen: dict[str, int] = defaultdict(int)
+    for candidate in ordered:
+        seen[candidate.name] += 1
+        number = seen[candidate.name]
+        name = candidate.name if number == 1 else f"{candidate.name}#{number}"
+        yield replace(candidate, name=name)
+
+
+def _unit_dimension(labels: IntArray, alive: np.ndarray) -> tuple[int, IntArray] | None:
+    """The dimension of a tensor along which each index belongs to one label, and these; None where there is none."""
+    best: tuple[int, IntArray] | None = None
+    for dim in range(labels.ndim):
+        if labels.shape[dim] == 1:
+            continue
+        rows = np.moveaxis(labels, dim, 0).reshape(labels.shape[dim], -1)
+        seen = np.moveaxis(alive, dim, 0).reshape(labels.shape[dim], -1)
+        highest = np.where(seen, rows, -1).max(axis=1)
+        lowest = np.where(seen, rows, np.iinfo(np.int64).max).min(axis=1)
+        used = seen.any(axis=1)
+        if (highest[used] != lowest[used]).any() or (highest[used] < 0).any():
+            continue
+        if best is None or len(np.unique(highest)) > len(np.unique(best[1])):
+            best = dim, highest
+    return best
+
+
+def _goes_whole(layer: nn.Module, labels: IntArray) -> bool:
+    """Whether every group of a GroupNorm has labels of its own, so that its statistics stay what they are."""
+    if not isinstance(layer, nn.GroupNorm):
+        return False
+    groups = labels.reshape(layer.num_groups, -1)
+    return bool((groups == groups[:, :1]).all())
+
+
+def _writes(layer: nn.Module) -> bool:
+    """Whether the layer makes units, rather than handing them on."""
+    return not isinstance(layer, (*PER_CHANNEL, *OVER_CHANNELS)) and not is_depthwise(layer)
+
+
+def _is_linear(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear | nn.RNNBase | nn.RNNCellBase) or type(layer).__name__ == "Conv1D"

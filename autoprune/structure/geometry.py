@@ -1,0 +1,164 @@
+"""What a network's layers look like when it runs on an example: sizes, positions, and what did not run."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from autoprune.structure.examples import Example, one_sample, smaller, tensors
+from autoprune.structure.groups import Layer, holds
+from autoprune.structure.layer_flow import out_size
+from autoprune.structure.layer_types import (
+    ATTENTIONS,
+    CELLS,
+    CONVOLUTIONS,
+    EMBEDDINGS,
+    OVER_CHANNELS,
+    PER_CHANNEL,
+    RECURRENT,
+    TRANSPOSED,
+    is_depthwise,
+    is_sliceable,
+)
+
+NOT_RUN = "the example input does not run it; give one that does (Task.example_inputs)"
+
+
+class _Decisions(TorchFunctionMode):
+    """Notes whether the forward pass looks at values: it may then do something else for others."""
+
+    LOOKS = frozenset({Tensor.__bool__, Tensor.item, Tensor.__int__, Tensor.__float__, Tensor.__index__, Tensor.tolist})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.taken |= func in self.LOOKS
+        return func(*args, **(kwargs or {}))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Survey:
+    """One run of the network as it is."""
+
+    layers: tuple[Layer, ...]
+    """In order of execution."""
+    calls: tuple[str, ...]
+    """The layers in the order in which they were called, as often as they were."""
+    decides: bool
+    """Whether the forward pass looked at values, and so may run other layers for other inputs."""
+
+
+def survey(model: nn.Module, example: Example) -> Survey:
+    """Runs the network once. Raises ValueError where it does not run, or returns NaN or infinity."""
+    ran: dict[str, Layer] = {}
+    calls: list[str] = []
+    samples = max((len(t) if t.ndim else 1 for t in tensors(example.inputs)), default=1)
+
+    def note(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        calls.append(name)
+        layer = _geometry(name, module, inputs, output, samples=samples)
+        ran[name] = replace(layer, positions=layer.positions + ran[name].positions) if name in ran else layer
+
+    inner = [n for n, m in model.named_modules() if isinstance(m, ATTENTIONS)]
+    hooks = [
+        module.register_forward_hook(lambda m, args, out, name=name: note(name, m, args, out))
+        for name, module in model.named_modules()
+        if name and not any(name != n and holds(n, name) for n in inner) and _has_tensors(module)
+    ]
+    decisions = _Decisions()
+    try:
+        with torch.inference_mode(), decisions:
+            outputs = example.outputs(model)
+    except TypeError as error:
+        if "a container of one, is needed" in str(error):
+            raise
+        raise _not_run(example, error) from error
+    except Exception as error:
+        raise _not_run(example, error) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not all(torch.isfinite(tensor).all() for tensor in outputs.values()):
+        raise ValueError("the network's outputs for the example input hold NaN or infinity; its weights may be broken")
+    return Survey(tuple(ran.values()), tuple(calls), decisions.taken)
+
+
+def _not_run(example: Example, error: Exception) -> ValueError:
+    return ValueError(
+        f"the network does not run on its example input of shape {example.shapes}: {type(error).__name__}: {error}"
+    )
+
+
+def examples_like(model: nn.Module, given: Sequence[Example], surveys: Sequence[Survey]) -> list[Example]:
+    """One small sample for each example, on which the network runs the same layers."""
+    chosen = []
+    for example, seen in zip(given, surveys, strict=True):
+        one = one_sample(example)
+        for less in (smaller(one), one, example):
+            try:
+                if survey(model, less).calls == seen.calls:
+                    break
+            except (ValueError, TypeError):
+                continue
+        chosen.append(less)
+    return chosen
+
+
+def idle_layers(model: nn.Module, surveys: Sequence[Survey]) -> dict[str, str]:
+    """The layers that no example runs, each with that reason."""
+    ran = {name for seen in surveys for name in seen.calls}
+    inner = [n for n, m in model.named_modules() if isinstance(m, ATTENTIONS)]
+    return {
+        name: NOT_RUN
+        for name, module in model.named_modules()
+        if name not in ran and is_sliceable(module) and not isinstance(module, (*PER_CHANNEL, *OVER_CHANNELS))
+        if not any(name != n and holds(n, name) for n in inner)
+    }
+
+
+def other_params(model: nn.Module, layers: Sequence[Layer]) -> int:
+    """Parameters of none of the layers whose parameters follow from their geometry."""
+    counted = {layer.name for layer in layers if layer.kind not in ("recurrent", "other")}
+    return sum(p.numel() for name, p in model.named_parameters() if name.rpartition(".")[0] not in counted)
+
+
+def _has_tensors(module: nn.Module) -> bool:
+    return is_sliceable(module) or bool(module._parameters) or any(b is not None for b in module._buffers.values())
+
+
+def _geometry(name: str, module: nn.Module, inputs: Any, output: Any, *, samples: int) -> Layer:
+    bias = getattr(module, "bias", None) is not None
+    written = next(iter(tensors(output)), None)
+    numbers = 0 if written is None else written.numel()
+    if isinstance(module, CONVOLUTIONS):
+        return Layer(
+            name, "conv", module.out_channels, module.in_channels // module.groups, math.prod(module.kernel_size),
+            numbers // (module.out_channels * samples), int(module.stride[0]), bias, is_depthwise(module),
+        )  # fmt: skip
+    if isinstance(module, TRANSPOSED):
+        read = next(iter(tensors(inputs))).numel()
+        return Layer(
+            name, "conv", module.out_channels, module.in_channels // module.groups, math.prod(module.kernel_size),
+            read // (module.in_channels * samples), int(module.stride[0]), bias, is_depthwise(module),
+        )  # fmt: skip
+    outputs = out_size(module) if is_sliceable(module) else 1
+    positions = numbers // (outputs * samples)
+    if isinstance(module, EMBEDDINGS):
+        return Layer(name, "embedding", outputs, module.num_embeddings, 1, positions, 1, False, False)
+    if isinstance(module, (*RECURRENT, *CELLS)):
+        return Layer(name, "recurrent", outputs, module.input_size, 1, positions, 1, bias, False)
+    if isinstance(module, ATTENTIONS):
+        return Layer(name, "other", outputs, outputs, 1, positions, 1, bias, False)
+    if isinstance(module, (*PER_CHANNEL, *OVER_CHANNELS)):
+        weight, statistics = getattr(module, "weight", None), getattr(module, "running_mean", None)
+        return Layer(name, "norm", outputs, int(weight is not None), 1, 0, 1, bias, False, 2 * (statistics is not None))
+    if is_sliceable(module):
+        weight = module.get_parameter("weight")
+        return Layer(name, "linear", outputs, weight.numel() // outputs, 1, positions, 1, bias, False)
+    return Layer(name, "other", 1, 1, 1, numbers // samples, 1, False, False)
