@@ -3,13 +3,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from autoprune.evaluation import tuning
 from autoprune.evaluation.outcome import Judged
 from autoprune.evaluation.tuning import agreement_of, fastest_batch, kendall
+from autoprune.task.task import Roles, Task
 from tests.evaluation.tables import Kept, Table
+from tests.tasks import prepared
 
 PLANS = [(k,) for k in (5, 1, 4, 2, 3)]
 distinct = st.lists(st.integers(-100, 100), min_size=2, max_size=8, unique=True)
@@ -49,6 +53,31 @@ def test_an_evaluator_that_cannot_judge_a_plan_does_not_agree() -> None:
     exact = Table(lambda kept, batch, block: float(kept[0]))
     broken = Table(exact.value, failing=frozenset({(4,)}))
     assert agreement_of(lambda: broken, lambda: exact, PLANS, batches=1) == -1
+
+
+class NoBfloat16(nn.Module):
+    """As torch's convolutions over videos on some processors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.bfloat16:
+            raise RuntimeError("could not create a primitive descriptor")
+        return self.down(self.up(x).relu())  # type: ignore[no-any-return]
+
+
+def test_a_network_that_does_not_run_in_bf16_is_judged_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoprune.problem.objective_builder.supports_bf16", lambda device: True)
+    torch.manual_seed(0)
+    task = Task(
+        NoBfloat16(), torch.zeros(1, 6), Roles.split(torch.randn(60, 6), torch.arange(60) % 3), budget="macs:0.6"
+    )
+    measured = prepared(task, proxy_samples=8, batch_size=4, precision="auto").measured
+    assert (measured["precision"], measured["kendall"]) == ("fp32", -1.0)
+    with pytest.raises(ValueError, match=r"evaluation.precision=bf16.*could not create.*precision=fp32"):
+        prepared(task, proxy_samples=8, batch_size=4, precision="bf16")
 
 
 @dataclass
