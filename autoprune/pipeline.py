@@ -63,6 +63,8 @@ class Job:
     run: RunFolder
     ledgers: Ledgers
     tracker: Tracker
+    compared_with: tuple[str, ...] = (UNIFORM, SENSITIVITY)
+    """The baselines: "uniform", "sensitivity", both or none."""
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def execute(self) -> dict[str, Any]:
@@ -161,17 +163,18 @@ class Job:
         return plan, recorder
 
     def baselines(self) -> dict[str, PruningPlan]:
-        """The plans that every run is compared with. They are not charged to the search."""
-        problem = self.problem
-        evaluate = partial(problem.objective.uncharged.evaluate, whole=True)
-        with StageProgress() as progress:
-            told = partial(progress.update, of=len(problem.structure.groups), phase="one group at a time", note="")
-            curves = single_group_curves(problem.structure, evaluate, on_group=told)
-        self.run.write_json("curves.json", describe_curves(problem, curves))
-        plans = {
-            UNIFORM: uniform_plan(problem.structure, problem.projector),
-            SENSITIVITY: sensitivity_plan(problem.structure, problem.projector, curves),
-        }
+        """The plans that the run is compared with. They are not charged to the search."""
+        problem, plans = self.problem, dict[str, PruningPlan]()
+        if UNIFORM in self.compared_with:
+            plans[UNIFORM] = uniform_plan(problem.structure, problem.projector)
+        if SENSITIVITY in self.compared_with:  # the only one that asks for single-group curves, which take longest
+            evaluate = partial(problem.objective.uncharged.evaluate, whole=True)
+            with StageProgress() as progress:
+                show = partial(progress.update, of=len(problem.structure.groups), phase="one group at a time", note="")
+                show(0)
+                curves = single_group_curves(problem.structure, evaluate, on_group=show)
+            self.run.write_json("curves.json", describe_curves(problem, curves))
+            plans[SENSITIVITY] = sensitivity_plan(problem.structure, problem.projector, curves)
         for outcome in problem.objective.uncharged.evaluate(list(plans.values()), whole=True):
             self.ledgers.history.add({"evaluation": None, "phase": "baseline", **outcome.as_json()})
         return plans

@@ -109,6 +109,15 @@ def test_a_search_worse_than_its_baselines_is_not_what_is_returned(tmp_path: Pat
     assert result["chosen"] in ("uniform", "sensitivity")
 
 
+def test_baselines_that_nobody_asks_for_cost_nothing(tmp_path: Path) -> None:
+    """The uniform plan alone needs no single-group curves."""
+    work = job(tmp_path / "run", task=tiny_task(), compared_with=("uniform",))
+    result = work.execute()
+    assert set(result["networks"]) == {"dense", "searched", "uniform"}
+    assert not (work.run.path / "curves.json").exists()
+    assert result["failed"] == {}
+
+
 def test_equal_plans_share_one_recovery(tmp_path: Path) -> None:
     result = job(tmp_path / "run", task=digits(), search=partial(prior_plan.search, start="uniform")).execute()
     networks = result["networks"]

@@ -67,6 +67,7 @@ class SearchSettings(Section):
     budget: Budgets | None
     policy: Text | None
     evaluations: Count
+    baselines: tuple[Literal["uniform", "sensitivity"], ...]
     threads: Threads | None
 
 

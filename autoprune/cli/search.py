@@ -152,6 +152,7 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
                 agent=launch.agent,
                 evaluations=settings["evaluations"],
                 seed=settings["seed"],
+                compared_with=tuple(settings["baselines"]),
                 run=run,
                 ledgers=Ledgers.of(run),
                 tracker=tracker,

@@ -18,6 +18,8 @@ from autoprune.structure.groups import IntArray, Structure
 from autoprune.task.task import Forward, Role, plain_forward
 
 MOST_COLUMNS = 8192  # a Gram matrix of so many is half a gigabyte, and its factor as much again
+MOST_BYTES = 2**30  # of all Gram matrices and factors together; layers with fewer columns come first
+BYTES_PER_ENTRY = 8 + 4  # of a Gram matrix in float64, and of its factor in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,19 +128,8 @@ def reconstruct(
     unknown = sorted(centred - {layer.name for layer in structure.layers})
     if unknown:
         raise ValueError(f"centred names {unknown}, but the layers that run are {[x.name for x in structure.layers]}")
-    axes, untouched = {}, {}
-    for name in dict.fromkeys(m.layer for group in structure.groups for m in group.members if m.axis == "in"):
-        if not is_plain_reader(model.get_submodule(name)):
-            untouched[name] = (
-                f"a {type(model.get_submodule(name)).__name__} does not multiply what it reads by a matrix"
-            )
-            continue
-        axis = AxisSlices(structure, name, "in")
-        columns = axis.size * _kernel(model.get_submodule(name))
-        if columns <= MOST_COLUMNS:
-            axes[name] = axis
-        else:
-            untouched[name] = f"its {columns} input columns are more than the {MOST_COLUMNS} that are solved for"
+    solvable, untouched = _solvable(model, structure)
+    axes = {name: AxisSlices(structure, name, "in") for name in solvable}
     names = tuple(axes)
     moments = input_moments(
         model, structure, role, names=names, rows=settings.rows, forward=forward, generator=generator
@@ -150,6 +141,27 @@ def reconstruct(
         gram, mean = moments.pop(name).gram(name, centred=is_centred, ridge=settings.ridge)
         readers[name] = _Reader(axis, layer, axis.order(ranking), structure.names, gram=gram, mean=mean)
     return Reconstruction(readers, untouched)
+
+
+def _solvable(model: nn.Module, structure: Structure) -> tuple[list[str], dict[str, str]]:
+    """The layers that read what some group takes from and fit into memory; the others, each with the reason."""
+    bytes_of: dict[str, int] = {}
+    untouched: dict[str, str] = {}
+    readers = dict.fromkeys(m.layer for group in structure.groups for m in group.members if m.axis == "in")
+    for name in readers:
+        layer = model.get_submodule(name)
+        if not is_plain_reader(layer):
+            untouched[name] = f"a {type(layer).__name__} does not multiply what it reads by a matrix"
+            continue
+        columns = layer.get_parameter("weight")[0].numel()
+        bytes_of[name] = BYTES_PER_ENTRY * getattr(layer, "groups", 1) * columns**2
+        if columns > MOST_COLUMNS:
+            untouched[name] = f"its {columns} input columns are more than the {MOST_COLUMNS} that are solved for"
+    used = 0
+    for name in sorted(bytes_of, key=lambda each: bytes_of[each]):
+        if name not in untouched and (used := used + bytes_of[name]) > MOST_BYTES:
+            untouched[name] = f"all that is solved for would take more than {MOST_BYTES / 2**20:.0f} MiB of memory"
+    return [name for name in readers if name not in untouched], untouched
 
 
 class _Reader:

@@ -48,7 +48,7 @@ class StageProgress:
             self._bar.stop()
 
     def update(self, done: int, *, of: int, phase: str, note: str) -> None:
-        """Step `done` `of` so many, counted from 1."""
+        """Step `done` `of` so many, counted from 1; 0 before the first."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=of, phase=phase, note=note)
             return
@@ -57,8 +57,8 @@ class StageProgress:
             return
         self._lines = line
         spent = time.monotonic() - self._start
-        left = duration(spent / done * (of - done))
-        self._console.print(f"{phase} {done}/{of}  {note}  {left} left", markup=False, highlight=False, soft_wrap=True)
+        left = f"{duration(spent / done * (of - done))} left" if done else ""
+        self._console.print(f"{phase} {done}/{of}  {note}  {left}", markup=False, highlight=False, soft_wrap=True)
 
 
 def search_note(*, best: float | None, score: float) -> str:

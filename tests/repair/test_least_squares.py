@@ -438,6 +438,19 @@ def test_a_layer_too_wide_to_solve_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         case.found.group_error("0")
 
 
+def test_what_does_not_fit_into_memory_is_named_and_the_narrow_layers_come_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = Case(PRUNABLE["residual"]).found
+    columns = {n: Case(PRUNABLE["residual"]).model.get_submodule(n).weight[0].numel() for n in whole.layers}
+    narrow, *others = sorted(columns, key=lambda name: columns[name])
+    monkeypatch.setattr("autoprune.repair.least_squares.MOST_BYTES", 12 * columns[narrow] ** 2)
+    case = Case(PRUNABLE["residual"])
+    assert case.found.layers == (narrow,)
+    assert set(case.found.untouched) == set(others)
+    assert all("MiB of memory" in reason for reason in case.found.untouched.values())
+
+
 def test_names_that_mean_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match=r"centred names \['conv9'\]"):
         Case(PRUNABLE["residual"], centred=frozenset({"conv9"}))
