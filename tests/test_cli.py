@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from autoprune.cli import JOBS, READERS, main
+
 AUTOPRUNE = Path(sys.executable).with_name("autoprune")
 QUICK = ["task=digits", "threads=1", "tracking=none", "recover.steps=5"]
 
@@ -62,8 +64,63 @@ def test_wrong_arguments_get_one_clear_message(arguments: list[str], message: st
 
 def test_help_and_version(tmp_path: Path) -> None:
     assert "autoprune search" in run(cwd=tmp_path).stdout
-    assert run("--version", cwd=tmp_path).stdout.startswith("autoprune 0.")
+    assert run("search", "--version", cwd=tmp_path).stdout.startswith("autoprune 0.")
     assert "agent: " in run("search", "--help", cwd=tmp_path).stdout
+
+
+def said(*arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command prints, in this process."""
+    monkeypatch.setattr(sys, "argv", ["autoprune", *arguments])
+    main()
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", READERS)
+@pytest.mark.parametrize("help_", ["--help", "-h"])
+def test_every_command_answers_help(
+    command: str, help_: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"usage: autoprune {command}" in said(command, help_, monkeypatch=monkeypatch, capsys=capsys)
+    assert f"autoprune {command}" in said(help_, monkeypatch=monkeypatch, capsys=capsys)
+    assert said(command, "--version", monkeypatch=monkeypatch, capsys=capsys).startswith("autoprune 0.")
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [("autoprune ", {*JOBS, *READERS}), ("autoprune s", {"search", "show"}), ("autoprune show r", set())],
+)
+def test_commands_are_completed(
+    line: str, offered: set[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    assert set(said("-sc", "query=bash", monkeypatch=monkeypatch, capsys=capsys).split()) == offered
+
+
+def test_settings_are_completed_behind_their_command(tmp_path: Path) -> None:
+    def completed(line: str) -> list[str]:
+        done = subprocess.run(
+            [AUTOPRUNE, "-sc", "query=bash"], cwd=tmp_path, text=True, capture_output=True,
+            env=os.environ | {"COMP_LINE": line},
+        )  # fmt: skip
+        return done.stdout.split()
+
+    assert completed("autoprune search agent=crit") == ["agent=critic_guided"]
+    assert completed("autoprune train held_out.ev") == ["held_out.evaluations="]
+    assert "hydra_bash_completion autoprune" in run("-sc", "install=bash", cwd=tmp_path).stdout
+
+
+def test_wrong_settings_are_said_before_anything_is_written(tmp_path: Path) -> None:
+    """Several at once, one sentence for each; and no folder of a W&B run."""
+    done = run(
+        "search", "evaluations=abc", "agent.agent.hidden=[a]", "+evalutions=5", "hydra.run.dir=run", cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert set(done.stderr.strip().removeprefix("error: ").splitlines()) == {
+        'agent.agent.hidden[0] must be an integer, got "a"',
+        "evalutions is no setting; did you mean evaluations?",
+        'evaluations must be an integer, got "abc"',
+    }
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {".hydra", "search.log", "__init__.log"}
 
 
 @pytest.mark.slow
@@ -98,6 +155,14 @@ def test_a_task_of_ones_own_from_the_command_line(tmp_path: Path) -> None:
     done = run("search", *arguments, "agent=random", "evaluations=20", "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "result.json").read_text())["task"] == "custom"
+    (tmp_path / "run" / "result.json").unlink()
+    mine = "task._target_=my_module.my_task"
+    refused = run("search", "resume=run", cwd=tmp_path)
+    assert f"autoprune search resume=run {mine}" in refused.stderr
+    assert not (tmp_path / "run" / "result.json").exists()
+    done = run("search", "resume=run", mine, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "result.json").exists()
 
 
 @pytest.mark.slow
