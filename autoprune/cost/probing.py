@@ -49,6 +49,7 @@ class Copies:
         self.structure, self._forward = structure, forward
         self._model, self._inputs = model, one_sample(example_input)
         self._ranking = {group.name: torch.arange(group.units) for group in structure.groups}
+        self._seen: dict[bytes, Copy] = {}
         if shapes_only and _work(model, self._inputs) > LIGHT:
             values = self._model, self._inputs
             try:
@@ -58,7 +59,13 @@ class Copies:
                 self._model, self._inputs = values
 
     def __call__(self, kept: IntArray) -> Copy:
-        """What is seen of the copy that keeps so many units of each group: kept [groups]."""
+        """What is seen of the copy that keeps so many units of each group: kept [groups]. It runs once."""
+        key = np.asarray(kept, np.int64).tobytes()
+        if key not in self._seen:
+            self._seen[key] = self._run(kept)
+        return self._seen[key]
+
+    def _run(self, kept: IntArray) -> Copy:
         small = shrink(self._model, self.structure, self.structure.plan(kept), self._ranking)
         recording = record(small, self._inputs, forward=self._forward)
         parameters = {name: tuple(parameter.shape) for name, parameter in small.named_parameters()}
@@ -172,7 +179,7 @@ def probe(
         slopes //= np.maximum(units - lower, 1)
     probed = len(seen)
     rng = np.random.default_rng(0)
-    for _ in range(CHECKS):
+    for _ in range(CHECKS if groups else 1):
         kept = units.copy()
         kept[groups] = [rng.choice(structure.groups[index].levels) for index in groups]
         seen.append((kept, sizes_of(kept)))

@@ -179,13 +179,14 @@ class _Fused(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not F.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
-        self._recorder.silent = True
-        try:
-            output = func(*args, **(kwargs or {}))
-        finally:
-            self._recorder.silent = False
         named = kwargs or {}
         tensors = [*args, *(named[key] for key in ("query", "key", "value") if key in named)][:3]
+        self._recorder.silent = True
+        try:  # on the meta device the shape says all, and tracing the kernel takes long
+            shape = (*tensors[0].shape[:-1], tensors[2].shape[-1])
+            output = tensors[0].new_empty(shape) if tensors[0].is_meta else func(*args, **named)
+        finally:
+            self._recorder.silent = False
         self._recorder.multiply("scaled_dot_product_attention", tensors, output)
         return output
 
