@@ -309,8 +309,8 @@ class Job:
 
     def _recovering(self, name: str, progress: StageProgress, step: int, steps: int, loss: float) -> None:
         progress.update(step, of=steps, phase=f"recover {name}", note=f"loss {loss:.4f}")
-        told = step % 10 == 0 or step == steps
-        if told and self.ledgers.recovery.add({"plan": name, "step": step, "steps": steps, "loss": loss}):
+        logged = step % 10 == 0 or step == steps
+        if logged and self.ledgers.recovery.add({"plan": name, "step": step, "steps": steps, "loss": loss}):
             self.tracker.log({f"recover/loss_{name}": loss}, axis="recover/step", step=step)
 
 

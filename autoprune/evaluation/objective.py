@@ -97,18 +97,18 @@ class Objective:
         """The plans have been judged on the first batches afterwards, or have failed."""
         jobs: list[JudgeJob] = []
         for kept in plans:
-            known = self._judged.setdefault(kept, [])
-            if not self._fails(kept, batches) and len(known) < batches:
+            earlier = self._judged.setdefault(kept, [])
+            if not self._fails(kept, batches) and len(earlier) < batches:
                 if self.store is not None:
-                    for judged in self.store.get(kept, len(known), batches):
+                    for judged in self.store.get(kept, len(earlier), batches):
                         if judged is None:
                             break
-                        known.append(judged)
-                if len(known) < batches:
-                    jobs.append(JudgeJob(kept, len(known), batches))
+                        earlier.append(judged)
+                if len(earlier) < batches:
+                    jobs.append(JudgeJob(kept, len(earlier), batches))
         if not jobs:
             return
-        found: dict[Kept, dict[int, list[Judged]]] = {}
+        answers: dict[Kept, dict[int, list[Judged]]] = {}
         for job, answer in self.pool.judge(self._shared_out(jobs)):
             if isinstance(answer, Failure):
                 fails_on, reason = job.stop, answer.reason
@@ -116,8 +116,8 @@ class Objective:
                 continue
             if self.store is not None:
                 self.store.put(job.kept, job.start, answer)
-            found.setdefault(job.kept, {})[job.start] = answer
-        for kept, parts in found.items():
+            answers.setdefault(job.kept, {})[job.start] = answer
+        for kept, parts in answers.items():
             if not self._fails(kept, batches):
                 self._judged[kept] += [judged for start in sorted(parts) for judged in parts[start]]
 

@@ -63,9 +63,11 @@ class OrderedNetwork:
         layers = dict(self.network.named_modules())
         for axis_slices in axes.values():
             order = axis_slices.order(ranking)
-            for place in tensor_axes(layers[axis_slices.layer], axis_slices.axis):
-                ordered = place.tensor.index_select(place.dim, place.rows(order).to(place.tensor.device))
-                place.owner.__dict__[place.key] = _channels_last(ordered)
+            for tensor_axis in tensor_axes(layers[axis_slices.layer], axis_slices.axis):
+                ordered = tensor_axis.tensor.index_select(
+                    tensor_axis.dim, tensor_axis.rows(order).to(tensor_axis.tensor.device)
+                )
+                tensor_axis.owner.__dict__[tensor_axis.key] = _channels_last(ordered)
         self.stages = structure.stages
         self.touched = {
             name: frozenset(index for index, group in enumerate(structure.groups) if group.touches(name))
@@ -84,9 +86,9 @@ class OrderedNetwork:
                 out = own["out"].order(ranking) if "out" in own else None
                 repaired = _Repaired(reconstruction, name, own["in"], out, dtype)
             self._layers.append(_LayerSlices(layers[name], model.get_submodule(name), own, repaired))
-        known = RankedLevels(model, structure, ranking) if levels is None else levels
+        shared = RankedLevels(model, structure, ranking) if levels is None else levels
         self._matrices = [
-            _Matrix(layers[matrix.layer], matrix.layer, index, known, dtype)
+            _Matrix(layers[matrix.layer], matrix.layer, index, shared, dtype)
             for index, group in enumerate(structure.groups)
             for matrix in group.compared
         ]
@@ -129,26 +131,26 @@ class _Repaired:
     ) -> None:
         self._reconstruction, self._layer, self._order, self._dtype = reconstruction, layer, order, dtype
         self._groups = [index for index, _ in into.members]
-        self._known: OrderedDict[Kept, dict[str, Tensor]] = OrderedDict()
+        self._cache: OrderedDict[Kept, dict[str, Tensor]] = OrderedDict()
         self._bytes = 0
 
     def tensors(self, kept: Kept) -> dict[str, Tensor]:
         """weight [all outputs, kept inputs, ...] and, where the layer has one, bias [all outputs]."""
         key = tuple(kept[index] for index in self._groups)
-        if key not in self._known:
-            found = {"weight": self._reconstruction.weight(self._layer, kept)}
+        if key not in self._cache:
+            restored = {"weight": self._reconstruction.weight(self._layer, kept)}
             bias = self._reconstruction.bias(self._layer, kept)
             if bias is not None:
-                found["bias"] = bias
+                restored["bias"] = bias
             if self._order is not None:
-                found = {name: tensor.index_select(0, self._order) for name, tensor in found.items()}
-            self._known[key] = {name: _channels_last(tensor.to(self._dtype)) for name, tensor in found.items()}
-            self._bytes += sum(tensor.nbytes for tensor in self._known[key].values())
-            while self._bytes > REPAIRED_BYTES and len(self._known) > 1:
-                _, oldest = self._known.popitem(last=False)
+                restored = {name: tensor.index_select(0, self._order) for name, tensor in restored.items()}
+            self._cache[key] = {name: _channels_last(tensor.to(self._dtype)) for name, tensor in restored.items()}
+            self._bytes += sum(tensor.nbytes for tensor in self._cache[key].values())
+            while self._bytes > REPAIRED_BYTES and len(self._cache) > 1:
+                _, oldest = self._cache.popitem(last=False)
                 self._bytes -= sum(tensor.nbytes for tensor in oldest.values())
-        self._known.move_to_end(key)
-        return self._known[key]
+        self._cache.move_to_end(key)
+        return self._cache[key]
 
 
 class _LayerSlices:
@@ -160,10 +162,10 @@ class _LayerSlices:
         self.layer, self.dense, self.repaired = layer, dense, repaired
         self.tensors: dict[tuple[nn.Module, str], tuple[Tensor, list[tuple[TensorAxis, AxisSlices]]]] = {}
         for axis, slices in axes.items():
-            for place in tensor_axes(layer, axis):
-                _, cuts = self.tensors.setdefault((place.owner, place.key), (place.tensor, []))
+            for tensor_axis in tensor_axes(layer, axis):
+                _, cuts = self.tensors.setdefault((tensor_axis.owner, tensor_axis.key), (tensor_axis.tensor, []))
                 if repaired is None or axis != "in":
-                    cuts.append((place, slices))
+                    cuts.append((tensor_axis, slices))
         if repaired is not None and layer.__dict__["bias"] is not None:  # which is repaired too
             self.tensors.setdefault((layer, "bias"), (layer.__dict__["bias"], []))
         asks = isinstance(layer, ASKING) or is_depthwise(dense) or type(dense).__name__ == "Conv1D"
@@ -173,8 +175,8 @@ class _LayerSlices:
         repaired = {} if self.repaired is None else self.repaired.tensors(kept)
         for (owner, key), (tensor, cuts) in self.tensors.items():
             tensor = repaired.get(key, tensor)
-            for place, slices in cuts:
-                tensor = _cut(tensor, place, slices, kept)
+            for tensor_axis, slices in cuts:
+                tensor = _cut(tensor, tensor_axis, slices, kept)
             owner.__dict__[key] = tensor  # tensors are plain attributes here, and Module.__setattr__ is slow
         for axis, slices in self.widths:
             self.layer.__dict__.update(widths(self.dense, axis, len(slices.entries(kept))))
@@ -198,13 +200,13 @@ class _Matrix:
             self.bound = level
 
 
-def _cut(tensor: Tensor, place: TensorAxis, axis: AxisSlices, kept: Kept) -> Tensor:
-    if axis.leading and place.runs == 1:
-        return tensor.narrow(place.dim, 0, kept[axis.group] * axis.per_unit)
+def _cut(tensor: Tensor, tensor_axis: TensorAxis, axis: AxisSlices, kept: Kept) -> Tensor:
+    if axis.leading and tensor_axis.runs == 1:
+        return tensor.narrow(tensor_axis.dim, 0, kept[axis.group] * axis.per_unit)
     entries = axis.entries(kept)
-    if place.runs > 1:
-        entries = (torch.arange(place.runs)[:, None] * axis.size + entries).flatten()
-    return tensor.index_select(place.dim, entries.to(tensor.device))
+    if tensor_axis.runs > 1:
+        entries = (torch.arange(tensor_axis.runs)[:, None] * axis.size + entries).flatten()
+    return tensor.index_select(tensor_axis.dim, entries.to(tensor.device))
 
 
 def _detached(model: nn.Module, *, sliced: tuple[str, ...]) -> tuple[nn.Module, set[tuple[nn.Module, str]]]:
@@ -233,12 +235,12 @@ def _cast(network: nn.Module, dtype: torch.dtype, *, except_for: set[tuple[nn.Mo
     Buffers keep their precision (rotary frequencies need it), and so do BatchNorm's few numbers, which torch's kernels
     mix with any.
     """
-    known: dict[int, Tensor] = {}
+    shared: dict[int, Tensor] = {}
     for layer in network.modules():
         if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
             for key, value in layer.__dict__.items():
                 if isinstance(value, Tensor) and value.is_floating_point() and (layer, key) not in except_for:
-                    layer.__dict__[key] = known.setdefault(value.data_ptr(), value.to(dtype))
+                    layer.__dict__[key] = shared.setdefault(value.data_ptr(), value.to(dtype))
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

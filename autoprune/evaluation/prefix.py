@@ -34,38 +34,38 @@ class CachedPrefix:
         else:
             holding = {name for name, layer in self._layers.items() if layer.__dict__.get("weight") is not None}
             self._watched = holding | ordered.touched.keys()
-        self._known: dict[int, dict[str, Tensor]] = {}
+        self._cache: dict[int, dict[str, Tensor]] = {}
         self._bytes, self._bytes_per_sample = 0, 0
         self._order = self._usable_order()
 
     def length(self, kept: Kept) -> int:
         """How many layers run before the first one that the plan changes."""
         pruned = {index for index, (k, units) in enumerate(zip(kept, self._dense, strict=True)) if k < units}
-        for place, name in enumerate(self._order):
+        for index, name in enumerate(self._order):
             if self._ordered.touched.get(name, frozenset()) & pruned:
-                return place
+                return index
         return len(self._order)
 
     @contextmanager
     def recalled(self, kept: Kept, batch: int) -> Iterator[None]:
         """The first layers return what they returned for this batch in the dense network, while the context is open."""
         length = self.length(kept)
-        known = self._outputs(batch, kept) if length else None
-        if known is None:
+        outputs = self._outputs(batch, kept) if length else None
+        if outputs is None:
             yield
             return
-        with patched_forward({self._layers[name]: _Recall(known[name]) for name in self._order[:length]}):
+        with patched_forward({self._layers[name]: _Recall(outputs[name]) for name in self._order[:length]}):
             yield
 
     def _outputs(self, batch: int, kept: Kept) -> dict[str, Tensor] | None:
         """None where they would not fit into memory."""
-        if batch not in self._known:
+        if batch not in self._cache:
             if self._bytes + self._bytes_per_sample * number_of(self._batches[batch]) > MEMORY_BYTES:
                 return None
-            self._known[batch] = self._ran(self._batches[batch])
+            self._cache[batch] = self._ran(self._batches[batch])
             self._ordered.at(kept)
-            self._bytes += _nbytes(self._known[batch])
-        return self._known[batch]
+            self._bytes += _nbytes(self._cache[batch])
+        return self._cache[batch]
 
     def _ran(self, inputs: Samples, *, copied: bool = False) -> dict[str, Tensor]:
         """What every layer of the dense network returns, in the order in which they run.

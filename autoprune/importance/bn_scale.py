@@ -25,7 +25,7 @@ def bn_scale(
     otherwise: the criterion of groups that have no BatchNorm with scales; without it they are an error.
     """
     scales = {group.name: _scales(model, group) for group in structure.groups}
-    lacking = [name for name, found in scales.items() if not found]
+    lacking = [name for name, of_group in scales.items() if not of_group]
     if lacking and otherwise is None:
         raise ValueError(
             f"bn_scale needs a BatchNorm with scales in every group, and {lacking} have none; name another criterion "
@@ -34,7 +34,9 @@ def bn_scale(
     others: Scores = {}
     if lacking and otherwise is not None:
         others = otherwise(model, structure, role, loss=loss, forward=forward, generator=generator)
-    return {name: torch.stack(found).sum(dim=0).cpu() if found else others[name] for name, found in scales.items()}
+    return {
+        name: torch.stack(of_group).sum(dim=0).cpu() if of_group else others[name] for name, of_group in scales.items()
+    }
 
 
 def _scales(model: nn.Module, group: Group) -> list[Tensor]:

@@ -117,12 +117,12 @@ def _measured(candidates: Candidates, settings: EvaluationSettings, notebook: Me
     asked: dict[str, Any] = {"weights": identity_of(candidates.task.model), "repair": repr(candidates.repair)}
     asked |= {"proxy": candidates.proxy.digest, "workers": settings.workers > 0}
     precision: str = settings.precision
-    found: dict[str, Any] = {}
+    agreed: dict[str, Any] = {}
     if precision == "auto" and supports_bf16(candidates.task.device):
         agreement = partial(_bf16_agreement, candidates, settings.batch_size)
-        found["kendall"] = notebook.get_or_measure({"question": "rank bf16", **asked}, agreement)
+        agreed["kendall"] = notebook.get_or_measure({"question": "rank bf16", **asked}, agreement)
     if precision == "auto":
-        precision = "bf16" if found.get("kendall", -1.0) >= AGREES else "fp32"
+        precision = "bf16" if agreed.get("kendall", -1.0) >= AGREES else "fp32"
     elif precision == "bf16":
         _check_bf16(candidates)
     size = settings.batch_size
@@ -135,7 +135,7 @@ def _measured(candidates: Candidates, settings: EvaluationSettings, notebook: Me
                 most=_largest_batch(candidates, settings),
             ),
         )
-    return {"precision": precision, "batch_size": min(int(size), len(candidates.proxy)), **found}
+    return {"precision": precision, "batch_size": min(int(size), len(candidates.proxy)), **agreed}
 
 
 def _check_bf16(candidates: Candidates) -> None:
@@ -161,9 +161,9 @@ def _bf16_agreement(candidates: Candidates, batch_size: int | Literal["auto"]) -
     structure, rng = candidates.structure, np.random.default_rng(0)
     plans: list[Kept] = []
     for density in np.linspace(0.3, 0.95, PLANS):
-        wished = structure.units * np.clip(rng.normal(density, 0.1, len(structure.groups)), 0.1, 1)
+        targets = structure.units * np.clip(rng.normal(density, 0.1, len(structure.groups)), 0.1, 1)
         levels = [np.array(group.levels) for group in structure.groups]
-        plans.append(tuple(int(level[np.abs(level - w).argmin()]) for level, w in zip(levels, wished, strict=True)))
+        plans.append(tuple(int(level[np.abs(level - w).argmin()]) for level, w in zip(levels, targets, strict=True)))
     size = min(BLOCKS * candidates.task.block, len(candidates.proxy))
     batch = size if batch_size == "auto" else min(size, batch_size)
     rough, exact = (

@@ -145,8 +145,8 @@ def solve(weight: Tensor, factor: Tensor, *, size: int, kept: int, block: Count)
 def _best(costs: Tensor, quota: Tensor) -> Tensor:
     """Which of the rows [rows, outputs] are among each column's `quota` [outputs] largest; earlier ones win ties."""
     order = costs.abs().argsort(dim=0, descending=True, stable=True)
-    place = torch.arange(len(costs), device=costs.device)[:, None].expand_as(order)
-    return torch.empty_like(order).scatter_(0, order, place) < quota
+    position = torch.arange(len(costs), device=costs.device)[:, None].expand_as(order)
+    return torch.empty_like(order).scatter_(0, order, position) < quota
 
 
 def _blocks(inputs: int, size: int, block: int) -> Iterator[tuple[int, int]]:

@@ -63,16 +63,16 @@ class LevelFiles:
 
     def __init__(self, folder: Path, *, cap_bytes: int) -> None:
         self.folder, self.cap_bytes = folder, cap_bytes
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def get(self, subfolder: str, name: str, make: Callable[[], Tensor]) -> Tensor:
         """The matrix of that name; what `make` returns where there is none yet."""
         path = self.folder / subfolder / f"{name}{SUFFIX}"
-        found = read_tensor(path)
-        if found is not None:
+        stored = read_tensor(path)
+        if stored is not None:
             with contextlib.suppress(OSError):  # another process may remove it, and a folder may be read-only
                 os.utime(path)
-            return found
+            return stored
         made = make()
         size = made.numel() * made.element_size()
         if size > self.cap_bytes:
@@ -106,8 +106,8 @@ class LevelFiles:
 
     def _tell(self, kind: str, message: str) -> None:
         """Says it once, not at every level."""
-        if kind not in self._told:
-            self._told.add(kind)
+        if kind not in self._warned:
+            self._warned.add(kind)
             _log.warning(message)
 
 

@@ -32,7 +32,7 @@ from autoprune.tabular.table_match import circumstances
 from autoprune.task.task import Role
 
 MOST_PLANS = 2_000_000
-Told = Callable[[int, int, float], None]  # (plans judged, of so many, plans a second)
+OnProgress = Callable[[int, int, float], None]  # (plans judged, of so many, plans a second)
 
 
 def build_table(
@@ -44,7 +44,7 @@ def build_table(
     batch_size: int,
     workers: int,
     card: Mapping[str, Any],
-    told: Told,
+    on_progress: OnProgress,
 ) -> Table:
     """The table of every plan of a network, which is saved at the path afterwards.
 
@@ -66,25 +66,25 @@ def build_table(
     journal = Journal.opened(path.with_suffix(".building"), card, heads=plans // len(levels[-1]), each=len(levels[-1]))
     heads = [(*head, levels[-1][-1]) for head in product(*levels[:-1])]
     with closing(_pool(evaluator, workers)) as pool:
-        _judge(pool, heads, journal, answers=evaluator.answers, told=told)
+        _judge(pool, heads, journal, answers=evaluator.answers, on_progress=on_progress)
     table = _table(structure, costs, journal)
     table.save(path)
     journal.remove()
     return table
 
 
-def _judge(pool: Pool, heads: list[Kept], journal: "Journal", *, answers: int, told: Told) -> None:
+def _judge(pool: Pool, heads: list[Kept], journal: "Journal", *, answers: int, on_progress: OnProgress) -> None:
     """All heads are in the journal afterwards: plans that differ in their last group only."""
-    places = {head: place for place, head in enumerate(heads)}
-    missing = [head for head, place in places.items() if not journal.has[place]]
+    indices = {head: index for index, head in enumerate(heads)}
+    missing = [head for head, index in indices.items() if not journal.has[index]]
     start = time.perf_counter()
     for done, (job, answer) in enumerate(pool.judge([JudgeJob(head, 0, answers) for head in missing]), start=1):
         if isinstance(answer, Failure):
             raise ValueError(f"a plan cannot be judged, so there is no table: {answer.reason}")
         values = np.concatenate([judged.values[:, 0] for judged in answer])
-        journal.add(places[job.kept], values.reshape(journal.each, len(ON), 4))
+        journal.add(indices[job.kept], values.reshape(journal.each, len(ON), 4))
         rate = done * journal.each / (time.perf_counter() - start)
-        told(int(journal.has.sum()) * journal.each, len(heads) * journal.each, rate)
+        on_progress(int(journal.has.sum()) * journal.each, len(heads) * journal.each, rate)
 
 
 def _evaluator(candidates: Candidates, held_out: Role, batch_size: int) -> ExhaustiveEvaluator:

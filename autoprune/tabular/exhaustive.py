@@ -81,14 +81,14 @@ class ExhaustiveEvaluator:
         layer = network.get_submodule(self._axis.layer)
         layer.__dict__["forward"] = _handed_on
         try:
-            for place, batch in enumerate(self._batches[role]):
-                last = self._seen.pop((role, place), None)  # gone where an exception comes in between
+            for index, batch in enumerate(self._batches[role]):
+                last = self._seen.pop((role, index), None)  # gone where an exception comes in between
                 intact = last is not None
                 for module in self._recalling:  # in the order in which they end
                     intact = intact and not any(last is None or kept[g] != last[g] for g in module.groups)
-                    module.recalls, module.batch = intact, (role, place)
+                    module.recalls, module.batch = intact, (role, index)
                 rows.append(self._task.forward(network, batch))
-                self._seen[role, place] = kept
+                self._seen[role, index] = kept
         finally:
             layer.__dict__.pop("forward", None)
         return torch.cat(rows)
@@ -100,13 +100,13 @@ class _Recalling:
     def __init__(self, module: nn.Module, groups: frozenset[int]) -> None:
         self.groups, self._module = groups, module
         self.recalls, self.batch = False, (0, 0)
-        self._known: dict[tuple[int, int], Any] = {}
+        self._returned: dict[tuple[int, int], Any] = {}
         module.__dict__["forward"] = self
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         if not self.recalls:
-            self._known[self.batch] = _own_forward(self._module)(*arguments, **named)
-        return self._known[self.batch]
+            self._returned[self.batch] = _own_forward(self._module)(*arguments, **named)
+        return self._returned[self.batch]
 
 
 def _handed_on(features: Tensor) -> Tensor:

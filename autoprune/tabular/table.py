@@ -48,13 +48,13 @@ class Table:
     def __post_init__(self) -> None:
         steps = np.array([self.levels.shape[1] ** power for power in range(len(self.groups))][::-1])
         places = (zip(of.tolist(), range(len(of)), strict=True) for of in self.levels)
-        found = tuple({k: int(step) * place for k, place in of} for of, step in zip(places, steps, strict=True))
-        object.__setattr__(self, "_places", found)
+        offsets = tuple({k: int(step) * index for k, index in of} for of, step in zip(places, steps, strict=True))
+        object.__setattr__(self, "_places", offsets)
 
     def __len__(self) -> int:
         return int(self.costs["macs"].size)
 
-    def place(self, kept: Kept) -> int:
+    def index(self, kept: Kept) -> int:
         """Where the plan stands in a flattened array. Raises ValueError for one that is not in the table."""
         try:
             return sum([of[k] for of, k in zip(self._places, kept, strict=True)])
@@ -62,9 +62,9 @@ class Table:
             levels = {name: of.tolist() for name, of in zip(self.groups, self.levels, strict=True)}
             raise ValueError(f"no plan of the table keeps {list(kept)} units; its levels are {levels}") from None
 
-    def plan(self, place: int) -> PruningPlan:
+    def plan(self, index: int) -> PruningPlan:
         """The plan at a place of the flattened arrays."""
-        level = np.unravel_index(place, self.costs["macs"].shape)
+        level = np.unravel_index(index, self.costs["macs"].shape)
         kept = self.levels[np.arange(len(level)), level]
         return PruningPlan(self.groups, self.units, tuple(kept.tolist()))
 
@@ -73,8 +73,8 @@ class Table:
 
     def metrics(self, kept: Kept, *, on: On = "proxy") -> Metrics:
         """How the plan was judged."""
-        place = self.place(kept)
-        return self._metrics(on, slice(place, place + 1))[0]
+        index = self.index(kept)
+        return self._metrics(on, slice(index, index + 1))[0]
 
     def scores(self, score: Score = kl, *, on: On = "proxy") -> NDArray[np.float64]:
         """The score of every plan, flat: higher is better."""
@@ -93,8 +93,8 @@ class Table:
         self, limit: float, *, cost: str = "macs", score: Score = kl, on: On = "proxy"
     ) -> tuple[PruningPlan, float]:
         """The best plan of those that cost at most `limit`, and its score: exact, all were judged."""
-        place = int(self.regrets(limit, cost=cost, score=score, on=on).argmin())
-        plan = self.plan(place)
+        index = int(self.regrets(limit, cost=cost, score=score, on=on).argmin())
+        plan = self.plan(index)
         return plan, score(self.metrics(plan.kept, on=on))
 
     def regrets(self, limit: float, *, cost: str = "macs", score: Score = kl, on: On = "proxy") -> NDArray[np.float64]:
@@ -161,7 +161,7 @@ class TablePool:
 
     def judge(self, jobs: Sequence[JudgeJob]) -> Iterator[tuple[JudgeJob, Result]]:
         for job in jobs:
-            yield job, [Judged(self._values[self._table.place(job.kept)], self._samples, 0.0)]
+            yield job, [Judged(self._values[self._table.index(job.kept)], self._samples, 0.0)]
 
     def close(self) -> None:
         """There is nothing to end."""

@@ -153,7 +153,7 @@ def test_repaired_weights_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch
             outputs.append(torch.stack([ordered.at(plan.kept)(inputs) for plan in [*plans, *plans]]))
         for layer in ordered._layers:
             if layer.repaired is not None:
-                known = layer.repaired._known
+                known = layer.repaired._cache
                 held = sum(tensor.nbytes for tensors in known.values() for tensor in tensors.values())
                 assert held == layer.repaired._bytes
                 assert held <= limit or len(known) == 1

@@ -164,5 +164,5 @@ def test_what_is_kept_fits_into_memory(batches: float, remembered: int, monkeypa
         assert np.array_equal(
             joined(evaluator.judge(plan, 0, 6)).values, joined(judge.judge(plain.at(plan), 0, 6)).values
         )
-    assert sorted(evaluator._prefix._known) == list(range(remembered))
+    assert sorted(evaluator._prefix._cache) == list(range(remembered))
     assert evaluator._prefix._bytes <= 4 * floats * 4 * batches

@@ -55,7 +55,7 @@ def built(
 ) -> Table:
     return build_table(
         ready.candidates, path, held_out=ready.held_out, costs=ready.costs, batch_size=BATCH_SIZE, workers=workers,
-        card=card, told=told,
+        card=card, on_progress=told,
     )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def test_every_plan_is_judged_as_live(file: Path, table: Table, live: Problem) -
     assert not file.with_suffix(".building").exists()
     for place in range(len(table)):
         plan = table.plan(place)
-        assert table.place(plan.kept) == place
+        assert table.index(plan.kept) == place
         outcome = live.objective.uncharged.evaluate([plan])[0]
         assert near(table.metrics(plan.kept), outcome.metrics)
         assert near(table.metrics(plan.kept, on="held_out"), joined(elsewhere.judge(plan.kept, 0, 2)).metrics)
@@ -139,7 +139,7 @@ def test_a_tables_task_searches_as_a_live_one_does(task: Task, table: Table, liv
         assert near(answer.metrics, outcome.metrics)
         assert answer.score == pytest.approx(outcome.score, abs=1e-6)
         assert answer.metrics == table.metrics(answer.plan.kept)  # to the bit: regret may be exactly 0
-    assert tabular.measured == {"precision": "fp32", "batch_size": BATCH_SIZE}
+    assert tabular.measured == {"precision": "fp32", "batch_size": BATCH_SIZE, "repair": {"batch_norm": 1.0}}
     assert torch.equal(*(p.pruned(plans[9])(task.example_input) for p in (tabular, live)))
 
 
@@ -221,7 +221,7 @@ def test_the_best_plan_is_the_best_of_all(table: Table, share: float, accuracy: 
     scores = {p: score(table.metrics(p.kept, on=on)) for p in within}
     assert best == scores[plan] == max(scores.values())
     regrets = table.regrets(limit, score=score, on=on)
-    assert [regrets[table.place(p.kept)] for p in within] == [best - scores[p] for p in within]
+    assert [regrets[table.index(p.kept)] for p in within] == [best - scores[p] for p in within]
     assert np.isinf(regrets).sum() == len(table) - len(within)
 
 
