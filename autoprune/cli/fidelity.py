@@ -33,8 +33,7 @@ def _fidelity(config: DictConfig, folder: Path, overrides: list[str]) -> None:
     from autoprune.fidelity.summary import PLANS, STUDY, summarise
     from autoprune.problem.problem import Problem
     from autoprune.repair.repair import Repair
-    from autoprune.report.fidelity_page import write_fidelity_page
-    from autoprune.report.fidelity_wording import headline, reason
+    from autoprune.report.fidelity_page import headline, reason, write_fidelity_page
     from autoprune.runs import RunFolder
 
     settings = session.settings

@@ -17,7 +17,6 @@ from autoprune.statistics import (
     improvement_estimate,
     iqm,
     iqm_estimate,
-    is_constant,
     profile,
     profile_band,
     resampled_counts,
@@ -81,7 +80,7 @@ class Ranking:
         return {
             "label": name,
             "ranked": ranked,
-            "constant": ranked and is_constant(strata),
+            "deterministic": name in self.deterministic,
             "complete": len(cells) == len(self.cells),
             "iqm": asdict(iqm_estimate(strata, rng=rng)) if ranked else None,
             "cells": [

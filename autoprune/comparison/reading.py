@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.comparison.run_summary import (
-    RENAMED,
     SENSITIVITY,
     UNIFORM,
     AnytimeCurve,
     MeasuredPlan,
     RunIncumbent,
     RunSummary,
+    agent_name,
 )
 from autoprune.plan import PruningPlan
 from autoprune.runs import RUN_FILE, RunFolder
@@ -123,7 +123,7 @@ def _summary(result: Json, run: Json, config: Json) -> RunSummary:
     data = [run.get("data"), own.plan.groups, own.plan.units]
     return RunSummary(
         task=result["task"],
-        agent=RENAMED.get(str(result["agent"]), str(result["agent"])),
+        agent=agent_name(str(result["agent"])),
         seed=int(result["seed"]),
         budget=text if isinstance(text, str) else ", ".join(map(str, text)),
         evaluations=int(result["evaluations"]["limit"]),

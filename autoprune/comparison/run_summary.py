@@ -131,7 +131,7 @@ class RunSummary:
         try:
             anytime = record.get("anytime")
             values = dict(record) | {
-                "agent": RENAMED.get(record["agent"], record["agent"]),
+                "agent": agent_name(record["agent"]),
                 "own": _measured(record["own"]),
                 "baselines": {name: _measured(value) for name, value in record.get("baselines", {}).items()},
                 "anytime": None if anytime is None else _curve(anytime),
@@ -139,6 +139,11 @@ class RunSummary:
             return cls(**values)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"this is no summary of a run ({error}): {str(record)[:120]}") from error
+
+
+def agent_name(recorded: str) -> str:
+    """Today's name of an agent; runs of version 0.1 recorded others."""
+    return RENAMED.get(recorded, recorded)
 
 
 def write_summaries(path: Path, runs: Iterable[RunSummary]) -> None:

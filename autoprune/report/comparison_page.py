@@ -4,11 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from autoprune.report import comparison_figures as figures
-from autoprune.report.comparison_curves import over_evaluations, over_seconds
-from autoprune.report.comparison_grids import matrix, plans
 from autoprune.report.comparison_wording import (
     REGIMES,
     against_all,
@@ -17,149 +13,149 @@ from autoprune.report.comparison_wording import (
     cell_phrases,
     headline,
     interval,
+    main_regime,
     pair_sentence,
     scale_sentence,
     second_line,
 )
-from autoprune.report.drawing import COLOURS, Picture
-from autoprune.report.template import filled
+from autoprune.report.page_tables import Cell, Row, Table
+from autoprune.report.template import page
 from autoprune.report.wording import DASH, percent
 from autoprune.runs import RunFolder
 
-PAGE, DATA, TEMPLATE = "comparison.html", "comparison.json", "comparison_page.html.jinja"
+PAGE, DATA = "comparison.html", "comparison.json"
 Json = Mapping[str, Any]
-Row = dict[str, Any]
-TITLES = {"post_training": "Post-training", "recovered": "Recovered"}
-INTROS = {
-    "post_training": "No gradient step after pruning: the regime of large models, and of whoever cannot train. "
-    "Says nothing about the next part.",
-    "recovered": "After the same recovery for every plan, which closes most gaps: not the question of the part above.",
-}
-UNITS = {
-    "post_training": "On a scale where 0 is the uniform plan, filled to its budget, and 1 the best plan known.",
-    "recovered": "Percentage points of test accuracy above the uniform plan that was recovered in the same run.",
-}
+SCORES = {"kl": "−KL to the dense network's outputs", "loss": "−loss"}
+NARROW = 34  # groups from which on a plan's cells have no numbers
 
 
 def write_comparison_page(folder: RunFolder) -> Path:
-    """Writes comparison.html beside comparison.json and returns its path."""
+    """`comparison.html` stands beside comparison.json. Returns its path."""
     folder.write_text(PAGE, render_comparison(folder.read_json(DATA)))
     return folder.path / PAGE
 
 
 def render_comparison(result: Json) -> str:
-    """The page as text. All that comes from the file is escaped; only our own drawings are taken as they are."""
-    order = [agent["label"] for agent in agents_of(result, _main(result))]
-    return filled(
-        TEMPLATE,
-        result=result,
-        agents=sum(not agent["baseline"] for agent in result["agents"].values()),
+    """The page as text."""
+    agents = sum(not agent["baseline"] for agent in result["agents"].values())
+    return page(
+        "comparison_page.html.jinja",
+        title=f"Comparison of {agents} agents",
+        above=f"compare · {agents} agents, {result['runs']} runs, {result['evaluations']} evaluations each",
         headline=headline(result),
-        second_line=second_line(result),
+        lead=[second_line(result)],
+        result=result,
         parts=[_part(result, regime) for regime in REGIMES if agents_of(result, regime)],
         score_names=" and ".join(sorted({SCORES.get(cell["score"], cell["score"]) for cell in result["cells"]})),
-        plans=[(" at ".join(cell["cell"]), Markup(plans(cell, order))) for cell in result["plans"]],
-        times=_drawn(figures.times(result)),
-        colours=COLOURS,
+        plans=[(" at ".join(cell["cell"]), _plans(result, cell)) for cell in result["plans"]],
+        times=figures.times(result),
     )
 
 
-SCORES = {"kl": "−KL to the dense network's outputs", "loss": "−loss"}
-
-
-def _main(result: Json) -> str:
-    return "post_training" if agents_of(result, "post_training") else "recovered"
-
-
-def _part(result: Json, regime: str) -> Row:
+def _part(result: Json, regime: str) -> dict[str, Any]:
     """Everything about one regime."""
-    drawn = [figures.profiles(result, regime), figures.front(result, regime)]
+    pictures = [figures.profiles(result, regime), figures.front(result, regime)]
     if regime == "post_training":
-        drawn = [over_evaluations(result), over_seconds(result), *drawn]
-    several = len(agents_of(result, regime)) > 1
+        pictures = [figures.over_evaluations(result), figures.over_seconds(result), *pictures]
+    pairs = result[regime]["pairs"]
     return {
-        "title": TITLES[regime],
-        "intro": INTROS[regime],
-        "unit": UNITS[regime],
-        "intervals": _drawn(figures.intervals(result, regime)),
-        "rows": _rows(result, regime),
+        "regime": regime,
+        "intervals": figures.intervals(result, regime),
+        "scores": _scores(result, regime),
         "scales": [scale_sentence(cell) for cell in result["cells"]] if regime == "post_training" else [],
-        "matrix": Markup(matrix(result, regime)) if several else None,
-        "sentences": _sentences(result, regime),
-        "pictures": [_drawn(entry) for entry in drawn if entry is not None],
+        "matrix": _matrix(result, regime),
+        "sentences": [
+            {
+                "label": label,
+                "text": agent_sentence(groups),
+                "pairs": [
+                    (pair_sentence(result, p, regime), cell_phrases(p, regime)) for p in pairs if p["a"] == label
+                ],
+            }
+            for label, groups in against_all(result, regime)
+            if groups
+        ],
+        "pictures": pictures,
         "hypervolumes": _hypervolumes(result, regime),
     }
 
 
-def _rows(result: Json, regime: str) -> list[Row]:
-    """A row of the table for every agent, the unranked ones last and without an average."""
-    coloured = figures.colours(result)
-    accuracy = {(e["label"], *e["cell"]): e["accuracy"] for e in result[regime]["accuracy"]}
-    rows = []
-    for place, agent in enumerate(result[regime]["agents"], start=1):
-        label, known = agent["label"], {tuple(cell["cell"]): cell for cell in agent["cells"]}
+def _scores(result: Json, regime: str) -> Table:
+    """A row for every agent, the unranked ones last and without an average."""
+    coloured, rows = figures.colours(result), []
+    accuracy = {(e["label"], *e["cell"]): percent(e["accuracy"]) for e in result[regime]["accuracy"]}
+    for rank, agent in enumerate(result[regime]["agents"], start=1):
+        label, estimates = agent["label"], {tuple(cell["cell"]): cell for cell in agent["cells"]}
         seeds = sorted({cell["seeds"] for cell in agent["cells"]})
-        note = "baseline" if result["agents"][label]["baseline"] else ""
-        note = note if agent["ranked"] else "not ranked: one seed"
-        rows.append(
-            {
-                "rank": place if agent["ranked"] else "",
-                "label": label,
-                "colour": coloured.get(label),
-                "note": note,
-                "overall": interval(agent["iqm"], regime),
-                "seeds": str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]}–{seeds[-1]}",
-                "cells": [
-                    _in_cell(cell, known.get(tuple(cell["cell"])), accuracy.get((label, *cell["cell"])), regime)
-                    for cell in result["cells"]
-                ],
-            }
+        mean, _, ends = interval(agent["iqm"], regime).partition(" ")
+        cells = [Cell(mean, small=ends, style="strong")]
+        for cell in (tuple(cell["cell"]) for cell in result["cells"]):
+            value, _, ends = interval(estimates.get(cell), regime).partition(" ")
+            cells.append(Cell(value, small="\n".join(filter(None, (ends, accuracy.get((label, *cell)))))))
+        cells.append(
+            Cell("any" if agent["deterministic"] else "–".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))))
         )
-    return rows
+        note = "baseline" if result["agents"][label]["baseline"] else ""
+        note, rank_text = (note, str(rank)) if agent["ranked"] else ("not ranked: one seed", " ")
+        rows.append(Row(label, cells, colour=coloured.get(label), note=note, rank=rank_text))
+    columns = [("", "over all"), *((cell["cell"][0], cell["cell"][1]) for cell in result["cells"]), ("", "seeds")]
+    return Table(columns, rows, "scores")
 
 
-def _in_cell(cell: Json, found: Json | None, accuracy: float | None, regime: str) -> Row:
-    """One seed has no interval; what was not run has nothing."""
-    value, _, ends = (DASH, "", "") if found is None else interval(found, regime).partition(" ")
-    said = [ends] if found is not None and found["seeds"] > 1 else []
-    said += [percent(accuracy)] if accuracy is not None else []
-    return {"name": " at ".join(cell["cell"]), "score": value, "rest": " · ".join(said)}
+def _matrix(result: Json, regime: str) -> Table:
+    """P(row is better than column) for every two agents; blue where it is above a half, red where below."""
+    names = [agent["label"] for agent in agents_of(result, regime)]
+    estimates = {(pair["a"], pair["b"]): pair["improvement"] for pair in result[regime]["pairs"]}
+    for (a, b), estimate in list(estimates.items()):
+        estimates[b, a] = {key: 1 - estimate[of] for key, of in (("value", "value"), ("low", "high"), ("high", "low"))}
+
+    def cell(a: str, b: str) -> Cell:
+        estimate = estimates.get((a, b))
+        if estimate is None:
+            return Cell("")
+        value = estimate["value"]
+        return Cell(
+            f"{100 * value:.0f}",
+            hover=f"P({a} is better than {b}) = {interval(estimate)}",
+            heat=round(150 * abs(value - 0.5)) + 4,
+            colour="one" if value >= 0.5 else "two",
+            style="" if estimate["low"] > 0.5 or estimate["high"] < 0.5 else "faint",
+        )
+
+    return Table([("", name) for name in names], [Row(a, [cell(a, b) for b in names]) for a in names], "grid")
 
 
-def _sentences(result: Json, regime: str) -> list[Row]:
-    pairs = result[regime]["pairs"]
-    return [
-        {
-            "label": label,
-            "text": agent_sentence(groups),
-            "pairs": [
-                (pair_sentence(result, pair, regime), cell_phrases(pair, regime))
-                for pair in pairs
-                if pair["a"] == label
+def _plans(result: Json, cell: Json) -> Table:
+    """The median plan of each agent: a row of how much of every group is kept, stronger is more."""
+    ranked = [agent["label"] for agent in agents_of(result, main_regime(result))]
+    names, tight = (
+        sorted(cell["agents"], key=lambda n: ranked.index(n) if n in ranked else 99),
+        len(cell["groups"]) > NARROW,
+    )
+    rows = [
+        Row(
+            name,
+            [
+                Cell(
+                    "" if tight else f"{100 * density:.0f}",
+                    hover=f"{name}: {group} keeps {density * units:g} of {units} units",
+                    heat=round(4 + 76 * density),
+                    colour="one",
+                )
+                for group, units, density in zip(cell["groups"], cell["units"], cell["agents"][name], strict=True)
             ],
-        }
-        for label, groups in against_all(result, regime)
-        if groups
+        )
+        for name in names
     ]
+    return Table([("", "" if tight else group) for group in cell["groups"]], rows, "grid tight" if tight else "grid")
 
 
-def _hypervolumes(result: Json, regime: str) -> Row | None:
+def _hypervolumes(result: Json, regime: str) -> Table | None:
     """One column per task; agents by the ranking."""
-    found = result[regime]["fronts"]
-    if not found:
-        return None
-    order = [agent["label"] for agent in agents_of(result, regime)]
-    rows = []
-    for label in order:
-        volumes = [(task["agents"].get(label) or {}).get("hypervolume") for task in found]
+    fronts, rows = result[regime]["fronts"], []
+    for label in (agent["label"] for agent in agents_of(result, regime)):
+        volumes = [(front["agents"].get(label) or {}).get("hypervolume") for front in fronts]
         if any(volumes):
-            rows.append((label, [_volume(volume) for volume in volumes]))
-    return {"tasks": [f"{task['task']}, {task['cost']}" for task in found], "rows": rows} if rows else None
-
-
-def _volume(found: Json | None) -> str:
-    return DASH if found is None else f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
-
-
-def _drawn(entry: Picture | None) -> tuple[Picture, Markup, Markup] | None:
-    return None if entry is None else (entry, Markup(entry.wide), Markup(entry.narrow))
+            rows.append(Row(label, [Cell(interval(volume, digits=3) if volume else DASH) for volume in volumes]))
+    columns = [("", f"{front['task']}, {front['cost']}") for front in fronts]
+    return Table(columns, rows) if rows else None

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autoprune.report.comparison_wording import (
+    REGIMES,
     against_all,
     agent_sentence,
     agents_of,
@@ -16,25 +17,25 @@ from autoprune.report.comparison_wording import (
     interval,
     second_line,
 )
-from autoprune.report.wording import DASH, GAP
+from autoprune.report.wording import DASH, percent
 
 Json = Mapping[str, Any]
 CELLS = 3  # tasks and budgets that have columns of their own
-TOLD, NAMES = 8, 6  # agents with a sentence of their own, and names in a row; the page has all of them
+MOST_AGENTS, NAMES = 8, 6  # agents with a sentence of their own, and names in a row; the page has all of them
 
 
 def print_comparison(result: Json, console: Console | None = None) -> None:
     """Prints the ranking of each regime, what can be said of the agents, and what is missing."""
     console = console or Console()
-    for regime, title in (("post_training", "post-training"), ("recovered", "recovered")):
+    for regime, title in REGIMES.items():
         if agents_of(result, regime):
             console.print(_that_fits(result, regime, title, console))
-            for name, groups in against_all(result, regime)[:TOLD]:
+            for name, groups in against_all(result, regime)[:MOST_AGENTS]:
                 if groups:
-                    said = f"{name} ({title}): {agent_sentence(groups, most=NAMES)}."
-                    console.print(said, style="dim", markup=False, highlight=False)
-    for notice in result["caveats"]:
-        console.print(notice, style="yellow", markup=False, highlight=False)
+                    sentence = f"{name} ({title}): {agent_sentence(groups, most=NAMES)}."
+                    console.print(sentence, style="dim", markup=False, highlight=False)
+    for caveat in result["caveats"]:
+        console.print(caveat, style="yellow", markup=False, highlight=False)
     for job in result["missing"]:
         console.print(f"missing: {job['what'] or job['where']}: {job['reason']}", style="yellow", markup=False)
     console.print(f"{headline(result)}.", style="bold", markup=False, highlight=False)
@@ -64,13 +65,9 @@ def _table(result: Json, regime: str, title: str, cells: Sequence[Json]) -> Tabl
         table.add_row(
             escape(label),
             interval(agent["iqm"], regime) if agent["ranked"] else "one seed",
-            *(_percent(accuracy.get((label, *cell["cell"]))) for cell in cells),
-            "–".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))),
+            *(percent(accuracy.get((label, *cell["cell"]))) for cell in cells),
+            "any" if agent["deterministic"] else "–".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))),
             DASH if label not in seconds else f"{1000 * seconds[label]:.3g}",
             style="dim" if result["agents"][label]["baseline"] else None,
         )
     return table
-
-
-def _percent(value: float | None) -> str:
-    return DASH if value is None else f"{100 * value:.1f}{GAP}%"

@@ -4,22 +4,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autoprune.comparison.caveats import listed
-from autoprune.report.wording import DASH
+from autoprune.report.wording import DASH, number
 
 Json = Mapping[str, Any]
 REGIMES = {"post_training": "post-training", "recovered": "recovered"}
 FLIPPED = {"better": "worse", "worse": "better"}
+IS = {  # a verdict, after "is"
+    "better": "better than",
+    "no difference": "no different from",
+    "too few seeds": "not to be told, at so few seeds, from",
+    "worse": "worse than",
+}
 FEW = 4  # names in a row
 
 
 def headline(result: Json) -> str:
     """Who finds the best plans before recovery, or who makes the best networks after it where nothing else is known."""
-    regime = "post_training" if agents_of(result, "post_training") else "recovered"
-    return _leaders(result, regime)
+    return _leaders(result, main_regime(result))
 
 
 def second_line(result: Json) -> str:
-    """What recovery leaves of it; empty where nothing was recovered."""
+    """What recovery leaves of it."""
     if not agents_of(result, "recovered"):
         return "Nothing was recovered, so this says nothing about networks that are trained on after pruning."
     return f"Recovered: {_leaders(result, 'recovered')}."
@@ -27,137 +32,90 @@ def second_line(result: Json) -> str:
 
 def agents_of(result: Json, regime: str) -> list[Json]:
     """The ranked agents of a regime, best first."""
-    found = result[regime]
-    return [agent for agent in found["agents"] if agent["ranked"]] if found else []
+    return [agent for agent in (result[regime] or {"agents": ()})["agents"] if agent["ranked"]]
 
 
-def seeds_of(result: Json, labels: Sequence[str], regime: str) -> str:
-    """How many seeds these agents have: a number, or a range."""
-    counts = [c["seeds"] for a in result[regime]["agents"] if a["label"] in labels for c in a["cells"]]
+def main_regime(result: Json) -> str:
+    """The one that the page begins with."""
+    return "post_training" if agents_of(result, "post_training") else "recovered"
+
+
+def at_seeds(result: Json, labels: Sequence[str], regime: str) -> str:
+    """At how many seeds these agents were run, those aside that no seed changes."""
+    agents = [agent for agent in result[regime]["agents"] if agent["label"] in labels and not agent["deterministic"]]
+    counts = [cell["seeds"] for agent in agents for cell in agent["cells"]]
+    if not counts:
+        return "whatever the seed"
     low, high = min(counts), max(counts)
-    return f"{low} seeds" if low == high else f"{low} to {high} seeds"
+    return f"at {low} seeds" if low == high else f"at {low} to {high} seeds"
 
 
-def pair_sentence(result: Json, pair: Json, regime: str, *, of: str | None = None) -> str:
-    """What can be said of two agents over all tasks and budgets; of: whose sentence it is, the better ranked one's."""
-    turned = of is not None and of != pair["a"]
-    first, second = (pair["b"], pair["a"]) if turned else (pair["a"], pair["b"])
-    said, difference, chance = pair["verdict"], pair["difference"], pair["improvement"]
-    if turned:
-        said, difference, chance = FLIPPED.get(said, said), _minus(difference), _of_one(chance)
+def pair_sentence(result: Json, pair: Json, regime: str) -> str:
+    """What can be said of two agents over all tasks and budgets."""
     return (
-        f"{first} {_verb(said)} {second} at {seeds_of(result, (first, second), regime)}: "
-        f"{gain(difference, regime)}, P(better) {probability(chance)}"
+        f"{pair['a']} is {IS[pair['verdict']]} {pair['b']} {at_seeds(result, (pair['a'], pair['b']), regime)}: "
+        f"{interval(pair['difference'], regime, plus=True)}, P(better) {interval(pair['improvement'])}"
     )
 
 
 def cell_phrases(pair: Json, regime: str) -> list[str]:
     """The same for each task and budget."""
     return [
-        f"{cell['cell'][0]} at {cell['cell'][1]}: {_briefly(cell['verdict'])} ({gain(cell['difference'], regime)})"
+        f"{' at '.join(cell['cell'])}: {cell['verdict']} ({interval(cell['difference'], regime, plus=True)})"
         for cell in pair["cells"]
     ]
 
 
 def against_all(result: Json, regime: str) -> list[tuple[str, list[tuple[str, list[str]]]]]:
     """agent → [(verdict, the agents it is that to)], best ranked first."""
-    pairs, found = result[regime]["pairs"], []
-    for agent in agents_of(result, regime):
-        name, groups = agent["label"], {}
-        for verdict in ("better", "no difference", "too few seeds", "worse"):
-            others = [p["b"] for p in pairs if p["a"] == name and p["verdict"] == verdict]
-            others += [p["a"] for p in pairs if p["b"] == name and FLIPPED.get(p["verdict"], p["verdict"]) == verdict]
-            if others:
-                groups[verdict] = others
-        found.append((name, list(groups.items())))
-    return found
+    pairs, agents = result[regime]["pairs"], []
+    for name in (agent["label"] for agent in agents_of(result, regime)):
+        others = [(pair["verdict"], pair["b"]) for pair in pairs if pair["a"] == name]
+        others += [(FLIPPED.get(pair["verdict"], pair["verdict"]), pair["a"]) for pair in pairs if pair["b"] == name]
+        groups = [(verdict, [other for v, other in others if v == verdict]) for verdict in IS]
+        agents.append((name, [(verdict, names) for verdict, names in groups if names]))
+    return agents
 
 
 def agent_sentence(groups: Sequence[tuple[str, Sequence[str]]], *, most: int | None = None) -> str:
     """As in: better than a and b; no different from c. most: names that are listed each time."""
-    words = {
-        "better": "better than",
-        "worse": "worse than",
-        "no difference": "no different from",
-        "too few seeds": "not to be told, by so few seeds, from",
-    }
-    return "; ".join(f"{words[verdict]} {listed(names, most=most)}" for verdict, names in groups)
+    return "; ".join(f"{IS[verdict]} {listed(names, most=most)}" for verdict, names in groups)
 
 
 def scale_sentence(cell: Json) -> str:
     """What 0 and 1 are on the scale of one task and budget."""
-    task, budget = cell["cell"]
     best = cell["best"] if cell["best"] == "the optimum" else f"the best plan known, found by {cell['best']}"
-    return f"{task} at {budget}: 0 is {signed(cell['zero'], 3)} (uniform), 1 is {signed(cell['one'], 3)} ({best})"
+    return f"{' at '.join(cell['cell'])}: 0 is {number(cell['zero'])} (uniform), 1 is {number(cell['one'])} ({best})"
 
 
-def gain(difference: Json, regime: str) -> str:
-    """+0.10 [+0.05, +0.15], or in points."""
-    digits, unit = (2, "") if regime == "post_training" else (2, " points")
-    value, low, high = (signed(difference[key], digits, plus=True) for key in ("value", "low", "high"))
-    return f"{value}{unit} [{low}, {high}]"
-
-
-def interval(estimate: Json | None, regime: str) -> str:
-    """0.91 [0.89, 0.94]."""
+def interval(estimate: Json | None, regime: str = "post_training", *, plus: bool = False, digits: int = 2) -> str:
+    """0.91 [0.89, 0.94]; one number where no seed changes it; a difference is in points after recovery."""
     if estimate is None:
         return DASH
-    plus = regime == "recovered"
-    value, low, high = (signed(estimate[key], 2, plus=plus) for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
-
-
-def probability(chance: Json) -> str:
-    return f"{chance['value']:.2f} [{chance['low']:.2f}, {chance['high']:.2f}]"
-
-
-def signed(value: float, digits: int, *, plus: bool = False) -> str:
-    """With a minus that is one; what rounds to zero has no sign."""
-    text = f"{value:+.{digits}f}" if plus else f"{value:.{digits}f}"
-    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
+    plus, unit = plus or regime == "recovered", " points" if plus and regime == "recovered" else ""
+    value, low, high = (number(estimate[key], digits=digits, plus=plus) for key in ("value", "low", "high"))
+    return f"{value}{unit}" if estimate["low"] == estimate["high"] else f"{value}{unit} [{low}, {high}]"
 
 
 def _leaders(result: Json, regime: str) -> str:
     """The best, those that cannot be told from it, and what they have in common against the others."""
-    agents, found = agents_of(result, regime), result[regime]
+    agents = agents_of(result, regime)
     if not agents:
         return "Nothing can be ranked"
-    top = agents[0]["label"]
-    untold = [p["b"] for p in found["pairs"] if p["a"] == top and p["verdict"] != "better"]
-    score = interval(agents[0]["iqm"], regime)
+    labels = [agent["label"] for agent in agents]
+    top, others = labels[0], labels[1:]
+    not_better = [pair["b"] for pair in result[regime]["pairs"] if pair["a"] == top and pair["verdict"] != "better"]
+    score, seeds = interval(agents[0]["iqm"], regime), at_seeds(result, labels, regime)
     what = f"a score of {score}" if regime == "post_training" else f"{score} points of accuracy above uniform"
-    seeds = seeds_of(result, [agent["label"] for agent in agents], regime)
-    if len(agents) == 1:
+    if not others:
         return f"{top} has {what}; there is nothing to compare it with"
-    if not untold:
-        return f"{top} is better than {_others(len(agents) - 1)}, with {what} at {seeds}"
-    if len(untold) == len(agents) - 1:
-        return f"No difference between {top} and {listed(untold, most=FEW)} can be shown at {seeds}"
-    rest = len(agents) - 1 - len(untold)
-    untold_from = f"at {seeds} it cannot be told from {listed(untold, most=FEW)}"
-    return f"{top} leads with {what}; {untold_from}, and it is better than {_others(rest)}"
+    if not not_better:
+        return f"{top} is better than {_others(len(others))}, with {what} {seeds}"
+    if len(not_better) == len(others):
+        return f"No difference between {top} and {listed(not_better, most=FEW)} can be shown {seeds}"
+    told = f"{seeds} it cannot be told from {listed(not_better, most=FEW)}"
+    return f"{top} leads with {what}; {told}, and it is better than {_others(len(others) - len(not_better))}"
 
 
 def _others(count: int) -> str:
     return "the other one" if count == 1 else f"the other {count}"
-
-
-def _verb(verdict: str) -> str:
-    return {
-        "better": "is better than",
-        "worse": "is worse than",
-        "no difference": "is no different from",
-        "too few seeds": "cannot be told from",
-    }[verdict]
-
-
-def _briefly(verdict: str) -> str:
-    return "too few seeds to tell" if verdict == "too few seeds" else verdict
-
-
-def _minus(estimate: Json) -> Json:
-    return {"value": -estimate["value"], "low": -estimate["high"], "high": -estimate["low"]}
-
-
-def _of_one(estimate: Json) -> Json:
-    return {"value": 1 - estimate["value"], "low": 1 - estimate["high"], "high": 1 - estimate["low"]}

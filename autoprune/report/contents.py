@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from autoprune.comparison.run_summary import agent_name
 from autoprune.runs import RunFolder
+from autoprune.statistics import Floats
 
 ORDER = ("dense", "uniform", "sensitivity", "searched")  # how networks are listed everywhere
 Json = Mapping[str, Any]
@@ -16,26 +17,30 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class NetworkReport:
-    """One row of the comparison. Metrics are empty where none were measured, or nothing was trained.
-
-    plan: group → units, kept. proxy: on the search data; held_out: on its part that no reward saw.
-    latency: runtime → median, low and high in ms. files: format → bytes. measures: what else the task had measured.
-    same_as: the network listed before it whose plan is the same, so that all numbers are.
-    """
+    """What was measured of one network; a mapping is empty where nothing was measured, or nothing was trained."""
 
     name: str
     title: str
     chosen: bool
     same_as: str | None
+    """The network listed before it whose plan is the same, so that all numbers are."""
     plan: Json
+    """Group → units, kept."""
     cost: Json
     proxy: Json
+    """Metrics on the search data."""
     held_out: Json
+    """Metrics on the part of the search data that no reward saw."""
     post_training: Json
+    """Metrics on the test role before any gradient step."""
     recovered: Json
+    """Metrics on the test role after recovery."""
     latency: Json
+    """Runtime → median, low and high in ms."""
     files: Json
+    """Format → bytes."""
     measures: Json
+    """What else the task had measured."""
 
     @property
     def density(self) -> dict[str, float]:
@@ -57,14 +62,17 @@ class Contents:
     networks: tuple[NetworkReport, ...]
 
     def network(self, name: str) -> NetworkReport | None:
+        """The network of this name; None where there is none."""
         return next((network for network in self.networks if network.name == name), None)
 
     @property
     def chosen(self) -> NetworkReport | None:
+        """The network that is handed out."""
         return next((network for network in self.networks if network.chosen), None)
 
     @property
     def budget(self) -> Json:
+        """The tightest budget, and all of several beside it."""
         budget: Json = (self.result or self.run).get("budget") or {}
         return budget
 
@@ -75,6 +83,16 @@ class Contents:
         return bounds
 
     @property
+    def units(self) -> dict[str, int]:
+        """Group → how many units it has."""
+        return {group["name"]: int(group["units"]) for group in self.structure.get("groups") or []}
+
+    @property
+    def densities(self) -> dict[str, dict[str, float]]:
+        """Plan that the run compares, the dense one left out → group → fraction of its units kept."""
+        return {network.name: network.density for network in self.networks if network.name != "dense"}
+
+    @property
     def whole(self) -> list[Json]:
         """The evaluations on all samples: whoever left a race before has seen too few to be compared with others."""
         most = max((r["samples"] for r in self.history if r.get("samples") is not None), default=0)
@@ -83,60 +101,48 @@ class Contents:
     @property
     def best(self) -> Json | None:
         """The record of the best plan inside the budget that the search has evaluated."""
-        found = [r for r in self.whole if r.get("feasible") and r.get("score") is not None and r["phase"] == "search"]
-        return max(found, key=lambda record: float(record["score"]), default=None)
+        scored = [r for r in self.whole if r.get("feasible") and r.get("score") is not None and r["phase"] == "search"]
+        return max(scored, key=lambda record: float(record["score"]), default=None)
 
     @property
     def baseline_scores(self) -> dict[str, float]:
         """The scores on which the baselines' plans were judged as every plan of the search was."""
-        scores: dict[str, float] = {}
-        for name in ("uniform", "sensitivity"):
-            network = self.network(name)
-            kept = [entry["kept"] for entry in network.plan.values()] if network else []
-            for record in self.whole:
-                if record["kept"] == kept and record.get("score") is not None:
-                    scores[name] = float(record["score"])
-        return scores
+        kept = {
+            name: [entry["kept"] for entry in network.plan.values()]
+            for name in ("uniform", "sensitivity")
+            if (network := self.network(name)) is not None
+        }
+        scored = [record for record in self.whole if record.get("score") is not None]
+        return {name: float(r["score"]) for name, plan in kept.items() for r in scored if r["kept"] == plan}
 
 
 def read_contents(folder: RunFolder) -> Contents:
     """Whatever is there; what a run has not written yet is empty. Damaged files are errors that name the file."""
-    result = folder.read_json("result.json") if folder.has("result.json") else None
+    result = _read(folder, "result.json")
     return Contents(
         run=folder.read_json("run.json"),
         structure=_read(folder, "structure.json"),
         curves=_read(folder, "curves.json"),
         history=folder.read_lines("history.jsonl"),
         recover=folder.read_lines("recover.jsonl"),
-        result=result,
+        result=result or None,
         config=(folder.path / "config.yaml").read_text(encoding="utf-8") if folder.has("config.yaml") else "",
         networks=networks_of(result) if result else (),
     )
 
 
-def column(records: Sequence[Json], name: str) -> NDArray[np.float64]:
-    """The records' values [records], NaN where there is none."""
-    return np.array([math.nan if record.get(name) is None else record[name] for record in records], np.float64)
-
-
-def _read(folder: RunFolder, name: str) -> Json:
-    value: Json = folder.read_json(name) if folder.has(name) else {}
-    return value
-
-
 def networks_of(result: Json) -> tuple[NetworkReport, ...]:
     """The networks of a result.json, in ORDER. Where the run's recovery changed nothing, none of them was recovered."""
-    known = {name: result["networks"][name] for name in ORDER if name in result["networks"]}
-    trained = any(record.get("after") != record.get("before") for name, record in known.items() if name != "dense")
+    records = {name: result["networks"][name] for name in ORDER if name in result["networks"]}
+    trained = any(record.get("after") != record.get("before") for name, record in records.items() if name != "dense")
     networks: list[NetworkReport] = []
-    for name, record in known.items():
-        same = next((n.name for n in networks if n.name != "dense" and n.plan == record["plan"]), None)
+    for name, record in records.items():
         networks.append(
             NetworkReport(
                 name=name,
-                title=f"searched ({result['agent']})" if name == "searched" else name,
+                title=f"searched ({agent_name(result['agent'])})" if name == "searched" else name,
                 chosen=name == result["chosen"],
-                same_as=same,
+                same_as=next((n.name for n in networks if n.name != "dense" and n.plan == record["plan"]), None),
                 plan=record["plan"],
                 cost=record.get("cost") or {},
                 proxy=record.get("proxy") or {},
@@ -149,3 +155,13 @@ def networks_of(result: Json) -> tuple[NetworkReport, ...]:
             )
         )
     return tuple(networks)
+
+
+def column(records: Sequence[Json], name: str) -> Floats:
+    """The records' values [records], NaN where there is none."""
+    return np.array([math.nan if record.get(name) is None else record[name] for record in records], np.float64)
+
+
+def _read(folder: RunFolder, name: str) -> Json:
+    value: Json = folder.read_json(name) if folder.has(name) else {}
+    return value

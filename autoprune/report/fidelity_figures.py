@@ -1,149 +1,131 @@
-"""The figures of a fidelity study: proxy against truth, differences against chance, groups alone against together."""
+"""The figures of a fidelity study: proxy against truth, differences against noise, groups alone against together."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from autoprune.report.drawing import COLOURS, Picture, picture
+from autoprune.report.drawing import COLOURS, DASHED, Key, Picture, log_axis, name_rows, percent_axis, picture
 from autoprune.report.wording import number
+from autoprune.statistics import Floats
 
 Json = Mapping[str, Any]
-Choice = tuple[str, str]  # repair, score
+Bools = NDArray[np.bool_]
 SCORES = {"accuracy": "accuracy", "loss": "− loss", "kl": "− KL to dense", "agreement": "agreement with dense"}
 
 
-def agreement(result: Json, choices: Sequence[Choice], *, budget: str, steps: str) -> Picture | None:
-    """Each plan's proxy against its recovered accuracy, for one or more proxies of one budget and length."""
-    truth = result["budgets"][budget]["truth"].get(steps)
-    known = [choice for choice in choices if truth and truth["rankings"].get(choice[0], {}).get(choice[1])]
-    if not truth or not known:
+def agreement(result: Json, choices: Sequence[tuple[str, str]], *, budget: str, steps: str) -> Picture | None:
+    """Each plan's proxy against its recovered accuracy.
+
+    Args:
+        result: what fidelity.json holds.
+        choices: (repair, score) of one or more proxies.
+        budget: of the plans.
+        steps: of their recovery.
+    """
+    truth = result["budgets"][budget]["truth"].get(steps) or {"rankings": {}}
+    ranked = {
+        (repair, score): truth["rankings"][repair][score]
+        for repair, score in choices
+        if truth["rankings"].get(repair, {}).get(score)
+    }
+    if not ranked:
         return None
     means = np.array([np.mean(values) for values in truth["accuracy"]])
-    seeds = np.array([len(values) for values in truth["accuracy"]])
-    noise = truth["chance"]["accuracy"]["noise"]
+    noise, seeds = truth["chance"]["accuracy"]["noise"], np.array([len(values) for values in truth["accuracy"]])
     errors = np.zeros(len(means)) if noise is None else noise / np.sqrt(seeds)
     better, uniform = np.isin(truth["plans"], truth["better_half"]), np.array(truth["plans"]) == 0
-    everyone = np.ones(len(means), bool)
 
-    def draw(figure: Figure, narrow: bool) -> None:
-        shape = (2 * len(known), 1) if narrow else (len(known), 2)
-        grid = figure.subplots(*shape, squeeze=False).reshape(len(known), 2)
-        for (repair, score), pair in zip(known, grid, strict=True):
-            x = np.array(result["budgets"][budget]["proxies"][repair]["scores"][score], np.float64)[truth["plans"]]
-            for axes, which, title in zip(pair, (everyone, better), ("all plans", "the better half"), strict=True):
-                axes.errorbar(
-                    x[which], means[which], yerr=errors[which], fmt="none", ecolor=COLOURS["point"], elinewidth=1.3
-                )
-                kinds = (("point", "o", ~better), ("searched", "o", better & ~uniform), ("uniform", "s", uniform))
-                _points(axes, x, means, [(colour, marker, part & which) for colour, marker, part in kinds])
-                axes.set_title(title, fontsize=12.5, color=COLOURS["ink"], loc="left")
-                axes.set_xlabel(f"{SCORES.get(score, score)}, repair {repair}")
-                axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-                axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
-        for axes in grid[:, 0]:
-            axes.set_ylabel("accuracy after recovery" if int(steps) else "accuracy before recovery")
+    def draw(axes: Axes, choice: tuple[str, str], chosen: Bools, heading: str) -> None:
+        repair, score = choice
+        x = np.array(result["budgets"][budget]["proxies"][repair]["scores"][score], np.float64)[truth["plans"]]
+        bars = {"fmt": "none", "ecolor": COLOURS["point"], "elinewidth": 1.3}
+        axes.errorbar(x[chosen], means[chosen], yerr=errors[chosen], **bars)
+        kinds = (("point", "o", ~better), ("searched", "o", better & ~uniform), ("uniform", "s", uniform))
+        for colour, marker, part in kinds:
+            _points(axes, x[part & chosen], means[part & chosen], colour, marker)
+        axes.set(title=heading, xlabel=f"{SCORES.get(score, score)}, repair {repair}")
+        axes.set_ylabel(f"accuracy {'after' if int(steps) else 'before'} recovery")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        percent_axis(axes.yaxis, digits=1, ticks=6)
 
     key = [("searched", "o", "a plan of the better half"), ("point", "o", "of the other half")]
     key += [("uniform", "s", "uniform")] if uniform.any() else []
-    taus = "; ".join(_taus(truth, repair, score) for repair, score in known)
+    taus = {choice: [number(found[key]["value"]) for key in ("tau", "tau_top")] for choice, found in ranked.items()}
+    each = "; ".join(f"{' × '.join(c)}: τ = {every}, in the better half {top}" for c, (every, top) in taus.items())
     caption = (
         f"{len(means)} plans that fill {budget}. Across: what a search sees, on its proxy samples. Up: held-out "
-        f"accuracy after {steps} steps of recovery, with one standard deviation of what another seed does. {taus}."
+        f"accuracy after {steps} steps of recovery, with one standard deviation of what another seed does. {each}."
     )
-    height = {True: 500 * len(known), False: 350 * len(known)}
-    return picture(
-        "What a search sees, and what recovery makes of it",
-        caption,
-        key=key,
-        draw=draw,
-        height=lambda narrow: height[narrow],
-    )
+    halves = (("all plans", np.ones(len(means), bool)), ("the better half", better))
+    panels = [partial(draw, choice=c, chosen=half, heading=heading) for c in ranked for heading, half in halves]
+    return picture("What a search sees, and what recovery makes of it", caption, panels, key=key, height=350)
 
 
 def differences(result: Json) -> Picture | None:
     """Per budget and length of recovery: how far plans are apart, and how far another seed takes one of them."""
     rows = [
-        (f"{budget}, {steps} steps", found["chance"]["accuracy"], found["chance_top"])
+        (f"{budget}, {steps} steps", truth["chance"]["accuracy"], truth["chance_top"])
         for budget, level in result["budgets"].items()
-        for steps, found in level["truth"].items()
-        if found["chance"]["accuracy"]["spread"] is not None
+        for steps, truth in level["truth"].items()
+        if truth["chance"]["accuracy"]["spread"] is not None
     ]
     if not rows:
         return None
     of_all, of_top = [every for _, every, _ in rows], [top for *_, top in rows]
+    noise, half, spread = (
+        np.array([np.nan if entry[key] is None else 100 * entry[key] for entry in entries], np.float64)
+        for key, entries in (("noise", of_all), ("spread", of_top), ("spread", of_all))
+    )
 
-    def draw(figure: Figure, narrow: bool) -> None:
-        axes, places = figure.subplots(), np.arange(len(rows))
-        axes.grid(visible=False, axis="y")
-        noise, of_half, spread = (
-            np.array([np.nan if found[key] is None else 100 * found[key] for found in column], np.float64)
-            for key, column in (("noise", of_all), ("spread", of_top), ("spread", of_all))
-        )
-        axes.hlines(places, np.fmin(noise, of_half), spread, color=COLOURS["grid"], lw=4)
+    def draw(axes: Axes) -> None:
+        places = name_rows(axes, [name for name, *_ in rows], longest=26)
+        axes.hlines(places, np.fmin(noise, half), spread, color=COLOURS["grid"], lw=4)
         axes.scatter(noise, places, s=46, facecolors=COLOURS["surface"], edgecolors=COLOURS["ink"], lw=1.7, zorder=3)
-        for values, marker, column in ((of_half, "D", of_top), (spread, "o", of_all)):
-            colours = [COLOURS["searched" if found["differ"] else "uniform"] for found in column]
+        for values, marker, entries in ((half, "D", of_top), (spread, "o", of_all)):
+            colours = [COLOURS["searched" if entry["differ"] else "uniform"] for entry in entries]
             axes.scatter(values, places, s=46, marker=marker, color=colours, zorder=4)
-        axes.set_yticks(places, [name for name, *_ in rows])
-        axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
-        axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xscale("symlog", linthresh=0.1)
         axes.set_xlim(-0.01, None)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_xlabel("percentage points of held-out accuracy")
 
-    key = [("ink", "ring", "between seeds of one plan"), ("searched", "o", "between all plans")]
+    key: list[Key] = [("ink", "ring", "between seeds of one plan"), ("searched", "o", "between all plans")]
     key.append(("searched", "D", "between those of the better half"))
-    key += [] if all(found["differ"] for found in (*of_all, *of_top)) else [("uniform", "o", "not told from chance")]
+    key += [] if all(entry["differ"] for entry in (*of_all, *of_top)) else [("uniform", "o", "not told from chance")]
     caption = "Standard deviations. Only where plans are further apart than seeds is there anything to rank."
-    return picture("Do plans differ at all?", caption, key=key, draw=draw, height=lambda narrow: 70 + 34 * len(rows))
+    return picture("Do plans differ at all?", caption, [draw], key=key, height=76 + 36 * len(rows))
 
 
-def alone_and_together(found: Json | None) -> Picture | None:
+def alone_and_together(additivity: Json | None) -> Picture | None:
     """The sum of what groups lose alone against what they lose together, with the line on which losses add up."""
-    if not found:
+    if not additivity:
         return None
-    total, joint = np.array(found["sum"], np.float64), np.array(found["joint"], np.float64)
+    total, joint = np.array(additivity["sum"], np.float64), np.array(additivity["joint"], np.float64)
 
-    def draw(figure: Figure, narrow: bool) -> None:
-        axes = figure.subplots()
+    def draw(axes: Axes) -> None:
         ends = np.array([min(total.min(), joint.min()), max(total.max(), joint.max())])
-        axes.plot(ends, ends, color=COLOURS["muted"], lw=1.2, ls=(0, (5, 3)))
-        _points(axes, total, joint, [("searched", "o", np.ones(len(total), bool))])
+        axes.plot(ends, ends, color=COLOURS["muted"], lw=1.2, ls=DASHED)
+        _points(axes, total, joint, "searched", "o")
         if ends[0] > 0:
-            axes.set_xscale("log")
-            axes.set_yscale("log")
+            axes.set(xscale="log", yscale="log")
             for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                axis.set_major_formatter(lambda value, _: f"{value:g}")
-                axis.set_minor_locator(NullLocator())
-        axes.set_xlabel("sum of the KLs of its groups, each pruned alone")
-        axes.set_ylabel("KL of the whole plan")
+                log_axis(axis, subs=(1, 2, 5))
+        axes.set(xlabel="sum of the KLs of its groups, each pruned alone", ylabel="KL of the whole plan")
 
     caption = (
-        f"With the repair {found['repair']}, at {found['budget']}, in nats. R² = {number(found['r2'])}; together "
-        f"groups lose {number(found['ratio'])} times what they lose alone (median); the sum ranks the plans' own KLs "
-        f"with τ = {number(found['tau'])}. The sensitivity-based plan assumes that losses add up."
+        f"With the repair {additivity['repair']}, at {additivity['budget']}, in nats. R² = {number(additivity['r2'])}; "
+        f"together groups lose {number(additivity['ratio'])} times what they lose alone (median); the sum ranks the "
+        f"plans' own KLs with τ = {number(additivity['tau'])}. The sensitivity-based plan assumes that losses add up."
     )
     key = [("searched", "o", "a plan"), ("muted", "dash", "losses add up")]
-    return picture("Groups alone and together", caption, key=key, draw=draw, height=lambda narrow: 300)
+    return picture("Groups alone and together", caption, [draw], key=key, height=330)
 
 
-def _points(
-    axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], kinds: Sequence[tuple[str, str, NDArray[np.bool_]]]
-) -> None:
-    for colour, marker, which in kinds:
-        axes.scatter(
-            x[which], y[which], marker=marker, s=44, color=COLOURS[colour], edgecolors=COLOURS["surface"],
-            linewidths=0.8, zorder=4,
-        )  # fmt: skip
-
-
-def _taus(truth: Json, repair: str, score: str) -> str:
-    every, top = (number(truth["rankings"][repair][score][key]["value"]) for key in ("tau", "tau_top"))
-    return f"{repair} × {score}: τ = {every}, in the better half {top}"
+def _points(axes: Axes, x: Floats, y: Floats, colour: str, marker: str) -> None:
+    style = {"edgecolors": COLOURS["surface"], "linewidths": 0.8, "zorder": 4}
+    axes.scatter(x, y, marker=marker, s=44, color=COLOURS[colour], **style)

@@ -1,22 +1,18 @@
-"""The fidelity report: one HTML file that opens offline, from `fidelity.json` only."""
+"""The fidelity report: one HTML file that opens offline, from `fidelity.json` only; and what it says, in sentences."""
 
-import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from autoprune.report import fidelity_figures as figures
-from autoprune.report.drawing import COLOURS
-from autoprune.report.fidelity_wording import brief, headline, in_points, main_truth, reason, short_verdict, two_digits
-from autoprune.report.template import filled
-from autoprune.report.wording import DASH, percent
+from autoprune.report.page_tables import Cell, Row, Table
+from autoprune.report.template import page
+from autoprune.report.wording import DASH, GAP, duration, number, origin, percent
 from autoprune.runs import RunFolder
 
-PAGE, TEMPLATE = "fidelity.html", "fidelity_page.html.jinja"
+PAGE = "fidelity.html"
 Json = Mapping[str, Any]
-Row = dict[str, Any]
+TOP = {"tau": "All plans", "tau_top": "The better half"}
 COLUMNS = {
     "tau": "τ",
     "tau_top": "τ, better half",
@@ -30,161 +26,185 @@ COLUMNS = {
 
 
 def write_fidelity_page(folder: RunFolder) -> Path:
-    """Writes fidelity.html into the study's folder and returns its path."""
+    """`fidelity.html` stands in the study's folder. Returns its path."""
     folder.write_text(PAGE, render_fidelity(folder.read_json("fidelity.json")))
     return folder.path / PAGE
 
 
 def render_fidelity(result: Json) -> str:
-    """The page as text. All that comes from the file is escaped; only our own drawings are taken as they are."""
+    """The page as text."""
     budget, steps = result["main"]["budget"], str(result["main"]["length"])
-    pictures = (
-        figures.agreement(result, _shown(result), budget=budget, steps=steps),
-        figures.differences(result),
-        figures.alone_and_together(result["additivity"]),
-    )
-    agreement, differences, additivity = (
-        picture and (picture, Markup(picture.wide), Markup(picture.narrow)) for picture in pictures
-    )
-    return filled(
-        TEMPLATE,
-        result=result,
-        name=result["run"].get("name") or result["task"],
+    name = result["run"].get("name") or result["task"]
+    choices = [(entry["repair"], entry["score"]) for entry in (result["recommendation"], result["default"]) if entry]
+    return page(
+        "fidelity_page.html.jinja",
+        title=f"Fidelity of {name}",
+        above=f"fidelity · {name}",
         headline=headline(result),
-        reason=reason(result),
-        agreement=agreement,
-        differences=differences,
-        additivity=additivity,
-        heat=_heat(result),
-        heat_facts=_heat_facts(result),
+        lead=[reason(result)],
+        result=result,
+        agreement=figures.agreement(result, list(dict.fromkeys(choices)), budget=budget, steps=steps),
+        proxies=_proxies(result),
+        ceiling=_ceiling(result),
+        differences=figures.differences(result),
         levels=_levels(result),
+        additivity=figures.alone_and_together(result["additivity"]),
         everything=_everything(result),
-        columns=COLUMNS,
         facts=_facts(result),
-        colours=COLOURS,
     )
 
 
-def _shown(result: Json) -> list[tuple[str, str]]:
-    """The proxies to draw: the recommended one, and the default beside it where that is another."""
-    choices = [(found["repair"], found["score"]) for found in (result["recommendation"], result["default"]) if found]
-    return list(dict.fromkeys(choices))
+def headline(result: Json) -> str:
+    """What the study says, in one sentence."""
+    chosen, main, trials = result["recommendation"], main_truth(result), result["trials"]
+    budget, length = result["main"]["budget"], f"{result['main']['length']} steps of recovery"
+    if chosen is None:
+        done = f"{trials['done']} of {trials['of']} recoveries are done"
+        return f"An unfinished study of {result['task']}: {done}" + (f"; so far, {main['verdict']}" if main else "")
+    if chosen["reaches"] is None:
+        return f"At {budget} after {length}, {main['verdict']}"
+    highest = main["chance"]["accuracy"]["tau"]
+    tau = f"τ = {number(chosen['tau']['value'])}"
+    tau += "" if highest is None else f" (a perfect proxy would have {number(highest)})"
+    which = f"{chosen['repair']} × {chosen['score']} ranks plans"
+    if chosen["reaches"]:
+        return f"{which} as {length} do: {tau}"
+    return f"{which} only partly as recovery does at {budget} after {length}: {tau}, less than {result['bar']}"
 
 
-def _heat(result: Json) -> list[Row]:
+def reason(result: Json) -> str:
+    """Which repair and score is recommended, and by which rule."""
+    chosen = result["recommendation"]
+    if chosen is None:
+        return "There is a recommendation once every plan has been recovered in full and judged by every repair."
+    which, now = (f"{entry['repair']} × {entry['score']}" for entry in (chosen, result["default"]))
+    if chosen["rule"] == "kept":
+        return f"The default, {now}, stays: there is nothing to choose by."
+    why = {
+        "best": "which has the highest τ",
+        "default": "the default already: nothing as cheap is better by a standard error",
+        "cheaper": "the cheapest of those that are within a standard error of the highest τ",
+    }[chosen["rule"]]
+    sentences = [f"Recommended: {which}, {why}."]
+    if len(chosen["tied"]) > 1:
+        sentences.append(f"{len(chosen['tied']) - 1} of the others are as good within the standard error over plans.")
+    if which != now:
+        sentences.append(f"The default so far is {now}.")
+    top, verdict = number(chosen["tau_top"]["value"], digits=2), main_truth(result)["verdict_top"]
+    return " ".join([*sentences, f"Within the better half its τ is {top}: there, {verdict}."])
+
+
+def main_truth(result: Json) -> Any:
+    """At the first budget after the full recovery; None before there is any."""
+    return result["budgets"][result["main"]["budget"]]["truth"].get(str(result["main"]["length"]))
+
+
+def _proxies(result: Json) -> Table:
     """One row per repair: τ of each score over all plans and over the better half, and what an evaluation costs."""
-    main, level = main_truth(result), result["budgets"][result["main"]["budget"]]
-    chosen = result["recommendation"] or {}
+    rankings, chosen = (main_truth(result) or {"rankings": {}})["rankings"], result["recommendation"] or {}
     rows = []
-    for name, proxy in level["proxies"].items():
-        ranked = (main or {"rankings": {}})["rankings"].get(name, {})
-        cells = [
-            {
-                "score": score,
-                "half": half,
-                "first": score == result["scores"][0],
-                "chosen": (name, score) == (chosen.get("repair"), chosen.get("score")) and half == "tau",
-                **_cell((ranked.get(score) or {}).get(half), bar=result["bar"]),
-            }
-            for half in ("tau", "tau_top")
-            for score in result["scores"]
-        ]
-        rows.append({"name": name, "cells": cells, "seconds": brief(proxy["seconds"]), "failed": proxy["failed"]})
-    return rows
+    for name, proxy in result["budgets"][result["main"]["budget"]]["proxies"].items():
+        cells = []
+        for half in TOP:
+            for score in result["scores"]:
+                best = half == "tau" and (name, score) == (chosen.get("repair"), chosen.get("score"))
+                estimate = ((rankings.get(name) or {}).get(score) or {}).get(half)
+                cells.append(_tau(estimate, bar=result["bar"], best=best))
+        failed = f"{proxy['failed']} could not be judged" if proxy["failed"] else ""
+        rows.append(Row(name, [*cells, Cell(_brief(proxy["seconds"]))], note=failed))
+    return Table([*((title, s) for title in TOP.values() for s in result["scores"]), ("", "cost")], rows, "heats")
 
 
-def _cell(estimate: Json | None, *, bar: float) -> Row:
-    """τ in words and as heat: 0 % at no correlation, 60 % at a perfect one."""
+def _tau(estimate: Json | None, *, bar: float, best: bool) -> Cell:
+    """τ in words and as heat: none at no correlation, 60 % at a perfect one; one that reaches the bar is strong."""
     value = estimate["value"] if estimate else None
     if estimate is None or value is None:
-        return {"text": DASH, "interval": "", "heat": 0, "reaches": False}
-    interval = "" if estimate["low"] is None else f"{two_digits(estimate['low'])} to {two_digits(estimate['high'])}"
-    return {
-        "text": two_digits(value),
-        "interval": interval,
-        "heat": round(60 * max(0.0, value)),
-        "reaches": value >= bar,
-    }
+        return Cell(DASH)
+    ends = "" if estimate["low"] is None else " to ".join(number(estimate[end], digits=2) for end in ("low", "high"))
+    style = " ".join(name for name, holds in (("strong", value >= bar), ("best", best)) if holds)
+    return Cell(number(value, digits=2), small=ends, heat=round(60 * max(0.0, value)), style=style)
 
 
-def _heat_facts(result: Json) -> str:
+def _ceiling(result: Json) -> str:
     """What τ could be at most, and what the truth costs."""
     main, seconds = main_truth(result), result["seconds"].get(str(result["main"]["length"]))
-    said = []
+    sentences = []
     if main and main["chance"]["accuracy"]["tau"] is not None:
-        highest, of_top = (two_digits(found["tau"]) for found in (main["chance"]["accuracy"], main["chance_top"]))
-        said.append(
-            f"A perfect proxy would have τ = {highest} over all plans and {of_top} over the better half, as truths are "
+        highest, top = (number(noise["tau"], digits=2) for noise in (main["chance"]["accuracy"], main["chance_top"]))
+        sentences.append(
+            f"A perfect proxy would have τ = {highest} over all plans and {top} over the better half, as truths are "
             "themselves noisy (simulated: normal noise on the plans' accuracies, these drawn together by their noise)."
         )
     if seconds is not None:
-        said.append(f"The truth itself costs {brief(seconds)} a plan.")
-    return " ".join(said)
+        sentences.append(f"The truth itself costs {_brief(seconds)} a plan.")
+    return " ".join(sentences)
 
 
-def _levels(result: Json) -> list[Row]:
+def _truths(result: Json) -> Iterator[tuple[str, str, Json]]:
+    """(budget, steps, what is true there) for every budget and length of recovery."""
+    return ((b, steps, truth) for b, level in result["budgets"].items() for steps, truth in level["truth"].items())
+
+
+def _levels(result: Json) -> Table:
+    """How far plans are apart, beside how far seeds are."""
     rows = []
-    for budget, level in result["budgets"].items():
-        for steps, found in level["truth"].items():
-            chance, top = found["chance"]["accuracy"], found["chance_top"]
-            accuracies = [sum(values) / len(values) for values in found["accuracy"]]
-            rows.append(
-                {
-                    "name": f"{budget}, {steps} steps",
-                    "main": budget == result["main"]["budget"] and steps == str(result["main"]["length"]),
-                    "plans": len(accuracies),
-                    "mean": percent(sum(accuracies) / len(accuracies)),
-                    "spread": in_points(chance["spread"]),
-                    "noise": in_points(chance["noise"]),
-                    "reliability": two_digits(chance["reliability"]),
-                    "ceiling": two_digits(chance["tau"]),
-                    "test": two_digits(found["test_tau"]["value"]),
-                    "verdict": short_verdict(chance),
-                    "verdict_top": f"the better half: {short_verdict(top)} ({in_points(top['spread'])})",
-                    "differ": chance["differ"],
-                    "differ_top": top["differ"],
-                }
-            )
-    return rows
+    for budget, steps, truth in _truths(result):
+        noise, top = truth["chance"]["accuracy"], truth["chance_top"]
+        accuracies = [sum(values) / len(values) for values in truth["accuracy"]]
+        numbers = [noise["reliability"], noise["tau"], truth["test_tau"]["value"]]
+        texts = [str(len(accuracies)), percent(sum(accuracies) / len(accuracies)), _points(noise["spread"])]
+        texts += [_points(noise["noise"]), *(number(value, digits=2) for value in numbers)]
+        better = f"the better half: {_short_verdict(top)} ({_points(top['spread'])})"
+        verdict = Cell(_short_verdict(noise), small=better, style="words" if noise["differ"] else "words warn")
+        main = (budget, steps) == (result["main"]["budget"], str(result["main"]["length"]))
+        rows.append(Row(f"{budget}, {steps} steps", [*map(Cell, texts), verdict], chosen=main))
+    titles = ("plans", "mean accuracy", "spread", "noise", "reliability", "highest τ", "τ to test", "verdict")
+    return Table([("", title) for title in titles], rows)
 
 
-def _everything(result: Json) -> list[Row]:
+def _everything(result: Json) -> Table:
     """Every proxy at every budget and length."""
-    return [
-        {
-            "name": f"{budget}, {steps} steps",
-            "proxy": f"{repair} × {score}",
-            "values": {
-                key: two_digits(ranking[key]["value"] if isinstance(ranking[key], Mapping) else ranking[key])
-                for key in COLUMNS
-            },
-        }
-        for budget, level in result["budgets"].items()
-        for steps, found in level["truth"].items()
-        for repair, scores in found["rankings"].items()
-        for score, ranking in scores.items()
-        if ranking
-    ]
+    rows = []
+    for budget, steps, truth in _truths(result):
+        for repair, scores in truth["rankings"].items():
+            for score, ranking in scores.items():
+                entries = [ranking[key] for key in COLUMNS] if ranking else []
+                values = [entry["value"] if isinstance(entry, Mapping) else entry for entry in entries]
+                if ranking:
+                    cells = [Cell(number(value, digits=2)) for value in values]
+                    rows.append(Row(f"{budget}, {steps} steps", [Cell(f"{repair} × {score}", style="words"), *cells]))
+    return Table([("", title) for title in ("proxy", *COLUMNS.values())], rows, "fine")
 
 
 def _facts(result: Json) -> list[tuple[str, str]]:
     """What was measured, with what, where and when."""
-    run, samples = result["run"], result["samples"]
-    levels = [f"{level['plans']} at {budget}, {level['repeated']} of them from {result['seeds']} seeds"
-              for budget, level in result["budgets"].items()]  # fmt: skip
-    facts = [
+    samples = result["samples"]
+    plans = [
+        f"{level['plans']} at {budget}, {level['repeated']} of them from {result['seeds']} seeds"
+        for budget, level in result["budgets"].items()
+    ]
+    return [
         ("Task", str(result["task"])),
-        ("Plans", "; ".join(levels)),
+        ("Plans", "; ".join(plans)),
         ("Samples", f"{samples['proxy']} for proxies, {samples['held_out']} held out, {samples['test']} for tests"),
         ("Recovery", ", ".join(f"{steps} steps" for steps in result["lengths"])),
         ("Dense accuracy", ", ".join(f"{role} {percent(m['accuracy'])}" for role, m in result["dense"].items())),
+        *origin(result["run"], command="fidelity"),
     ]
-    if "overrides" in run:
-        facts.append(("Launched as", shlex.join(["autoprune", "fidelity", *map(str, run["overrides"])])))
-    for term in ("Commit", "Started", "Seed"):
-        if run.get(term.lower()) is not None:
-            facts.append((term, str(run[term.lower()])))
-    for term in ("Machine", "Versions"):
-        if values := run.get(term.lower()):
-            facts.append((term, ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)))
-    return facts + [(f"Data, {role}", str(digest)) for role, digest in (run.get("data") or {}).items()]
+
+
+def _short_verdict(noise: Json) -> str:
+    """Whether the plans can be told from one another."""
+    if noise["spread"] is None:
+        return "too few plans"
+    if noise["p"] is None:
+        return "unknown: no plan has two seeds"
+    return "the plans differ" if noise["differ"] else "nothing can rank these plans"
+
+
+def _points(fraction: float | None) -> str:
+    return DASH if fraction is None else number(100 * fraction, digits=2)
+
+
+def _brief(seconds: float) -> str:
+    return f"{1000 * seconds:.0f}{GAP}ms" if seconds < 1 else duration(seconds)

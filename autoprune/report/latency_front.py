@@ -1,6 +1,7 @@
 """Accuracy against measured latency over the runs of several budgets: what a front is made of."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from autoprune.comparison.reading import job_folders
+from autoprune.comparison.run_summary import agent_name
 from autoprune.report.contents import NetworkReport, networks_of
 from autoprune.runs import RunFolder
 
@@ -22,26 +24,26 @@ class NoFrontError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """One run's own network. guided: what its budget bounds; share: its median latency over that of the dense network.
-
-    Both were measured in the same run, so that a machine's mood is in both; dense_ms is that run's own. macs: over
-    dense. predicted_ms, predicted_share: what the run's device said of the network, and over the dense one; None
-    without a device. accuracy: regime → on test data; a regime that the run has not is not there.
-    """
+class RunPoint:
+    """One run's own network; shares are of the dense network that was measured in the same run, in the same mood."""
 
     task: str
     agent: str
     guided: str
+    """The costs that its budget bounds, joined by +."""
     budget: str
     seed: int
     run: str
     share: float
+    """Its median latency over the dense network's."""
     dense_ms: float
     macs: float
+    """Over the dense network's."""
     predicted_ms: float | None
+    """What the run's device said of the network; None without a device."""
     predicted_share: float | None
     accuracy: Mapping[str, float]
+    """Regime → on test data; a regime that the run has not is not there."""
 
     @property
     def ms(self) -> float:
@@ -49,6 +51,7 @@ class Point:
 
     @property
     def series(self) -> tuple[str, str]:
+        """What is one line of the front: the agent and what guides it."""
         return self.agent, self.guided
 
     @property
@@ -63,7 +66,7 @@ class Front:
 
     task: str
     runtime: str
-    points: tuple[Point, ...]
+    points: tuple[RunPoint, ...]
 
     @property
     def dense_ms(self) -> float:
@@ -71,7 +74,7 @@ class Front:
         return float(np.median([point.dense_ms for point in self.points]))
 
     @property
-    def series(self) -> dict[tuple[str, str], list[Point]]:
+    def series(self) -> dict[tuple[str, str], list[RunPoint]]:
         """(agent, what guides it) → points, fastest first; latency-guided ones first."""
         names = sorted({point.series for point in self.points}, key=lambda name: (name[1] != LATENCY, name))
         by_share = sorted(self.points, key=lambda point: point.share)
@@ -79,16 +82,13 @@ class Front:
 
     @property
     def regimes(self) -> list[str]:
+        """Those of any run."""
         return [regime for regime in REGIMES if any(regime in point.accuracy for point in self.points)]
 
 
 @dataclass(frozen=True, slots=True)
 class AtEqualLatency:
-    """What guiding by one cost brings over another at the same measured latency: points of test accuracy.
-
-    differences: one for each run of `guided` whose latency is within the range of the `other` ones', whose accuracy in
-    between is interpolated. outside: runs that are faster, or slower, than all of those.
-    """
+    """What guiding by one cost brings over another at the same measured latency: points of test accuracy."""
 
     task: str
     agent: str
@@ -96,96 +96,74 @@ class AtEqualLatency:
     other: str
     regime: str
     differences: tuple[float, ...]
+    """One for each run of `guided` within the range of the `other` ones', whose accuracy in between is interpolated."""
     outside: int
+    """Runs that are faster, or slower, than all of those."""
 
 
 def fronts(folders: Sequence[Path]) -> list[Front]:
     """One for each task, of all complete runs in the folders.
 
-    Raises NoFrontError where there are no two budgets of one task, or no runtime that all runs have measured.
+    Raises:
+        NoFrontError: there are no two budgets of one task, or no runtime that all runs have measured.
+        FileNotFoundError: a folder is not there.
     """
-    results = [(run.path, run.read_json("result.json")) for run in _complete(folders)]
+    jobs = [job for folder in folders for job in job_folders(folder) if (job / "result.json").is_file()]
+    results = {job: RunFolder.open(job).read_json("result.json") for job in jobs}
     if not results:
         raise NoFrontError(f"there is no complete run in {', '.join(map(str, folders))}")
-    runtime = next((name for name in RUNTIMES if all(name in _latencies(result) for _, result in results)), None)
+    pairs = {job: _dense_and_own(result) for job, result in results.items()}
+    everywhere = set.intersection(*({*dense.latency} & {*own.latency} for dense, own in pairs.values()))
+    runtime = next((name for name in RUNTIMES if name in everywhere), None)
     if runtime is None:
         raise NoFrontError("there is no runtime on which all of these runs were measured")
-    points = [_point(path, result, runtime) for path, result in results]
-    found = []
-    for task in dict.fromkeys(point.task for point in points):
-        of = tuple(point for point in points if point.task == task)
-        if len({point.budget for point in of}) > 1:
-            found.append(Front(task, runtime, of))
-    if not found:
+    points = [_point(job.name, results[job], *pair, runtime) for job, pair in pairs.items()]
+    by_task = {task: tuple(p for p in points if p.task == task) for task in dict.fromkeys(p.task for p in points)}
+    several = [Front(task, runtime, ours) for task, ours in by_task.items() if len({p.budget for p in ours}) > 1]
+    if not several:
         raise NoFrontError(
             "a front needs runs under several budgets: autoprune search -m budget=latency:0.8,latency:0.6,latency:0.4 "
             "device=this_cpu"
         )
-    return found
+    return several
 
 
 def at_equal_latency(front: Front) -> list[AtEqualLatency]:
     """Every agent's runs under one kind of budget over those under another, latency over the others first."""
-    found = []
-    series = front.series
-    for regime in front.regimes:
-        for agent, guided in series:
-            for other_agent, other in series:
-                if other_agent == agent and (guided, other) in _pairs(series, agent):
-                    found.append(_compared(front.task, regime, series[agent, guided], series[agent, other]))
-    return found
+    pairs = [pair for pair in itertools.combinations(front.series.items(), 2) if pair[0][0][0] == pair[1][0][0]]
+    return [_compared(front.task, regime, ours, others) for regime in front.regimes for (_, ours), (_, others) in pairs]
 
 
-def _pairs(series: Mapping[tuple[str, str], Any], agent: str) -> list[tuple[str, str]]:
-    """Which costs are compared: each pair once, in the order of the series."""
-    costs = [guided for name, guided in series if name == agent]
-    return [(one, other) for place, one in enumerate(costs) for other in costs[place + 1 :]]
+def _compared(task: str, regime: str, ours: Sequence[RunPoint], others: Sequence[RunPoint]) -> AtEqualLatency:
+    accuracies: dict[float, list[float]] = {}
+    for point in others:
+        if regime in point.accuracy:
+            accuracies.setdefault(point.share, []).append(point.accuracy[regime])
+    shares = np.array(sorted(accuracies))
+    means = np.array([np.mean(accuracies[share]) for share in shares])
+    measured = [point for point in ours if regime in point.accuracy]
+    inside = [point for point in measured if len(shares) and shares[0] <= point.share <= shares[-1]]
+    differences = tuple(100 * (p.accuracy[regime] - float(np.interp(p.share, shares, means))) for p in inside)
+    outside = len(measured) - len(inside)
+    return AtEqualLatency(task, ours[0].agent, ours[0].guided, others[0].guided, regime, differences, outside)
 
 
-def _compared(task: str, regime: str, ours: Sequence[Point], others: Sequence[Point]) -> AtEqualLatency:
-    known = [(point.share, point.accuracy[regime]) for point in others if regime in point.accuracy]
-    shares = np.array(sorted({share for share, _ in known}))
-    means = np.array([np.mean([accuracy for share, accuracy in known if share == s]) for s in shares])
-    of = [point for point in ours if regime in point.accuracy]
-    inside = [point for point in of if len(shares) and shares[0] <= point.share <= shares[-1]]
-    differences = [100 * (p.accuracy[regime] - float(np.interp(p.share, shares, means))) for p in inside]
-    first = ours[0]
-    return AtEqualLatency(
-        task, first.agent, first.guided, others[0].guided, regime, tuple(differences), len(of) - len(inside)
-    )
+def _dense_and_own(result: Mapping[str, Any]) -> tuple[NetworkReport, NetworkReport]:
+    networks = {network.name: network for network in networks_of(result)}
+    return networks["dense"], networks["searched"]
 
 
-def _complete(folders: Sequence[Path]) -> Iterator[RunFolder]:
-    """Raises FileNotFoundError for a folder that is not there."""
-    for folder in folders:
-        for job in job_folders(folder):
-            if (job / "result.json").is_file():
-                yield RunFolder.open(job)
-
-
-def _latencies(result: Mapping[str, Any]) -> set[str]:
-    """The runtimes on which the dense and the search's own network were measured."""
-    dense, own = _pair(result)
-    return {*dense.latency} & {*own.latency}
-
-
-def _pair(result: Mapping[str, Any]) -> tuple[NetworkReport, NetworkReport]:
-    known = {network.name: network for network in networks_of(result)}
-    return known["dense"], known["searched"]
-
-
-def _point(path: Path, result: Mapping[str, Any], runtime: str) -> Point:
-    dense, own = _pair(result)
+def _point(run: str, result: Mapping[str, Any], dense: NetworkReport, own: NetworkReport, runtime: str) -> RunPoint:
     bounds = result["budget"].get("bounds") or [result["budget"]]
     accuracy = {"post_training": own.post_training.get("accuracy"), "recovered": own.recovered.get("accuracy")}
     predicted = own.cost.get(LATENCY)
-    return Point(
+    return RunPoint(
         task=result["task"],
-        agent=result["agent"],
+        agent=agent_name(result["agent"]),
         guided="+".join(bound["cost"] for bound in bounds),
         budget=result["budget"]["text"],
         seed=result["seed"],
-        run=path.name,
+        run=run,
         share=own.latency[runtime]["median"] / dense.latency[runtime]["median"],
         dense_ms=dense.latency[runtime]["median"],
         macs=own.cost["macs"] / dense.cost["macs"],

@@ -1,60 +1,38 @@
 """What a task measures of its networks beside accuracy and cost, in words: numbers side by side, texts below."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from autoprune.report.contents import NetworkReport
+from autoprune.report.page_tables import Cell, Row, Table
 from autoprune.report.wording import DASH, count, number, percent, size
 
-
-@dataclass(frozen=True, slots=True)
-class MeasureRow:
-    """One measure of every network; a dash where it was not measured."""
-
-    title: str
-    cells: tuple[str, ...]
+Sample = tuple[str, list[tuple[NetworkReport, str]]]  # title, what every network wrote to the same prompt
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What every network wrote to the same prompt: (network, text)."""
+def measure_table(networks: Sequence[NetworkReport]) -> Table:
+    """A row of numbers for each measure, in the order in which they were measured, and a column for each network.
 
-    title: str
-    texts: tuple[tuple[NetworkReport, str], ...]
-
-
-def measured(networks: Sequence[NetworkReport]) -> tuple[NetworkReport, ...]:
-    """The networks of which a task has measured something."""
-    return tuple(network for network in networks if network.measures)
-
-
-def rows(networks: Sequence[NetworkReport]) -> list[MeasureRow]:
-    """The numbers, in the order in which they were measured; texts are left to `samples`."""
-    return [
-        MeasureRow(_title(key), tuple(_shown(key, network.measures.get(key)) for network in networks))
-        for key in _keys(networks)
-        if not _is_text(key, networks)
+    Networks of which nothing was measured are left out, and so are texts, which `samples` has.
+    """
+    measured = [network for network in networks if network.measures]
+    rows = [
+        Row(_title(key), [Cell(_amount(key, network.measures.get(key))) for network in measured])
+        for key in _keys(measured, texts=False)
     ]
+    return Table([("", network.name) for network in measured], rows)
 
 
 def samples(networks: Sequence[NetworkReport]) -> list[Sample]:
     """The texts; networks whose plan is an earlier one's wrote the same and are left out."""
     return [
-        Sample(
-            _title(key),
-            tuple((n, str(n.measures[key])) for n in networks if key in n.measures and not n.same_as),
-        )
-        for key in _keys(networks)
-        if _is_text(key, networks)
+        (_title(key), [(n, str(n.measures[key])) for n in networks if key in n.measures and not n.same_as])
+        for key in _keys(networks, texts=True)
     ]
 
 
-def _keys(networks: Sequence[NetworkReport]) -> list[str]:
-    return list(dict.fromkeys(key for network in networks for key in network.measures))
-
-
-def _is_text(key: str, networks: Sequence[NetworkReport]) -> bool:
-    return any(isinstance(network.measures.get(key), str) for network in networks)
+def _keys(networks: Sequence[NetworkReport], *, texts: bool) -> list[str]:
+    text_of = {key: isinstance(value, str) for network in networks for key, value in network.measures.items()}
+    return [key for key, is_text in text_of.items() if is_text is texts]
 
 
 def _title(key: str) -> str:
@@ -64,7 +42,7 @@ def _title(key: str) -> str:
     return TITLES[key][0] if key in TITLES else key.replace("_", " ")
 
 
-def _shown(key: str, value: float | None) -> str:
+def _amount(key: str, value: float | None) -> str:
     if value is None:
         return DASH
     if key in TITLES:

@@ -1,130 +1,112 @@
 """A run's report: one HTML file that opens offline, from the run folder's files only."""
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from autoprune.cost.cost_units import written
 from autoprune.report import wording
 from autoprune.report.contents import Contents, NetworkReport, read_contents
-from autoprune.report.drawing import COLOURS, NARROW
-from autoprune.report.figures import figures
-from autoprune.report.measures import measured, rows, samples
-from autoprune.report.template import filled
+from autoprune.report.measures import measure_table, samples
+from autoprune.report.page_tables import Cell, Row, Table
+from autoprune.report.run_figures import run_figures
+from autoprune.report.template import page
 from autoprune.report.wording import DASH, RUNTIMES, percent
 from autoprune.runs import RunFolder
 
 REPORT = "report.html"
-TEMPLATE = "page.html.jinja"
 FILES = {"safetensors": "safetensors", "onnx": "ONNX"}
 STAGES = {"load": "loading", "recover": "recovery", "export": "measuring and export"}
 
 
 def write_report(folder: RunFolder) -> Path:
-    """Writes report.html into the run folder and returns its path. An unfinished run gets what there is of it."""
+    """`report.html` stands in the run folder; of an unfinished run it shows what there is. Returns its path."""
     folder.write_text(REPORT, render(read_contents(folder)))
     return folder.path / REPORT
 
 
 def render(contents: Contents) -> str:
-    """The page as text. All that comes from files is escaped; only our own drawings are taken as they are."""
-    pictures, found, quality = figures(contents), measured(contents.networks), wording.Quality.of(contents)
-    return filled(
-        TEMPLATE,
-        contents=contents,
-        name=contents.run.get("name") or contents.run.get("task") or "run",
+    """The page as text."""
+    name = contents.run.get("name") or contents.run.get("task") or "run"
+    unprunable = contents.structure.get("unprunable") or {}
+    reasons = [Row(layer, [Cell(reason, style="words")]) for layer, reason in unprunable.items()]
+    return page(
+        "run_page.html.jinja",
+        title=name,
+        above=f"· {name}",
         headline=wording.headline(contents),
-        choice=wording.choice(contents),
-        on_device=wording.on_device(contents),
-        without_kernel=wording.without_kernel(contents),
-        quality=[_quality(network, contents.network("dense"), quality) for network in contents.networks],
-        quality_title=quality.title,
-        costs=[wording.title(cost) for cost in wording.costs(contents)],
-        expense=[_expense(network, contents) for network in contents.networks],
-        runtimes=list(RUNTIMES.values()),
-        measured=found,
-        measures=rows(found),
-        samples=samples(found),
-        pictures=[(picture, Markup(picture.wide), Markup(picture.narrow)) for picture in pictures],
+        lead=[wording.choice(contents), wording.on_device(contents), wording.without_kernel(contents)],
+        contents=contents,
+        quality=_quality(contents),
+        expense=_expense(contents),
+        measures=measure_table(contents.networks),
+        samples=samples(contents.networks),
+        pictures=run_figures(contents),
         facts=_facts(contents),
-        unprunable=contents.structure.get("unprunable") or {},
-        colours=COLOURS,
-        narrow_px=NARROW,
+        unprunable=Table([("", "reason")], reasons, "wordy"),
     )
 
 
-def _quality(network: NetworkReport, dense: NetworkReport | None, quality: wording.Quality) -> dict[str, Any]:
-    """The row of the table of quality; the two regimes stay apart."""
-    reference = dense.post_training if dense else {}
-    regimes = []
-    for regime, metrics in (("post-training", network.post_training), ("recovered", network.recovered)):
-        regimes.append(
-            {
-                "regime": regime,
-                "quality": quality.text(metrics),
-                "difference": DASH if network is dense else quality.difference(metrics, reference),
-                "loss": wording.number(metrics.get("loss")),
-            }
-        )
-    held_out = {
-        "quality": quality.text(network.held_out),
-        "kl": wording.number(network.held_out.get("kl")),
-    }
-    return {"network": network, "regimes": regimes, "held_out": held_out}
+def _row(network: NetworkReport, cells: list[Cell]) -> Row:
+    same = f"same plan as {network.same_as}" if network.same_as else ""
+    badge = "chosen" if network.chosen else ""
+    return Row(network.title, cells, colour=network.name, note=same, chosen=network.chosen, badge=badge)
 
 
-def _expense(network: NetworkReport, contents: Contents) -> dict[str, Any]:
-    """The row of the table of costs and speed."""
-    dense, costs = contents.network("dense"), []
-    for cost, unit in wording.costs(contents).items():
-        shown = wording.amount(network.cost.get(cost), unit)
-        costs.append((wording.title(cost), shown, percent(wording.share(network, dense, cost))))
-    latency = []
-    for runtime, shown_as in RUNTIMES.items():
-        spread: Mapping[str, Any] = network.latency.get(runtime) or {}
-        quartiles = f"{wording.milliseconds(spread.get('low'))} to {wording.milliseconds(spread.get('high'))}"
-        factor = wording.times(wording.speedup(network, dense, runtime))
-        latency.append((shown_as, factor, wording.milliseconds(spread.get("median")), quartiles))
-    return {
-        "network": network,
-        "costs": costs,
-        "files": [(title, wording.size(network.files.get(kind))) for kind, title in FILES.items()],
-        "theoretical": wording.times(wording.theoretical_speedup(network, dense)),
-        "latency": latency,
-    }
+def _quality(contents: Contents) -> Table:
+    """How good networks are; the two regimes stay apart."""
+    quality, dense, rows = wording.Quality.of(contents), contents.network("dense"), []
+    titles = (quality.title, "to dense", "loss")
+    columns = [(regime, title) for regime in ("Post-training", "Recovered") for title in titles]
+    for network in contents.networks:
+        cells = []
+        for metrics in (network.post_training, network.recovered):
+            gap = DASH if network is dense else quality.difference(metrics, dense.post_training if dense else {})
+            cells += [Cell(quality.text(metrics), style="strong"), Cell(gap, style="extra")]
+            cells.append(Cell(wording.number(metrics.get("loss")), style="extra"))
+        unseen = quality.text(network.held_out), wording.number(network.held_out.get("kl"))
+        rows.append(_row(network, [*cells, *map(Cell, unseen)]))
+    return Table([*columns, *(("Unseen search data", title) for title in (quality.title, "KL to dense"))], rows)
+
+
+def _expense(contents: Contents) -> Table:
+    """Costs, files and speed."""
+    costs = wording.costs(contents)
+    columns = [("Cost", wording.title(cost)) for cost in costs] + [("File", kind) for kind in FILES.values()]
+    columns += [("Theoretical", "speedup"), *(("Measured speedup", runtime) for runtime in RUNTIMES.values())]
+    dense, rows = contents.network("dense"), []
+    for network in contents.networks:
+        cells = []
+        for cost, unit in costs.items():
+            amount = wording.amount(network.cost.get(cost), unit)
+            share = percent(wording.share(network, dense, cost))
+            cells.append(Cell(amount if network is dense else share, hover=amount))
+        cells += [Cell(wording.size(network.files.get(kind))) for kind in FILES]
+        cells.append(Cell(wording.times(wording.theoretical_speedup(network, dense))))
+        for runtime in RUNTIMES:
+            spread: Mapping[str, Any] = network.latency.get(runtime) or {}
+            low, median, high = (wording.milliseconds(spread.get(key)) for key in ("low", "median", "high"))
+            factor = wording.times(wording.speedup(network, dense, runtime))
+            cells.append(Cell(factor, small=median, hover=f"quartiles {low} to {high}", style="strong"))
+        rows.append(_row(network, cells))
+    return Table(columns, rows)
 
 
 def _facts(contents: Contents) -> list[tuple[str, str]]:
     """What was run, where, and with what."""
     run, result = contents.run, contents.result or {}
-    facts = [(title, str(run.get(title.lower(), DASH))) for title in ("Task", "Agent", "Seed")]
-    facts.append(("Budget", _budget_in_words(contents)))
+    facts = [(term, str(run.get(term.lower(), DASH))) for term in ("Task", "Agent", "Seed")]
+    facts.append(("Budget", ". ".join(_bound_in_words(bound, contents.chosen) for bound in contents.bounds) or DASH))
     if evaluations := result.get("evaluations"):
         facts.append(("Evaluations", f"{evaluations['spent']} spent of {evaluations['limit']}"))
     if seconds := result.get("seconds"):
         stages = {STAGES.get(s, s): wording.duration(value) for s, value in seconds.items() if s != "total"}
-        facts.append(("Time", f"{wording.duration(seconds.get('total'))} in all: {_listed(stages)}"))
-    facts.append(("Started", str(run.get("started", DASH))))
-    if "overrides" in run:
-        facts.append(("Launched as", shlex.join(["autoprune", "search", *map(str, run["overrides"])])))
-    facts.append(("Machine", _listed(run.get("machine"))))
-    facts.append(("Versions", _listed(run.get("versions"))))
-    return facts + [(f"Data, {role}", str(digest)) for role, digest in (run.get("data") or {}).items()]
-
-
-def _listed(values: Mapping[str, Any] | None) -> str:
-    return ", ".join(f"{key} {value}" for key, value in (values or {}).items() if value is not None) or DASH
-
-
-def _budget_in_words(contents: Contents) -> str:
-    """Every budget as it was written, what it comes to, and what the chosen plan uses of it."""
-    return ". ".join(_bound_in_words(bound, contents.chosen) for bound in contents.bounds) or DASH
+        facts.append(("Time", f"{wording.duration(seconds.get('total'))} in all: {wording.pairs(stages)}"))
+    return facts + wording.origin(run, command="search")
 
 
 def _bound_in_words(bound: Mapping[str, Any], chosen: NetworkReport | None) -> str:
+    """The budget as it was written, what it comes to, and what the chosen plan uses of it."""
     limit = float(bound["limit"])
     share = percent(bound["relative"], digits=2)
     text = f"{bound['text']}: at most {written(limit)} {bound['unit']} ({share} of dense)"

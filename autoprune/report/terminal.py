@@ -1,7 +1,5 @@
 """A run's comparison as a table in the terminal."""
 
-from collections.abc import Sequence
-
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -9,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autoprune.report.contents import Contents, NetworkReport, read_contents
-from autoprune.report.measures import Sample, measured, rows, samples
+from autoprune.report.measures import measure_table, samples
 from autoprune.report.wording import (
     RUNTIMES,
     Quality,
@@ -40,10 +38,13 @@ def print_result(folder: RunFolder, console: Console | None = None) -> None:
         console.print()
         console.print(_table(contents, wide=console.width >= WIDE))
         console.print()
-        if found := measured(contents.networks):
-            console.print(_measures(found))
-            for sample in samples(found):
-                _print_sample(sample, console)
+        if any(network.measures for network in contents.networks):
+            console.print(_measures(contents))
+            for title, texts in samples(contents.networks):
+                console.print(title, style="bold", markup=False, highlight=False)
+                for network, text in texts:
+                    console.print(Text.assemble((f"{network.name}: ", STYLES[network.name]), " ".join(text.split())))
+                console.print()
         console.print(choice(contents), style="dim", markup=False, highlight=False)
         for note in filter(None, (on_device(contents), without_kernel(contents))):
             console.print(note, style="dim", markup=False, highlight=False)
@@ -82,19 +83,13 @@ def _cells(network: NetworkReport, dense: NetworkReport | None, quality: Quality
     return cells
 
 
-def _measures(networks: Sequence[NetworkReport]) -> Table:
+def _measures(contents: Contents) -> Table:
+    measures = measure_table(contents.networks)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     table.add_column("", no_wrap=True)
-    for network in networks:
-        name = f"{network.name} ←" if network.chosen else network.name
-        table.add_column(name, justify="right", no_wrap=True, style=STYLES[network.name])
-    for row in rows(networks):
-        table.add_row(escape(row.title), *map(escape, row.cells))
+    for _, name in measures.columns:
+        chosen = contents.chosen is not None and contents.chosen.name == name
+        table.add_column(f"{name} ←" if chosen else name, justify="right", no_wrap=True, style=STYLES[name])
+    for row in measures.rows:
+        table.add_row(escape(row.label), *(escape(cell.text) for cell in row.cells))
     return table
-
-
-def _print_sample(sample: Sample, console: Console) -> None:
-    console.print(sample.title, style="bold", markup=False, highlight=False)
-    for network, text in sample.texts:
-        console.print(Text.assemble((f"{network.name}: ", STYLES[network.name]), " ".join(text.split())))
-    console.print()

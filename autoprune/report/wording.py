@@ -1,6 +1,7 @@
 """Numbers and results in words, the same in the terminal and on the page. What was not measured is a dash."""
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +23,15 @@ def percent(fraction: float | None, *, digits: int = 1) -> str:
 
 def points(difference: float | None) -> str:
     """A difference of fractions in percentage points, with its sign."""
-    return DASH if difference is None else f"{100 * difference:+.1f}".replace("-", "−")
+    return DASH if difference is None else number(100 * difference, digits=1, plus=True)
 
 
-def number(value: float | None) -> str:
-    """A loss, a divergence or a score."""
-    return DASH if value is None else f"{value:.3f}".replace("-", "−")
+def number(value: float | None, *, digits: int = 3, plus: bool = False) -> str:
+    """With a minus that is one, and where asked for with a plus; what rounds to zero has no sign."""
+    if value is None:
+        return DASH
+    text = f"{value:+.{digits}f}" if plus else f"{value:.{digits}f}"
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
 def count(value: float | None) -> str:
@@ -235,3 +239,18 @@ def choice(contents: Contents) -> str:
     else:
         which = f"The {chosen.name} plan was chosen: the search's own plan did not beat this baseline."
     return f"{which} The choice is made on search data that no reward has seen, never on the test data."
+
+
+def origin(run: Mapping[str, Any], *, command: str) -> list[tuple[str, str]]:
+    """When, by which command and on which machine a run.json was made, and of which data: terms and texts."""
+    facts = [("Started", str(run.get("started", DASH)))]
+    if "overrides" in run:
+        facts.append(("Launched as", shlex.join(["autoprune", command, *map(str, run["overrides"])])))
+    facts += [("Commit", str(run["commit"]))] if run.get("commit") else []
+    facts += [(term, pairs(run.get(term.lower()))) for term in ("Machine", "Versions")]
+    return facts + [(f"Data, {role}", str(digest)) for role, digest in (run.get("data") or {}).items()]
+
+
+def pairs(values: Mapping[str, Any] | None) -> str:
+    """load 2.1 s, search 104 s; what is None is left out."""
+    return ", ".join(f"{key} {value}" for key, value in (values or {}).items() if value is not None) or DASH

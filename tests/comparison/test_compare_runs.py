@@ -15,7 +15,6 @@ from autoprune.runs import RunFolder
 from tests.comparison.run_summaries import ladder, runs_of, summary
 
 LOW, HIGH = [-0.42, -0.40, -0.41, -0.43, -0.39], [-0.22, -0.20, -0.21, -0.23, -0.19]
-REGIMES = ("post_training", "recovered")
 ONE = ("digits", "macs:0.35")
 TWO = (ONE, ("digits", "macs:0.2"))
 
@@ -62,7 +61,12 @@ def test_agents_that_no_seed_changes_are_constants(tmp_path: Path) -> None:
     """One run of each is enough, and what differs between them differs whatever the number of seeds."""
     result = compared(tmp_path, runs_of({"lamp": [-0.3], "erk": [-0.6], "ppo": HIGH[:3]}))
     agents = {agent["label"]: agent for agent in result["post_training"]["agents"]}
-    assert [name for name, agent in agents.items() if agent["constant"]] == ["lamp", "sensitivity", "erk", "uniform"]
+    assert [name for name, agent in agents.items() if agent["deterministic"]] == [
+        "lamp",
+        "sensitivity",
+        "erk",
+        "uniform",
+    ]
     assert all(agent["ranked"] for agent in agents.values())
     assert pair(result, "lamp", "uniform")["verdict"] == "better"
     assert pair(result, "ppo", "lamp")["verdict"] == "better"  # by Student's t
@@ -76,9 +80,9 @@ def test_agents_that_no_seed_changes_are_constants(tmp_path: Path) -> None:
 def test_recovery_makes_seeds_of_a_plan_that_none_changes(tmp_path: Path) -> None:
     runs = [summary("lamp", -0.3, seed=seed, recovered=0.9 + 0.01 * seed) for seed in range(2)]
     result = compared(tmp_path, [*runs, *runs_of({"ppo": HIGH}, recovered=0.92)])
-    constants = {regime: [a["label"] for a in result[regime]["agents"] if a["constant"]] for regime in REGIMES}
-    assert "lamp" in constants["post_training"]
-    assert "lamp" not in constants["recovered"]
+    ranked = {a["label"]: a for a in result["recovered"]["agents"]}
+    assert [name for name, agent in ranked.items() if agent["deterministic"]] == ["uniform"]
+    assert ranked["lamp"]["iqm"]["low"] < ranked["lamp"]["iqm"]["high"]
 
 
 def test_one_seed_is_not_ranked(tmp_path: Path) -> None:

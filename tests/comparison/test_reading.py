@@ -9,7 +9,7 @@ import yaml
 
 from autoprune.comparison.reading import job_folders, read_run, read_sweep, settings_of, summary_of
 from autoprune.runs import RunFolder
-from tests.report.synthetic import write_run
+from tests.report.run_folders import write_run
 
 CONFIG: dict[str, Any] = {
     "agent": {"_target_": "autoprune.search.rl.search", "mode": "one_shot", "agent": {"algorithm": "PPO"}},

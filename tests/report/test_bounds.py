@@ -8,11 +8,11 @@ import pytest
 from autoprune.records import describe_budget
 from autoprune.report import wording
 from autoprune.report.contents import read_contents
-from autoprune.report.figures import plane
 from autoprune.report.page import render
+from autoprune.report.run_figures import plane
 from autoprune.report.wording import GAP
 from autoprune.runs import RunFolder
-from tests.report.synthetic import write_run
+from tests.report.run_folders import write_run
 from tests.tasks import prepared, tiny_task
 
 
@@ -43,7 +43,7 @@ def run(tmp_path: Path) -> RunFolder:
 def test_every_bounded_cost_is_shown(run: RunFolder) -> None:
     contents = read_contents(run)
     text = render(contents)
-    assert "<th>energy</th>" in text
+    assert ">energy</span></th>" in text
     assert f"0.05{GAP}mJ" in text
     assert "energy:25uJ: at most 0.025 mJ (50.00" in text
     assert "of the MACs and " in wording.headline(contents)

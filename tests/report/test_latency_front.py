@@ -2,54 +2,22 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from autoprune.cli.sweep import write_front
-from autoprune.report.front_page import headline, render, sentence, write_front_page
+from autoprune.report.front_page import headline, render_front, sentence, write_front_page
 from autoprune.report.latency_front import NoFrontError, at_equal_latency, fronts
-from autoprune.runs import RunFolder
-
-
-def run(folder: Path, budget: str, ms: float, accuracy: float, **changes: Any) -> None:
-    """A complete run whose network takes so long, where the dense one takes 2 ms."""
-    dense_ms = changes.pop("dense_ms", 2.0)
-    predicted = changes.pop("predicted", 0.9)
-    trained = changes.pop("recovered", accuracy + 0.1)
-    cost = budget.partition(":")[0]
-
-    def network(ms: float, macs: float, before: float, after: float) -> dict[str, Any]:
-        latency = {"median": ms, "low": ms, "high": ms}
-        return {
-            "plan": {"conv": {"units": 100, "kept": int(macs)}},
-            "cost": {"macs": macs, **({"latency": ms * predicted} if cost == "latency" else {})},
-            "before": {"accuracy": before},
-            "after": {"accuracy": after},
-            "latency_ms": {"onnxruntime": latency, "torch": latency},
-        }
-
-    result = {
-        "task": "digits",
-        "agent": "evolution",
-        "chosen": "searched",
-        "seed": 0,
-        "budget": {"text": budget, "cost": cost, "unit": "", "limit": 1.0, "dense": 2.0, "relative": 0.5},
-        "networks": {"dense": network(dense_ms, 100, 0.9, 0.9), "searched": network(ms, 40, accuracy, trained)},
-        **changes,
-    }
-    folder.mkdir(parents=True)
-    RunFolder(folder).write_json("run.json", {"name": folder.name})
-    RunFolder(folder).write_json("result.json", result)
+from tests.report.latency_runs import write_latency_run
 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
     """MACs-guided: 80 % and 40 % of the latency with 80 and 60 %; latency-guided halfway between them with 75 %."""
-    run(tmp_path / "a", "macs:0.8", 1.6, 0.8)
-    run(tmp_path / "b", "macs:0.4", 0.4, 0.6, dense_ms=1.0)
-    run(tmp_path / "c", "latency:0.6", 1.2, 0.75)
-    run(tmp_path / "d", "latency:0.2", 0.4, 0.5)
+    write_latency_run(tmp_path / "a", "macs:0.8", 1.6, 0.8)
+    write_latency_run(tmp_path / "b", "macs:0.4", 0.4, 0.6, dense_ms=1.0)
+    write_latency_run(tmp_path / "c", "latency:0.6", 1.2, 0.75)
+    write_latency_run(tmp_path / "d", "latency:0.2", 0.4, 0.5)
     return tmp_path
 
 
@@ -73,8 +41,8 @@ def test_accuracy_is_interpolated_at_equal_latency_and_never_beyond(sweep: Path)
 
 
 def test_a_regime_without_training_is_not_shown(tmp_path: Path) -> None:
-    run(tmp_path / "a", "latency:0.8", 1.6, 0.8, recovered=0.8)
-    run(tmp_path / "b", "latency:0.4", 0.8, 0.7, recovered=0.7)
+    write_latency_run(tmp_path / "a", "latency:0.8", 1.6, 0.8, recovered=0.8)
+    write_latency_run(tmp_path / "b", "latency:0.4", 0.8, 0.7, recovered=0.7)
     (front,) = fronts([tmp_path])
     assert front.regimes == ["post_training"]
     assert not at_equal_latency(front)
@@ -82,9 +50,9 @@ def test_a_regime_without_training_is_not_shown(tmp_path: Path) -> None:
 
 
 def test_the_page_holds_every_run_and_escapes_their_names(sweep: Path) -> None:
-    run(sweep / "e", "latency:0.5", 1.0, 0.7, agent="<script>")
+    write_latency_run(sweep / "e", "latency:0.5", 1.0, 0.7, agent="<script>")
     (front,) = fronts([sweep])
-    page = render([front])
+    page = render_front([front])
     assert "<script>" not in page
     assert page.count('<th scope="row">') == 5
     assert page.count("<svg") >= 2
@@ -95,20 +63,20 @@ def test_the_page_holds_every_run_and_escapes_their_names(sweep: Path) -> None:
 def test_a_busy_machine_is_noticed(sweep: Path) -> None:
     (front,) = fronts([sweep])
     assert not any(point.surprising for point in front.points), "all predictions are off by the same"
-    assert "Read with care" not in render([front])
+    assert "Read with care" not in render_front([front])
     path = sweep / "c" / "result.json"
     path.write_text(path.read_text().replace('"latency": 1.08', '"latency": 0.8'))
     assert json.loads(path.read_text())["networks"]["searched"]["cost"]["latency"] == 0.8
     (front,) = fronts([sweep])
     assert [point.run for point in front.points if point.surprising] == ["c"]
-    assert "The latency of 1 of 4 runs is more than 15 % off" in render([front])
+    assert "The latency of 1 of 4 runs is more than 15 % off" in render_front([front])
 
 
 def test_sweeps_end_with_a_front_where_there_is_one(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     write_front(sweep)
     assert (sweep / "front.html").is_file()
     single = tmp_path_factory.mktemp("single")
-    run(single / "a", "macs:0.8", 1.6, 0.8)
+    write_latency_run(single / "a", "macs:0.8", 1.6, 0.8)
     write_front(single)
     assert not (single / "front.html").exists()
 
@@ -116,7 +84,7 @@ def test_sweeps_end_with_a_front_where_there_is_one(sweep: Path, tmp_path_factor
 def test_what_is_no_front_says_what_one_takes(tmp_path: Path) -> None:
     with pytest.raises(NoFrontError, match="no complete run"):
         fronts([tmp_path])
-    run(tmp_path / "a", "macs:0.8", 1.6, 0.8)
+    write_latency_run(tmp_path / "a", "macs:0.8", 1.6, 0.8)
     with pytest.raises(NoFrontError, match=r"several budgets: autoprune search -m budget=latency:0\.8"):
         fronts([tmp_path])
     with pytest.raises(FileNotFoundError, match="there is no folder"):

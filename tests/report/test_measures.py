@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from autoprune.report.contents import NetworkReport, read_contents
-from autoprune.report.measures import MeasureRow, measured, rows, samples
+from autoprune.report.contents import read_contents
+from autoprune.report.measures import measure_table, samples
 from autoprune.report.page import render
 from autoprune.report.terminal import print_result
 from autoprune.report.wording import GAP
 from autoprune.runs import RunFolder
-from tests.report.synthetic import write_run
+from tests.report.run_folders import write_run
 
 EVIL = "[bold]<script>alert(1)</script>[/bold]\nand on"
 MEASURES: dict[str, dict[str, Any]] = {
@@ -35,8 +35,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return with_measures(tmp_path_factory.mktemp("measures"), MEASURES)
 
 
-def networks(run: RunFolder) -> tuple[NetworkReport, ...]:
-    return measured(read_contents(run).networks)
+def numbers(run: RunFolder) -> dict[str, list[str]]:
+    return {row.label: [cell.text for cell in row.cells] for row in measure_table(read_contents(run).networks).rows}
 
 
 def printed(run: RunFolder, *, width: int) -> str:
@@ -47,28 +47,28 @@ def printed(run: RunFolder, *, width: int) -> str:
 
 
 def test_numbers_stand_side_by_side_with_their_units(run: RunFolder) -> None:
-    found = networks(run)
-    assert [network.name for network in found] == ["dense", "uniform", "searched"]
-    assert rows(found) == [
-        MeasureRow("perplexity, bible", ("29.0", f"1{GAP}G", "41.3")),
-        MeasureRow("writing, tokens/s", ("21.3", "–", "–")),
-        MeasureRow("parameters", (f"135{GAP}M", f"98{GAP}M", "–")),
-        MeasureRow("KV cache per token", ("–", "–", f"23{GAP}kB")),
-    ]
+    columns = measure_table(read_contents(run).networks).columns
+    assert [name for _, name in columns] == ["dense", "uniform", "searched"]  # nothing of sensitivity was measured
+    assert numbers(run) == {
+        "perplexity, bible": ["29.0", f"1{GAP}G", "41.3"],
+        "writing, tokens/s": ["21.3", "–", "–"],
+        "parameters": [f"135{GAP}M", f"98{GAP}M", "–"],
+        "KV cache per token": ["–", "–", f"23{GAP}kB"],
+    }
 
 
 def test_texts_stand_below(run: RunFolder) -> None:
-    (sample,) = samples(networks(run))
-    assert sample.title == "Sample 1"
-    assert [(network.name, text) for network, text in sample.texts] == [
+    ((title, texts),) = samples(read_contents(run).networks)
+    assert title == "Sample 1"
+    assert [(network.name, text) for network, text in texts] == [
         ("dense", "a lamp."), ("uniform", "the the the"), ("searched", EVIL),
     ]  # fmt: skip
 
 
 def test_measures_without_a_title_of_their_own_are_shown_as_well(tmp_path: Path) -> None:
-    found = networks(with_measures(tmp_path, {"dense": {"words_per_line": 12.0}}))
-    assert rows(found) == [MeasureRow("words per line", ("12",))]
-    assert samples(found) == []
+    run = with_measures(tmp_path, {"dense": {"words_per_line": 12.0}})
+    assert numbers(run) == {"words per line": ["12"]}
+    assert samples(read_contents(run).networks) == []
 
 
 def test_the_terminal_shows_both(run: RunFolder) -> None:

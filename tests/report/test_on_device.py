@@ -5,7 +5,7 @@ import pytest
 from autoprune.report.contents import read_contents
 from autoprune.report.wording import on_device
 from autoprune.runs import RunFolder
-from tests.report.synthetic import write_run
+from tests.report.run_folders import write_run
 
 
 def told(folder: Path, device: object) -> str:

@@ -1,4 +1,3 @@
-import html.parser
 import re
 from pathlib import Path
 
@@ -7,13 +6,12 @@ import pytest
 
 from autoprune.report.contents import read_contents
 from autoprune.report.drawing import COLOURS
-from autoprune.report.figures import figures, search_curve, smooth
 from autoprune.report.page import render, write_report
+from autoprune.report.run_figures import run_figures, search_curve, smooth
 from autoprune.report.wording import GAP
 from autoprune.runs import RunFolder
-from tests.report.synthetic import GROUPS, write_run
-
-EVIL = "<script>alert(1)</script>&\"'$x_1$"
+from tests.report.html_outline import EVIL, Outline, check_colours, check_page
+from tests.report.run_folders import GROUPS, write_run
 
 
 @pytest.fixture(scope="module")
@@ -26,51 +24,8 @@ def page(run: RunFolder) -> str:
     return write_report(run).read_text(encoding="utf-8")
 
 
-class Outline(html.parser.HTMLParser):
-    """Balanced elements, their ids, and every attribute that a browser would fetch."""
-
-    VOID = frozenset({"meta", "link", "img", "br", "input"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.ids: list[str] = []
-        self.fetched: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag not in self.VOID:
-            self.open.append(tag)
-        for name, value in attrs:
-            if name == "id":
-                self.ids.append(value or "")
-            if name in ("src", "href", "xlink:href", "data", "srcset", "action"):
-                self.fetched.append(value or "")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def test_the_page_is_well_formed_and_fetches_nothing(page: str) -> None:
-    outline = Outline(page)
-    assert outline.open == []
-    assert len(outline.ids) == len(set(outline.ids))
-    assert all(target.startswith("#") for target in outline.fetched)
-    assert not {"script", "link", "iframe", "img", "object"} & set(outline.tags)
-    assert "@import" not in page
-    assert all(target.startswith("#") for target in re.findall(r"url\(\s*[\"']?([^)]*)\)", page))
-    assert set(re.findall(r"https?://[^\s\"'<)]+", page)) <= {
-        "http://www.w3.org/2000/svg",
-        "http://www.w3.org/1999/xlink",
-    }
+def test_the_page_is_whole(page: str) -> None:
+    check_page(page)
 
 
 def test_every_reference_inside_a_figure_has_its_target(page: str) -> None:
@@ -81,10 +36,8 @@ def test_every_reference_inside_a_figure_has_its_target(page: str) -> None:
 
 
 def test_every_colour_of_a_figure_follows_the_page(run: RunFolder) -> None:
-    for picture in figures(read_contents(run)):
-        for svg in (picture.wide, picture.narrow):
-            assert not re.findall(r"#[0-9a-f]{6}\b", re.sub(r'(?:id="|href="#|url\(#)[^")]*', "", svg))
-            assert set(re.findall(r"var\(--(\w+)\)", svg)) <= set(COLOURS)
+    svg = "".join(panel for picture in run_figures(read_contents(run)) for panel in picture.panels)
+    check_colours(svg, set(COLOURS))
 
 
 def test_the_same_run_gives_the_same_page(run: RunFolder, page: str) -> None:
@@ -104,22 +57,20 @@ def test_all_numbers_of_the_comparison_are_there(page: str) -> None:
     assert text.count('<span class="chosen">chosen</span>') == 2  # once in each table
 
 
-def test_every_figure_is_there_in_both_widths(page: str) -> None:
+def test_every_figure_is_there_once(page: str) -> None:
     for title in ("Search", "Plan", "Accuracy and cost", "One group at a time", "Recovery"):
         assert f'aria-label="{title}"' in page
-    assert page.count('<div class="wide"><svg') == page.count('<div class="narrow"><svg') == 5
+    assert page.count('viewBox="0 0 680') == 3  # search, plan, recovery
+    assert page.count('viewBox="0 0 470') == 2  # two costs
+    assert page.count('viewBox="0 0 150') == len(GROUPS)
     for group in GROUPS:
         assert f">{group}<" in page
 
 
 def test_the_runs_facts_are_there(page: str) -> None:
     text = page.replace(GAP, " ")
-    for fact in (
-        "fashion_resnet20",
-        "macs:0.35: at most 10,857,683 MACs (35.00 % of dense)",
-        "80 spent of 80",
-        "autoprune search agent=ppo",
-    ):
+    budget = "macs:0.35: at most 10,857,683 MACs (35.00 % of dense)"
+    for fact in ("fashion_resnet20", budget, "80 spent of 80", "autoprune search agent=ppo"):
         assert fact in text
     assert "of it" in text  # how much of the budget is used
     assert "the network&#39;s output" in text  # why fc stays whole
@@ -151,7 +102,7 @@ def test_a_run_that_has_hardly_begun_gets_a_page(tmp_path: Path) -> None:
     folder.write_json("run.json", {})
     text = write_report(folder).read_text(encoding="utf-8")
     assert "0 evaluations" in text
-    assert Outline(text).open == []
+    check_page(text)
 
 
 def test_missing_parts_are_left_out(tmp_path: Path) -> None:
@@ -189,7 +140,7 @@ def test_what_comes_from_files_is_escaped(tmp_path: Path) -> None:
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "$x_1$" in page  # a dollar is no formula
-    assert Outline(page).open == []
+    check_page(page)
 
 
 def test_a_broken_plan_does_not_flatten_the_curve(tmp_path: Path) -> None:
@@ -201,7 +152,7 @@ def test_a_broken_plan_does_not_flatten_the_curve(tmp_path: Path) -> None:
     assert search is not None
     assert ("point", "down", "further below") in search.key
     assert ("point", "ring", "over the budget") in search.key
-    assert "1e6" not in search.wide
+    assert "1e6" not in search.panels[0]
 
 
 def test_the_average_is_flat_on_a_constant_and_skips_gaps() -> None:

@@ -8,7 +8,7 @@ from autoprune.report.progress import StageProgress, search_note
 from autoprune.report.terminal import print_result
 from autoprune.report.wording import GAP
 from autoprune.runs import RunFolder
-from tests.report.synthetic import write_run
+from tests.report.run_folders import write_run
 
 
 def printed(run: RunFolder, *, width: int) -> str:

@@ -9,7 +9,7 @@ from autoprune.report.contents import read_contents
 from autoprune.report.page import render
 from autoprune.report.terminal import print_result
 from autoprune.runs import RunFolder
-from tests.report.synthetic import write_run
+from tests.report.run_folders import write_run
 
 
 @pytest.fixture
@@ -42,6 +42,13 @@ def test_counts(value: float, shown: str) -> None:
 def test_sizes_and_durations() -> None:
     assert [wording.size(v).replace(wording.GAP, " ") for v in (12, 1234, 1.1e6)] == ["12 B", "1.23 kB", "1.1 MB"]
     assert [wording.duration(s) for s in (0.31, 42, 75, 7260)] == ["0.3 s", "42 s", "1 min 15 s", "2 h 1 min"]
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "plus", "shown"), [(-0.004, 2, True, "0.00"), (-0.5, 1, False, "−0.5"), (0.5, 1, True, "+0.5")]
+)
+def test_numbers_have_a_sign_that_means_something(value: float, digits: int, plus: bool, shown: str) -> None:
+    assert wording.number(value, digits=digits, plus=plus) == shown
 
 
 def test_what_was_not_measured_is_a_dash() -> None:
