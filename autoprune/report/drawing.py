@@ -98,8 +98,8 @@ def picture(
 
 
 def _svg(draw: Draw, *, size: str, height: float) -> Markup:
-    text = {"full": TELEPHONE, "half": TEXT, "small": 11.0}[size]
-    fonts = dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize", "xtick.labelsize", "ytick.labelsize"), text)
+    texts = ("font.size", "axes.labelsize", "axes.titlesize", "xtick.labelsize", "ytick.labelsize")
+    fonts: Any = dict.fromkeys(texts, {"full": TELEPHONE, "half": TEXT, "small": 11.0}[size])
     with mpl.rc_context({**STYLE, **fonts, "svg.hashsalt": "autoprune"}):  # the same figure is the same text
         figure = Figure(figsize=(WIDTHS[size] / 72, height / 72), dpi=72, layout="constrained")  # 1 pt is 1 px
         FigureCanvasSVG(figure)
@@ -118,7 +118,7 @@ def _shrink_text(figure: Figure) -> None:
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         axis.set_label_coords(*axis.label.get_position(), axis.label.get_transform())
     for text in figure.findobj(Text):
-        text.set_fontsize(text.get_fontsize() * TEXT / TELEPHONE)
+        text.set_fontsize(float(text.get_fontsize()) * TEXT / TELEPHONE)
 
 
 def _inline(svg: str) -> str:

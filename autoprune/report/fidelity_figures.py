@@ -43,7 +43,7 @@ def agreement(result: Json, choices: Sequence[tuple[str, str]], *, budget: str, 
     def draw(axes: Axes, choice: tuple[str, str], chosen: Bools, heading: str) -> None:
         repair, score = choice
         x = np.array(result["budgets"][budget]["proxies"][repair]["scores"][score], np.float64)[truth["plans"]]
-        bars = {"fmt": "none", "ecolor": COLOURS["point"], "elinewidth": 1.3}
+        bars: dict[str, Any] = {"fmt": "none", "ecolor": COLOURS["point"], "elinewidth": 1.3}
         axes.errorbar(x[chosen], means[chosen], yerr=errors[chosen], **bars)
         kinds = (("point", "o", ~better), ("searched", "o", better & ~uniform), ("uniform", "s", uniform))
         for colour, marker, part in kinds:
@@ -127,5 +127,5 @@ def alone_and_together(additivity: Json | None) -> Picture | None:
 
 
 def _points(axes: Axes, x: Floats, y: Floats, colour: str, marker: str) -> None:
-    style = {"edgecolors": COLOURS["surface"], "linewidths": 0.8, "zorder": 4}
+    style: dict[str, Any] = {"edgecolors": COLOURS["surface"], "linewidths": 0.8, "zorder": 4}
     axes.scatter(x, y, marker=marker, s=44, color=COLOURS[colour], **style)

@@ -222,9 +222,11 @@ def _draw_plane(axes: Axes, *, contents: Contents, records: list[Json], cost: st
     dense = contents.network("dense")
     for network in contents.networks:
         style: dict[str, Any] = {"marker": MARKERS[network.name], "s": 80 if network is dense else 52, "zorder": 5}
-        place = (share(network, dense, cost), network.proxy.get("accuracy"))
-        if None not in place:
-            axes.scatter(*place, color=COLOURS[network.name], edgecolors=COLOURS["surface"], linewidths=1.2, **style)
+        left, quality = share(network, dense, cost), network.proxy.get("accuracy")
+        if left is not None and quality is not None:
+            axes.scatter(
+                left, quality, color=COLOURS[network.name], edgecolors=COLOURS["surface"], linewidths=1.2, **style
+            )
     percent_axis(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.set(xlabel=title(cost), ylabel="accuracy before recovery")

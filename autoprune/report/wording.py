@@ -95,10 +95,6 @@ def quotient(top: float | None, bottom: float | None) -> float | None:
     return top / bottom if top is not None and bottom else None
 
 
-def difference(value: float | None, reference: float | None) -> float | None:
-    return value - reference if value is not None and reference is not None else None
-
-
 def share(network: NetworkReport, dense: NetworkReport | None, cost: str) -> float | None:
     """The cost as a fraction of the dense network's."""
     return quotient(network.cost.get(cost), dense.cost.get(cost) if dense else None)

@@ -2,15 +2,12 @@
 
 import argparse
 import json
-import shutil
-import subprocess
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from autoprune.comparison.run_summary import RunSummary, write_summaries
@@ -24,7 +21,6 @@ from experiments.readme import write_between
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-VENV = ROOT / ".venv"
 CELLS = ROOT / "runs" / "ladder"
 
 
@@ -49,7 +45,7 @@ def main() -> None:
 
 
 def write(folder: Path, name: str, jobs: list[Job], found: list[list[dict[str, Any]]], made_by: dict[str, Any]) -> None:
-    """NAME.jsonl.gz for `autoprune compare`, its page NAME.html, NAME.json with what made it, the README's table."""
+    """NAME.jsonl.gz for `autoprune compare`, NAME.json with what made it, and the README's table."""
     trials = [RunSummary.from_json(row["trial"]) for rows in found for row in rows]
     write_summaries(folder / f"{name}.jsonl.gz", trials)
     record = {
@@ -60,10 +56,6 @@ def write(folder: Path, name: str, jobs: list[Job], found: list[list[dict[str, A
         ],
     }
     (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    with TemporaryDirectory() as compared:
-        command = [str(VENV / "bin" / "autoprune"), "compare", str(folder / f"{name}.jsonl.gz"), f"out={compared}"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        shutil.copy(Path(compared) / "comparison.html", folder / f"{name}.html")
     write_between(folder / "README.md", "\n".join(markdown(record, found)) + "\n", name=name)
     if folder == HERE and name == "live":
         of_task = {job.cell.task: job.cell for job in jobs}  # any: the dense network is the same in all of a task's
