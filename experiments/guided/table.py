@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from autoprune.comparison.run_summary import agent_name
+
 DRAWS = 4_000  # of the bootstrap
 KINDS = ("macs", "macs, steps", "latency", "latency, steps")
 BASE = "macs, steps"  # whose latency the others have
@@ -15,7 +17,7 @@ def markdown(record: Mapping[str, Any]) -> str:
     seeds = len({row["seed"] for row in record["rows"]})
     lines = [
         f"{record['date'][:10]}, commit {record['commit']}, {record['machine']['processor']}, one thread, batch 1, "
-        f"ONNX Runtime {record['versions']['onnxruntime']}; `agent={record['agent']}`, {record['evaluations']} "
+        f"ONNX Runtime {record['versions']['onnxruntime']}; `agent={agent_name(record['agent'])}`, {record['evaluations']} "
         f"evaluations, {seeds} seeds.",
         "",
     ]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from autoprune.comparison.run_summary import agent_name
 from experiments.language.searched import ready, searched
 
 SEEDS = 2
@@ -47,7 +48,7 @@ def table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     lines.append("|" + "---|" * 7)
     for schedule in SCHEDULES:
-        own = [cell for cell in cells if cell["schedule"] == schedule]
+        own = [cell for cell in cells if agent_name(cell["schedule"]) == schedule]
         if not own:
             continue
         shown = [", ".join(f"{cell['best'][-1][of]:.2f}" for cell in own) for of in ("kl", "held_out_kl")]
