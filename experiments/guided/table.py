@@ -17,8 +17,8 @@ def markdown(record: Mapping[str, Any]) -> str:
     seeds = len({row["seed"] for row in record["rows"]})
     lines = [
         f"{record['date'][:10]}, commit {record['commit']}, {record['machine']['processor']}, one thread, batch 1, "
-        f"ONNX Runtime {record['versions']['onnxruntime']}; `agent={agent_name(record['agent'])}`, {record['evaluations']} "
-        f"evaluations, {seeds} seeds.",
+        f"ONNX Runtime {record['versions']['onnxruntime']}; `agent={agent_name(record['agent'])}`, "
+        f"{record['evaluations']} evaluations, {seeds} seeds.",
         "",
     ]
     recovered = [row for row in record["rows"] if "recovered" in row]
