@@ -20,7 +20,7 @@ from autoprune.report.drawing import (
     picture,
     shortened,
 )
-from autoprune.report.wording import share, title
+from autoprune.report.wording import drawn_metric, share, title
 from autoprune.statistics import Floats, pareto_front
 
 BELOW = 4.0  # scores further below the median than this many times best − median are drawn at the edge
@@ -106,8 +106,9 @@ def plan(contents: Contents) -> Picture | None:
 
 
 def plane(contents: Contents) -> Picture | None:
-    """Every evaluated plan by its cost and its accuracy, with the Pareto front, for the budget's cost and another."""
-    records = [r for r in contents.whole if r.get("accuracy") is not None and r.get("cost")]
+    """Every evaluated plan by its cost and its quality, with the Pareto front, for the budget's cost and another."""
+    metric = drawn_metric(contents)
+    records = [r for r in contents.whole if r.get(metric) is not None and r.get("cost")]
     if not records:
         return None
     bounded = [bound["cost"] for bound in contents.bounds] or ["macs"]
@@ -116,17 +117,18 @@ def plane(contents: Contents) -> Picture | None:
     key += [("point", "ring", "single-group curves")] if any(r["phase"] == "curves" for r in records) else []
     key += [("muted", "dash", "budget")] if contents.budget else []
     key += [(network.name, MARKERS[network.name], network.title) for network in contents.networks]
-    caption = "Accuracy is measured on search data, in the post-training regime: no gradient step after pruning."
+    caption = f"{metric.capitalize()} on search data, in the post-training regime: no gradient step after pruning."
     if left := len(contents.history) - len(contents.whole):
         caption += f" Not shown: {left} plans that left a race before they had seen all samples."
     panels = [partial(_draw_plane, contents=contents, records=records, cost=cost) for cost in costs]
-    return picture("Accuracy and cost", caption, panels, key=key, height=330)
+    return picture(f"{metric.capitalize()} and cost", caption, panels, key=key, height=330)
 
 
 def curves(contents: Contents) -> Picture | None:
-    """How accuracy falls when one group alone loses units."""
+    """How accuracy, or agreement with the dense network, falls when one group alone loses units."""
     if not contents.curves:
         return None
+    metric = drawn_metric(contents)
     marks = {name: density for name, density in contents.densities.items() if name != "sensitivity"}
     restored = {  # group → how much of its readers' outputs the best weights restore from its first units
         group["name"]: 1 - np.array(group["reconstruction_error"])
@@ -142,18 +144,17 @@ def curves(contents: Contents) -> Picture | None:
             axes.plot(np.linspace(0, 1, len(energy)), energy, color=COLOURS["muted"], lw=1.2, alpha=0.6)
         entries = sorted(contents.curves[group], key=lambda entry: float(entry["kept"]))
         kept = column(entries, "kept") / (contents.units.get(group) or entries[-1]["kept"])
-        accuracy = column(entries, "accuracy")
-        axes.plot(kept, accuracy, color=COLOURS["ink"], lw=1.6, marker=".", ms=5)
+        axes.plot(kept, column(entries, metric), color=COLOURS["ink"], lw=1.6, marker=".", ms=5)
         axes.set(xlim=(0, 1.04), xticks=[0, 0.5, 1], ylim=(lowest, highest))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=3))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
         axes.set_title(shortened(group, longest=20), pad=3)
 
-    values = [entry["accuracy"] for entries in contents.curves.values() for entry in entries if entry.get("accuracy")]
+    values = [entry[metric] for entries in contents.curves.values() for entry in entries if entry.get(metric)]
     lowest = min([*values, *(float(energy.min()) for energy in restored.values())], default=0.0) - 0.03
     highest = max([*values, *([1.0] if restored else [])], default=1.0) + 0.03
-    key = [("ink", "line", "accuracy with only this group pruned, %")]
+    key = [("ink", "line", f"{metric} with only this group pruned, %")]
     key += [("muted", "line", "energy of its readers' outputs that is left, %")] if restored else []
     key += [(name, "line" if name == "searched" else "dash", f"what the {name} plan keeps") for name in marks]
     caption = (
@@ -211,25 +212,26 @@ def _range(score: Floats, levels: list[float]) -> tuple[float, float]:
 def _draw_plane(axes: Axes, *, contents: Contents, records: list[Json], cost: str) -> None:
     size = (contents.structure.get("dense") or {}).get(cost)
     x = np.array([r["cost"].get(cost, math.nan) for r in records], np.float64) / (size or 1.0)
-    accuracy, single = column(records, "accuracy"), np.array([r["phase"] == "curves" for r in records])
+    metric = drawn_metric(contents)
+    quality, single = column(records, metric), np.array([r["phase"] == "curves" for r in records])
     for bound in contents.bounds:
         if cost == bound["cost"]:
             axes.axvline(bound["limit"] / (size or 1.0), color=COLOURS["muted"], lw=1.2, ls=DASHED, zorder=1)
-    axes.scatter(x[single], accuracy[single], s=13, facecolors="none", edgecolors=COLOURS["point"], linewidths=1)
-    axes.scatter(x[~single], accuracy[~single], s=15, color=COLOURS["point"], linewidths=0, alpha=0.85)
-    front = pareto_front(x, accuracy)
-    axes.step(x[front], accuracy[front], where="post", color=COLOURS["ink"], lw=1.6, zorder=3)
+    axes.scatter(x[single], quality[single], s=13, facecolors="none", edgecolors=COLOURS["point"], linewidths=1)
+    axes.scatter(x[~single], quality[~single], s=15, color=COLOURS["point"], linewidths=0, alpha=0.85)
+    front = pareto_front(x, quality)
+    axes.step(x[front], quality[front], where="post", color=COLOURS["ink"], lw=1.6, zorder=3)
     dense = contents.network("dense")
     for network in contents.networks:
         style: dict[str, Any] = {"marker": MARKERS[network.name], "s": 80 if network is dense else 52, "zorder": 5}
-        left, quality = share(network, dense, cost), network.proxy.get("accuracy")
-        if left is not None and quality is not None:
+        left, height = share(network, dense, cost), network.proxy.get(metric)
+        if left is not None and height is not None:
             axes.scatter(
-                left, quality, color=COLOURS[network.name], edgecolors=COLOURS["surface"], linewidths=1.2, **style
+                left, height, color=COLOURS[network.name], edgecolors=COLOURS["surface"], linewidths=1.2, **style
             )
     percent_axis(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.set(xlabel=title(cost), ylabel="accuracy before recovery")
+    axes.set(xlabel=title(cost), ylabel=f"{metric} before recovery")
     if size:
         percent_axis(axes.xaxis)
         axes.set_xlabel(f"{title(cost)} left")

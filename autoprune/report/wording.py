@@ -143,6 +143,12 @@ def on_device(contents: Contents) -> str:
     )
 
 
+def drawn_metric(contents: Contents) -> str:
+    """What figures draw, a fraction in [0, 1]: accuracy, or agreement with the dense network for other metrics."""
+    judged: Mapping[str, Any] = contents.run.get("judged") or CLASSIFIER
+    return "accuracy" if judged["percent"] else "agreement"
+
+
 @dataclass(frozen=True, slots=True)
 class Quality:
     """What a run's tables and sentences say of how good a network is."""
