@@ -104,8 +104,8 @@ def _compose(command: str, overrides: list[str]) -> None:
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
         except HydraException as error:
-            said = [override for override in overrides if not override.startswith("-")]
-            raise ValueError(sentence_of(error, said, name, section)) from error
+            settings = [override for override in overrides if not override.startswith("-")]
+            raise ValueError(sentence_of(error, settings, name, section)) from error
         except OSError as error:  # of Hydra's; a job's own are sentences already
             raise ValueError(f"the folder of hydra.run.dir or hydra.sweep.dir cannot be used: {error}") from error
 

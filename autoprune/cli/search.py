@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -17,6 +17,9 @@ from autoprune.cli.foreign import TARGET, trusted_config
 from autoprune.cli.parts import chosen_name
 from autoprune.cli.session import Session, run_command
 from autoprune.cli.sweep import SweepJob, resume_hint, value_of
+
+if TYPE_CHECKING:
+    from autoprune.problem.problem import Problem
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +110,7 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
 
     from autoprune.pipeline import Job
     from autoprune.problem.problem import Problem
-    from autoprune.records import Ledgers, describe_budget, describe_measured, describe_repair
+    from autoprune.records import Ledgers, describe_measured, describe_repair
     from autoprune.report.page import write_report
     from autoprune.report.terminal import print_result
     from autoprune.runs import RunFolder
@@ -123,15 +126,7 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     print(describe_measured(measured))
     if sentence := describe_repair(measured["repair"]):
         print(sentence)
-    record = {
-        **session.record(task),
-        "agent": launch.agent,
-        "group": launch.group,
-        "budget": describe_budget(problem),
-        "measured": measured,
-        "judged": task.judged,
-        "device": None if problem.spec.device is None else problem.spec.device.name,
-    }
+    record = _record(session, launch, problem, measured)
     run = RunFolder.open(folder) if resumed else session.new_run()
     before = run.read_json("run.json") if resumed else {}
     if resumed:
@@ -163,13 +158,32 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
         problem.close()
     print_result(run)
     print(f"report: {folder / 'report.html'}")
+    _check_complete(result, folder)
+    return value_of(result)
+
+
+def _record(session: Session, launch: Launch, problem: "Problem", measured: Mapping[str, Any]) -> dict[str, Any]:
+    """What run.json says."""
+    from autoprune.records import describe_budget
+
+    return session.record(problem.task) | {
+        "agent": launch.agent,
+        "group": launch.group,
+        "budget": describe_budget(problem),
+        "measured": measured,
+        "judged": problem.task.judged,
+        "device": None if problem.spec.device is None else problem.spec.device.name,
+    }
+
+
+def _check_complete(result: Mapping[str, Any], folder: Path) -> None:
+    """Raises RuntimeError where stages after the search failed."""
     if result["failed"]:
         stages = "\n".join(f"  {stage}: {reason}" for stage, reason in result["failed"].items())
         raise RuntimeError(
             f"the search is complete and everything that it made stands in {folder}, but these stages failed:\n"
             f"{stages}\n`autoprune search resume={folder}` tries them again"
         )
-    return value_of(result)
 
 
 def _check_constraint(settings: Mapping[str, Any]) -> None:

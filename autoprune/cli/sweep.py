@@ -34,17 +34,17 @@ class SweepJob:
         None leaves basic sweeps going, and tells Optuna's sweeper that this trial has no value.
         """
         try:
-            found = self.found()
+            value = self.value()
             (self.folder / FAILED).unlink(missing_ok=True)
-            if found is None:
+            if value is None:
                 return search(resumed=self.begun())
         except Exception as error:
             self._write_down(error)
             return None
         log.info("%s is complete already", self.folder)
-        return found
+        return value
 
-    def found(self) -> float | None:
+    def value(self) -> float | None:
         """The value of the run that is complete here; None where there is none.
 
         Raises ValueError where the folder holds a run of another configuration, complete or not.
@@ -118,10 +118,10 @@ def write_front(sweep: Path) -> None:
     from autoprune.report.latency_front import NoFrontError, fronts
 
     try:
-        found = fronts([sweep])
+        budget_fronts = fronts([sweep])
     except NoFrontError:
         return
-    print(f"{headline(found)}.\nfront: {write_front_page(found, sweep)}")
+    print(f"{headline(budget_fronts)}.\nfront: {write_front_page(budget_fronts, sweep)}")
 
 
 def failures(sweep: Path) -> Iterator[tuple[str, str]]:
@@ -138,17 +138,17 @@ def resume_hint(sweep: Path) -> str:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], *, inside: str = "") -> list[str]:
     """Which keys of two configurations differ, dotted, and how; a key that one of them lacks is "absent" there."""
-    found: list[str] = []
+    differing: list[str] = []
     for key in [*before, *(key for key in now if key not in before)]:
         one, other = before.get(key, "absent"), now.get(key, "absent")
         if isinstance(one, Mapping) and isinstance(other, Mapping):
-            found += differences(one, other, inside=f"{inside}{key}.")
+            differing += differences(one, other, inside=f"{inside}{key}.")
         elif one != other:
-            found.append(f"{inside}{key} is {_shown(one)} there, {_shown(other)} here")
-    return found
+            differing.append(f"{inside}{key} is {_text_of(one)} there, {_text_of(other)} here")
+    return differing
 
 
-def _shown(value: Any) -> str:
+def _text_of(value: Any) -> str:
     return "a group" if isinstance(value, Mapping) else "null" if value is None else str(value)
 
 

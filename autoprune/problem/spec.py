@@ -18,7 +18,7 @@ from autoprune.importance.activation_norm import activation_norm
 from autoprune.importance.criterion import Importance
 from autoprune.importance.default_criterion import default_criterion
 from autoprune.importance.magnitude import magnitude
-from autoprune.ranges import Count, Text
+from autoprune.ranges import Count, Positive, Text
 from autoprune.repair.least_squares import LeastSquares
 from autoprune.repair.repair import AutomaticRepair, Repair
 
@@ -43,7 +43,7 @@ class StructureSettings:
     """The fewest units that a group keeps, at least 1."""
     inexact: bool = False
     """Also groups that a LayerNorm or the like normalises over, where removing units is not quite masking them."""
-    time_limit_s: float = 300.0
+    time_limit_s: Positive = 300.0
     """How long the structure is looked for, in seconds."""
 
     def __post_init__(self) -> None:

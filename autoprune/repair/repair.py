@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.plan import PruningPlan
+from autoprune.ranges import Fraction
 from autoprune.repair.least_squares import LeastSquares, Reconstruction
 from autoprune.repair.sparse_gpt_levels import SparseGPT
 from autoprune.repair.weight_levels import WeightLevels
@@ -26,7 +27,7 @@ class Repair:
     Repair(batch_norm=True, least_squares=None, sparse_gpt=None)
     """
 
-    batch_norm: bool | float
+    batch_norm: bool | Fraction
     """The share of BatchNorm's statistics that is measured on the pruned network (EagleEye, arXiv 2007.02491), in
     [0, 1]; the rest is the dense network's. A candidate is measured on the batch it is judged on, which costs no extra
     pass; the network that is handed out is measured on the calibration role."""

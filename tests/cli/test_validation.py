@@ -284,7 +284,8 @@ def test_a_target_of_ones_own_is_checked_by_its_signature(settings: dict[str, An
 def test_an_object_of_another_class_is_refused() -> None:
     race = {"_target_": "autoprune.evaluation.race.Race", "first": 0.1, "growth": 2.0, "errors": 3.0}
     settings = {**base("search")}
-    settings["repair"] = {**settings["repair"], "least_squares": race}
+    repair = {"_target_": "autoprune.repair.repair.Repair", "batch_norm": True, "least_squares": race}
+    settings["repair"] = repair
     with pytest.raises(SettingsError, match=r"repair\.least_squares must be LeastSquares or null, got Race"):
         check(settings, JOBS["search"].section, RULES, command="")
 
