@@ -92,9 +92,9 @@ AGENTS_OF_EVERY_KIND = {
 def test_constant_rewards_do_no_harm(name: str, reward: float, tmp_path: Path) -> None:
     known = replace(KNOWN["chain"], loses=lambda gone: np.full(gone.shape[:-1], -reward))
     history: list[Any] = []
-    problem = learnable(known, tmp_path, limit=37, seen_by=history)
+    problem = learnable(known, tmp_path, limit=38, seen_by=history)
     plan = search(name, **AGENTS_OF_EVERY_KIND[name])(problem, rng=np.random.default_rng(0))
-    assert len(history) == 37
+    assert len(history) == 38
     assert known.projector.budget.meets(np.array(plan.kept))
 
 
@@ -117,7 +117,7 @@ def test_a_reward_that_is_no_number_is_an_error(name: str, later: bool, tmp_path
 
 def test_a_structure_without_groups_is_refused() -> None:
     none = np.zeros((0, 1), np.int64)
-    empty, cost = Structure((), ()), QuadraticCost.bilinear("weights", "weights", none.T, none.T, none[:, 0])
+    empty, cost = Structure((), ()), QuadraticCost.bilinear("weights", "weights", none, none, none[:, 0])
     for kind in (Projector, Rounding):
         with pytest.raises(ValueError, match="there is nothing to decide: the structure has no groups"):
             kind(empty, Budget("weights:1", cost, 1.0, 1.0))
