@@ -51,15 +51,17 @@ def sentence_of(error: HydraException, overrides: Sequence[str], name: str, sect
 
 
 def check_choices(overrides: Sequence[str]) -> None:
-    """Of a group, a file is chosen, or nothing where it may be null.
+    """Of a group, a file is chosen.
 
     Raises:
-        ValueError: for a number, true and false, and for null where something is needed.
+        ValueError: for a number, true, false and null.
     """
     for override in overrides:
         key, _, value = override.partition("=")
         number = value.replace(".", "", 1).isdecimal() or value in ("true", "false")
-        if (conf_dir() / key).is_dir() and (number or (value == "null" and key not in OPTIONAL)):
+        if value == "null" and key in OPTIONAL:
+            raise ValueError(f"{key}=null is what nothing chosen is: leave it out, or take a choice back by ~{key}")
+        if (conf_dir() / key).is_dir() and (number or value == "null"):
             files = sorted(path.stem for path in (conf_dir() / key).glob("*.yaml"))
             raise ValueError(f"{key} must be a file of conf/{key}, got {value}; it has {', '.join(files)}")
 

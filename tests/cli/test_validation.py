@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 
 from autoprune.cli import JOBS, conf_dir
 from autoprune.cli.command_settings import RULES, Described
-from autoprune.cli.composition import composed, sentence_of
+from autoprune.cli.composition import check_choices, composed, sentence_of
 from autoprune.cli.validation import Rules, Section, SettingsError, check
 
 TARGETS = "tests.cli.test_validation"
@@ -225,6 +225,14 @@ def test_what_hydra_cannot_compose_is_one_sentence(overrides: list[str], sentenc
     text = sentence_of(refused.value, overrides, job.name, job.section)
     assert text.startswith(sentence)
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("override", ["agent=5", "agent=true", "agent=null", "data=null", "device=null", "score=1.5"])
+def test_a_group_is_chosen_by_the_name_of_a_file(override: str) -> None:
+    with pytest.raises(ValueError, match=override.partition("=")[0]) as refused:
+        check_choices(["seed=0", override])
+    assert override.partition("=")[2] in str(refused.value)
+    check_choices(["agent=sac", "seed=5", "agent.agent.critics=null", "task=digits,table_plain", "policy=null"])
 
 
 def own_target(
