@@ -64,8 +64,8 @@ class BudgetRange:
         low = max(self.low, least_share(costs[self.cost], structure))
         if low > self.high:
             raise ValueError(f"budget {self} is less than the smallest plan costs, {low:.4f} of dense")
-        places = (np.arange(count) + rng.random(count)) / count
-        shares = np.exp(math.log(low) + places * (math.log(self.high) - math.log(low)))
+        quantiles = (np.arange(count) + rng.random(count)) / count
+        shares = np.exp(math.log(low) + quantiles * (math.log(self.high) - math.log(low)))
         rounded = [min(1.0, math.ceil(FINEST * share) / FINEST) for share in shares.tolist()]
         return [parse_budget(f"{self.cost}:{share:.4f}", costs, structure) for share in rounded]
 

@@ -164,9 +164,8 @@ def probe(
     if groups:
         whole = change(groups)
         codes = np.arange(len(groups))[:, None] >> np.arange(max(1, (len(groups) - 1).bit_length())) & 1
-        halves = np.array(
-            [change([groups[place] for place in np.flatnonzero(bit)]) for bit in codes.T]
-        )  # [bits, sizes]
+        lost = [change([groups[index] for index in np.flatnonzero(bits)]) for bits in codes.T]
+        halves = np.array(lost)  # [bits, sizes]
         alone = ((halves == 0) | (halves == whole)).all(axis=0)
         owner = (halves != 0).T @ (1 << np.arange(len(halves)))
         owned = np.flatnonzero(alone & (whole != 0) & (owner < len(groups)))

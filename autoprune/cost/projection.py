@@ -46,8 +46,7 @@ class Projector:
         # [groups, units + 1]: the highest level of at most u units, and the lowest of more; group sizes differ, so rows
         # are padded
         widths = np.arange(int(self.units.max()) + 1)
-        places = [np.searchsorted(levels, widths, "right") for levels in self.levels]
-        pairs = list(zip(self.levels, places, strict=True))
+        pairs = [(levels, np.searchsorted(levels, widths, "right")) for levels in self.levels]
         self._grid = np.stack([levels[np.maximum(at - 1, 0)] for levels, at in pairs])
         self._following = np.stack([levels[np.minimum(at, len(levels) - 1)] for levels, at in pairs])
         self._groups = np.arange(len(self.levels))

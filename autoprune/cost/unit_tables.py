@@ -53,7 +53,7 @@ def attention_pairs(pattern: Pattern) -> IntArray:
     those that all blocks show, rounded up to a whole pair, so that what a dense network costs does not depend on the
     kinds of its groups. Where nothing is causal, these are the very pairs of KeyBlocks.kept_pairs.
     """
-    shown = KeyBlocks.of(pattern).kept_pairs
-    square, most = pattern.tokens**2, int(shown[-1])
+    visible = KeyBlocks.of(pattern).kept_pairs
+    square, most = pattern.tokens**2, int(visible[-1])
     common = int(np.gcd(square, most))
-    return -(-shown * (square // common) // (most // common))
+    return -(-visible * (square // common) // (most // common))

@@ -21,25 +21,29 @@ BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}  # of an element at each pr
 
 @dataclass(frozen=True, slots=True)
 class AnalyticalDevice:
-    """A roofline, from a file of conf/device. Every figure is checked: ValueError names the key and the rule.
-
-    peak_gmacs: precision → 10⁹ multiply–accumulates a second. precision: the one that networks run at. memory_gb_s:
-    10⁹ bytes a second. caches: KiB → GB/s of what fits in so many. kernel_us: microseconds per layer. granularity:
-    channels that are computed together. sram_kib: memory that activations have to fit in, None: no limit. pj_per_mac,
-    pj_per_byte: energy in picojoules, None: not known. factors: from `calibrated`, or guessed.
-    """
+    """A roofline, from a file of conf/device. Every figure is checked: ValueError names the key and the rule."""
 
     name: str
     peak_gmacs: Mapping[str, Positive]
+    """Precision → 10⁹ multiply–accumulates a second."""
     precision: str
+    """The one that networks run at."""
     memory_gb_s: Positive
+    """10⁹ bytes a second."""
     caches: Mapping[Count, Positive]
+    """KiB → 10⁹ bytes a second of what fits in so many."""
     kernel_us: NonNegative
+    """Microseconds per layer, whatever it computes."""
     granularity: Count
+    """Channels that are computed together."""
     sram_kib: Positive | None = None
+    """KiB that activations have to fit in; None: no limit."""
     pj_per_mac: Positive | None = None
+    """Picojoules of a multiply–accumulate; None: not known."""
     pj_per_byte: Positive | None = None
+    """Picojoules of a byte moved; None: not known."""
     factors: Factors = field(default_factory=Factors)
+    """From `calibrated`, or guessed."""
 
     def __post_init__(self) -> None:
         if not set(self.peak_gmacs) <= set(BYTES) or len(self.peak_gmacs) == 0:
@@ -74,7 +78,12 @@ class AnalyticalDevice:
     def costs(self, task: Task, structure: Structure) -> dict[str, CostModel]:
         """Latency in ms for one sample and, where the figures are known, energy in mJ.
 
-        Raises ValueError where even the smallest plan's activations do not fit into the device's memory.
+        Args:
+            task: Whose network is pruned.
+            structure: The network's groups.
+
+        Raises:
+            ValueError: Even the smallest plan's activations do not fit into the device's memory.
         """
         size = BYTES[self.precision]
         if self.sram_kib is not None:
@@ -103,7 +112,13 @@ class AnalyticalDevice:
         return None
 
     def calibrated(self, costs: NetworkCosts, kept: IntArray, measured_ms: FloatArray) -> "AnalyticalDevice":
-        """The device whose factors fit plans [plans, groups] and their measured latencies [plans] best."""
+        """The device whose factors fit measured latencies best.
+
+        Args:
+            costs: Those of the network.
+            kept: [plans, groups] at least 6 plans.
+            measured_ms: [plans] above 0.
+        """
         return replace(self, factors=fitted_factors(self.latency(costs), kept, measured_ms))
 
     @property

@@ -36,15 +36,21 @@ def preferred_levels(cost: CostModel, structure: Structure, group: Group, *, sla
 
     Each is the highest level that costs less than the next one by more than `slack` times what all levels span, with
     all other groups whole. Where the cost grows with every unit by more than that, these are all levels.
+
+    Args:
+        cost: One that may have steps, such as a latency.
+        structure: The network's groups.
+        group: The one whose levels are asked for.
+        slack: A fraction of what the group's levels span.
     """
     number, levels = structure.groups.index(group), np.array(group.levels, np.int64)
     costs = cost.along(structure.units, number, levels)
     least_gain = slack * float(costs.max() - costs.min())
-    found = [len(levels) - 1]
-    for place in range(len(levels) - 2, -1, -1):
-        if costs[place] < costs[found[-1]] - least_gain:
-            found.append(place)
-    return tuple(int(levels[place]) for place in reversed(found))
+    preferred = [len(levels) - 1]
+    for index in range(len(levels) - 2, -1, -1):
+        if costs[index] < costs[preferred[-1]] - least_gain:
+            preferred.append(index)
+    return tuple(int(levels[index]) for index in reversed(preferred))
 
 
 def on_steps(structure: Structure, cost: CostModel) -> Structure:
@@ -65,7 +71,7 @@ def predicted_and_measured(
     least = [None] * len(plans) if timings is None else (1e3 * timings.minimum).tolist()
     median = [None] * len(plans) if timings is None else (1e3 * timings.median).tolist()
     networks_ms = {
-        name: {"predicted": predicted[name], "least": least[place], "median": median[place]}
-        for place, name in enumerate(plans)
+        name: {"predicted": predicted[name], "least": least[index], "median": median[index]}
+        for index, name in enumerate(plans)
     }
     return {"name": device.name, "latency_ms": networks_ms}

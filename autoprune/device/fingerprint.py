@@ -17,8 +17,16 @@ FIELDS = ("vendor_id", "cpu family", "model", "stepping", "model name", "CPU imp
 
 
 def fingerprint(*, runtime: str, place: str, batch: int, precision: str, threads: int) -> dict[str, Any]:
-    """The device as JSON values. Tables are good for the very same fingerprint only."""
-    known = {
+    """The device as JSON values. Tables are good for the very same fingerprint only.
+
+    Args:
+        runtime: What runs networks, such as "onnxruntime".
+        place: "cpu" or "cuda".
+        batch: Samples at once.
+        precision: "fp32" or "bf16".
+        threads: Of the runtime.
+    """
+    device = {
         **_processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "runtime": runtime,
@@ -29,11 +37,11 @@ def fingerprint(*, runtime: str, place: str, batch: int, precision: str, threads
         "torch": torch.__version__,
     }
     if runtime in ("onnxruntime", "openvino"):
-        known[runtime] = _version(runtime)
+        device[runtime] = _version(runtime)
     if place == "cuda":
-        known["accelerator"] = torch.cuda.get_device_name()
-        known["cuda"] = torch.version.cuda
-    return known
+        device["accelerator"] = torch.cuda.get_device_name()
+        device["cuda"] = torch.version.cuda
+    return device
 
 
 def differences(made: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -57,14 +65,14 @@ def _version(package: str) -> str | None:
 
 def _processor() -> dict[str, Any]:
     """The processor's name, model and those of its flags that kernels are chosen by."""
-    found: dict[str, Any] = {"machine": platform.machine(), "processor": platform.processor()}
+    processor: dict[str, Any] = {"machine": platform.machine(), "processor": platform.processor()}
     info = Path("/proc/cpuinfo")
     if not info.is_file():
-        return found
+        return processor
     for line in info.read_text().split("\n\n")[0].splitlines():
         key, _, value = (part.strip() for part in line.partition(":"))
         if key in FIELDS:
-            found[key] = value
+            processor[key] = value
         elif key in ("flags", "Features"):
-            found["flags"] = " ".join(flag for flag in FLAGS if flag in value.split())
-    return found
+            processor["flags"] = " ".join(flag for flag in FLAGS if flag in value.split())
+    return processor

@@ -28,25 +28,32 @@ class Call:
 class FusedLayer:
     """The geometry of a layer with what follows it directly, for any numbers of input and output channels.
 
-    kind "conv": convolution; "depthwise": one input channel for each output; "linear"; "op": an operator without
-    weights, such as an average, on `tensors` inputs of the same shape. The last two but one have one width, `inputs`.
-    size: the input's spatial size, or (rows,) of a linear layer. groups: of a convolution; its channels are counted
-    in multiples of it. norm, adds, activation: what is fused, in this order; adds: a residual tensor is added.
+    >>> str(FusedLayer("conv", (8, 8), (3, 3), (2, 2), (1, 1), (1, 1), norm=True))
+    'conv 3×3 / 2 at 8×8 + norm'
     """
 
     kind: Kind
+    """`conv`; `depthwise`: a convolution with one input channel for each output; `linear`; `op`: an operator without
+    weights, such as an average. Depthwise layers and operators have one width, their inputs."""
     size: tuple[int, ...]
+    """The input's spatial size, or (rows,) of a linear layer."""
     kernel: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
     padding: tuple[int, ...] = ()
     dilation: tuple[int, ...] = ()
     groups: int = 1
+    """Of a convolution; its channels are counted in multiples of it."""
     bias: bool = False
     norm: bool = False
+    """Whether a BatchNorm follows."""
     adds: bool = False
+    """Whether a residual tensor is added then."""
     activation: Call | None = None
+    """What follows that."""
     op: Call | None = None
+    """The operator of kind "op"."""
     tensors: int = 1
+    """How many inputs of the same shape the operator has."""
 
     @property
     def square(self) -> bool:

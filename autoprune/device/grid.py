@@ -24,28 +24,33 @@ def knots(least: int, most: int) -> IntArray:
         return np.array([most], np.int64)
     aligned = {*range(ALIGNED, FINE + 1, ALIGNED), FINE + ALIGNED, *WIDER}
     others = {*OTHERS, FINE + 1, *(wide - 1 for wide in WIDER)}
-    found = {width for width in aligned | others if least <= width <= most}
+    chosen = {width for width in aligned | others if least <= width <= most}
     for in_class in (True, False):  # both ends of the axis, in either class
         ends = [*range(least, least + ALIGNED), *range(most - ALIGNED + 1, most + 1)]
         ends = [width for width in ends if least <= width <= most and (width % ALIGNED == 0) == in_class]
-        found |= {min(ends), max(ends)} if ends else set()
-    return np.array(sorted(found), np.int64)
+        chosen |= {min(ends), max(ends)} if ends else set()
+    return np.array(sorted(chosen), np.int64)
 
 
 def table(inputs: IntArray, outputs: IntArray, measured: FloatArray) -> FloatArray:
-    """The latency at every width, [most inputs + 1, most outputs + 1], from measured [inputs, outputs] at the knots.
+    """The latency at every width, [most inputs + 1, most outputs + 1].
 
-    Each pair of classes is interpolated for itself, bilinearly over widths of which `stepped` says how far each is
+    Each pair of classes is interpolated for itself, bilinearly over widths of which `stepping` says how far each is
     rounded up to its block. Widths below the first knot are as fast as it.
+
+    Args:
+        inputs: [input knots] ascending.
+        outputs: [output knots] ascending.
+        measured: [input knots, output knots] latencies.
     """
-    found = np.empty((int(inputs[-1]) + 1, int(outputs[-1]) + 1))
+    latency = np.empty((int(inputs[-1]) + 1, int(outputs[-1]) + 1))
     for rows, knots_in in _classes(inputs):
         for columns, knots_out in _classes(outputs):
             block = measured[np.ix_(np.isin(inputs, knots_in), np.isin(outputs, knots_out))]
             along_in = _matrix(rows, knots_in, block)
             along_out = _matrix(columns, knots_out, block.T)
-            found[np.ix_(rows, columns)] = along_in @ block @ along_out.T
-    return found
+            latency[np.ix_(rows, columns)] = along_in @ block @ along_out.T
+    return latency
 
 
 def line(widths: IntArray, measured: FloatArray) -> FloatArray:
@@ -64,39 +69,39 @@ def _classes(knots: IntArray) -> list[tuple[IntArray, IntArray]]:
 
 def _matrix(widths: IntArray, knots: IntArray, measured: FloatArray) -> FloatArray:
     """[widths, knots]: interpolates linearly what is measured [knots, others]."""
-    place = _places(knots, measured)
-    x, at = place(widths), place(knots)
+    coordinate = _coordinates(knots, measured)
+    x, at = coordinate(widths), coordinate(knots)
     right = np.clip(np.searchsorted(at, x), 1, max(len(knots) - 1, 1))
     if len(knots) == 1:
         return np.ones((len(widths), 1))
     share = np.clip((x - at[right - 1]) / np.maximum(at[right] - at[right - 1], 1e-9), 0, 1)
-    found = np.zeros((len(widths), len(knots)))
-    found[np.arange(len(widths)), right] = share
-    found[np.arange(len(widths)), right - 1] += 1 - share
-    known = np.isin(widths, knots)  # these are what they were measured, also where a step puts two of them in one place
-    found[known] = widths[known, None] == knots
-    return found
+    shares = np.zeros((len(widths), len(knots)))
+    shares[np.arange(len(widths)), right] = share
+    shares[np.arange(len(widths)), right - 1] += 1 - share
+    exact = np.isin(widths, knots)  # these are what they were measured, also where a step puts two of them at one point
+    shares[exact] = widths[exact, None] == knots
+    return shares
 
 
-def _places(knots: IntArray, measured: FloatArray) -> Callable[[IntArray], FloatArray]:
+def _coordinates(knots: IntArray, measured: FloatArray) -> Callable[[IntArray], FloatArray]:
     """Where a width lies: up to FINE where it is, and beyond that the further towards its block's end, the more the
     first block beyond FINE is a step.
     """
     stepped = stepping(knots, measured)
 
-    def place(widths: IntArray) -> FloatArray:
+    def coordinate(widths: IntArray) -> FloatArray:
         beyond = np.maximum(widths, FINE)
         rounded = -(-beyond // BLOCK) * BLOCK
         return np.where(widths <= FINE, widths, (1 - stepped) * beyond + stepped * rounded)
 
-    return place
+    return coordinate
 
 
 def stepping(knots: IntArray, measured: FloatArray) -> float:
     """How much of a step the first block beyond FINE is, in [0, 1]: 0 a slope, 1 a step. measured: [knots, others]."""
     around = [np.flatnonzero(knots <= FINE), np.flatnonzero(knots > FINE), np.flatnonzero(knots == FINE + BLOCK)]
     around[2] = around[2] if len(around[2]) else np.flatnonzero(knots == FINE + BLOCK - 1)
-    if not all(len(found) for found in around):
+    if not all(map(len, around)):
         return 0.0
     before, first, last = around[0][-1], around[1][0], around[2][0]
     if last <= first:

@@ -62,12 +62,12 @@ def renamed_as(instances: Sequence[LayerInstance], like: Sequence[LayerInstance]
     A depthwise convolution of one channel looks like a plain one, and a grouped one of one each like a depthwise.
     """
     renamed = list(instances)
-    for place, (own, dense) in enumerate(zip(instances, like, strict=False)):
+    for index, (own, dense) in enumerate(zip(instances, like, strict=False)):
         kinds, layer = (dense.layer.kind, own.layer.kind), own.layer
         if kinds == ("depthwise", "conv") and layer.groups * own.outputs == 1:
-            renamed[place] = LayerInstance(replace(layer, kind="depthwise"), 1, 1)
+            renamed[index] = LayerInstance(replace(layer, kind="depthwise"), 1, 1)
         if kinds == ("conv", "depthwise") and own.outputs == dense.layer.groups:
-            renamed[place] = LayerInstance(replace(layer, kind="conv", groups=dense.layer.groups), 1, 1)
+            renamed[index] = LayerInstance(replace(layer, kind="conv", groups=dense.layer.groups), 1, 1)
     return renamed
 
 

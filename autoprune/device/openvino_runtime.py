@@ -22,6 +22,6 @@ def openvino_run(model: bytes, inputs: Sequence[NDArray[np.generic]], *, threads
     read.reshape({port: openvino.PartialShape(list(x.shape)) for port, x in zip(read.inputs, inputs, strict=True)})
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
     request = openvino.compile_model(read, "CPU", settings).create_infer_request()
-    for place, array in enumerate(inputs):
-        request.set_input_tensor(place, openvino.Tensor(np.ascontiguousarray(array)))
+    for index, array in enumerate(inputs):
+        request.set_input_tensor(index, openvino.Tensor(np.ascontiguousarray(array)))
     return request.infer  # type: ignore[no-any-return]

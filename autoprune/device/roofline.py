@@ -17,32 +17,36 @@ ALIGNED = 4  # channels that kernels without padding are for multiples of
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a roofline is made of, in base units.
-
-    macs_per_s: at the precision that networks run at; element_bytes: of it. bytes_per_s: of memory. caches: (bytes,
-    bytes per second), smallest first. kernel_s: per layer, whatever it computes. granularity: channels that are
-    computed together, so that others are computed for nothing.
-    """
+    """What a roofline is made of, in base units."""
 
     macs_per_s: float
+    """At the precision that networks run at."""
     element_bytes: int
+    """Of an element at that precision."""
     bytes_per_s: float
+    """Of memory."""
     caches: tuple[tuple[float, float], ...]
+    """(bytes, bytes per second), smallest first."""
     kernel_s: float
+    """Seconds per layer, whatever it computes."""
     granularity: int
+    """Channels that are computed together, so that others are computed for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """How many times longer than its figures say a device takes: for arithmetic, for arithmetic of layers whose input
-    channels are no multiple of 4 (on top of that), of depthwise layers, for memory traffic and per kernel.
-    """
+    """How many times longer than its figures say a device takes, each at least 0."""
 
     compute: float = 1.0
+    """For arithmetic."""
     unaligned: float = 1.0
+    """For arithmetic of layers whose input channels are no multiple of 4, on top of that."""
     depthwise: float = 1.0
+    """For arithmetic of depthwise layers."""
     memory: float = 1.0
+    """For memory traffic."""
     kernel: float = 1.0
+    """For what a layer takes whatever it computes."""
 
     def __post_init__(self) -> None:
         for field, value in zip(fields(self), astuple(self), strict=True):
@@ -52,26 +56,28 @@ class Factors:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Roofline:
-    """A CostModel: Σ over layers of max(arithmetic, traffic) + per kernel, in milliseconds for one sample.
-
-    outputs, inputs [layers, groups + 1]: affine in the kept units. weight [layers]: elements of the kernel. positions,
-    read [layers]: output positions, and input positions that are read. depthwise [layers].
-    """
+    """A CostModel: Σ over layers of max(arithmetic, traffic) + per kernel, in milliseconds for one sample."""
 
     figures: Figures
     factors: Factors
     outputs: IntArray
+    """[layers, groups + 1]: output channels, affine in the kept units."""
     inputs: IntArray
+    """[layers, groups + 1]: input channels of one convolution group."""
     weight: IntArray
+    """[layers]: elements of the kernel."""
     positions: IntArray
+    """[layers]: output positions."""
     read: IntArray
+    """[layers]: input positions that are read."""
     depthwise: NDArray[np.bool_]
+    """[layers]"""
     name: str = "latency"
     unit: str = "ms"
 
     @classmethod
     def of(cls, costs: NetworkCosts, figures: Figures, factors: Factors) -> "Roofline":
-        """Raises ValueError for networks that lose other things than channels and neurons."""
+        """The roofline of a network whose groups lose channels and neurons; ValueError where they lose other things."""
         structure = costs.structure
         strange = sorted({group.granularity for group in structure.groups} - set(TRACED))
         if strange:
@@ -112,13 +118,13 @@ class Roofline:
         arithmetic = padded * self.weight * self.positions / self.figures.macs_per_s
         read = np.where(deep, outputs, inputs) * self.read
         moved = (outputs * inputs * self.weight + read + outputs * self.positions) * self.figures.element_bytes
-        found = np.zeros((*arithmetic.shape, 5))
-        found[..., 0] = np.where(unaligned | deep, 0, arithmetic)
-        found[..., 1] = np.where(unaligned, arithmetic, 0)
-        found[..., 2] = np.where(deep, arithmetic, 0)
-        found[..., 3] = moved / self._bandwidth(moved)
-        found[..., 4] = self.figures.kernel_s
-        return found
+        terms = np.zeros((*arithmetic.shape, 5))
+        terms[..., 0] = np.where(unaligned | deep, 0, arithmetic)
+        terms[..., 1] = np.where(unaligned, arithmetic, 0)
+        terms[..., 2] = np.where(deep, arithmetic, 0)
+        terms[..., 3] = moved / self._bandwidth(moved)
+        terms[..., 4] = self.figures.kernel_s
+        return terms
 
     @property
     def _unaligned(self) -> float:
@@ -129,7 +135,7 @@ class Roofline:
 
     def _bandwidth(self, moved: FloatArray) -> FloatArray:
         """Bytes per second of the smallest cache that holds all that a layer reads and writes, or of memory."""
-        found = np.full(moved.shape, self.figures.bytes_per_s)
+        bandwidth = np.full(moved.shape, self.figures.bytes_per_s)
         for size, speed in reversed(self.figures.caches):
-            found = np.where(moved <= size, speed, found)
-        return found
+            bandwidth = np.where(moved <= size, speed, bandwidth)
+        return bandwidth

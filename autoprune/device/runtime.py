@@ -50,7 +50,17 @@ class Runtime(Protocol):
 
 
 def runtime_of(name: str, *, place: str, batch: int, precision: str) -> Runtime:
-    """The runtime of that name. Raises ValueError for one that there is not, or not here."""
+    """The runtime of that name.
+
+    Args:
+        name: One of RUNTIMES.
+        place: "cpu" or "cuda".
+        batch: Samples at once.
+        precision: One of PRECISIONS.
+
+    Raises:
+        ValueError: There is no such runtime, or not here.
+    """
     if name not in RUNTIMES:
         raise ValueError(f"device.runtime must be one of {list(RUNTIMES)}, got {name!r}; docs/devices.md adds another")
     if place not in PLACES:
@@ -74,7 +84,9 @@ def runtime_of(name: str, *, place: str, batch: int, precision: str) -> Runtime:
 class FileRuntime:
     """What runs ONNX files on the CPU, with as many threads as torch has, all its optimisations on.
 
-    start: (a file's content, inputs, threads) → the file on those inputs, ready to run.
+    Args:
+        start: (a file's content, inputs, threads) → the file on those inputs, ready to run.
+        batch: Samples at once.
     """
 
     def __init__(self, start: Start, *, batch: int) -> None:

@@ -12,15 +12,15 @@ from autoprune.structure.groups import IntArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TableLatency:
-    """constant + Σ over instances of counts · table[inputs, outputs], looked up.
-
-    values: all tables, flat. starts, strides [instances]: where each one's table begins, and the length of its rows.
-    """
+    """constant + Σ over instances of counts · table[inputs, outputs], looked up."""
 
     widths: Widths
     values: FloatArray
+    """All tables, flat."""
     starts: IntArray
+    """[instances]: where each one's table begins."""
     strides: IntArray
+    """[instances]: the length of the table's rows; 0 of a layer of one width."""
     constant: float
     name: str = "latency"
     unit: str = "ms"
@@ -51,5 +51,5 @@ class TableLatency:
     def _instances(self, inputs: IntArray, outputs: IntArray, instances: slice | IntArray) -> FloatArray:
         """[..., instances] → [...]"""
         strides = self.strides[instances]
-        places = self.starts[instances] + np.where(strides > 0, inputs * strides + outputs, inputs)
-        return np.asarray(self.values[places] @ self.widths.counts[instances], np.float64)
+        entries = self.starts[instances] + np.where(strides > 0, inputs * strides + outputs, inputs)
+        return np.asarray(self.values[entries] @ self.widths.counts[instances], np.float64)

@@ -21,22 +21,24 @@ class UnstableTimingError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class TimingPolicy:
-    """How carefully is measured.
-
-    rounds: in which everything takes its turn; burst: runs in a turn, of which the fastest counts. tolerance: two
-    rounds within it agree. most: rounds until which what two rounds do not agree on is measured again. unstable: the
-    share that may still not agree then. drift: how much slower than at its best a reference may be beside what counts.
-    patience_s: how long a chunk is measured again and again until it counts. chunk: runs that are kept ready at once.
-    """
+    """How carefully is measured."""
 
     rounds: Count
+    """In which everything takes its turn, at least 2."""
     burst: Count
+    """Runs in a turn, of which the fastest counts."""
     tolerance: Positive
+    """The fraction within which two rounds agree."""
     most: Count
+    """Rounds until which what two rounds do not agree on is measured again."""
     unstable: Fraction
+    """The share that may still not agree then."""
     drift: NonNegative
+    """The fraction by which a reference may be slower than at its best beside what counts."""
     patience_s: NonNegative
+    """Seconds that a chunk is measured again and again until it counts."""
     chunk: Count
+    """Runs that are kept ready at once."""
 
     def __post_init__(self) -> None:
         if min(self.rounds - 1, self.burst, self.chunk) < 1:
@@ -45,11 +47,14 @@ class TimingPolicy:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Timings:
-    """Seconds of each run, [runs]: the least of all rounds, the middle one, and the least of a reference beside it."""
+    """Seconds of each run."""
 
     minimum: FloatArray
+    """[runs]: the least of all rounds."""
     median: FloatArray
+    """[runs]: the middle one of all rounds."""
     reference: FloatArray
+    """[runs]: the least of a reference beside it."""
 
     def __getitem__(self, rows: slice | list[int]) -> "Timings":
         return Timings(self.minimum[rows], self.median[rows], self.reference[rows])
@@ -63,7 +68,18 @@ def take_turns(
     burst: int = 1,
     go_on: Callable[[int], bool] = lambda done: True,
 ) -> FloatArray:
-    """Seconds of every run in every round, [runs, rounds], the fastest of a burst; `go_on(done)` may end it early."""
+    """Seconds of every run in every round, the fastest of a burst.
+
+    Args:
+        runs: What is timed, in turn.
+        clock: run → seconds that it takes once.
+        rounds: In which each has its turn.
+        burst: Runs in a turn.
+        go_on: (rounds done) → whether another one follows.
+
+    Returns:
+        [runs, rounds]
+    """
     seconds: list[list[float]] = []
     while len(seconds) < rounds and (not seconds or go_on(len(seconds))):
         seconds.append([min(clock(run) for _ in range(burst)) for run in runs])
@@ -73,7 +89,13 @@ def take_turns(
 def measured(
     runs: Sequence[Run], *, clock: Clock, care: TimingPolicy
 ) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
-    """The least and the median seconds of every run [runs], and whether two rounds agree on the least."""
+    """The least and the median seconds of every run, and whether two rounds agree on the least: [runs] each.
+
+    Args:
+        runs: What is timed, in turn.
+        clock: run → seconds that it takes once.
+        care: How carefully.
+    """
     take_turns(runs, clock=clock, rounds=1, burst=2)  # to warm up
     seconds = [list(row) for row in take_turns(runs, clock=clock, rounds=care.rounds, burst=care.burst)]
     agreed = np.array([_agrees(row, care.tolerance) for row in seconds])
@@ -89,9 +111,13 @@ def measured(
 
 
 class Steady:
-    """Measures one chunk of runs after the other beside a reference, which tells when the machine is at its best.
+    """Measures one chunk of runs after the other beside a reference, which shows when the machine is at its best.
 
-    best: the least seconds that the reference ever took, None where it was never measured.
+    Args:
+        reference: A run that is always the same.
+        clock: run → seconds that it takes once.
+        care: How carefully is measured.
+        best: The least seconds that the reference ever took; None: it was never measured.
     """
 
     def __init__(self, reference: Run, *, clock: Clock, care: TimingPolicy, best: float | None = None) -> None:

@@ -96,7 +96,9 @@ def _merged(dense: list[LayerInstance], inputs: IntArray, outputs: IntArray, lef
     ranges = []
     for number, layer in enumerate(layers):
         whole = [(own.inputs, own.outputs) for own in dense if own.layer == layer]
-        sides = [(side[index == number], [c[place] for c in whole]) for place, side in enumerate((inputs, outputs))]
+        sides = [
+            (side[index == number], [width[axis] for width in whole]) for axis, side in enumerate((inputs, outputs))
+        ]
         ranges.append((_range(*sides[0]), _range(*sides[1])))
     return Widths(
         tuple(layers), index, inputs, outputs, np.array(list(counts.values()), np.int64), tuple(ranges), left_out
