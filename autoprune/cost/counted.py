@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated
 
 from torch import nn
 
@@ -14,6 +14,7 @@ from autoprune.cost.recording import Forward
 from autoprune.ranges import Count, OneOf, Positive
 from autoprune.structure.families import FAMILIES, model_type
 from autoprune.structure.groups import Structure
+from autoprune.task.samples import Samples
 
 ALWAYS = ("macs", "params", "weights", "bytes")  # in every record
 BITS = (8, 16, 32)
@@ -49,7 +50,7 @@ class Countable(Mapping[str, CostModel]):
     Args:
         model: The dense network.
         structure: Its groups.
-        example_input: A batch that it runs on: a tensor, or tensors in tuples, lists and mappings.
+        example_input: A batch that it runs on.
         forward: (network, inputs) → outputs.
         settings: Precisions and figures that some costs need.
         others: Costs of another origin, a device's.
@@ -59,7 +60,7 @@ class Countable(Mapping[str, CostModel]):
         self,
         model: nn.Module,
         structure: Structure,
-        example_input: Any,
+        example_input: Samples,
         *,
         forward: Forward,
         settings: CostSettings,

@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -15,6 +14,7 @@ from autoprune.cost.recording import Forward, Product, Shape
 from autoprune.cost.unit_tables import pair_tables
 from autoprune.structure.families import FAMILIES, model_type
 from autoprune.structure.groups import IntArray, Structure, holds
+from autoprune.task.samples import Samples
 from autoprune.task.task import plain_forward
 
 DECODERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gpt2")
@@ -31,14 +31,14 @@ class NetworkCosts:
     Args:
         model: The dense network.
         structure: Its groups.
-        example_input: A batch that it runs on: a tensor, or tensors in tuples, lists and mappings.
+        example_input: A batch that it runs on.
         forward: (network, inputs) → outputs.
 
     >>> NetworkCosts(task.model, structure, task.example_input, forward=task.forward).macs()(structure.units)
     """
 
     def __init__(
-        self, model: nn.Module, structure: Structure, example_input: Any, *, forward: Forward = plain_forward
+        self, model: nn.Module, structure: Structure, example_input: Samples, *, forward: Forward = plain_forward
     ) -> None:
         self.structure, self._kind = structure, model_type(model)
         copies = Copies(model, structure, example_input, forward=forward, shapes_only=True)

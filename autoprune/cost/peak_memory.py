@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -11,6 +10,7 @@ from autoprune.cost.model import FloatArray
 from autoprune.cost.probing import MISSING, Copies, probe
 from autoprune.cost.recording import Forward, Recording
 from autoprune.structure.groups import IntArray, Structure
+from autoprune.task.samples import Samples
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +40,7 @@ class PeakMemory:
 
 
 def peak_memory(
-    model: nn.Module, structure: Structure, example_input: Any, *, forward: Forward, element_bytes: int = 4
+    model: nn.Module, structure: Structure, example_input: Samples, *, forward: Forward, element_bytes: int = 4
 ) -> PeakMemory:
     """The peak of a network that was traced, from forward passes of it and of narrower copies.
 

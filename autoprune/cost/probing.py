@@ -4,16 +4,15 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import gcd, prod
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
-from autoprune.cost.recording import Forward, Recording, one_sample, record
+from autoprune.cost.recording import Forward, Recording, record
 from autoprune.structure.edit import shrink
 from autoprune.structure.groups import Group, IntArray, Structure
+from autoprune.task.samples import Samples, leaves, mapped, repeated
 
 CHECKS = 2  # random plans on which the sizes that were found must be right
 LIGHT = 10**10  # parameters times entries of the input, up to which computing takes less time than the meta device
@@ -44,16 +43,22 @@ class Copies:
     """
 
     def __init__(
-        self, model: nn.Module, structure: Structure, example_input: Any, *, forward: Forward, shapes_only: bool = False
+        self,
+        model: nn.Module,
+        structure: Structure,
+        example_input: Samples,
+        *,
+        forward: Forward,
+        shapes_only: bool = False,
     ) -> None:
         self.structure, self._forward = structure, forward
-        self._model, self._inputs = model, one_sample(example_input)
+        self._model, self._inputs = model, repeated(example_input, 1)
         self._ranking = {group.name: torch.arange(group.units) for group in structure.groups}
         self._seen: dict[bytes, Copy] = {}
         if shapes_only and _work(model, self._inputs) > LIGHT:
             values = self._model, self._inputs
             try:
-                self._model, self._inputs = on_meta(model), tree_map(_to_meta, self._inputs)
+                self._model, self._inputs = on_meta(model), mapped(self._inputs, _to_meta)
                 self(structure.units)
             except Exception:  # whatever it is that needs values: the network runs on them instead
                 self._model, self._inputs = values
@@ -77,9 +82,9 @@ class Copies:
         return Copy(recording, parameters, buffers)
 
 
-def _work(model: nn.Module, inputs: Any) -> int:
+def _work(model: nn.Module, inputs: Samples) -> int:
     """A bound on the multiply–accumulates: every parameter at every entry of the input."""
-    entries = sum(leaf.numel() for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
+    entries = sum(tensor.numel() for tensor in leaves(inputs))
     return entries * sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -90,10 +95,9 @@ def on_meta(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, {id(tensor): _to_meta(tensor) for tensor in tensors})
 
 
-def _to_meta(leaf: Any) -> Any:
-    if isinstance(leaf, nn.Parameter):
-        return nn.Parameter(leaf.detach().to("meta"), requires_grad=leaf.requires_grad)
-    return leaf.detach().to("meta") if isinstance(leaf, Tensor) else leaf
+def _to_meta(tensor: Tensor) -> Tensor:
+    made = tensor.detach().to("meta")
+    return nn.Parameter(made, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
 
 
 @dataclass(frozen=True, slots=True)

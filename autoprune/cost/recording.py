@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 from autoprune.structure.edit import evaluating
+from autoprune.task.samples import Samples, leaves
 
 Forward = Callable[[nn.Module, Any], Any]
 Shape = tuple[int, ...]
@@ -86,35 +86,27 @@ class Recording:
 
 
 @torch.no_grad()
-def record(model: nn.Module, inputs: Any, *, forward: Forward) -> Recording:
+def record(model: nn.Module, inputs: Samples, *, forward: Forward) -> Recording:
     """The recording of one forward pass in eval mode; the model is as it was.
 
     Args:
         model: The network, on any device; on the meta device nothing is computed.
-        inputs: What `forward` calls it with: a tensor, or tensors in tuples, lists and mappings.
+        inputs: What `forward` calls it with.
         forward: (network, inputs) → outputs.
     """
     recorder = _Recorder(model, inputs)
     with evaluating(model), _plain_attention(), _inside(model, recorder.modules), _Fused(recorder), recorder:
         outputs = forward(model, inputs)
-    recorder.recording.outputs = frozenset(_storage(t) for t in tree_leaves(outputs) if isinstance(t, Tensor))
+    recorder.recording.outputs = frozenset(map(_storage, leaves(outputs)))
     return recorder.recording
 
 
-def one_sample(inputs: Any) -> Any:
-    """The first sample of a batch: every tensor whose first axis is the batch is cut to its first entry."""
-    tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.ndim]
-    samples = len(tensors[0]) if tensors else 1
-    return tree_map(lambda t: t[:1] if isinstance(t, Tensor) and t.ndim and len(t) == samples else t, inputs)
-
-
 class _Recorder(TorchDispatchMode):
-    def __init__(self, model: nn.Module, inputs: Any) -> None:
+    def __init__(self, model: nn.Module, inputs: Samples) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
         self.modules: list[str] = []
         self.silent = False  # inside an operator that is counted as one
-        self.recording = Recording({_storage(tensor): tensor.numel() for tensor in tensors})
+        self.recording = Recording({_storage(tensor): tensor.numel() for tensor in leaves(inputs)})
         self._writers = dict.fromkeys(self.recording.inputs, -1)  # storage → the step that wrote it
         # storage → the parameters that it is computed from
         self._constants = {_storage(t): dict[str, None]() for t in model.buffers()}
@@ -124,7 +116,7 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         outputs = func(*args, **(kwargs or {}))
         given = list(_leaves([*args, *(kwargs or {}).values()]))
-        made = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+        made = leaves(outputs)
         if not made:
             return outputs
         self._alive.append(outputs)

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import nn
 
-from autoprune.cost.recording import Forward, Recording, Step, one_sample, record
+from autoprune.cost.recording import Forward, Recording, Step, record
 from autoprune.device.fused_layer import Call, FusedLayer
+from autoprune.task.samples import Samples, repeated
 from autoprune.task.task import plain_forward
 
 ACTIVATIONS = ("relu", "hardtanh", "gelu", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "leaky_relu", "elu")
@@ -27,10 +27,10 @@ class LayerInstance:
 
 
 def layer_instances(
-    network: nn.Module, example_input: Any, *, forward: Forward = plain_forward
+    network: nn.Module, example_input: Samples, *, forward: Forward = plain_forward
 ) -> tuple[list[LayerInstance], list[str]]:
     """The layers of one forward pass for a single sample, in order, and the operators that are in no layer."""
-    return instances_of(record(network, one_sample(example_input), forward=forward))
+    return instances_of(record(network, repeated(example_input, 1), forward=forward))
 
 
 def instances_of(recording: Recording) -> tuple[list[LayerInstance], list[str]]:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from autoprune.cost.recording import Forward
 from autoprune.device.fused_layer import FusedLayer
 from autoprune.device.layer_instances import LayerInstance, instances_of, renamed_as
 from autoprune.structure.groups import IntArray, Structure
+from autoprune.task.samples import Samples
 from autoprune.task.task import plain_forward
 
 Range = tuple[int, int]
@@ -47,7 +47,7 @@ class Widths:
 
 
 def widths_of(
-    network: nn.Module, structure: Structure, example_input: Any, *, forward: Forward = plain_forward
+    network: nn.Module, structure: Structure, example_input: Samples, *, forward: Forward = plain_forward
 ) -> Widths:
     """The network's layers, from forward passes of it and of narrower copies.
 
