@@ -130,8 +130,8 @@ class SizeFunction:
 
 
 def narrows(group: Group) -> bool:
-    """Whether the group's units make tensors smaller, rather than modules vanish or weights zero."""
-    return not (group.skips or group.compared or group.patterns)
+    """Whether plans make tensors smaller by the group's units, rather than modules vanish or weights zero."""
+    return len(group.levels) > 1 and not (group.skips or group.compared or group.patterns)
 
 
 def probe(

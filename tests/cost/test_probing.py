@@ -94,6 +94,11 @@ def test_groups_that_pass_modules_over_stay_whole() -> None:
     assert functions == [SizeFunction(1, ((1, 0, 0),))]
 
 
+def test_a_group_with_one_level_stays_whole() -> None:
+    functions = probe(structure_with([(8,), (3, 4)]), lambda kept: np.array([kept[0], kept[1]]))
+    assert functions == [SizeFunction(8), SizeFunction(1, ((0, 1, 0),))]
+
+
 def test_a_product_of_sizes_is_one_size() -> None:
     product = SizeFunction(2, ((1, 0, 3),)) * SizeFunction(5, ((0, 1, 0),))
     assert product(np.array([[4, 6], [1, 1]])).tolist() == [2 * 7 * 5 * 6, 2 * 4 * 5]
