@@ -22,6 +22,7 @@ from autoprune.structure.layer_types import (
     is_grouped,
     tensor_axes,
 )
+from autoprune.structure.refused import computed_weights
 
 OUTPUT = "the network's output"
 INPUTS = "its channels are the network's inputs"
@@ -161,7 +162,8 @@ class _Components:
     def _tie_shared_tensors(self) -> None:
         """Axes of layers that run through one dimension of the same tensor are the same axis."""
         holders: dict[tuple[int, int], list[tuple[AxisName, TensorAxis]]] = defaultdict(list)
-        for name, axis in list(self.couplings.nodes.axes):
+        computed = computed_weights(self.modules[""])  # which are other tensors every time
+        for name, axis in [key for key in self.couplings.nodes.axes if key[0] not in computed]:
             for place in tensor_axes(self.modules[name], axis):
                 holders[id(place.tensor), place.dim].append(((name, axis), place))
         layers: dict[int, set[str]] = defaultdict(set)
@@ -183,8 +185,9 @@ class _Components:
         return self.couplings.nodes.axes[axis][1]
 
     def _pin_layers(self, keep: frozenset[str]) -> None:
+        computed = computed_weights(self.modules[""])
         for (name, axis), (start, size) in self.couplings.nodes.axes.items():
-            layer, why = self.modules[name], None
+            layer, why = self.modules[name], computed.get(name)
             if axis in ("out", "head") and any(holds(kept, name) for kept in keep):
                 why = f"task.keep names {name}"
             elif isinstance(layer, TRANSPOSED) and is_grouped(layer):
@@ -298,10 +301,12 @@ def _unit_dimension(labels: IntArray, alive: np.ndarray) -> tuple[int, IntArray]
             continue
         rows = np.moveaxis(labels, dim, 0).reshape(labels.shape[dim], -1)
         seen = np.moveaxis(alive, dim, 0).reshape(labels.shape[dim], -1)
-        highest = np.where(seen, rows, -1).max(axis=1)
-        lowest = np.where(seen, rows, np.iinfo(np.int64).max).min(axis=1)
+        exact = seen & (rows >= 0)
+        highest = np.where(exact, rows, -1).max(axis=1)
+        lowest = np.where(exact, rows, np.iinfo(np.int64).max).min(axis=1)
         used = seen.any(axis=1)
-        if (highest[used] != lowest[used]).any() or (highest[used] < 0).any():
+        mostly = exact.sum(axis=1) * 2 >= seen.sum(axis=1)  # some gradients cancel, and say nothing
+        if (highest[used] != lowest[used]).any() or not mostly[used].all():
             continue
         if best is None or len(np.unique(highest)) > len(np.unique(best[1])):
             best = dim, highest

@@ -133,7 +133,7 @@ def with_gradients(example: Example) -> tuple[Example, list[Tensor]]:
 def runs(example: Example, network: nn.Module) -> bool:
     """Whether the network runs on the inputs."""
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             example.outputs(network)
     except Exception:  # whatever a user's forward pass checks
         return False

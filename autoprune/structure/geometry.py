@@ -73,7 +73,7 @@ def survey(model: nn.Module, example: Example) -> Survey:
     ]
     decisions = _Decisions()
     try:
-        with torch.inference_mode(), decisions:
+        with torch.no_grad(), decisions:
             outputs = example.outputs(model)
     except TypeError as error:
         if "a container of one, is needed" in str(error):

@@ -17,7 +17,7 @@ from autoprune.structure.geometry import Survey, examples_like, idle_layers, oth
 from autoprune.structure.groups import Group, Structure, holds, levels_of
 from autoprune.structure.kinds import DEFAULT_KINDS
 from autoprune.structure.layer_flow import Nodes
-from autoprune.structure.refused import refuse_computed_weights, refuse_wrapped
+from autoprune.structure.refused import refuse_wrapped
 from autoprune.structure.transformer import transformer_structure
 from autoprune.structure.verify import PROBED, Verifier, alive, sampled
 from autoprune.task.task import Forward, plain_forward
@@ -79,7 +79,6 @@ def find_structure(
             f"{type(model).__name__} is {model_type(model) or 'none'}. Leave it out to prune channels and neurons"
         )
     refuse_wrapped(model)
-    refuse_computed_weights(model)
     deadline = time.monotonic() + time_limit_s
     given = [Example(inputs, forward) for inputs in (example_input, *example_inputs)]
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters()):  # too coarse to tell units apart

@@ -144,8 +144,8 @@ def ties(name: str, layer: nn.Module, nodes: Nodes, *, inexact: bool) -> Iterato
     """Pairs of nodes of the layer's own axes that must go together, whatever reads or writes them.
 
     A grouped convolution keeps equally many channels in each of its groups, so channels at the same place in different
-    groups are one. So do the groups of a GroupNorm where its statistics may change (`inexact`); otherwise its groups
-    go whole. A head's features go together.
+    groups are one. So do the groups of a GroupNorm where its statistics may change (`inexact`) and that gives more
+    units; otherwise its groups go whole. A head's features go together.
     """
     if not is_sliceable(layer):
         return
@@ -164,5 +164,5 @@ def ties(name: str, layer: nn.Module, nodes: Nodes, *, inexact: bool) -> Iterato
     elif is_grouped(layer):
         yield out, out[np.arange(size) % (size // int(layer.groups))]  # type: ignore[arg-type]
     elif isinstance(layer, nn.GroupNorm):
-        each = size // layer.num_groups
-        yield out, out[np.arange(size) % each if inexact else np.arange(size) // each * each]
+        each, entries = size // layer.num_groups, np.arange(size)
+        yield out, out[entries % each if inexact and each > layer.num_groups else entries // each * each]

@@ -21,15 +21,15 @@ def refuse_wrapped(model: nn.Module) -> None:
             )
 
 
-def refuse_computed_weights(model: nn.Module) -> None:
-    """Raises ValueError where a layer's weight is computed from others at every call, with the line that ends it."""
-    for name, module in model.named_modules():
-        kind, line = _computation(module)
-        if kind:
-            raise ValueError(
-                f"the weight of {name or 'the network'!r} is computed at every call ({kind}), so nothing can be taken "
-                f"from it; make it an ordinary weight first: {line}"
-            )
+def computed_weights(model: nn.Module) -> dict[str, str]:
+    """Layers whose weight is computed from others at every call, each with the line of code that ends it."""
+    found = {name: _computation(module) for name, module in model.named_modules()}
+    return {
+        name: f"its weight is computed at every call ({kind}), so nothing can be taken from it; make it an ordinary "
+        f"weight first: for m in model.modules(): {line}"
+        for name, (kind, line) in found.items()
+        if kind
+    }
 
 
 def _computation(module: nn.Module) -> tuple[str, str]:
@@ -38,21 +38,19 @@ def _computation(module: nn.Module) -> tuple[str, str]:
         kinds = {type(p).__name__.strip("_") for chain in parametrizations.values() for p in chain}  # type: ignore[operator]
         return (
             f"parametrization {', '.join(sorted(kinds))}",
-            "for m in model.modules(): [torch.nn.utils.parametrize.remove_parametrizations(m, key) for key in "
+            "[torch.nn.utils.parametrize.remove_parametrizations(m, key) for key in "
             "list(getattr(m, 'parametrizations', []))]",
         )
     for hook in module._forward_pre_hooks.values():
         match type(hook).__name__:
             case "WeightNorm":
                 each = "hasattr(m, 'weight_g') and torch.nn.utils.remove_weight_norm(m)"
-                return "weight_norm", f"for m in model.modules(): {each}"
+                return "weight_norm", each
             case "SpectralNorm":
                 each = "hasattr(m, 'weight_orig') and torch.nn.utils.remove_spectral_norm(m)"
-                return "spectral_norm", f"for m in model.modules(): {each}"
+                return "spectral_norm", each
         key = getattr(hook, "_tensor_name", None)
         if key is not None and hasattr(hook, "apply_mask"):
             each = f"hasattr(m, '{key}_mask') and torch.nn.utils.prune.remove(m, '{key}')"
-            return "torch.nn.utils.prune masks", f"for m in model.modules(): {each}"
-    if hasattr(module, "lora_A") and hasattr(module, "base_layer"):
-        return "LoRA", "model = model.merge_and_unload()"
+            return "torch.nn.utils.prune masks", each
     return "", ""

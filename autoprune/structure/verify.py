@@ -20,8 +20,9 @@ from autoprune.structure.skipped_modules import patched_forward
 PROBED = 16  # tokens that removing is compared with masking on
 TOLERANCE = 1e-4  # largest difference between masked and shrunk, relative to each output's own size
 DEAD = 1e-3  # weights below are replaced while a network is looked at: nothing is seen through a zero
-TRIALS = 64  # variants of a group that are tried before it is left whole
-KEYS = 5  # attributes that may have to change with a group, of which all choices are tried
+TRIALS = 48  # variants of a group that are tried before it is left whole
+KEYS = 5  # numbers of modules that may have to change with a group
+TOGETHER = 3  # and how many of them at once
 
 Run = Callable[[nn.Module], Mapping[str, Tensor]]  # network → all its outputs, by name
 
@@ -50,6 +51,8 @@ class Verifier:
         self._deadline = deadline
         self._modules = dict(model.named_modules())
         self._learned: dict[frozenset[str], tuple[str, ...]] = {}
+        self._trials = 0
+        self._before: dict[str, Group] = {}  # groups that were given what one like them had needed
 
     def settle(self, groups: Sequence[Group]) -> tuple[list[Group], dict[str, str]]:
         """The groups that can go, alone and together, as they can go; and the others, each with the reason."""
@@ -79,19 +82,24 @@ class Verifier:
         self, bad: Group, accepted: list[Group], waiting: list[Group], rejected: dict[Group, str]
     ) -> tuple[list[Group], list[Group]]:
         """Accepts a variant of a group that does not pass as it is, without groups that it swallowed; or rejects it."""
+        self._trials = 0
         alone = self.reason([bad])
-        others = [*accepted, *waiting, *rejected]
+        bad = self._before.pop(bad.name, bad) if alone else bad
+        others = [self._before.get(group.name, group) for group in (*accepted, *waiting, *rejected)]
         for variant, swallowed in self._variants(bad, others) if alone else ():
             if time.monotonic() > self._deadline:
                 rejected[bad] = f"{alone} (time was up before everything was tried)"
                 return accepted, waiting
-            rest = [group for group in accepted if group not in swallowed]
+            gone = {group.name for group in swallowed}
+            rest = [group for group in accepted if group.name not in gone]
             if self.reason([variant]) is None and self.reason([*rest, variant]) is None:
                 variant = replace(variant, levels=self._levels(variant))
-                waiting = [group for group in waiting if group not in swallowed]
-                for group in swallowed:
-                    rejected.pop(group, None)
-                return [*rest, variant], [self._like(variant, group) for group in waiting]
+                waiting = [group for group in waiting if group.name not in gone]
+                for group in [group for group in rejected if group.name in gone]:
+                    del rejected[group]
+                if not swallowed and variant.units == bad.units:
+                    waiting = [self._like(variant, group) for group in waiting]
+                return [*rest, variant], waiting
         rejected[bad] = alone or "it can go alone, but not together with the other groups"
         return accepted, waiting
 
@@ -111,9 +119,12 @@ class Verifier:
     def _with_attributes(self, group: Group) -> Iterator[Group]:
         numbers = self._numbers(group)
         keys = sorted(numbers, key=lambda key: (-len(numbers[key]), key))[:KEYS]
-        chosen = [choice for size in range(1, len(keys) + 1) for choice in combinations(keys, size)]
+        chosen = [choice for size in range(1, TOGETHER + 1) for choice in combinations(keys, size)]
         known = self._learned.get(frozenset(keys))
         for choice in [known, *chosen] if known else chosen:
+            if self._trials >= TRIALS:
+                return
+            self._trials += 1
             variant = replace(group, attributes=(*group.attributes, *(a for key in choice for a in numbers[key])))
             if self.reason([variant]) is None:
                 self._learned[frozenset(keys)] = choice
@@ -125,6 +136,7 @@ class Verifier:
         choice = self._learned.get(frozenset(sorted(numbers, key=lambda key: (-len(numbers[key]), key))[:KEYS]))
         if not choice or group.attributes or group.granularity != variant.granularity:
             return group
+        self._before[group.name] = group
         return replace(group, attributes=tuple(a for key in choice for a in numbers[key]))
 
     def _numbers(self, group: Group) -> dict[str, list[Attribute]]:
@@ -183,11 +195,11 @@ def differs(
     passed_over: modules that hand on their inputs while the two are compared. The shrunk network runs once with them.
     """
     plan = structure.plan(kept)
-    with torch.inference_mode(), masked(model, structure, plan, ranking), _passing(model, passed_over):
+    with torch.no_grad(), masked(model, structure, plan, ranking), _passing(model, passed_over):
         expected = [run(model) for run in runs]
     try:
         small = shrink(model, structure, plan, ranking, share=True)
-        with torch.inference_mode():
+        with torch.no_grad():
             if passed_over and not all(torch.isfinite(t).all() for t in runs[0](small).values()):
                 return "without its units the network returns NaN or infinity"
             with _passing(small, passed_over):
@@ -257,9 +269,20 @@ def _partners(group: Group, others: Sequence[Group]) -> Iterator[list[Group]]:
     if len(same) > 1:
         yield same
     yield from ([partner] for partner in same)
-    for other in others:
-        if other not in same and other.units % group.units == 0 and layers & {m.layer for m in other.members}:
-            yield [other]
+    near = [g for g in others if g not in same and g.units % group.units == 0 and layers & {m.layer for m in g.members}]
+    yield from ([partner] for partner in near)
+    while True:  # all that hang together, however many layers are between
+        reached = layers | {m.layer for g in (*same, *near) for m in g.members}
+        more = [
+            g
+            for g in others
+            if g not in same and g not in near and g.units % group.units == 0 and reached & {m.layer for m in g.members}
+        ]
+        if len(same) + len(near) > 1 and near:
+            yield [*same, *near]
+        if not more:
+            return
+        near += more
 
 
 def _zipped(group: Group, others: Sequence[Group]) -> Group:
