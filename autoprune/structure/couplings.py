@@ -32,13 +32,10 @@ from torch.utils._pytree import tree_map
 from autoprune.structure.examples import Example, with_gradients
 from autoprune.structure.groups import IntArray
 from autoprune.structure.layer_flow import Flow, Nodes, stands_for
+from autoprune.structure.layer_types import ATTENTIONS
 from autoprune.structure.skipped_modules import patched_forward
+from autoprune.structure.weighted_gradients import DIGIT, WeightedGradients, indices_of, is_alive, regular_blocks
 
-DIGIT = 256  # numbers are read off two gradients in this base: single precision tells that many apart
-ALIVE = 1e-6  # a gradient below this share of the largest one is taken for rounding
-DIGIT_ERROR = 0.01  # of a number that is read off; mixtures of several are off by more, but for one in a billion
-SIGNATURE_ERROR = 1e-4
-ROUNDING = 1e-5  # of a gradient, as a share of the largest one
 SLACK = 100.0  # times more, for units that are read in one of few blocks
 FEW = 0.2  # of a tensor's entries: so many may only have happened to cancel, and are looked at again
 INPUT, OUTPUT_NODE = "<input>", "<output>"
@@ -113,7 +110,8 @@ class Laboratory:
     def run(self, example: Example) -> None:
         """Runs the network on the example, every layer stood in for, parameters of no layer as leaves."""
         example, self.inputs = with_gradients(example)
-        layers = {name: module for name, module in self.model.named_modules() if stands_for(module)}
+        parts = {part for whole in self.model.modules() if isinstance(whole, ATTENTIONS) for part in whole.children()}
+        layers = {n: m for n, m in self.model.named_modules() if stands_for(m) and m not in parts}
         forwards = {module: self._stand_in(name, module) for name, module in layers.items()}
         held = {id(t) for module in layers.values() for t in (*module.parameters(), *module.buffers())}
         replaced: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
@@ -186,7 +184,7 @@ class Laboratory:
         for output in self.outputs:
             for tap, gradient in zip(self.written, self._gradients([output], leaves), strict=True):
                 if gradient is not None:
-                    nodes = tap.nodes[_indices(_alive(gradient), tap.dim)]
+                    nodes = tap.nodes[indices_of(is_alive(gradient), tap.dim)]
                     self.couplings.pinned |= dict.fromkeys(nodes.tolist(), OUTPUT_NODE)
                     self.couplings.read.update(nodes.tolist())
 
@@ -220,7 +218,7 @@ class Laboratory:
 
     def _weighted(
         self, taps: Sequence[Tap], numbers: Sequence[Tensor], sources: Sequence[Tensor]
-    ) -> list["_Weighted | None"]:
+    ) -> list["WeightedGradients | None"]:
         """The sources' gradients where the taps' columns are weighted by their numbers; None: nothing is read."""
         size = 1 + max((int(own.max()) for own in numbers if len(own)), default=0)
         signatures = torch.rand(2, size, generator=self._random) + 0.5
@@ -234,7 +232,7 @@ class Laboratory:
             for k in range(5)
         ]
         return [
-            None if own[0] is None else _Weighted([g for g in own if g is not None], signatures)
+            None if own[0] is None else WeightedGradients([g for g in own if g is not None], signatures)
             for own in zip(*gradients, strict=True)
         ]
 
@@ -258,13 +256,13 @@ class Laboratory:
             )  # fmt: skip
             columns = torch.zeros(tap.tensor.shape[tap.dim], dtype=torch.bool)
             if reached is not None:
-                columns[_indices(_alive(reached), tap.dim)] = True
+                columns[indices_of(is_alive(reached), tap.dim)] = True
             return columns
 
         def entries_of(columns: Tensor) -> list[Tensor]:
             gradients = self._gradients([tap.tensor], leaves, [noise * _along(tap, columns.float())])
             return [
-                mask & _alive(g) if g is not None else torch.zeros_like(mask)
+                mask & is_alive(g) if g is not None else torch.zeros_like(mask)
                 for g, mask in zip(gradients, masks, strict=True)
             ]
 
@@ -286,12 +284,12 @@ class Laboratory:
                 if bool((grown == closed).all()):
                     break
                 closed = grown
-            blocks = None if guessed else _regular(closed)
+            blocks = None if guessed else regular_blocks(closed)
             guessed = True
             if blocks is not None and self._in_blocks(tap, several, blocks, left, note):
                 return
             left &= ~closed
-            note(closed, [_indices(m, s.dim) for (s, _), m in zip(several, entries, strict=True)])
+            note(closed, [indices_of(m, s.dim) for (s, _), m in zip(several, entries, strict=True)])
 
     def _in_blocks(
         self,
@@ -325,7 +323,7 @@ class Laboratory:
         numbers = [torch.from_numpy(label[tap.nodes]) for tap in self.reads]
         found: list[tuple[IntArray, Tensor] | None] = []
         for weighted in self._weighted(self.reads, numbers, tensors):
-            if weighted is None or not (alive := _alive(weighted.one)).any():
+            if weighted is None or not (alive := is_alive(weighted.one)).any():
                 found.append(None)
                 continue
             number, exact = weighted.decoded()
@@ -342,90 +340,6 @@ class Laboratory:
 
     def _noise(self, like: Tensor) -> Tensor:
         return (torch.rand(like.shape, generator=self._random) + 0.5).to(like.device)
-
-
-class _Weighted:
-    """Gradients of one tensor for readers that were weighted by 1, by the digits of their number, and by signatures."""
-
-    def __init__(self, gradients: Sequence[Tensor], signatures: Tensor) -> None:
-        self._all = [gradient.nan_to_num() for gradient in gradients]
-        self.one, self.signatures = self._all[0], signatures.to(gradients[0].device)
-
-    def decoded(self) -> tuple[Tensor, Tensor]:
-        """The number of each entry's reader, and whether it is read, by that one alone."""
-        number, exact = self._numbers(self._all)
-        return number, exact & _alive(self.one)
-
-    def pairs(self, dim: int, *, slack: float = 1.0) -> tuple[IntArray, IntArray, Tensor | None]:
-        """Pairs of an index along a dimension and the number of a reader; and the entries with several, if there are.
-
-        slack: times the error that is taken for rounding, where every index has many entries.
-        """
-        rows = [g.movedim(dim, 0).reshape(g.shape[dim], -1) for g in self._all]
-        one, sign = rows[0], rows[3]
-        size, place = one.abs().max(dim=1)
-        units = (size > ALIVE * size.max()).nonzero().flatten()
-        if not len(units):
-            return units.cpu().numpy(), units.cpu().numpy(), None
-        peaks = [g.gather(1, place[:, None])[units, 0] for g in rows]
-        number, exact = self._numbers(peaks, slack=slack)
-        if bool(exact.all()):  # is the whole unit read by the reader of its largest entry?
-            error = (sign[units] - one[units] * (peaks[3] / peaks[0])[:, None]).abs()
-            if bool((error <= slack * (SIGNATURE_ERROR * one[units].abs() + ROUNDING * size.max())).all()):
-                return units.cpu().numpy(), number.cpu().numpy(), None
-        number, exact = self._numbers(rows)
-        alive = _alive(one)
-        exact &= alive
-        unit = torch.arange(len(one), device=one.device)[:, None].expand_as(one)
-        count = self.signatures.shape[1]
-        both = torch.unique(unit[exact] * count + number[exact]).cpu().numpy()
-        rest = alive & ~exact
-        shape = self.one.movedim(dim, 0).shape
-        several = rest.view(shape).movedim(0, dim) if bool(rest.any()) else None
-        return both // count, both % count, several
-
-    def _numbers(self, gradients: Sequence[Tensor], *, slack: float = 1.0) -> tuple[Tensor, Tensor]:
-        one, low, high, *signs = gradients
-        digits = [(gradient / one).nan_to_num() - 1 for gradient in (low, high)]
-        rounded = [digit.round() for digit in digits]
-        number = (rounded[0] + DIGIT * rounded[1]).long()
-        count = self.signatures.shape[1]
-        exact = (number >= 0) & (number < count)
-        number = number.clamp(0, count - 1)
-        for sign, signature in zip(signs, self.signatures, strict=True):
-            exact &= ((sign / one).nan_to_num() / signature[number] - 1).abs() < slack * SIGNATURE_ERROR
-        for digit, whole in zip(digits, rounded, strict=True):
-            exact &= (digit - whole).abs() < min(0.3, slack * DIGIT_ERROR)
-        return number, exact
-
-
-def _regular(closed: Tensor) -> Tensor | None:
-    """The block of every column [columns], if these columns can be one of equal blocks or of equal combs."""
-    columns, size = closed.nonzero().flatten(), len(closed)
-    many = len(columns)
-    step = int(columns[1] - columns[0]) if many > 1 else 1
-    if many < 2 or size % many or bool((columns.diff() != step).any()):
-        return None
-    if step == 1:
-        return torch.arange(size) // many if int(columns[0]) % many == 0 else None
-    return torch.arange(size) % step if step * many == size else None
-
-
-def _alive(gradient: Tensor) -> Tensor:
-    size = gradient.abs()
-    return size > ALIVE * size.nan_to_num().max()
-
-
-def _indices(mask: Tensor, dim: int) -> IntArray:
-    """Where along a dimension anything of the mask is true."""
-    found: IntArray = mask.movedim(dim, 0).flatten(1).any(dim=1).nonzero().flatten().cpu().numpy()
-    return found
-
-
-def _along(tap: Tap, weights: Tensor) -> Tensor:
-    """Weights [size of the tap's dimension] for all of its tensor."""
-    shape = [-1 if dim == tap.dim else 1 for dim in range(tap.tensor.ndim)]
-    return weights.to(tap.tensor.device, tap.tensor.dtype).view(shape).expand(tap.tensor.shape)
 
 
 def _may_normalise(module: nn.Module) -> bool:
@@ -460,3 +374,9 @@ def _leaf(tensor: Tensor) -> Tensor:
 
 def _detached(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
+
+
+def _along(tap: Tap, weights: Tensor) -> Tensor:
+    """Weights [size of the tap's dimension] for all of its tensor."""
+    shape = [-1 if dim == tap.dim else 1 for dim in range(tap.tensor.ndim)]
+    return weights.to(tap.tensor.device, tap.tensor.dtype).view(shape).expand(tap.tensor.shape)

@@ -1,7 +1,7 @@
 """What a network's layers look like when it runs on an example: sizes, positions, and what did not run."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -120,6 +120,18 @@ def idle_layers(model: nn.Module, surveys: Sequence[Survey]) -> dict[str, str]:
         if name not in ran and is_sliceable(module) and not isinstance(module, (*PER_CHANNEL, *OVER_CHANNELS))
         if not any(name != n and holds(n, name) for n in inner)
     }
+
+
+def widths_of(model: nn.Module, layers: Iterable[str]) -> dict[int, str]:
+    """How many entries the layers read and write, each with one of these layers."""
+    found: dict[int, str] = {}
+    for name in layers:
+        layer = model.get_submodule(name)
+        for key in ("in_channels", "in_features", "input_size", "nx"):
+            if isinstance(getattr(layer, key, None), int):
+                found.setdefault(int(getattr(layer, key)), name)
+        found.setdefault(out_size(layer), name)
+    return found
 
 
 def other_params(model: nn.Module, layers: Sequence[Layer]) -> int:

@@ -13,7 +13,7 @@ from autoprune.structure.couplings import Couplings, Laboratory, Progress
 from autoprune.structure.edit import evaluating
 from autoprune.structure.examples import Example, in_single_precision, runs_of
 from autoprune.structure.families import FAMILIES, model_type
-from autoprune.structure.geometry import Survey, examples_like, idle_layers, other_params, survey
+from autoprune.structure.geometry import Survey, examples_like, idle_layers, other_params, survey, widths_of
 from autoprune.structure.groups import Group, Structure, holds, levels_of
 from autoprune.structure.kinds import DEFAULT_KINDS
 from autoprune.structure.layer_flow import Nodes
@@ -141,6 +141,8 @@ def _structure(
 
     unprunable: dict[str, str] = {}
     groups: list[Group] = []
+    idle = idle_layers(model, surveys)
+    elsewhere = widths_of(model, idle) if any(seen.decides for seen in surveys) else {}
     for candidate in found:
         reason = candidate.reason
         if reason is None and candidate.normalisers and not inexact:
@@ -148,6 +150,12 @@ def _structure(
             reason = (
                 f"its units are normalised together by {first}, a {type(model.get_submodule(first)).__name__}: without "
                 "some the network is not the masked one; structure.inexact=true offers them all the same"
+            )
+        other = next((elsewhere[m.size] for m in candidate.members if m.size in elsewhere), None)
+        if reason is None and other is not None:
+            reason = (
+                f"the forward pass looks at values, and for other inputs {other}, which the example input does not "
+                "run, may read or write its units; give an example that runs it (Task.example_inputs)"
             )
         group = Group(
             candidate.name, candidate.granularity, candidate.units, candidate.members, (), candidate.attributes,
@@ -159,7 +167,6 @@ def _structure(
             unprunable[candidate.name] = reason
         else:
             groups.append(group)
-    idle = idle_layers(model, surveys)
     verifier = Verifier(model, runs_of(examples, model), normalisers=normalisers, levels=levels, deadline=deadline)
     accepted, rejected = verifier.settle(groups)
     unprunable |= rejected | idle

@@ -135,9 +135,9 @@ def table(rows: list[Row]) -> str:
     more = sum(row.inexact for row in rows)
     shares = median(row.share for row in whole)
     lines = [
-        f"- {len(whole)} of {len(rows)} architectures are handled whole ({len(whole) / len(rows):.0%}): half of the "
-        "MACs can be removed, and masked and shrunk networks agree on every output.",
-        f"- {more} of {len(rows)} ({more / len(rows):.0%}) with `structure.inexact=true`: also what norms normalise over.",
+        f"- {len(whole)} of {len(rows)} architectures are handled whole ({len(whole) / len(rows):.0%}): half of "
+        "the MACs can be removed, and masked and shrunk networks agree on every output.",
+        f"- {more} of {len(rows)} ({more / len(rows):.0%}) with `structure.inexact=true`: also what norms see whole.",
         f"- MACs in layers whose outputs some group takes from: median {shares:.0%} of those that are handled.",
         f"- CPU time of finding the structure: median {median(row.seconds for row in rows):.2f} s, at most "
         f"{max(row.seconds for row in rows):.1f} s.",
@@ -147,8 +147,8 @@ def table(rows: list[Row]) -> str:
     ]
     for row in rows:
         lines.append(
-            f"| {row.name} | {_yes(row.handled)} | {_yes(row.inexact)} | {row.groups} | {row.share:.0%} | {row.worst:.0e} "
-            f"| {row.seconds:.1f} | {row.reason.replace('|', '/')[:120]} |"
+            f"| {row.name} | {_yes(row.handled)} | {_yes(row.inexact)} | {row.groups} | {row.share:.0%} "
+            f"| {row.worst:.0e} | {row.seconds:.1f} | {row.reason.replace('|', '/')[:120]} |"
         )
     return "\n".join(lines) + "\n"
 
