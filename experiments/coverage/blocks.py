@@ -280,11 +280,16 @@ class StandardConv(nn.Conv2d):
 
 
 class FrozenBatchNorm2d(nn.Module):
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, c: int) -> None:
         super().__init__()
         for name, value in (("weight", 1.0), ("bias", 0.1), ("running_mean", 0.2), ("running_var", 1.5)):
             self.register_buffer(name, torch.full((c,), value))
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = self.weight * (self.running_var + 1e-5).rsqrt()  # type: ignore[operator]
-        return x * scale[None, :, None, None] + (self.bias - self.running_mean * scale)[None, :, None, None]  # type: ignore[operator]
+        scale = self.weight * (self.running_var + 1e-5).rsqrt()
+        return x * scale[None, :, None, None] + (self.bias - self.running_mean * scale)[None, :, None, None]

@@ -9,7 +9,7 @@ from torch import nn
 
 from experiments.coverage.architectures import Architecture, image, tokens
 
-TEXT = {
+TEXT: dict[str, Any] = {
     "vocab_size": 99,
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -20,7 +20,7 @@ TEXT = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-PICTURE = {
+PICTURE: dict[str, Any] = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -28,7 +28,7 @@ PICTURE = {
     "image_size": 32,
     "patch_size": 8,
 }
-STAGES = {"embedding_size": 16, "hidden_sizes": [16, 24, 32, 40], "depths": [1, 1, 1, 1]}
+STAGES: dict[str, Any] = {"embedding_size": 16, "hidden_sizes": [16, 24, 32, 40], "depths": [1, 1, 1, 1]}
 
 
 def of(model: str, config: str, **settings: Any) -> Callable[[], nn.Module]:
@@ -47,6 +47,12 @@ def text(model: str, config: str, **settings: Any) -> Architecture:
 def picture(model: str, config: str, size: int = 32, **settings: Any) -> Architecture:
     return Architecture(of(model, config, **settings), image(size))
 
+
+WHISPER = of(
+    "WhisperModel", "WhisperConfig", vocab_size=99, d_model=32, encoder_layers=2, decoder_layers=1,
+    encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48,
+    max_source_positions=20, num_mel_bins=8, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+)  # fmt: skip
 
 PUBLISHED: Mapping[str, Architecture] = {
     "ResNet": picture("ResNetForImageClassification", "ResNetConfig", **STAGES),
@@ -178,29 +184,7 @@ PUBLISHED: Mapping[str, Architecture] = {
         ),
         lambda: {"input_ids": torch.randint(3, 99, (1, 8)), "decoder_input_ids": torch.randint(3, 99, (1, 6))},
     ),
-    "Whisper encoder": Architecture(
-        lambda: (
-            of(
-                "WhisperModel",
-                "WhisperConfig",
-                vocab_size=99,
-                d_model=32,
-                encoder_layers=2,
-                decoder_layers=1,
-                encoder_attention_heads=4,
-                decoder_attention_heads=4,
-                encoder_ffn_dim=48,
-                decoder_ffn_dim=48,
-                max_source_positions=20,
-                num_mel_bins=8,
-                pad_token_id=0,
-                bos_token_id=1,
-                eos_token_id=2,
-                decoder_start_token_id=1,
-            )().encoder
-        ),
-        lambda: torch.randn(1, 8, 40),
-    ),
+    "Whisper encoder": Architecture(lambda: WHISPER().get_submodule("encoder"), lambda: torch.randn(1, 8, 40)),
     "wav2vec 2": Architecture(
         of(
             "Wav2Vec2ForCTC",
