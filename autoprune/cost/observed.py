@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 import numpy as np
 from torch import nn
@@ -19,6 +19,15 @@ from autoprune.task.task import plain_forward
 
 DECODERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gpt2")
 MILLIJOULES = 1e-9  # of a picojoule
+# operators that are not products of two matrices
+OTHER_KINDS = (
+    "convolution",
+    "_convolution",
+    "convolution_overrideable",
+    "mkldnn_rnn_layer",
+    "_cudnn_rnn",
+    "miopen_rnn",
+)
 Key = tuple[str, ...]
 
 
@@ -43,10 +52,11 @@ class NetworkCosts:
         self.structure, self._kind = structure, model_type(model)
         copies = Copies(model, structure, example_input, forward=forward, shapes_only=True)
         dense = copies(structure.units)
-        numbers, extra = _numbers(dense), dict[Key, None]()
+        modules = {product.module for product in dense.recording.products}
+        numbers, extra = _numbers(dense, modules), dict[Key, None]()
 
         def sizes_of(kept: IntArray) -> IntArray:
-            seen = _numbers(copies(kept))
+            seen = _numbers(copies(kept), modules)
             extra.update(dict.fromkeys(key for key in seen if key not in numbers))
             missing = {key: (MISSING,) * len(sizes) for key, sizes in numbers.items()}
             same = {key: seen[key] for key, sizes in numbers.items() if len(seen.get(key, ())) == len(sizes)}
@@ -58,8 +68,15 @@ class NetworkCosts:
             own = [next(functions) for _ in sizes]
             unknown |= {key: None} if None in own else {}
             self._sizes[key] = [f or SizeFunction(size) for f, size in zip(own, sizes, strict=True)]
-        self._products = dict(zip(_keys(dense.recording.products), dense.recording.products, strict=True))
+        self._products = dict(zip(_keys(dense.recording.products, modules), dense.recording.products, strict=True))
         self._multiplied = {name: None for product in self._products.values() for name in product.weights}
+        differing = [key for key in (*unknown, *extra) if key[0] == "product"]
+        patterned = {pattern.module for group in structure.groups for pattern in group.patterns}
+        for module in dict.fromkeys(key[2] for key in differing):
+            if module in modules - patterned and ("module", "", module) not in unknown:
+                self._take_together(module)
+                unknown = {key: None for key in unknown if key[2:3] != (module,)}
+                extra = {key: None for key in extra if key[2:3] != (module,)}
         self.uncounted = (
             *(
                 f"multiply–accumulates of {operator}, which runs {count} times, are not counted: autoprune has no rule "
@@ -69,10 +86,20 @@ class NetworkCosts:
             *dict.fromkeys(
                 f"{_words(key)} is counted as in the dense network: its size does not follow from what groups keep"
                 for key in unknown
+                if key[0] != "module"
             ),
             *dict.fromkeys(f"{_words(key)} is not counted: only narrower copies have it" for key in extra),
         )
         """What could not be counted, a sentence each."""
+
+    def _take_together(self, module: str) -> None:
+        """Counts a module's products as one: narrower copies compute them in other parts than the dense network."""
+        own = {key: product for key, product in self._products.items() if key[2] == module}
+        weights = dict.fromkeys(name for product in own.values() for name in product.weights)
+        self._products = {key: product for key, product in self._products.items() if key not in own}
+        together = ("product", "module", module)
+        self._products[together] = Product(module, "module", (), (), tuple(weights))
+        self._sizes[together] = self._sizes["module", "", module]
 
     def macs(self) -> CostModel:
         """Multiply–accumulates of everything that runs, for one sample; 1 MAC = 2 FLOPs.
@@ -105,8 +132,9 @@ class NetworkCosts:
     def bytes_moved(self, *, weight_bytes: int, activation_bytes: int) -> CostModel:
         """Bytes between memory and arithmetic for one sample: weights are read once, outputs written and read once.
 
-        Those of the operators that multiply and accumulate; what follows them element by element is fused into them.
-        What caches save, and what a residual stream is read once more, is left out.
+        Those of the operators that multiply with weights; what follows them element by element is fused into them.
+        What caches save, what attentions hold between scores and mixing, and what a residual stream is read once more,
+        is left out.
 
         Args:
             weight_bytes: Of a weight or bias.
@@ -217,23 +245,35 @@ class NetworkCosts:
         return QuadraticCost.bilinear(name, unit, factors[:, 0], factors[:, 1], weights, tables=tables)
 
 
-def _numbers(copy: Copy) -> dict[Key, Shape]:
-    """Every product's sizes and the number of elements that it writes, and every tensor's shape."""
+def _numbers(copy: Copy, modules: Set[str]) -> dict[Key, Shape]:
+    """Sizes by key: of products, with the elements that one with weights writes; of modules, both summed; of tensors."""
     products = copy.recording.products
     numbers: dict[Key, Shape] = {
-        key: (*product.sizes, math.prod(product.output) if product.output else 0)
-        for key, product in zip(_keys(products), products, strict=True)
+        key: (*product.sizes, math.prod(product.output) if product.output and product.weights else 0)
+        for key, product in zip(_keys(products, modules), products, strict=True)
     }
+    for key in list(numbers):
+        *sizes, written = numbers[key]
+        macs, outputs = numbers.get(("module", "", key[2]), (0, 0))
+        numbers["module", "", key[2]] = (macs + math.prod(sizes), outputs + written)
     numbers |= {("parameter", name): shape for name, shape in copy.parameters.items()}
     return numbers | {("buffer", name): shape for name, shape in copy.buffers.items()}
 
 
-def _keys(products: Iterable[Product]) -> list[Key]:
-    """What each product is called in every copy: its operator, its module, and which of these it is."""
+def _keys(products: Iterable[Product], modules: Set[str]) -> list[Key]:
+    """What each product is called in every copy: its kind, its module, and which of these it is.
+
+    A copy may compute in another way what the dense network does, such as an attention in parts. So matrix products are
+    of one kind, and a module that runs no product in the dense network is taken for the one around it that does.
+    """
     ran = Counter[Key]()
     keys: list[Key] = []
     for product in products:
-        own = ("product", product.operator, product.module)
+        module = product.module
+        while module and module not in modules:
+            module = module.rpartition(".")[0]
+        kind = product.operator if product.operator in OTHER_KINDS else "matrix product"
+        own = ("product", kind, module)
         keys.append((*own, str(ran[own])))
         ran[own] += 1
     return keys

@@ -66,7 +66,7 @@ class Product:
     sizes: Shape
     """Its multiply–accumulates are the product of these numbers."""
     output: Shape
-    """The shape of what the operator writes; empty behind the first of several products of one operator."""
+    """The shape of what the operator writes; empty for all but the first of several products of one operator."""
     weights: tuple[str, ...]
     """The names of the parameters that it reads, directly or computed from."""
 
@@ -95,7 +95,7 @@ def record(model: nn.Module, inputs: Samples, *, forward: Forward) -> Recording:
         forward: (network, inputs) → outputs.
     """
     recorder = _Recorder(model, inputs)
-    with evaluating(model), _plain_attention(), _inside(model, recorder.modules), _Fused(recorder), recorder:
+    with evaluating(model), _plain_attention(), _inside(model, recorder.modules), _MetaAttention(recorder), recorder:
         outputs = forward(model, inputs)
     recorder.recording.outputs = frozenset(map(_storage, leaves(outputs)))
     return recorder.recording
@@ -105,7 +105,6 @@ class _Recorder(TorchDispatchMode):
     def __init__(self, model: nn.Module, inputs: Samples) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.modules: list[str] = []
-        self.silent = False  # inside an operator that is counted as one
         self.recording = Recording({_storage(tensor): tensor.numel() for tensor in leaves(inputs)})
         self._writers = dict.fromkeys(self.recording.inputs, -1)  # storage → the step that wrote it
         # storage → the parameters that it is computed from
@@ -135,8 +134,6 @@ class _Recorder(TorchDispatchMode):
 
     def multiply(self, operator: str, args: Sequence[Any], output: Tensor) -> None:
         """Records the products of one call."""
-        if self.silent:
-            return
         tensors = [t for t in _leaves(args) if isinstance(t, Tensor)]
         weights = tuple(name for t in tensors for name in self._constants.get(_storage(t), ()))
         module = self.modules[-1] if self.modules else ""
@@ -161,26 +158,22 @@ class _Recorder(TorchDispatchMode):
         )
 
 
-class _Fused(TorchFunctionMode):
-    """Records an attention that the network calls as one operator, whatever kernels it takes on this device."""
+class _MetaAttention(TorchFunctionMode):
+    """Records attentions on the meta device, where the shape says all and tracing their kernels takes long."""
 
     def __init__(self, recorder: _Recorder) -> None:
         super().__init__()
         self._recorder = recorder
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **(kwargs or {}))
         named = kwargs or {}
-        tensors = [*args, *(named[key] for key in ("query", "key", "value") if key in named)][:3]
-        self._recorder.silent = True
-        try:  # on the meta device the shape says all, and tracing the kernel takes long
-            shape = (*tensors[0].shape[:-1], tensors[2].shape[-1])
-            output = tensors[0].new_empty(shape) if tensors[0].is_meta else func(*args, **named)
-        finally:
-            self._recorder.silent = False
-        self._recorder.multiply("scaled_dot_product_attention", tensors, output)
-        return output
+        if func is F.scaled_dot_product_attention:
+            tensors = [*args, *(named[key] for key in ("query", "key", "value") if key in named)][:3]
+            if tensors[0].is_meta:
+                output = tensors[0].new_empty((*tensors[0].shape[:-1], tensors[2].shape[-1]))
+                self._recorder.multiply(func.__name__, tensors, output)
+                return output
+        return func(*args, **named)
 
 
 def product_sizes(operator: str, args: Sequence[Any], output: Tensor) -> list[Shape]:
@@ -193,22 +186,28 @@ def product_sizes(operator: str, args: Sequence[Any], output: Tensor) -> list[Sh
     """
     match operator:
         case "mm" | "bmm" | "mv" | "dot" | "vdot":
-            return [(*args[0].shape, *args[1].shape[max(args[0].ndim - 1, 1) :])]
+            return [_matmul(args[0], args[1])]
         case "addmm" | "baddbmm" | "addmv" | "addbmm" | "_addmm_activation":
-            return [(*args[1].shape, *args[2].shape[args[1].ndim - 1 :])]
+            return [_matmul(args[1], args[2])]
         case "convolution" | "_convolution" | "convolution_overrideable":
             weight, slid = args[1], args[0] if args[6] else output  # a transposed one goes over its input
             return [(slid.numel() // slid.shape[1], *weight.shape[:2], math.prod(weight.shape[2:]))]
         case name if "scaled_dot_product" in name:
             query, key, value = args[:3]
-            scores = (math.prod(query.shape[:-1]), key.shape[-2])
-            return [(*scores, query.shape[-1]), (*scores, value.shape[-1])]
+            rows, keys = math.prod(query.shape[:-1]), key.shape[-2]
+            return [(rows, query.shape[-1], keys), (rows, keys, value.shape[-1])]
         case "mkldnn_rnn_layer" | "_cudnn_rnn" | "miopen_rnn":
             matrices = [t for t in _leaves(args[1:5]) if isinstance(t, Tensor) and t.ndim == 2]
             return [(args[0].numel() // args[0].shape[-1], *matrix.shape) for matrix in matrices]
         case "_trilinear":
             return [(output.numel(), args[0].shape[-1], args[2].shape[-1])]
     return []
+
+
+def _matmul(first: Tensor, second: Tensor) -> Shape:
+    """Rows of all matrices, what is summed over, and columns; a vector is a matrix of one row or column."""
+    columns = second.shape[-1] if second.ndim > 1 else 1
+    return math.prod(first.shape[:-1]), first.shape[-1], columns
 
 
 @contextmanager

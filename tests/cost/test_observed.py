@@ -18,6 +18,7 @@ from autoprune.cost.model import ProductCost, QuadraticCost
 from autoprune.cost.observed import NetworkCosts
 from autoprune.cost.recording import record
 from autoprune.structure.edit import shrink
+from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Group, Layer, Member, Structure
 from autoprune.structure.transformer import transformer_structure
 from autoprune.task.task import first_outputs, plain_forward
@@ -181,6 +182,20 @@ def test_everything_that_runs_is_counted(name: str, monkeypatch: pytest.MonkeyPa
         assert size(kept) == 4 * sum(tensor.numel() for tensor in saved)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_groups_that_are_found_cost_what_their_shrunk_networks_do(name: str) -> None:
+    """Recurrences and heads among them: a narrower attention computes in other parts than the dense one."""
+    build, shape, _ = NETWORKS[name]
+    network, inputs = build().eval(), torch.randn(1, *shape)
+    structure = find_structure(network, inputs)
+    costs = NetworkCosts(network, structure, inputs)
+    assert costs.uncounted == ()
+    for plan in [structure.dense, structure.plan(structure.floor), *(random_plan(structure, seed=s) for s in range(4))]:
+        small = shrink(network, structure, plan, random_ranking(structure, seed=1)).eval()
+        assert costs.macs()(np.array(plan.kept)) == flop_counter(small, inputs), plan.kept
+        assert costs.params()(np.array(plan.kept)) == parameters(small)
+
+
 @pytest.mark.parametrize("network", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize("fast", [True, False])
 def test_recurrences_cost_what_their_matrices_do_at_every_step(network: type[nn.RNNBase], fast: bool) -> None:
@@ -324,8 +339,8 @@ def test_what_is_not_counted_is_said() -> None:
     network = Odd().eval()
     costs = NetworkCosts(network, neurons(network, "hidden", "out"), torch.randn(1, 6))
     assert sorted(costs.uncounted) == [
-        "addmm of extra is not counted: only narrower copies have it",
-        "mm of the network itself is counted as in the dense network: its size does not follow from what groups keep",
+        "matrix product of the network itself is counted as in the dense network: its size does not follow from what "
+        "groups keep",
         "multiply–accumulates of autoprune_tests.doubled, which runs 1 times, are not counted: autoprune has no rule "
         "for this operator",
     ]
