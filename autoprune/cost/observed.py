@@ -50,6 +50,8 @@ class NetworkCosts:
         self, model: nn.Module, structure: Structure, example_input: Samples, *, forward: Forward = plain_forward
     ) -> None:
         self.structure, self._kind = structure, model_type(model)
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._names = {name: names[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
         copies = Copies(model, structure, example_input, forward=forward, shapes_only=True)
         dense = copies(structure.units)
         modules = {product.module for product in dense.recording.products}
@@ -194,8 +196,18 @@ class NetworkCosts:
         return self._cost("kv_cache", "bytes", terms)
 
     def axis(self, parameter: str, axis: int) -> IntArray:
-        """The size of a parameter's axis, affine in the kept units: [groups + 1], the last entry constant."""
-        return self._sizes["parameter", parameter][axis].affine(len(self.structure.groups))
+        """The size of a parameter's axis, affine in the kept units: [groups + 1], the last entry constant.
+
+        Args:
+            parameter: Its qualified name, or one of them where layers share it.
+            axis: The index of the axis.
+
+        Raises:
+            ValueError: It is computed from others, or there is none of that name.
+        """
+        if parameter not in self._names:
+            raise ValueError(f"{parameter} is no parameter of the network, or is computed from others")
+        return self._sizes["parameter", self._names[parameter]][axis].affine(len(self.structure.groups))
 
     def _stored(self, name: str, *, of_matrices: int, of_others: int) -> CostModel:
         tensors = (*self._keys("parameter"), *self._keys("buffer"))
@@ -246,7 +258,7 @@ class NetworkCosts:
 
 
 def _numbers(copy: Copy, modules: Set[str]) -> dict[Key, Shape]:
-    """Sizes by key: of products, with the elements that one with weights writes; of modules, both summed; of tensors."""
+    """Sizes by key: of products, with the elements that those with weights write; of modules; of tensors."""
     products = copy.recording.products
     numbers: dict[Key, Shape] = {
         key: (*product.sizes, math.prod(product.output) if product.output and product.weights else 0)

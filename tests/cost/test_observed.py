@@ -196,6 +196,15 @@ def test_groups_that_are_found_cost_what_their_shrunk_networks_do(name: str) -> 
         assert costs.params()(np.array(plan.kept)) == parameters(small)
 
 
+def test_axes_of_shared_and_of_computed_weights() -> None:
+    network, inputs = Tied().eval(), torch.randn(1, 3, 8, 8)
+    costs = NetworkCosts(network, neurons(network, "hidden", "out"), inputs)
+    assert costs.axis("hidden.weight", 0).tolist() == [1, 0]
+    assert costs.axis("third.weight", 1).tolist() == costs.axis("second.weight", 1).tolist() == [0, 6]
+    with pytest.raises(ValueError, match=r"third.bent is no parameter of the network, or is computed from others"):
+        costs.axis("third.bent", 0)
+
+
 @pytest.mark.parametrize("network", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize("fast", [True, False])
 def test_recurrences_cost_what_their_matrices_do_at_every_step(network: type[nn.RNNBase], fast: bool) -> None:
