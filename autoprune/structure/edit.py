@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from autoprune.plan import PruningPlan
 from autoprune.structure.block_sparse import install_pattern
 from autoprune.structure.groups import Attribute, Axis, Group, Structure
-from autoprune.structure.layer_types import tensor_axes, widths
+from autoprune.structure.layer_types import ATTENTIONS, tensor_axes, widths
 from autoprune.structure.pretrained_guard import refuse_save_pretrained, tensor_shapes
 from autoprune.structure.skipped_modules import Skipped, patched_forward
-from autoprune.structure.sliced_attention import SlicedAttention, slice_attention
+from autoprune.structure.sliced_attention import slice_attention
 
 # group → its units [units], most important first; of a group whose units are places of a comparison, the place of every
 # weight of its matrix within its comparison [outputs, inputs], 0 first, int16; of a group of key blocks it says nothing
@@ -21,9 +21,7 @@ Ranking = Mapping[str, Tensor]
 Kept = Mapping[tuple[str, Axis], Tensor]  # (layer, axis) → the entries that stay [entries], ascending
 
 
-def shrink(
-    model: nn.Module, structure: Structure, plan: PruningPlan, ranking: Ranking, *, share: bool = False
-) -> nn.Module:
+def shrink(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: Ranking) -> nn.Module:
     """A copy of the network from which all but each group's best units are physically removed.
 
     Args:
@@ -31,36 +29,14 @@ def shrink(
         structure: Its groups.
         plan: How many units of each group stay.
         ranking: Group → its units, most important first.
-        share: Tensors that stay whole are the dense network's own, which saves copying them.
     """
-    tensors = (*model.parameters(), *model.buffers()) if share else ()
-    small = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    entries_of = kept_entries(structure, plan, ranking)
-    for name in dict.fromkeys(name for name, _ in entries_of):
-        slice_attention(small, name)
-    layers, dense = dict(small.named_modules()), dict(model.named_modules())
-    cut: dict[tuple[int, int, bytes], Tensor] = {}  # so that tensors that several layers hold stay one
-    whole = []  # tensors that were cut, which must live as long as their ids are keys
-    for (name, axis), entries in entries_of.items():
-        layer, key_of = layers[name], entries.numpy().tobytes()
-        for place in tensor_axes(layer, axis):
-            old = place.tensor
-            key = id(old), place.dim, key_of
-            if key not in cut:
-                new = old.detach().index_select(place.dim, place.rows(entries).to(old.device))
-                cut[key] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
-                whole.append(old)
-            setattr(place.owner, place.key, cut[key])
-        if not isinstance(layer, SlicedAttention):  # which reads its tensors' shapes
-            for attribute, size in widths(dense[name], axis, len(entries)).items():
-                setattr(layer, attribute, size)
+    small = copy.deepcopy(model)
+    _cut(small, structure, plan, ranking, _Undo())
+    layers = dict(small.named_modules())
     for group, kept in partly(structure, plan):
         for matrix in group.compared:
             weight = layers[matrix.layer].get_parameter("weight")
-            stays = ranking[group.name].to(weight.device) < kept
-            layers[matrix.layer].weight = nn.Parameter(weight.detach() * stays, weight.requires_grad)
-        for number in group.attributes:
-            lower(layers[number.module], number, removed=group.units - kept)
+            weight.data = weight.data * (ranking[group.name].to(weight.device) < kept)
         for pattern in group.patterns:
             install_pattern(layers[pattern.module], pattern, kept)
         for skip in group.skips if kept == 0 else ():
@@ -68,6 +44,66 @@ def shrink(
     number_caches(small)
     refuse_save_pretrained(small, dense=tensor_shapes(model))
     return small
+
+
+@contextmanager
+def shrunk_for_a_while(
+    model: nn.Module, structure: Structure, plan: PruningPlan, ranking: Ranking
+) -> Iterator[nn.Module]:
+    """The network itself is the smaller one while the context is open, which saves copying it; it comes back after."""
+    undo = _Undo()
+    try:
+        _cut(model, structure, plan, ranking, undo)
+        yield model
+    finally:
+        undo()
+
+
+class _Undo(ExitStack):
+    """Sets attributes, and sets them back when called."""
+
+    def set(self, owner: nn.Module, name: str, value: object) -> None:
+        self.callback(setattr, owner, name, getattr(owner, name))
+        setattr(owner, name, value)
+
+    def __call__(self) -> None:
+        self.close()
+
+
+def _cut(network: nn.Module, structure: Structure, plan: PruningPlan, ranking: Ranking, undo: "_Undo") -> None:
+    """Takes the entries that go from every axis of the network, in place."""
+    entries_of = kept_entries(structure, plan, ranking)
+    layers = dict(network.named_modules())
+    # from the layers as they are: a grouped convolution that keeps one channel in each group would look depthwise
+    sizes = [
+        (name, attribute, size)
+        for (name, axis), entries in entries_of.items()
+        if not isinstance(layers[name], ATTENTIONS)
+        for attribute, size in widths(layers[name], axis, len(entries)).items()
+    ]
+    for name in dict.fromkeys(name for name, _ in entries_of):
+        if isinstance(layers[name], nn.MultiheadAttention):
+            for holder, key in slice_attention(network, name):
+                undo.callback(holder._modules.__setitem__, key, layers[name])
+    layers = dict(network.named_modules())
+    cut: dict[tuple[int, int, bytes], Tensor] = {}  # so that tensors that several layers hold stay one
+    whole = []  # tensors that were cut, which must live as long as their ids are keys
+    for (name, axis), entries in entries_of.items():
+        key_of = entries.numpy().tobytes()
+        for place in tensor_axes(layers[name], axis):
+            old = place.tensor
+            key = id(old), place.dim, key_of
+            if key not in cut:
+                new = old.detach().index_select(place.dim, place.rows(entries).to(old.device))
+                cut[key] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+                whole.append(old)
+            undo.set(place.owner, place.key, cut[key])
+    for name, attribute, size in sizes:
+        undo.set(layers[name], attribute, size)
+    for group, kept in partly(structure, plan):
+        for number in group.attributes:
+            undo.callback(lower, layers[number.module], number, removed=kept - group.units)
+            lower(layers[number.module], number, removed=group.units - kept)
 
 
 def lower(module: nn.Module, number: Attribute, *, removed: int) -> None:

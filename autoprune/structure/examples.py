@@ -31,7 +31,7 @@ class Example:
             own.update({f"{name} of call {len(own)}": tensor for name, tensor in named_tensors(returned)})
 
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # networks that draw random numbers draw the same ones
+            torch.default_generator.manual_seed(0)  # networks that draw random numbers draw the same ones
             hook = network.register_forward_hook(note)
             try:
                 returned = self.forward(network, self.inputs)

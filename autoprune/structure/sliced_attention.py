@@ -91,17 +91,19 @@ class SlicedAttention(nn.Module):
         return query, key, value
 
 
-def slice_attention(network: nn.Module, name: str) -> nn.Module:
-    """Puts a SlicedAttention in the place of the network's nn.MultiheadAttention of that name, wherever it is held."""
+def slice_attention(network: nn.Module, name: str) -> list[tuple[nn.Module, str]]:
+    """Puts a SlicedAttention in the place of the network's nn.MultiheadAttention of that name, wherever it is held.
+
+    Returns the modules that hold it, each with its name there; none where it is no nn.MultiheadAttention.
+    """
     dense = network.get_submodule(name)
     if not isinstance(dense, nn.MultiheadAttention):
-        return dense
+        return []
     sliced = SlicedAttention(dense)
-    for module in list(network.modules()):
-        for key, child in module._modules.items():
-            if child is dense:
-                module._modules[key] = sliced
-    return sliced
+    places = [(module, key) for module in network.modules() for key, child in module._modules.items() if child is dense]
+    for module, key in places:
+        module._modules[key] = sliced
+    return places
 
 
 def _mask(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.structure.edit import Ranking, masked, shrink
+from autoprune.structure.edit import Ranking, masked, shrink, shrunk_for_a_while
 from autoprune.structure.families import model_type
 from autoprune.structure.groups import Attribute, Group, IntArray, Member, Structure
 from autoprune.structure.layer_types import is_sliceable
@@ -20,7 +20,7 @@ from autoprune.structure.skipped_modules import patched_forward
 PROBED = 16  # tokens that removing is compared with masking on
 TOLERANCE = 1e-4  # largest difference between masked and shrunk, relative to each output's own size
 DEAD = 1e-3  # weights below are replaced while a network is looked at: nothing is seen through a zero
-TRIALS = 48  # variants of a group that are tried before it is left whole
+TRIALS = 40  # of variants of a group, before it is left whole
 KEYS = 5  # numbers of modules that may have to change with a group
 TOGETHER = 3  # and how many of them at once
 
@@ -87,6 +87,8 @@ class Verifier:
         bad = self._before.pop(bad.name, bad) if alone else bad
         others = [self._before.get(group.name, group) for group in (*accepted, *waiting, *rejected)]
         for variant, swallowed in self._variants(bad, others) if alone else ():
+            if self._trials >= TRIALS:
+                break
             if time.monotonic() > self._deadline:
                 rejected[bad] = f"{alone} (time was up before everything was tried)"
                 return accepted, waiting
@@ -124,7 +126,6 @@ class Verifier:
         for choice in [known, *chosen] if known else chosen:
             if self._trials >= TRIALS:
                 return
-            self._trials += 1
             variant = replace(group, attributes=(*group.attributes, *(a for key in choice for a in numbers[key])))
             if self.reason([variant]) is None:
                 self._learned[frozenset(keys)] = choice
@@ -162,6 +163,7 @@ class Verifier:
 
     def reason(self, groups: Sequence[Group]) -> str | None:
         """Why the groups can't go together; None where they can."""
+        self._trials += 1
         groups = [replace(group, levels=self._levels(group)) for group in groups]
         if any(len(group.levels) < 2 for group in groups):
             return "it has too few units to leave a choice"
@@ -197,9 +199,14 @@ def differs(
     plan = structure.plan(kept)
     with torch.no_grad(), masked(model, structure, plan, ranking), _passing(model, passed_over):
         expected = [run(model) for run in runs]
+    # modules that pass for others need a copy; else the network itself is cut for a while, which is faster
+    copied = any(group.skips or group.compared or group.patterns for group in structure.groups)
     try:
-        small = shrink(model, structure, plan, ranking, share=True)
-        with torch.no_grad():
+        with torch.no_grad(), ExitStack() as stack:
+            if copied:
+                small = shrink(model, structure, plan, ranking)
+            else:
+                small = stack.enter_context(shrunk_for_a_while(model, structure, plan, ranking))
             if passed_over and not all(torch.isfinite(t).all() for t in runs[0](small).values()):
                 return "without its units the network returns NaN or infinity"
             with _passing(small, passed_over):

@@ -175,7 +175,8 @@ def test_a_sliced_attention_is_pytorchs_own_before_anything_is_taken(
     torch.manual_seed(0)
     dense = nn.MultiheadAttention(24, 4, batch_first=batch_first, kdim=10, vdim=12).eval()
     holder = nn.ModuleDict({"attention": copy.deepcopy(dense)})
-    sliced = slice_attention(holder, "attention")
+    assert slice_attention(holder, "attention") == [(holder, "attention")]
+    sliced = holder["attention"]
     assert isinstance(sliced, SlicedAttention)
     query, key, value = torch.randn(2, 5, 24), torch.randn(2, 7, 10), torch.randn(2, 7, 12)
     if not batch_first:
