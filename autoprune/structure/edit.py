@@ -83,8 +83,8 @@ def _cut(network: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
     ]
     for name in dict.fromkeys(name for name, _ in entries_of):
         if isinstance(layers[name], nn.MultiheadAttention):
-            for holder, key in slice_attention(network, name):
-                undo.callback(holder._modules.__setitem__, key, layers[name])
+            for holder, child in slice_attention(network, name):
+                undo.callback(holder._modules.__setitem__, child, layers[name])
     layers = dict(network.named_modules())
     cut: dict[tuple[int, int, bytes], Tensor] = {}  # so that tensors that several layers hold stay one
     whole = []  # tensors that were cut, which must live as long as their ids are keys
