@@ -116,7 +116,7 @@ class Countable(Mapping[str, CostModel]):
         model, structure, example = self._network
         if model_type(model) in FAMILIES:
             raise ValueError(
-                f"peak_memory is counted for networks that are traced, not for a {model_type(model)} model; "
+                f"peak_memory is counted where groups are found by experiment, not for a {model_type(model)} model; "
                 "bound its weight_bytes, or a decoder's kv_cache"
             )
         size = self._settings.activation_bits // 8

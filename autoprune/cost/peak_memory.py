@@ -42,7 +42,7 @@ class PeakMemory:
 def peak_memory(
     model: nn.Module, structure: Structure, example_input: Samples, *, forward: Forward, element_bytes: int = 4
 ) -> PeakMemory:
-    """The peak of a network that was traced, from forward passes of it and of narrower copies.
+    """The peak of a network, from forward passes of it and of narrower copies.
 
     Args:
         model: The dense network.

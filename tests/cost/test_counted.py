@@ -68,7 +68,9 @@ def test_what_a_network_has_not_is_said() -> None:
         countable()["watts"]
     task = TINY["llama"]()
     structure = transformer_structure(task.model, task.example_input, prune=("heads",))
-    with pytest.raises(ValueError, match="peak_memory is counted for networks that are traced, not for a llama model"):
+    with pytest.raises(
+        ValueError, match="peak_memory is counted where groups are found by experiment, not for a llama model"
+    ):
         of_task(task, structure)["peak_memory"]
     cache = [of_task(task, structure, context=context)["kv_cache"](structure.units) for context in (None, 160)]
     assert cache[1] == 10 * cache[0]
