@@ -40,18 +40,35 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["prune"], "does not know 'prune'"),
         (["serach"], "did you mean search?"),
         (["show", "nowhere"], "not a run folder"),
-        (["search", *QUICK, "task.keep=[conv9]"], "task.keep names ['conv9'], which the model lacks"),
-        (["search", *QUICK, "budget=macs:0.0001"], "feasible budgets lie between"),
+        pytest.param(
+            ["search", *QUICK, "task.keep=[conv9]"],
+            "task.keep names ['conv9'], which the model lacks",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["search", *QUICK, "budget=macs:0.0001"], "feasible budgets lie between", marks=pytest.mark.slow),
         (["search", *QUICK, "budget=half"], "must be written cost:amount"),
-        (["search", *QUICK, "agent=sensitivity", "evaluations=10"], "the sensitivity plan needs"),
-        (["search", *QUICK, "agent=ppo", "policy=shipped"], "policy=shipped is where agent=transferable goes on"),
+        pytest.param(
+            ["search", *QUICK, "agent=sensitivity", "evaluations=10"],
+            "the sensitivity plan needs",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["search", *QUICK, "agent=ppo", "policy=shipped"],
+            "policy=shipped is where agent=transferable goes on",
+            marks=pytest.mark.slow,
+        ),
         (["search", *QUICK, "agent=sa"], "agent=sa is no file of conf/agent; did you mean sac?"),
-        (
+        pytest.param(
             ["search", *QUICK, "agent=ppo", "+agent.env.levels=4"],
             "agent.env.levels=4 are densities of one group at a time",
+            marks=pytest.mark.slow,
         ),
-        (["search", "task=digits", "tracking.mode=online"], "tracking.mode=offline"),
-        (["search", *QUICK, "data=fashion_subset"], "the example input has (1, 8, 8)"),
+        pytest.param(
+            ["search", "task=digits", "tracking.mode=online"], "tracking.mode=offline", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ["search", *QUICK, "data=fashion_subset"], "the example input has (1, 8, 8)", marks=pytest.mark.slow
+        ),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )

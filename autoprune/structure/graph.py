@@ -70,7 +70,7 @@ def find_structure(
         structure = transformer_structure(
             model, example_input, prune=prune or DEFAULT_KINDS, keep=keep, round_to=round_to, min_units=min_units
         )
-        probe = Example(example_input[:, :PROBED], forward)
+        probe = Example(example_input[:, :PROBED])  # `forward` may ask at positions that so few tokens lack
         with evaluating(model):
             return sampled(structure, model, example_input, probe.outputs)
     if prune is not None:

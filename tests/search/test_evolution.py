@@ -213,8 +213,8 @@ def test_fine_groups_exchange_in_pairs() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"start": "best"}, "must be uniform or sensitivity, got 'best'"),
-        ({"offspring": 0}, "at least 1 plan for a generation, got 0"),
+        ({"start": "best"}, r"agent\.start must be uniform, .*got 'best'"),
+        ({"offspring": 0}, "agent.offspring must be at least 1, got 0"),
         ({"switches": 0}, "agent.switches must be at least 1, got 0"),
         ({"step": 0.0}, r"in \(0, 1\]; got 0.0"),
         ({"step": 1.5}, r"in \(0, 1\]; got 1.5"),

@@ -123,6 +123,7 @@ def learner(policy: Path | None) -> Any:
     return lambda found, seed=0: search(found, rng=np.random.default_rng(seed))
 
 
+@pytest.mark.slow
 def test_learning_goes_on_and_finds_what_losses_that_add_up_do_not(modest: Path, tmp_path: Path) -> None:
     history: list[Any] = []
     name, found = "chain", problem("chain", tmp_path, limit=140, seen=history)
@@ -136,6 +137,7 @@ def test_learning_goes_on_and_finds_what_losses_that_add_up_do_not(modest: Path,
     assert training.budgets == TRAINING.budgets
 
 
+@pytest.mark.slow
 def test_a_policy_that_misleads_is_forgotten(wild: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """No plan is better than the sensitivity plan where losses add up; the run says so, and learns as from nothing."""
     logged: dict[str, float] = {}
@@ -146,6 +148,7 @@ def test_a_policy_that_misleads_is_forgotten(wild: Path, tmp_path: Path, caplog:
     assert load_training(tmp_path / "policy").tasks == ("toy",), "nothing of the policy is in it"
 
 
+@pytest.mark.slow
 def test_without_a_policy_it_begins_anew(tmp_path: Path) -> None:
     histories = []
     for seed in (0, 0, 1):

@@ -67,6 +67,7 @@ def test_it_says_what_it_was_trained_on(learned: TransferTraining, networks: lis
     assert spread > 0
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same(networks: list[StudiedNetwork], learned: TransferTraining) -> None:
     again, other = trained(networks[:2]), trained(networks[:2], seed=1)
     weights = [list(each.policy.network.parameters()) for each in (learned, again, other)]
@@ -74,6 +75,7 @@ def test_the_same_seed_trains_the_same(networks: list[StudiedNetwork], learned: 
     assert not all(torch.equal(a, b) for a, b in zip(weights[0], weights[2], strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", sorted(ENCODERS))
 def test_every_encoder_learns(encoder: str, networks: list[StudiedNetwork]) -> None:
     found = trained(networks[:2], encoder=encoder)
@@ -83,6 +85,7 @@ def test_every_encoder_learns(encoder: str, networks: list[StudiedNetwork]) -> N
     assert all(torch.isfinite(weight).all() for weight in found.policy.network.parameters())
 
 
+@pytest.mark.slow
 def test_ranges_of_several_costs_share_the_settings(networks: list[StudiedNetwork]) -> None:
     ranges = [RANGE, BudgetRange("params", 0.5, 0.9)]
     found = train(networks[:1], budgets=ranges, settings=3, agent=agent(), evaluations=60, seed=0)
