@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import autoprune
 from autoprune.files import atomic_write
 
 RUN_FILE = "run.json"  # what makes a folder a run folder
@@ -174,7 +173,7 @@ def versions() -> dict[str, str]:
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             installed[package] = importlib.metadata.version(package)
-    return installed | {"autoprune": autoprune.__version__}  # an editable install's metadata is as old as the install
+    return installed
 
 
 def _processor() -> str:

@@ -1,6 +1,7 @@
 """A saved policy acts as it did, needs no pickle, and is refused with the reason when it is damaged."""
 
 import hashlib
+import importlib.metadata
 import json
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-import autoprune
 from autoprune.agent.bundle import load_policy, load_training, save_policy
 from autoprune.agent.learn import learn
 from autoprune.agent.policy_file import SCHEMA, sealed
@@ -108,7 +108,7 @@ def test_the_card_says_how_far_it_may_be_trusted(tmp_path: Path) -> None:
 
 def test_the_record_says_what_wrote_it_and_when(saved: Path) -> None:
     record = json.loads((saved / "policy.json").read_text())
-    assert record["autoprune"] == autoprune.__version__
+    assert record["autoprune"] == importlib.metadata.version("autoprune")
     assert (datetime.now(UTC).date() - date.fromisoformat(record["saved"])).days in (0, 1)
     assert record["observation_version"] == 1
     assert record["sha256"]["weights"] == hashlib.sha256((saved / "policy.safetensors").read_bytes()).hexdigest()
