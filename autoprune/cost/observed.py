@@ -57,28 +57,37 @@ class NetworkCosts:
         modules = {product.module for product in dense.recording.products}
         numbers, extra = _numbers(dense, modules), dict[Key, None]()
 
-        def sizes_of(kept: IntArray) -> IntArray:
-            seen = _numbers(copies(kept), modules)
-            extra.update(dict.fromkeys(key for key in seen if key not in numbers))
-            missing = {key: (MISSING,) * len(sizes) for key, sizes in numbers.items()}
-            same = {key: seen[key] for key, sizes in numbers.items() if len(seen.get(key, ())) == len(sizes)}
-            return np.array([size for sizes in (missing | same).values() for size in sizes], np.int64)
+        def fitted(keys: Iterable[Key]) -> dict[Key, list[SizeFunction | None]]:
+            chosen = {key: numbers[key] for key in keys}
 
-        functions, unknown = iter(probe(structure, sizes_of, optional=True)), dict[Key, None]()
-        self._sizes: dict[Key, list[SizeFunction]] = {}
-        for key, sizes in numbers.items():
-            own = [next(functions) for _ in sizes]
-            unknown |= {key: None} if None in own else {}
-            self._sizes[key] = [f or SizeFunction(size) for f, size in zip(own, sizes, strict=True)]
+            def sizes_of(kept: IntArray) -> IntArray:
+                seen = _numbers(copies(kept), modules)
+                extra.update(dict.fromkeys(key for key in seen if key not in numbers))
+                missing = {key: (MISSING,) * len(sizes) for key, sizes in chosen.items()}
+                same = {key: seen[key] for key, sizes in chosen.items() if len(seen.get(key, ())) == len(sizes)}
+                return np.array([size for sizes in (missing | same).values() for size in sizes], np.int64)
+
+            functions = iter(probe(structure, sizes_of, optional=True))
+            return {key: [next(functions) for _ in sizes] for key, sizes in chosen.items()}
+
+        functions = fitted(key for key in numbers if key[0] != "module")
+        unknown = {key: None for key, own in functions.items() if None in own}
+        self._sizes = {
+            key: [f or SizeFunction(size) for f, size in zip(own, numbers[key], strict=True)]
+            for key, own in functions.items()
+        }
         self._products = dict(zip(_keys(dense.recording.products, modules), dense.recording.products, strict=True))
         self._multiplied = {name: None for product in self._products.values() for name in product.weights}
-        differing = [key for key in (*unknown, *extra) if key[0] == "product"]
         patterned = {pattern.module for group in structure.groups for pattern in group.patterns}
-        for module in dict.fromkeys(key[2] for key in differing):
-            if module in modules - patterned and ("module", "", module) not in unknown:
-                self._take_together(module)
-                unknown = {key: None for key in unknown if key[2:3] != (module,)}
-                extra = {key: None for key in extra if key[2:3] != (module,)}
+        differing = {
+            key[2]: None for key in (*unknown, *extra) if key[0] == "product" and key[2] in modules - patterned
+        }
+        for key, own in (fitted(("module", "", module) for module in differing) if differing else {}).items():
+            together = [function for function in own if function is not None]
+            if len(together) == len(own):
+                self._take_together(key[2], together)
+                unknown = {other: None for other in unknown if other[2:3] != key[2:]}
+                extra = {other: None for other in extra if other[2:3] != key[2:]}
         self.uncounted = (
             *(
                 f"multiply–accumulates of {operator}, which runs {count} times, are not counted: autoprune has no rule "
@@ -88,20 +97,18 @@ class NetworkCosts:
             *dict.fromkeys(
                 f"{_words(key)} is counted as in the dense network: its size does not follow from what groups keep"
                 for key in unknown
-                if key[0] != "module"
             ),
             *dict.fromkeys(f"{_words(key)} is not counted: only narrower copies have it" for key in extra),
         )
         """What could not be counted, a sentence each."""
 
-    def _take_together(self, module: str) -> None:
+    def _take_together(self, module: str, sizes: list[SizeFunction]) -> None:
         """Counts a module's products as one: narrower copies compute them in other parts than the dense network."""
         own = {key: product for key, product in self._products.items() if key[2] == module}
         weights = dict.fromkeys(name for product in own.values() for name in product.weights)
-        self._products = {key: product for key, product in self._products.items() if key not in own}
         together = ("product", "module", module)
-        self._products[together] = Product(module, "module", (), (), tuple(weights))
-        self._sizes[together] = self._sizes["module", "", module]
+        self._products = {key: product for key, product in self._products.items() if key not in own}
+        self._products[together], self._sizes[together] = Product(module, "module", (), (), tuple(weights)), sizes
 
     def macs(self) -> CostModel:
         """Multiply–accumulates of everything that runs, for one sample; 1 MAC = 2 FLOPs.

@@ -19,14 +19,10 @@ from autoprune.task.samples import Samples, leaves
 Forward = Callable[[nn.Module, Any], Any]
 Shape = tuple[int, ...]
 
+BATCH_NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training")
+ACTIVATIONS = ("relu", "gelu", "silu", "sigmoid", "tanh", "hardtanh", "hardswish", "hardsigmoid", "leaky_relu", "elu")
 # Element-wise operators, beside those that PyTorch tags so: their output may be written over an input.
-ELEMENT_WISE = (
-    "native_batch_norm",
-    "_native_batch_norm_legit_no_training",
-    "_batch_norm_no_update",
-    "_prelu_kernel",
-    "native_dropout",
-)
+ELEMENT_WISE = (*BATCH_NORMS, "_batch_norm_no_update", "_prelu_kernel", "native_dropout")
 # Beginnings of the names of ATen's operators that multiply and accumulate, and for which there is no rule here.
 UNCOUNTED = ("linalg_", "_linalg_", "_fft_", "_cdist_", "cholesky", "_native_multi_head", "_transformer_encoder_layer")
 
@@ -113,7 +109,9 @@ class _Recorder(TorchDispatchMode):
         self._alive: list[Any] = [inputs]  # a storage that is freed could come back as another one
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        outputs = func(*args, **(kwargs or {}))
+        outputs = _traced(func, args)
+        if outputs is None:
+            outputs = func(*args, **(kwargs or {}))
         given = list(_leaves([*args, *(kwargs or {}).values()]))
         made = leaves(outputs)
         if not made:
@@ -202,6 +200,15 @@ def product_sizes(operator: str, args: Sequence[Any], output: Tensor) -> list[Sh
         case "_trilinear":
             return [(output.numel(), args[0].shape[-1], args[2].shape[-1])]
     return []
+
+
+def _traced(func: Any, args: Sequence[Any]) -> Any:
+    """What an element-wise operator returns on the meta device, where computing its shape takes long; else None."""
+    if not args or not isinstance(args[0], Tensor) or not args[0].is_meta:
+        return None
+    if _name(func) in BATCH_NORMS:
+        return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
+    return torch.empty_like(args[0]) if _name(func) in ACTIVATIONS else None
 
 
 def _matmul(first: Tensor, second: Tensor) -> Shape:

@@ -307,6 +307,18 @@ def test_recurrences_and_attentions_are_counted_without_computing_them() -> None
         assert numbers[0] == numbers[1]
 
 
+def test_a_network_runs_a_few_times_whatever_the_number_of_its_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, structure, copies = PRUNABLE["digits_net"], PRUNABLE["digits_net"].structure(), list[nn.Module]()
+
+    def shrunk(*arguments: Any) -> nn.Module:
+        copies.append(shrink(*arguments))
+        return copies[-1]
+
+    monkeypatch.setattr(probing, "shrink", shrunk)
+    NetworkCosts(network.model(), structure, network.inputs())
+    assert len(copies) == 1 + 1 + (len(structure.groups) - 1).bit_length() + probing.CHECKS
+
+
 class NeedsValues(nn.Module):
     def __init__(self) -> None:
         super().__init__()
