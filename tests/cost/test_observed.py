@@ -21,10 +21,11 @@ from autoprune.structure.edit import shrink
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Group, Layer, Member, Structure
 from autoprune.structure.transformer import transformer_structure
+from autoprune.task import networks
 from autoprune.task.task import first_outputs, plain_forward
 from tests.cost.projectors import structure_with
 from tests.language_models import TINY
-from tests.models import PRUNABLE, random_plan, random_ranking
+from tests.models import PRUNABLE, Network, random_plan, random_ranking
 
 
 class Recurrent(nn.Module):
@@ -308,7 +309,8 @@ def test_recurrences_and_attentions_are_counted_without_computing_them() -> None
 
 
 def test_a_network_runs_a_few_times_whatever_the_number_of_its_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, structure, copies = PRUNABLE["digits_net"], PRUNABLE["digits_net"].structure(), list[nn.Module]()
+    network, copies = Network(networks.resnet20, (1, 28, 28)), list[nn.Module]()
+    structure = network.structure()
 
     def shrunk(*arguments: Any) -> nn.Module:
         copies.append(shrink(*arguments))
