@@ -100,7 +100,8 @@ def resize_others(network: nn.Module, shapes: Mapping[str, Any]) -> None:
         for key, value in numbers.items():
             if value != own[key] or type(value) is not type(own[key]):
                 _check(f"{key} of module {name!r}", value, own[key])
-                setattr(module, key, tuple(value) if isinstance(value, list) else value)
+                kind = type(getattr(module, key))
+                setattr(module, key, kind(value) if isinstance(value, list) else value)
     tensors = _other_tensors(network)
     for name, shape in shapes["tensors"].items():
         if shape != dense["tensors"][name]:
@@ -141,7 +142,12 @@ def _numbers(name: str, module: nn.Module, network: nn.Module) -> dict[str, int 
     if is_sliceable(module) or type(module).__module__.startswith("torch.nn"):
         found = {key: own[key] for key in NUMBERS if key in own and is_sliceable(module)}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
-    return {key: value for key, value in own.items() if type(value) is int and not key.startswith("_") and value > 0}
+    public = {key: value for key, value in own.items() if not key.startswith("_")}
+    numbers: dict[str, int | list[int]] = {k: v for k, v in public.items() if type(v) is int and v > 0}
+    for key, value in public.items():
+        if type(value) in (list, tuple) and value and all(type(v) is int and v > 0 for v in value):
+            numbers[key] = list(value)
+    return numbers
 
 
 def _other_tensors(network: nn.Module) -> dict[str, Tensor]:

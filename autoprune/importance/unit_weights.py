@@ -18,7 +18,7 @@ def unit_weights(model: nn.Module, group: Group, axis: Axis) -> list[Tensor]:
     """
     found = []
     for member in group.members:
-        if member.axis in (WRITES if axis == "out" else READS):
+        if member.axis in (WRITES if axis == "out" else READS) or member.axis.endswith("/0" if axis == "out" else "/1"):
             for place in tensor_axes(model.get_submodule(member.layer), member.axis):
                 if place.tensor.ndim > 1:
                     parts = place.tensor.detach().chunk(place.runs, dim=place.dim)

@@ -134,6 +134,11 @@ class _Components:
             self.pinned |= {node: REACHES_ALL.format(reader) for node in written.tolist() if node not in self.pinned}
         return self._connected([hub for hub in hubs if label[hub[0][0]] not in single])
 
+    def _makes(self, layer: str, axis: Axis) -> bool:
+        """Whether units are made there, rather than read or handed on."""
+        written = axis in ("out", "head") and _writes(self.modules[layer])
+        return written or (layer, axis) in self.couplings.functions
+
     def _layer_of(self, node: int) -> str:
         return next(
             layer for (layer, _), (start, size) in self.couplings.nodes.axes.items() if start <= node < start + size
@@ -144,7 +149,7 @@ class _Components:
         found = set()
         for (layer, axis), (start, size) in self.couplings.nodes.axes.items():
             own = label[start : start + size]
-            if axis == "out" and size > 1 and _writes(self.modules[layer]) and (own == own[0]).all():
+            if size > 1 and self._makes(layer, axis) and (own == own[0]).all():
                 found.add(int(own[0]))
         return found
 
@@ -236,7 +241,7 @@ class _Components:
         reasons = {int(self.label[node]): why for node, why in reversed(self.pinned.items())}
         read = set(np.unique(self.label[sorted(self.couplings.read)]).tolist()) if self.couplings.read else set()
         for (name, axis), (start, size) in self.couplings.nodes.axes.items():
-            if axis == "out" and _writes(self.modules[name]):
+            if axis != "head" and self._makes(name, axis):
                 for label in np.unique(self.label[start : start + size]).tolist():
                     if label not in read:
                         reasons.setdefault(label, UNREAD)
@@ -246,7 +251,7 @@ class _Components:
         self, units: list[dict[AxisName, IntArray]], reason: str | None, labels: list[int]
     ) -> Candidate | None:
         axes = list(units[0])
-        makers = [axis for axis in axes if axis[1] in ("out", "head") and _writes(self.modules[axis[0]])]
+        makers = [axis for axis in axes if self._makes(*axis)]
         if not makers:
             passes = [axis for axis in axes if axis[1] == "out" and is_depthwise(self.modules[axis[0]])]
             if not passes or reason is None:
@@ -262,8 +267,11 @@ class _Components:
             reason = ONE_PIECE
         layer = self.modules[first[0]]
         named = f"{first[0]}.out_proj" if isinstance(layer, ATTENTIONS) and first[1] == "out" else first[0]
-        granularity: Granularity = "neuron" if _is_linear(layer) else "channel"
-        if first[1] == "head" or (_is_linear(layer) and labels[0] in self.hubs):
+        if "/" in first[1]:
+            named = f"{first[0]}.{first[1].partition('/')[0]}".removeprefix(".")
+        linear = _is_linear(layer) or "/" in first[1]
+        granularity: Granularity = "neuron" if linear else "channel"
+        if first[1] == "head" or (linear and labels[0] in self.hubs):
             granularity = "head"
         normalisers = tuple(dict.fromkeys(name for label in labels for name in self.normalisers.get(label, ())))
         return Candidate(named, granularity, tuple(members), reason, tuple(self._attributes(members)), normalisers)

@@ -30,9 +30,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from autoprune.structure.examples import Example, with_gradients
-from autoprune.structure.groups import IntArray
+from autoprune.structure.groups import Axis, IntArray
 from autoprune.structure.layer_flow import Flow, Nodes, stands_for
-from autoprune.structure.layer_types import ATTENTIONS
+from autoprune.structure.layer_types import ATTENTIONS, tensor_axes
 from autoprune.structure.skipped_modules import patched_forward
 from autoprune.structure.weighted_gradients import DIGIT, WeightedGradients, indices_of, is_alive, regular_blocks
 
@@ -44,7 +44,14 @@ Progress = Callable[[int, int], None]  # (done, of)
 
 
 class Alive(TorchFunctionMode):
-    """Activations that are flat somewhere hand on their inputs, so that no unit is silent."""
+    """Activations that are flat somewhere hand on their inputs, so that no unit is silent.
+
+    linear: (outputs, inputs, weight, bias) → what stands for the outputs of a linear layer that is a function, or None.
+    """
+
+    def __init__(self, linear: Callable[..., Tensor | None]) -> None:
+        super().__init__()
+        self.linear = linear
 
     FLAT = frozenset(
         {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6, F.hardtanh, F.hardtanh_,
@@ -57,6 +64,10 @@ class Alive(TorchFunctionMode):
     ) -> Any:
         if func in self.FLAT and args and isinstance(args[0], Tensor) and args[0].requires_grad:
             return args[0] * 1
+        if func is F.linear and torch.is_grad_enabled() and args[0].requires_grad:
+            written = self.linear(func(*args, **(kwargs or {})), *args, **(kwargs or {}))
+            if written is not None:
+                return written
         return func(*args, **(kwargs or {}))
 
 
@@ -88,6 +99,8 @@ class Couplings:
     """Nodes of what is written and is read, or put out, somewhere."""
     ran: dict[str, None] = field(default_factory=dict)
     """Layers that were called, in order."""
+    functions: set[tuple[str, Axis]] = field(default_factory=set)
+    """Axes of parameters that a linear function writes by."""
 
     def connect(self, first: IntArray, second: IntArray) -> None:
         self.edges.append(np.stack(np.broadcast_arrays(first, second), axis=1).reshape(-1, 2))
@@ -104,6 +117,7 @@ class Laboratory:
         self.outputs: list[Tensor] = []
         self.free: dict[tuple[str, str], Tensor] = {}
         self.normalised: list[tuple[str, Tensor]] = []
+        self._owners: dict[int, tuple[str, str]] = {}
         self._deadline, self._progress = deadline, progress
         self._random = torch.Generator().manual_seed(0)
 
@@ -127,7 +141,11 @@ class Laboratory:
         try:
             for (store, key, _), leaf in zip(replaced, self.free.values(), strict=True):
                 store[key] = leaf
-            with patched_forward(forwards), Alive(), sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+            self._owners = {id(leaf): name for name, leaf in self.free.items() if leaf.ndim <= 2}
+            self._owners |= {
+                id(p): (n, k) for n, m in layers.items() for k, p in m._parameters.items() if p is not None
+            }
+            with patched_forward(forwards), Alive(self._linear), sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
                 self.outputs = [t for t in example.outputs(self.model).values() if t.requires_grad]
         finally:
             for store, key, tensor in replaced:
@@ -147,6 +165,29 @@ class Laboratory:
             return flow.wrote(true, self._fresh)
 
         return forward
+
+    def _linear(self, outputs: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+        """A function that multiplies by a parameter is a layer whose axes are the parameter's dimensions."""
+        if id(weight) not in self._owners:
+            return None
+        module, key = self._owners[id(weight)]
+        nodes, couplings = self.couplings.nodes, self.couplings
+        layer = self.model.get_submodule(module)
+        axes = [f"{key}/0", f"{key}/1"]
+        for name, axis in list(nodes.axes):  # a layer's own weight has names for them already
+            if name == module and "/" not in axis:
+                for place in tensor_axes(layer, axis):
+                    if place.owner is layer and place.key == key and place.runs == 1:
+                        axes[place.dim] = axis
+        couplings.ran.setdefault(module)
+        couplings.functions.add((module, axes[0]))
+        written = nodes.of(module, axes[0], weight.shape[0])
+        if bias is not None and id(bias) in self._owners:
+            owner, bias_key = self._owners[id(bias)]
+            if (owner, bias_key) in self.free:
+                couplings.connect(written, nodes.of(owner, f"{bias_key}/0", len(bias)))
+        self.reads.append(Tap(module, x.clone(), x.ndim - 1, nodes.of(module, axes[1], weight.shape[1])))
+        return self._fresh(module, outputs.detach(), -1, written)
 
     def _fresh(self, name: str, like: Tensor, dim: int, nodes: IntArray) -> Tensor:
         noise = torch.rand(like.shape, generator=self._random).to(like.device, like.dtype)

@@ -107,8 +107,15 @@ def _cut(network: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
 
 
 def lower(module: nn.Module, number: Attribute, *, removed: int) -> None:
-    """Takes what so many removed units account for off the module's number."""
-    setattr(module, number.name, getattr(module, number.name) - number.per_unit * removed)
+    """Takes what so many removed units account for off the module's number, which may stand in a list: "sizes[0]"."""
+    name, bracket, place = number.name.partition("[")
+    value = getattr(module, name)
+    if not bracket:
+        setattr(module, name, value - number.per_unit * removed)
+        return
+    numbers = list(value)
+    numbers[int(place[:-1])] -= number.per_unit * removed
+    setattr(module, name, type(value)(numbers))
 
 
 def partly(structure: Structure, plan: PruningPlan) -> Iterator[tuple[Group, int]]:

@@ -48,6 +48,7 @@ class Attribute:
 
     module: str
     name: str
+    """An attribute, or an entry of a list or tuple: "sizes[0]"."""
     per_unit: int
 
 

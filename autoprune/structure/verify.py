@@ -153,10 +153,8 @@ class Verifier:
             module = self._modules[owner]
             if is_sliceable(module):
                 continue
-            for name, value in vars(module).items():
-                if type(value) is not int or name.startswith("_") or value % group.units or not value:
-                    continue
-                if value // group.units in sizes:
+            for name, value in _whole_numbers(module):
+                if value % group.units == 0 and value // group.units in sizes:
                     each = value // group.units
                     found.setdefault(f"{type(module).__name__}.{name}·{each}", []).append(Attribute(owner, name, each))
         return found
@@ -266,6 +264,17 @@ def alive(model: nn.Module) -> Iterator[nn.Module]:
 
 def _restore(parameter: Tensor, values: Tensor) -> None:
     parameter.data = values
+
+
+def _whole_numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
+    """The module's own numbers above 0, also those in lists of them: ("sizes[0]", 8)."""
+    for name, value in vars(module).items():
+        if name.startswith("_"):
+            continue
+        if type(value) is int and value > 0:
+            yield name, value
+        elif isinstance(value, list | tuple) and type(value) in (list, tuple):
+            yield from ((f"{name}[{i}]", v) for i, v in enumerate(value) if type(v) is int and v > 0)
 
 
 def _partners(group: Group, others: Sequence[Group]) -> Iterator[list[Group]]:

@@ -41,10 +41,12 @@ from experiments.coverage.models import (
     Interactions,
     Mixer,
     Multimodal,
+    OwnParameters,
     PointNet,
     Pyramid,
     S,
     Siamese,
+    SplitSizes,
     Swin,
     Tagger,
     Tied,
@@ -319,6 +321,8 @@ OWN: Mapping[str, Architecture] = {
     "translator": Architecture(Translator, lambda: (torch.randint(0, 50, (1, 6)), torch.randint(0, 50, (1, 5)))),
     "decoder": Architecture(lambda: Decoder(Llama(32, 4, 2), Llama(32, 4, 2)), tokens()),
     "decoder with experts": Architecture(lambda: Decoder(Llama(32, 4, 4), Experts(32, 3)), tokens()),
+    "list of split sizes": Architecture(SplitSizes, image()),
+    "parameters of one's own": Architecture(OwnParameters, tokens()),
     "attention without norm": Architecture(
         lambda: S(nn.Linear(6, 24), Residual(Attention(24, 3)), nn.Linear(24, 4)), lambda: torch.randn(1, 5, 6)
     ),

@@ -372,3 +372,34 @@ def inverted(a: int, b: int, t: int = 3, se: bool = False) -> nn.Module:
 
 def mha(d: int, heads: int) -> nn.Module:
     return nn.TransformerEncoderLayer(d, heads, 2 * d, batch_first=True, norm_first=True)
+
+
+class SplitSizes(nn.Module):
+    """Widths of the parts stand in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = [10, 6]
+        self.a, self.b, self.out = nn.Conv2d(3, 16, 3), nn.Conv2d(6, 8, 1), nn.Conv2d(18, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        u, v = torch.split(F.relu(self.a(x)), self.sizes, 1)
+        return self.out(torch.cat([u, F.relu(self.b(v))], 1)).mean((2, 3))
+
+
+class OwnParameters(nn.Module):
+    """An attention whose projections are parameters of its own; the output layer is the embedding."""
+
+    def __init__(self, heads: int = 4) -> None:
+        super().__init__()
+        self.heads, self.embed = heads, nn.Embedding(50, 24)
+        self.in_weight, self.in_bias = nn.Parameter(0.2 * torch.randn(72, 24)), nn.Parameter(torch.zeros(72))
+        self.out_weight = nn.Parameter(0.2 * torch.randn(24, 24))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        n, t, _ = x.shape
+        q, k, v = F.linear(x, self.in_weight, self.in_bias).chunk(3, -1)
+        q, k, v = (z.view(n, t, self.heads, -1).transpose(1, 2) for z in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, -1)
+        return F.linear(x + F.linear(mixed, self.out_weight), self.embed.weight)

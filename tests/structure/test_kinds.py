@@ -35,6 +35,8 @@ UNITS = {
     "decoder": {"blocks.0.q": 2, "blocks.0.gate": 64},
     "super-resolution": {"0": 12, "1.inner.0": 12, "2": 12},
     "channel multiplier": {"0.0": 8},
+    "list of split sizes": {"a": 10, "a#2": 6, "b": 8},
+    "parameters of one's own": {"embed": 24, "in_weight": 4},
 }
 
 
