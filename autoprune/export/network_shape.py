@@ -100,8 +100,8 @@ def resize_others(network: nn.Module, shapes: Mapping[str, Any]) -> None:
         for key, value in numbers.items():
             if value != own[key] or type(value) is not type(own[key]):
                 _check(f"{key} of module {name!r}", value, own[key])
-                kind = type(getattr(module, key))
-                setattr(module, key, kind(value) if isinstance(value, list) else value)
+                container = type(getattr(module, key))
+                setattr(module, key, container(value) if isinstance(value, list) else value)
     tensors = _other_tensors(network)
     for name, shape in shapes["tensors"].items():
         if shape != dense["tensors"][name]:
