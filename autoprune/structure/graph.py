@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ def find_structure(
             f"{type(model).__name__} is {model_type(model) or 'none'}. Leave it out to prune channels and neurons"
         )
     refuse_wrapped(model)
-    deadline = time.monotonic() + time_limit_s
+    settings = _Settings(round_to, min_units, inexact, time.monotonic() + time_limit_s)
     given = [Example(inputs, forward) for inputs in (example_input, *example_inputs)]
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters()):  # too coarse to tell units apart
         model, given = copy.deepcopy(model).float(), [in_single_precision(example) for example in given]
@@ -88,13 +89,17 @@ def find_structure(
         _check_keep(keep, surveys)
         small = examples_like(model, given, surveys)
         with alive(model):
-            found, normalisers = _candidates(
-                model, small, keep=keep, inexact=inexact, deadline=deadline, progress=progress
-            )
-            return _structure(
-                model, small, surveys, found, normalisers, round_to=round_to, min_units=min_units, inexact=inexact,
-                deadline=deadline,
-            )  # fmt: skip
+            found, normalisers = _candidates(model, small, keep=keep, settings=settings, progress=progress)
+            return _structure(model, small, surveys, found, normalisers, settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    round_to: int
+    min_units: int
+    inexact: bool
+    deadline: float
+    """In seconds of time.monotonic."""
 
 
 def _candidates(
@@ -102,15 +107,14 @@ def _candidates(
     examples: Sequence[Example],
     *,
     keep: frozenset[str],
-    inexact: bool,
-    deadline: float,
+    settings: _Settings,
     progress: Progress | None,
 ) -> tuple[list[Candidate], list[str]]:
     """What is coupled, and the modules that normalise over several units."""
     couplings = Couplings(Nodes())
     laboratories = []
     for example in examples:
-        laboratory = Laboratory(model, couplings, deadline=deadline, progress=progress)
+        laboratory = Laboratory(model, couplings, deadline=settings.deadline, progress=progress)
         try:
             laboratory.run(example)
             laboratory.follow()
@@ -120,7 +124,7 @@ def _candidates(
                 "input, or more time (structure.time_limit_s)"
             ) from error
         laboratories.append(laboratory)
-    found = candidates(model, couplings, laboratories, keep=keep, inexact=inexact)
+    found = candidates(model, couplings, laboratories, keep=keep, inexact=settings.inexact)
     return found, list(dict.fromkeys(name for candidate in found for name in candidate.normalisers))
 
 
@@ -130,12 +134,10 @@ def _structure(
     surveys: Sequence[Survey],
     found: Sequence[Candidate],
     normalisers: Sequence[str],
-    *,
-    round_to: int,
-    min_units: int,
-    inexact: bool,
-    deadline: float,
+    settings: _Settings,
 ) -> Structure:
+    round_to, min_units = settings.round_to, settings.min_units
+
     def levels(group: Group) -> tuple[int, ...]:
         return levels_of(group.units, round_to=round_to, min_units=min_units, each=group.members[0].positions.shape[1])
 
@@ -145,7 +147,7 @@ def _structure(
     elsewhere = widths_of(model, idle) if any(seen.decides for seen in surveys) else {}
     for candidate in found:
         reason = candidate.reason
-        if reason is None and candidate.normalisers and not inexact:
+        if reason is None and candidate.normalisers and not settings.inexact:
             first = candidate.normalisers[0]
             reason = (
                 f"its units are normalised together by {first}, a {type(model.get_submodule(first)).__name__}: without "
@@ -167,7 +169,9 @@ def _structure(
             unprunable[candidate.name] = reason
         else:
             groups.append(group)
-    verifier = Verifier(model, runs_of(examples, model), normalisers=normalisers, levels=levels, deadline=deadline)
+    verifier = Verifier(
+        model, runs_of(examples, model), normalisers=normalisers, levels=levels, deadline=settings.deadline
+    )
     accepted, rejected = verifier.settle(groups)
     unprunable |= rejected | idle
     if not accepted:

@@ -19,7 +19,7 @@ from autoprune.structure.groups import Structure
 from autoprune.structure.verify import alive
 from experiments.coverage.architectures import OWN
 
-PLANS = 3
+PLANS = 2
 # nothing of them goes without changing what a norm sees, or a shape that is written down
 UNITS = {
     "shufflenet v1": {"0.0": 8},
