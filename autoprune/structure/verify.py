@@ -21,7 +21,7 @@ PROBED = 16  # tokens that removing is compared with masking on
 TOLERANCE = 1e-4  # largest difference between masked and shrunk, relative to each output's own size
 DEAD = 1e-3  # weights below are replaced while a network is looked at: nothing is seen through a zero
 TRIALS = 40  # of variants of a group, before it is left whole
-KEYS = 5  # numbers of modules that may have to change with a group
+KEYS = 6  # numbers of modules that may have to change with a group
 TOGETHER = 3  # and how many of them at once
 
 Run = Callable[[nn.Module], Mapping[str, Tensor]]  # network → all its outputs, by name
@@ -120,7 +120,7 @@ class Verifier:
 
     def _with_attributes(self, group: Group) -> Iterator[Group]:
         numbers = self._numbers(group)
-        keys = sorted(numbers, key=lambda key: (-len(numbers[key]), key))[:KEYS]
+        keys = _nearest(numbers)
         chosen = [choice for size in range(1, TOGETHER + 1) for choice in combinations(keys, size)]
         known = self._learned.get(frozenset(keys))
         for choice in [known, *chosen] if known else chosen:
@@ -134,7 +134,7 @@ class Verifier:
     def _like(self, variant: Group, group: Group) -> Group:
         """The group with the attributes that a group like it needed."""
         numbers = self._numbers(group)
-        choice = self._learned.get(frozenset(sorted(numbers, key=lambda key: (-len(numbers[key]), key))[:KEYS]))
+        choice = self._learned.get(frozenset(_nearest(numbers)))
         if not choice or group.attributes or group.granularity != variant.granularity:
             return group
         self._before[group.name] = group
@@ -264,6 +264,11 @@ def alive(model: nn.Module) -> Iterator[nn.Module]:
 
 def _restore(parameter: Tensor, values: Tensor) -> None:
     parameter.data = values
+
+
+def _nearest(numbers: Mapping[str, list[Attribute]]) -> list[str]:
+    """The keys whose modules stand nearest to the group's first layer; numbers in lists come last."""
+    return sorted(numbers, key=lambda key: "[" in key)[:KEYS]
 
 
 def _whole_numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
