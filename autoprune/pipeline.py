@@ -34,7 +34,7 @@ from autoprune.records import (
     shown_metrics,
 )
 from autoprune.recover.recovery import Recovery
-from autoprune.rehearsal import Stages, rehearse
+from autoprune.rehearsal import RunStages, rehearse
 from autoprune.report.progress import StageProgress
 from autoprune.runs import RunFolder
 from autoprune.seeding import numpy_rng, torch_generator
@@ -73,7 +73,7 @@ class Job:
         Everything that a later stage does is rehearsed before the first evaluation. What fails in a later stage all
         the same is named in the result's `failed`, and the other stages go on: no network, plan or number is lost.
         """
-        job, clock, stages = self._rehearsed(), _Clock(), Stages()
+        job, clock, stages = self._rehearsed(), _Clock(), RunStages()
         job.run.write_json("structure.json", describe_structure(job.problem))
         searched, recorder = job.search_plan()
         clock.lap("search")
@@ -214,7 +214,7 @@ class Job:
         plans: Mapping[str, PruningPlan],
         pruned: Mapping[str, nn.Module],
         recovered: Mapping[str, nn.Module],
-        stages: Stages,
+        stages: RunStages,
     ) -> dict[str, Any]:
         """What `result.json` says of the dense network and of every plan's: test metrics, costs, latency, sizes."""
         structure = self.problem.structure

@@ -141,7 +141,7 @@ def _first_line(error: Exception) -> str:
     return text.rstrip(".;")[:300]
 
 
-class Stages:
+class RunStages:
     """The stages of a run after its search: one that fails is written down, and the others go on."""
 
     def __init__(self) -> None:

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
+from autoprune.agent.agent_spec import AgentSpec, Replay, Rollout
 from autoprune.agent.metrics import OnMetrics, logger
 from autoprune.agent.noise import EpisodeNoise
 from autoprune.agent.sb3_model import build, seed_replay
-from autoprune.agent.spec import AgentSpec, Replay, Rollout
 from autoprune.agent.trained_policy import TrainedPolicy, policy_of
 from autoprune.agent.vec_env import Env, StepLimit, VecEnvs, vectorized
 from autoprune.env.replay_seed import ReplaySeed

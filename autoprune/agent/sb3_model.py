@@ -11,10 +11,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from autoprune.agent.agent_spec import ALGORITHMS, AgentSpec, Replay, Rollout
 from autoprune.agent.critic_search import CRITIC_GUIDED, CriticGuided
 from autoprune.agent.noise import EpisodeNoise
 from autoprune.agent.replay import ExecutedActionReplayBuffer, TerminalRewardReplayBuffer
-from autoprune.agent.spec import ALGORITHMS, AgentSpec, Replay, Rollout
 from autoprune.agent.trained_policy import network_arguments, network_class
 from autoprune.agent.vec_env import Env
 from autoprune.env.replay_seed import ReplaySeed

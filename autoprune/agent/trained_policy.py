@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
+from autoprune.agent.agent_spec import ACTIVATIONS, ALGORITHMS, RECURRENT
 from autoprune.agent.critics import ENSEMBLES
 from autoprune.agent.shared_networks import SharedPolicy
-from autoprune.agent.spec import ACTIVATIONS, ALGORITHMS, RECURRENT
 from autoprune.agent.transferable_networks import Normaliser, TransferableTD3Policy
 from autoprune.env.transfer_features import ROW_FEATURES
 

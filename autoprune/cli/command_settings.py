@@ -179,7 +179,7 @@ RANGES = {  # of Stable-Baselines3's hyperparameters, which it checks late or no
 
 def _hyperparameters(agent: Mapping[str, Any]) -> dict[str, Any]:
     """The types of an algorithm's hyperparameters."""
-    from autoprune.agent.spec import ALGORITHMS, DECIDED
+    from autoprune.agent.agent_spec import ALGORITHMS, DECIDED
     from autoprune.cli.validation import type_hints
 
     algorithm = ALGORITHMS.get(str(agent.get("algorithm")))
@@ -206,5 +206,5 @@ RULES = Rules(
         "recover": {"network", "task", "teacher", "generator", "on_step"},
         "tracking": {"run"},
     },
-    mappings={"autoprune.agent.spec.AgentSpec": ("hyperparameters", _hyperparameters)},
+    mappings={"autoprune.agent.agent_spec.AgentSpec": ("hyperparameters", _hyperparameters)},
 )

@@ -18,7 +18,7 @@ from autoprune.report.comparison_wording import (
     scale_sentence,
     second_line,
 )
-from autoprune.report.page_tables import Cell, Row, Table
+from autoprune.report.page_tables import Cell, PageTable, Row
 from autoprune.report.template import page
 from autoprune.report.wording import DASH, percent
 from autoprune.runs import RunFolder
@@ -80,7 +80,7 @@ def _part(result: Json, regime: str) -> dict[str, Any]:
     }
 
 
-def _scores(result: Json, regime: str) -> Table:
+def _scores(result: Json, regime: str) -> PageTable:
     """A row for every agent, the unranked ones last and without an average."""
     coloured, rows = figures.colours(result), []
     accuracy = {(e["label"], *e["cell"]): percent(e["accuracy"]) for e in result[regime]["accuracy"]}
@@ -99,10 +99,10 @@ def _scores(result: Json, regime: str) -> Table:
         note, rank_text = (note, str(rank)) if agent["ranked"] else ("not ranked: one seed", " ")
         rows.append(Row(label, cells, colour=coloured.get(label), note=note, rank=rank_text))
     columns = [("", "over all"), *((cell["cell"][0], cell["cell"][1]) for cell in result["cells"]), ("", "seeds")]
-    return Table(columns, rows, "scores")
+    return PageTable(columns, rows, "scores")
 
 
-def _matrix(result: Json, regime: str) -> Table:
+def _matrix(result: Json, regime: str) -> PageTable:
     """P(row is better than column) for every two agents; blue where it is above a half, red where below."""
     names = [agent["label"] for agent in agents_of(result, regime)]
     estimates = {(pair["a"], pair["b"]): pair["improvement"] for pair in result[regime]["pairs"]}
@@ -122,10 +122,10 @@ def _matrix(result: Json, regime: str) -> Table:
             style="" if estimate["low"] > 0.5 or estimate["high"] < 0.5 else "faint",
         )
 
-    return Table([("", name) for name in names], [Row(a, [cell(a, b) for b in names]) for a in names], "grid")
+    return PageTable([("", name) for name in names], [Row(a, [cell(a, b) for b in names]) for a in names], "grid")
 
 
-def _plans(result: Json, cell: Json) -> Table:
+def _plans(result: Json, cell: Json) -> PageTable:
     """The median plan of each agent: a row of how much of every group is kept, stronger is more."""
     ranked = [agent["label"] for agent in agents_of(result, main_regime(result))]
     names, tight = (
@@ -147,10 +147,12 @@ def _plans(result: Json, cell: Json) -> Table:
         )
         for name in names
     ]
-    return Table([("", "" if tight else group) for group in cell["groups"]], rows, "grid tight" if tight else "grid")
+    return PageTable(
+        [("", "" if tight else group) for group in cell["groups"]], rows, "grid tight" if tight else "grid"
+    )
 
 
-def _hypervolumes(result: Json, regime: str) -> Table | None:
+def _hypervolumes(result: Json, regime: str) -> PageTable | None:
     """One column per task; agents by the ranking."""
     fronts, rows = result[regime]["fronts"], []
     for label in (agent["label"] for agent in agents_of(result, regime)):
@@ -158,4 +160,4 @@ def _hypervolumes(result: Json, regime: str) -> Table | None:
         if any(volumes):
             rows.append(Row(label, [Cell(interval(volume, digits=3) if volume else DASH) for volume in volumes]))
     columns = [("", f"{front['task']}, {front['cost']}") for front in fronts]
-    return Table(columns, rows) if rows else None
+    return PageTable(columns, rows) if rows else None

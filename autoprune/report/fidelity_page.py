@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.report import fidelity_figures as figures
-from autoprune.report.page_tables import Cell, Row, Table
+from autoprune.report.page_tables import Cell, PageTable, Row
 from autoprune.report.template import page
 from autoprune.report.wording import DASH, GAP, duration, number, origin, percent
 from autoprune.runs import RunFolder
@@ -99,7 +99,7 @@ def main_truth(result: Json) -> Any:
     return result["budgets"][result["main"]["budget"]]["truth"].get(str(result["main"]["length"]))
 
 
-def _proxies(result: Json) -> Table:
+def _proxies(result: Json) -> PageTable:
     """One row per repair: τ of each score over all plans and over the better half, and what an evaluation costs."""
     rankings, chosen = (main_truth(result) or {"rankings": {}})["rankings"], result["recommendation"] or {}
     rows = []
@@ -112,7 +112,7 @@ def _proxies(result: Json) -> Table:
                 cells.append(_tau(estimate, bar=result["bar"], best=best))
         failed = f"{proxy['failed']} could not be judged" if proxy["failed"] else ""
         rows.append(Row(name, [*cells, Cell(_brief(proxy["seconds"]))], note=failed))
-    return Table([*((title, s) for title in TOP.values() for s in result["scores"]), ("", "cost")], rows, "heats")
+    return PageTable([*((title, s) for title in TOP.values() for s in result["scores"]), ("", "cost")], rows, "heats")
 
 
 def _tau(estimate: Json | None, *, bar: float, best: bool) -> Cell:
@@ -145,7 +145,7 @@ def _truths(result: Json) -> Iterator[tuple[str, str, Json]]:
     return ((b, steps, truth) for b, level in result["budgets"].items() for steps, truth in level["truth"].items())
 
 
-def _levels(result: Json) -> Table:
+def _levels(result: Json) -> PageTable:
     """How far plans are apart, beside how far seeds are."""
     rows = []
     for budget, steps, truth in _truths(result):
@@ -159,10 +159,10 @@ def _levels(result: Json) -> Table:
         main = (budget, steps) == (result["main"]["budget"], str(result["main"]["length"]))
         rows.append(Row(f"{budget}, {steps} steps", [*map(Cell, texts), verdict], chosen=main))
     titles = ("plans", "mean accuracy", "spread", "noise", "reliability", "highest τ", "τ to test", "verdict")
-    return Table([("", title) for title in titles], rows)
+    return PageTable([("", title) for title in titles], rows)
 
 
-def _everything(result: Json) -> Table:
+def _everything(result: Json) -> PageTable:
     """Every proxy at every budget and length."""
     rows = []
     for budget, steps, truth in _truths(result):
@@ -173,7 +173,7 @@ def _everything(result: Json) -> Table:
                 if ranking:
                     cells = [Cell(number(value, digits=2)) for value in values]
                     rows.append(Row(f"{budget}, {steps} steps", [Cell(f"{repair} × {score}", style="words"), *cells]))
-    return Table([("", title) for title in ("proxy", *COLUMNS.values())], rows, "fine")
+    return PageTable([("", title) for title in ("proxy", *COLUMNS.values())], rows, "fine")
 
 
 def _facts(result: Json) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from autoprune.report.drawing import COLOURS, SERIES, Picture, percent_axis, picture
 from autoprune.report.latency_front import LATENCY, REGIMES, AtEqualLatency, Front, at_equal_latency
-from autoprune.report.page_tables import Cell, Row, Table
+from autoprune.report.page_tables import Cell, PageTable, Row
 from autoprune.report.template import page
 from autoprune.report.wording import COSTS, DASH, RUNTIMES, milliseconds, number, percent, times
 from autoprune.runs import RunFolder
@@ -93,7 +93,7 @@ def _label(series: tuple[str, str]) -> str:
     return f"{series[0]}, guided by {_named(series[1])}"
 
 
-def _table(front: Front) -> Table:
+def _table(front: Front) -> PageTable:
     """A row for every run."""
     rows = []
     for point in (point for points in front.series.values() for point in points):
@@ -104,7 +104,7 @@ def _table(front: Front) -> Table:
         cells += [Cell(milliseconds(point.ms), style="strong"), *map(Cell, texts)]
         rows.append(Row(_label(point.series), cells))
     titles = ("budget", "seed", "predicted", "measured", "speedup", "theoretical", *map(str.lower, REGIMES.values()))
-    return Table([("", title) for title in titles], rows)
+    return PageTable([("", title) for title in titles], rows)
 
 
 def _picture(front: Front) -> Picture:

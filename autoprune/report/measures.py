@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 
 from autoprune.report.contents import NetworkReport
-from autoprune.report.page_tables import Cell, Row, Table
+from autoprune.report.page_tables import Cell, PageTable, Row
 from autoprune.report.wording import DASH, count, number, percent, size
 
 Sample = tuple[str, list[tuple[NetworkReport, str]]]  # title, what every network wrote to the same prompt
 
 
-def measure_table(networks: Sequence[NetworkReport]) -> Table:
+def measure_table(networks: Sequence[NetworkReport]) -> PageTable:
     """A row of numbers for each measure, in the order in which they were measured, and a column for each network.
 
     Networks of which nothing was measured are left out, and so are texts, which `samples` has.
@@ -19,7 +19,7 @@ def measure_table(networks: Sequence[NetworkReport]) -> Table:
         Row(_title(key), [Cell(_amount(key, network.measures.get(key))) for network in measured])
         for key in _keys(measured, texts=False)
     ]
-    return Table([("", network.name) for network in measured], rows)
+    return PageTable([("", network.name) for network in measured], rows)
 
 
 def samples(networks: Sequence[NetworkReport]) -> list[Sample]:

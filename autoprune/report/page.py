@@ -8,7 +8,7 @@ from autoprune.cost.cost_units import written
 from autoprune.report import wording
 from autoprune.report.contents import Contents, NetworkReport, read_contents
 from autoprune.report.measures import measure_table, samples
-from autoprune.report.page_tables import Cell, Row, Table
+from autoprune.report.page_tables import Cell, PageTable, Row
 from autoprune.report.run_figures import run_figures
 from autoprune.report.template import page
 from autoprune.report.wording import DASH, RUNTIMES, percent
@@ -43,7 +43,7 @@ def render(contents: Contents) -> str:
         samples=samples(contents.networks),
         pictures=run_figures(contents),
         facts=_facts(contents),
-        unprunable=Table([("", "reason")], reasons, "wordy"),
+        unprunable=PageTable([("", "reason")], reasons, "wordy"),
     )
 
 
@@ -53,7 +53,7 @@ def _row(network: NetworkReport, cells: list[Cell]) -> Row:
     return Row(network.title, cells, colour=network.name, note=same, chosen=network.chosen, badge=badge)
 
 
-def _quality(contents: Contents) -> Table:
+def _quality(contents: Contents) -> PageTable:
     """How good networks are; the two regimes stay apart."""
     quality, dense, rows = wording.Quality.of(contents), contents.network("dense"), []
     titles = (quality.title, "to dense", "loss")
@@ -66,10 +66,10 @@ def _quality(contents: Contents) -> Table:
             cells.append(Cell(wording.number(metrics.get("loss")), style="extra"))
         unseen = quality.text(network.held_out), wording.number(network.held_out.get("kl"))
         rows.append(_row(network, [*cells, *map(Cell, unseen)]))
-    return Table([*columns, *(("Unseen search data", title) for title in (quality.title, "KL to dense"))], rows)
+    return PageTable([*columns, *(("Unseen search data", title) for title in (quality.title, "KL to dense"))], rows)
 
 
-def _expense(contents: Contents) -> Table:
+def _expense(contents: Contents) -> PageTable:
     """Costs, files and speed."""
     costs = wording.costs(contents)
     columns = [("Cost", wording.title(cost)) for cost in costs] + [("File", kind) for kind in FILES.values()]
@@ -89,7 +89,7 @@ def _expense(contents: Contents) -> Table:
             factor = wording.times(wording.speedup(network, dense, runtime))
             cells.append(Cell(factor, small=median, hover=f"quartiles {low} to {high}", style="strong"))
         rows.append(_row(network, cells))
-    return Table(columns, rows)
+    return PageTable(columns, rows)
 
 
 def _facts(contents: Contents) -> list[tuple[str, str]]:

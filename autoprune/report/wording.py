@@ -9,6 +9,8 @@ from typing import Any
 from autoprune.cost.cost_units import JOULES, SECONDS
 from autoprune.report.contents import Contents, NetworkReport
 
+FASTER = 1.05  # speedups below this are none
+NOT_FASTER = "odd widths are slow: set structure.round_to=8, a lower budget, or budget=latency:… with a device"
 DASH = "–"
 GAP = "\u00a0"  # keeps a number and its unit on one line
 COSTS = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
@@ -200,7 +202,8 @@ def headline(contents: Contents) -> str:
     if factor is None:
         factor, runtime = speedup(network, dense, "torch"), "torch"
     if factor is not None:
-        parts.append(f"{_pace(factor)} in {RUNTIMES[runtime]}")
+        advice = "" if factor >= FASTER else f" ({NOT_FASTER})"
+        parts.append(f"{_pace(factor)} in {RUNTIMES[runtime]}{advice}")
     quality = Quality.of(contents)
     recovered = quality.value(network.recovered) is not None
     said = quality.sentence(network.recovered if recovered else network.post_training)
@@ -212,7 +215,7 @@ def headline(contents: Contents) -> str:
 
 
 def _pace(factor: float) -> str:
-    if 0.95 < factor < 1.05:
+    if 0.95 < factor < FASTER:
         return "no faster"
     return f"{factor:.1f}× faster" if factor > 1 else f"{1 / factor:.1f}× slower"
 

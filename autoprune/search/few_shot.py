@@ -7,9 +7,9 @@ from functools import partial
 
 import numpy as np
 
+from autoprune.agent.agent_spec import AgentSpec
 from autoprune.agent.bundle import save_policy
 from autoprune.agent.learn import check_length, learn
-from autoprune.agent.spec import AgentSpec
 from autoprune.agent.trained_policy import TrainedPolicy, normalised
 from autoprune.agent.training_record import TrainingRecord
 from autoprune.env.episodes import SingleEpisode

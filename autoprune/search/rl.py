@@ -6,9 +6,9 @@ from copy import copy
 
 import numpy as np
 
+from autoprune.agent.agent_spec import AgentSpec, Replay
 from autoprune.agent.bundle import TrainingRecord, save_policy
 from autoprune.agent.learn import check_length, learn
-from autoprune.agent.spec import AgentSpec, Replay
 from autoprune.agent.trained_policy import TrainedPolicy
 from autoprune.env.env_spec import EnvFactory, EnvSpec
 from autoprune.evaluation.metered import EvaluationsSpent

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from autoprune.agent.agent_spec import AgentSpec, Replay
 from autoprune.agent.learn import learn
 from autoprune.agent.metrics import OnMetrics
-from autoprune.agent.spec import AgentSpec, Replay
 from autoprune.agent.trained_policy import TrainedPolicy, normalised
 from autoprune.agent.training_record import TrainingRecord
 from autoprune.cost.budget_range import BudgetRange

@@ -4,7 +4,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from autoprune.agent.spec import AgentSpec
+from autoprune.agent.agent_spec import AgentSpec
 from autoprune.cli.parts import named_task
 from autoprune.cost.budget import Budget, parse_budget
 from autoprune.plan import PruningPlan

@@ -6,8 +6,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.agent.agent_spec import AgentSpec, Replay, Rollout
 from autoprune.agent.noise import AnnealedGaussian
-from autoprune.agent.spec import AgentSpec, Replay, Rollout
 from autoprune.evaluation.metered import EvaluationsSpent
 
 FEATURES = 3

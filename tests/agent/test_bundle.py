@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from autoprune.agent.agent_spec import ALGORITHMS
 from autoprune.agent.bundle import load_policy, load_training, save_policy
 from autoprune.agent.learn import learn
 from autoprune.agent.policy_file import SCHEMA, sealed
-from autoprune.agent.spec import ALGORITHMS
 from autoprune.agent.trained_policy import TrainedPolicy
 from autoprune.agent.training_record import TrainingRecord
 from tests.agent.environments import environment_for, small_agent

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from autoprune.agent.agent_spec import Replay
 from autoprune.agent.critic_search import CriticGuidance, CriticGuided
 from autoprune.agent.learn import learn
 from autoprune.agent.replay import ExecutedActionReplayBuffer
-from autoprune.agent.spec import Replay
 from autoprune.env.replay_seed import ReplaySeed
 from tests.agent.environments import KnownAnswer, small_agent
 

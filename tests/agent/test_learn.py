@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from autoprune.agent.agent_spec import ALGORITHMS, AgentSpec, Replay
 from autoprune.agent.learn import Learned, learn
 from autoprune.agent.sb3_model import build
-from autoprune.agent.spec import ALGORITHMS, AgentSpec, Replay
 from autoprune.agent.trained_policy import TrainedPolicy
 from autoprune.evaluation.metered import EvaluationsSpent
 from tests.agent.environments import KnownAnswer, environment_for, small_agent

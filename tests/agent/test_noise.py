@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from autoprune.agent.agent_spec import Replay
 from autoprune.agent.learn import learn
 from autoprune.agent.noise import AnnealedGaussian, EpisodeNoise, TruncatedNormal
 from autoprune.agent.sb3_model import build
-from autoprune.agent.spec import Replay
 from tests.agent.environments import KnownAnswer, small_agent
 
 SHAPE = (4,)

@@ -6,9 +6,9 @@ import gymnasium
 import numpy as np
 import pytest
 
+from autoprune.agent.agent_spec import Replay
 from autoprune.agent.replay import ExecutedActionReplayBuffer, TerminalRewardReplayBuffer
 from autoprune.agent.sb3_model import build
-from autoprune.agent.spec import Replay
 from tests.agent.environments import KnownAnswer, KnownLevel, small_agent
 
 OBSERVATION = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from autoprune.agent.agent_spec import Replay
 from autoprune.agent.learn import learn
 from autoprune.agent.replay import DEEPEST, ExecutedActionReplayBuffer, TerminalRewardReplayBuffer
 from autoprune.agent.sb3_model import build
-from autoprune.agent.spec import Replay
 from tests.agent.environments import KnownAnswer, environment_for, small_agent
 from tests.agent.test_replay import BOX, OBSERVATION, add
 

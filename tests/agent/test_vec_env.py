@@ -8,9 +8,9 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3 import PPO
 
+from autoprune.agent.agent_spec import AgentSpec
 from autoprune.agent.learn import Learned, learn
 from autoprune.agent.sb3_model import build
-from autoprune.agent.spec import AgentSpec
 from autoprune.agent.trained_policy import TrainedPolicy
 from autoprune.agent.vec_env import SynchronousVecEnv, vectorized
 from autoprune.env.layerwise import LayerwiseVectorEnv

@@ -146,7 +146,7 @@ def test_a_configuration_that_is_compared_is_not_resolved(tmp_path: Path, monkey
 
 def test_own_targets_are_those_of_conf() -> None:
     targets = own_targets()
-    assert {"autoprune.task.shipped.digits", "autoprune.agent.spec.AgentSpec"} <= targets
+    assert {"autoprune.task.shipped.digits", "autoprune.agent.agent_spec.AgentSpec"} <= targets
     assert all(target.startswith("autoprune.") for target in targets)
 
 

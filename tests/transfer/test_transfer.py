@@ -11,9 +11,9 @@ import torch
 import yaml
 from hydra.utils import instantiate
 
+from autoprune.agent.agent_spec import AgentSpec
 from autoprune.agent.bundle import load_policy, load_training, save_policy
 from autoprune.agent.encoders import ENCODERS
-from autoprune.agent.spec import AgentSpec
 from autoprune.cli import conf_dir
 from autoprune.cost.budget import parse_budget
 from autoprune.cost.budget_range import BudgetRange

@@ -9,9 +9,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from autoprune.agent.agent_spec import ALGORITHMS, AgentSpec, Replay, Rollout
 from autoprune.agent.learn import check_length
 from autoprune.agent.sb3_model import build
-from autoprune.agent.spec import ALGORITHMS, AgentSpec, Replay, Rollout
 from autoprune.agent.vec_env import vectorized
 from tests.agent.environments import GAUSSIAN_NOISE, KnownAnswer, KnownLevel, small_agent
 from tests.agent.test_critic_search import PROPOSALS
