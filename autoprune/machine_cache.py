@@ -85,7 +85,7 @@ def keep_freed_memory(keep: bool) -> None:
     """Sets whether this process keeps freed memory for the next activation; does nothing with another C library.
 
     glibc returns big blocks to the system when they are freed, and every layer of a forward pass has to fault its pages
-    in again. Keeping them is worth 18 to 24 % more images a second in fp32 at batches of 50 and 256 (ResNet-20, one
+    in again. Keeping them is worth 22 to 39 % more images a second in fp32 at batches of 50 and 256 (ResNet-20, one
     thread), 70 % at 1024, and 50 % in bf16 at 256.
 
     Args:
