@@ -89,7 +89,9 @@ class Job:
         differences = stages.attempt("export", lambda: job.export(recovered[chosen]), otherwise={})
         clock.lap("export")
         records = job.measure(plans, networks, recovered, stages)
-        on_device = stages.attempt("device", lambda: job.on_device(plans, recovered), otherwise=None)
+        on_device = stages.attempt(
+            "device", lambda: job.on_device({DENSE: job.problem.structure.dense, **plans}, recovered), otherwise=None
+        )
         result = {
             "task": job.problem.task.name,
             "agent": job.agent,
