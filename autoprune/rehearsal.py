@@ -47,11 +47,13 @@ def rehearse(task: Task, networks: Mapping[str, nn.Module], *, recover: Recovery
         _check_role(task, name, role, networks)
     short = _shortened(task)
     for name, network in networks.items():
-        with _said(f"the {name} network cannot be recovered", "set recover=none, or change what Task(loss=…) takes"):
+        with _explained(
+            f"the {name} network cannot be recovered", "set recover=none, or change what Task(loss=…) takes"
+        ):
             _recover_once(network, short, recover)
     with tempfile.TemporaryDirectory() as temporary:
         for name, network in networks.items():
-            with _said(f"the {name} network cannot be saved and loaded again", "keep its layers with task.keep"):
+            with _explained(f"the {name} network cannot be saved and loaded again", "keep its layers with task.keep"):
                 _round_trip(network, task, Path(temporary) / name)
         return _rehearsed_onnx(task, networks, Path(temporary)) if task.onnx else {}
 
@@ -74,7 +76,9 @@ def _check_role(task: Task, name: str, role: Role, networks: Mapping[str, nn.Mod
             f"{broken[0]}; leave them out of Roles({name}=…)"
         )
     for which, network in networks.items():
-        with _said(f"the {which} network cannot be judged on the {name} role", "look at that role's data in the Task"):
+        with _explained(
+            f"the {which} network cannot be judged on the {name} role", "look at that role's data in the Task"
+        ):
             Judge(task, role[:SAMPLES])(network)
 
 
@@ -128,7 +132,7 @@ def _rehearsed_onnx(task: Task, networks: Mapping[str, nn.Module], folder: Path)
 
 
 @contextmanager
-def _said(what: str, way_out: str) -> Iterator[None]:
+def _explained(what: str, way_out: str) -> Iterator[None]:
     """Whatever goes wrong inside becomes one sentence; running out of memory and the like included."""
     try:
         yield

@@ -242,8 +242,8 @@ def pareto_front(cost: ArrayLike, quality: ArrayLike) -> NDArray[np.int64]:
     costs, qualities = np.asarray(cost, np.float64), np.asarray(quality, np.float64)
     if costs.ndim != 1 or costs.shape != qualities.shape:
         raise ValueError(f"cost and quality must be [points] alike, got shapes {costs.shape} and {qualities.shape}")
-    known = np.flatnonzero(~(np.isnan(costs) | np.isnan(qualities)))
-    order = known[np.lexsort((known, -qualities[known], costs[known]))]  # the best of each cost comes first
+    defined = np.flatnonzero(~(np.isnan(costs) | np.isnan(qualities)))
+    order = defined[np.lexsort((defined, -qualities[defined], costs[defined]))]  # the best of each cost comes first
     best_before = np.maximum.accumulate(np.concatenate([[-np.inf], qualities[order]]))[:-1]
     return np.asarray(order[qualities[order] > best_before], np.int64)
 

@@ -19,6 +19,7 @@ KEYS = {
     "agent.sees": "agent.env.observation",
     "agent.tells": "agent.env.seed_replay",
     **{f"agent.{name}": f"agent.env.{name}" for name in ("mode", "prior", "levels", "edits", "length")},
+    "device.place": "device.device_type",
     "agent.agent.reach": "agent.agent.max_log_correction",
     "agent.agent.proposals.many": "agent.agent.critic_guidance.candidates_per_evaluation",
     "agent.agent.proposals.from_actor": "agent.agent.critic_guidance.actor_fraction",

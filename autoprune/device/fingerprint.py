@@ -16,12 +16,12 @@ FLAGS = (
 FIELDS = ("vendor_id", "cpu family", "model", "stepping", "model name", "CPU implementer", "CPU part")
 
 
-def fingerprint(*, runtime: str, place: str, batch: int, precision: str, threads: int) -> dict[str, Any]:
+def fingerprint(*, runtime: str, device_type: str, batch: int, precision: str, threads: int) -> dict[str, Any]:
     """The device as JSON values. Tables are good for the very same fingerprint only.
 
     Args:
         runtime: What runs networks, such as "onnxruntime".
-        place: "cpu" or "cuda".
+        device_type: "cpu" or "cuda".
         batch: Samples at once.
         precision: "fp32" or "bf16".
         threads: Of the runtime.
@@ -30,7 +30,7 @@ def fingerprint(*, runtime: str, place: str, batch: int, precision: str, threads
         **_processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "runtime": runtime,
-        "place": place,
+        "device_type": device_type,
         "batch": batch,
         "precision": precision,
         "threads": threads,
@@ -38,7 +38,7 @@ def fingerprint(*, runtime: str, place: str, batch: int, precision: str, threads
     }
     if runtime in ("onnxruntime", "openvino"):
         device[runtime] = _version(runtime)
-    if place == "cuda":
+    if device_type == "cuda":
         device["accelerator"] = torch.cuda.get_device_name()
         device["cuda"] = torch.version.cuda
     return device

@@ -13,7 +13,7 @@ from autoprune.device.correction import fitted
 from autoprune.device.fingerprint import fingerprint
 from autoprune.device.grid import knots, table
 from autoprune.device.latency_tables import LatencyTables, MissingTableError, network_entry
-from autoprune.device.runtime import PLACES, PRECISIONS, RUNTIMES, Runtime, runtime_of, threads_of_torch
+from autoprune.device.runtime import DEVICE_TYPES, PRECISIONS, RUNTIMES, Runtime, runtime_of, threads_of_torch
 from autoprune.device.table_latency import TableLatency
 from autoprune.device.timing import TimingPolicy, Timings, measured
 from autoprune.device.widths import Widths, widths_of
@@ -32,7 +32,7 @@ class MeasuredDevice:
 
     runtime: Annotated[str, OneOf(RUNTIMES)]
     """What runs networks: "onnxruntime", "openvino", "torch" or "torch_compiled"."""
-    place: Annotated[str, OneOf(PLACES)]
+    device_type: Annotated[str, OneOf(DEVICE_TYPES)]
     """"cpu" or "cuda"."""
     batch: Count
     """Samples at once."""
@@ -51,16 +51,20 @@ class MeasuredDevice:
 
     @property
     def name(self) -> str:
-        return f"this {self.place.upper()}, {self.runtime}, batch {self.batch}, {self.precision}"
+        return f"this {self.device_type.upper()}, {self.runtime}, batch {self.batch}, {self.precision}"
 
     def runs(self) -> Runtime:
         """What makes layers and networks ready to run here."""
-        return runtime_of(self.runtime, place=self.place, batch=self.batch, precision=self.precision)
+        return runtime_of(self.runtime, device_type=self.device_type, batch=self.batch, precision=self.precision)
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         return fingerprint(
-            runtime=self.runtime, place=self.place, batch=self.batch, precision=self.precision, threads=self.threads
+            runtime=self.runtime,
+            device_type=self.device_type,
+            batch=self.batch,
+            precision=self.precision,
+            threads=self.threads,
         )
 
     @property
@@ -89,7 +93,7 @@ class MeasuredDevice:
             ) from None
 
     def _command(self, task: Task) -> str:
-        which = "this_gpu" if self.place == "cuda" else "this_cpu"
+        which = "this_gpu" if self.device_type == "cuda" else "this_cpu"
         settings = {name: getattr(self, name) for name in ("runtime", "batch", "precision", "threads")}
         return " ".join(
             [f"autoprune profile task={task.name} device={which}", *(f"device.{k}={v}" for k, v in settings.items())]

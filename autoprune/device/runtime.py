@@ -21,7 +21,7 @@ from autoprune.task.task import Forward
 
 Run = Callable[[], object]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-PLACES = ("cpu", "cuda")
+DEVICE_TYPES = ("cpu", "cuda")
 RUNTIMES = ("onnxruntime", "openvino", "torch", "torch_compiled")
 FILES: Mapping[str, "Start"] = {"onnxruntime": onnx_run, "openvino": openvino_run}  # those that run ONNX files
 PRIMES = (101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157)  # widths that no other dimension of a layer is
@@ -34,7 +34,7 @@ class Start(Protocol):
 
 
 class Runtime(Protocol):
-    """Makes things ready to run. `name` and `place` ("cpu", "cuda") are those of Settings."""
+    """Makes things ready to run. `name` and `device_type` ("cpu", "cuda") are those of Settings."""
 
     def layer(self, layer: FusedLayer) -> Callable[[int, int], Run]:
         """(inputs, outputs) → the layer at that width."""
@@ -49,12 +49,12 @@ class Runtime(Protocol):
         ...
 
 
-def runtime_of(name: str, *, place: str, batch: int, precision: str) -> Runtime:
+def runtime_of(name: str, *, device_type: str, batch: int, precision: str) -> Runtime:
     """The runtime of that name.
 
     Args:
         name: One of RUNTIMES.
-        place: "cpu" or "cuda".
+        device_type: "cpu" or "cuda".
         batch: Samples at once.
         precision: One of PRECISIONS.
 
@@ -63,22 +63,24 @@ def runtime_of(name: str, *, place: str, batch: int, precision: str) -> Runtime:
     """
     if name not in RUNTIMES:
         raise ValueError(f"device.runtime must be one of {list(RUNTIMES)}, got {name!r}; docs/devices.md adds another")
-    if place not in PLACES:
-        raise ValueError(f"device.place must be cpu or cuda, got {place!r}")
+    if device_type not in DEVICE_TYPES:
+        raise ValueError(f"device.device_type must be cpu or cuda, got {device_type!r}")
     if precision not in PRECISIONS:
         raise ValueError(f"device.precision must be one of {list(PRECISIONS)}, got {precision!r}")
     if batch < 1:
         raise ValueError(f"device.batch must be at least 1, got {batch}")
     if name in FILES:
-        if (place, precision) != ("cpu", "fp32"):
+        if (device_type, precision) != ("cpu", "fp32"):
             raise ValueError(
-                f"device.runtime={name} is measured at fp32 on the CPU, not at {precision} on {place}; "
+                f"device.runtime={name} is measured at fp32 on the CPU, not at {precision} on {device_type}; "
                 "set device.runtime=torch"
             )
         return FileRuntime(FILES[name], batch=batch)
-    if place == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device.place=cuda needs a CUDA device, and torch sees none; set device.place=cpu")
-    return TorchRuntime(place=place, batch=batch, dtype=PRECISIONS[precision], compiled=name == "torch_compiled")
+    if device_type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device.device_type=cuda needs a CUDA device, and torch sees none; set device.device_type=cpu")
+    return TorchRuntime(
+        device_type=device_type, batch=batch, dtype=PRECISIONS[precision], compiled=name == "torch_compiled"
+    )
 
 
 class FileRuntime:
@@ -129,8 +131,8 @@ class TorchRuntime:
     takes longest. What compiling saves is left to the correction by whole networks, which are compiled.
     """
 
-    def __init__(self, *, place: str, batch: int, dtype: torch.dtype, compiled: bool) -> None:
-        self._place, self._batch, self._dtype, self._compiled = torch.device(place), batch, dtype, compiled
+    def __init__(self, *, device_type: str, batch: int, dtype: torch.dtype, compiled: bool) -> None:
+        self._torch_device, self._batch, self._dtype, self._compiled = torch.device(device_type), batch, dtype, compiled
 
     def layer(self, layer: FusedLayer) -> Callable[[int, int], Run]:
         def at(inputs: int, outputs: int) -> Run:
@@ -154,22 +156,22 @@ class TorchRuntime:
         return partial(forward, compiled, inputs)
 
     def seconds(self, run: Run) -> float:
-        if self._place.type == "cpu":
+        if self._torch_device.type == "cpu":
             return wall_seconds(run)
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize(self._place)
+        torch.cuda.synchronize(self._torch_device)
         start.record()
         run()
         end.record()
-        torch.cuda.synchronize(self._place)
+        torch.cuda.synchronize(self._torch_device)
         return float(start.elapsed_time(end)) / 1e3
 
     def _module(self, module: nn.Module) -> nn.Module:
-        ready = module.to(self._place, self._dtype)
+        ready = module.to(self._torch_device, self._dtype)
         return ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def _tensor(self, tensor: Tensor) -> Tensor:
-        tensor = tensor.to(self._place, self._dtype if tensor.is_floating_point() else None)
+        tensor = tensor.to(self._torch_device, self._dtype if tensor.is_floating_point() else None)
         return tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 

@@ -24,13 +24,13 @@ Shapes = dict[str, dict[str, int]]  # layer → its width attributes
 
 def layer_widths(network: nn.Module) -> Shapes:
     """The width attributes of every plain layer, and what a transformer's attentions know."""
-    found = {}
+    widths = {}
     for name, layer in network.named_modules():
-        known = WIDTHS if _is_plain(name, layer, network) else SIZES if model_type(network) in FAMILIES else ()
-        sizes = {attribute: layer.__dict__[attribute] for attribute in known if attribute in layer.__dict__}
+        attributes = WIDTHS if _is_plain(name, layer, network) else SIZES if model_type(network) in FAMILIES else ()
+        sizes = {attribute: layer.__dict__[attribute] for attribute in attributes if attribute in layer.__dict__}
         if sizes:
-            found[name] = sizes
-    return found
+            widths[name] = sizes
+    return widths
 
 
 def other_shapes(network: nn.Module) -> dict[str, Any]:
@@ -68,10 +68,10 @@ def resize(network: nn.Module, layers: Mapping[str, Mapping[str, int]]) -> None:
         for attribute, size in sizes.items():
             setattr(layer, attribute, size)
         for axis, size in (_axis_sizes(layer) if isinstance(layer, PLAIN) else {}).items():
-            for place in tensor_axes(layer, axis):
-                shape = [*place.tensor.shape]
-                shape[place.dim] = size
-                _empty(place.tensor, shape)
+            for tensor_axis in tensor_axes(layer, axis):
+                shape = [*tensor_axis.tensor.shape]
+                shape[tensor_axis.dim] = size
+                _empty(tensor_axis.tensor, shape)
 
 
 def resize_others(network: nn.Module, shapes: Mapping[str, Any]) -> None:
@@ -140,8 +140,8 @@ def _numbers(name: str, module: nn.Module, network: nn.Module) -> dict[str, int 
         return {}
     own = vars(module)
     if is_sliceable(module) or type(module).__module__.startswith("torch.nn"):
-        found = {key: own[key] for key in NUMBERS if key in own and is_sliceable(module)}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
+        sizes = {key: own[key] for key in NUMBERS if key in own and is_sliceable(module)}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in sizes.items()}
     public = {key: value for key, value in own.items() if not key.startswith("_")}
     numbers: dict[str, int | list[int]] = {k: v for k, v in public.items() if type(v) is int and v > 0}
     for key, value in public.items():

@@ -16,14 +16,14 @@ def unit_weights(model: nn.Module, group: Group, axis: Axis) -> list[Tensor]:
 
     Layers are convolutions, depthwise ones among the writers, linear and recurrent ones, embeddings and attentions.
     """
-    found = []
+    weights = []
     for member in group.members:
         if member.axis in (WRITES if axis == "out" else READS) or member.axis.endswith("/0" if axis == "out" else "/1"):
-            for place in tensor_axes(model.get_submodule(member.layer), member.axis):
-                if place.tensor.ndim > 1:
-                    parts = place.tensor.detach().chunk(place.runs, dim=place.dim)
-                    found.append(torch.cat([per_unit(part, member, dim=place.dim) for part in parts], dim=1))
-    return found
+            for tensor_axis in tensor_axes(model.get_submodule(member.layer), member.axis):
+                if tensor_axis.tensor.ndim > 1:
+                    parts = tensor_axis.tensor.detach().chunk(tensor_axis.runs, dim=tensor_axis.dim)
+                    weights.append(torch.cat([per_unit(part, member, dim=tensor_axis.dim) for part in parts], dim=1))
+    return weights
 
 
 def readers(model: nn.Module, group: Group) -> Iterator[tuple[nn.Module, Member]]:

@@ -166,7 +166,7 @@ class _Exchange:
         """The next places of every group until none fits, and what each alone would leave: both [places, groups]."""
         last, more = len(self._levels) - 1, NEAR
         while True:
-            places = np.minimum(self._place(kept) + np.arange(1, more + 1)[:, None], last)
+            places = np.minimum(self._level_indices(kept) + np.arange(1, more + 1)[:, None], last)
             levels = self._levels[places, self._all]
             left = self._projector.budget.limit - cost.changed(kept, levels)
             if not ((left[-1] >= 0) & (levels[-1] < self._levels[-1])).any():
@@ -175,10 +175,10 @@ class _Exchange:
 
     def _lost(self, kept: IntArray) -> FloatArray:
         """[groups]"""
-        lost: FloatArray = self._losses[self._place(kept), self._all]
+        lost: FloatArray = self._losses[self._level_indices(kept), self._all]
         return lost
 
-    def _place(self, kept: IntArray) -> IntArray:
+    def _level_indices(self, kept: IntArray) -> IntArray:
         """[groups]"""
         index: IntArray = self._places[self._all, kept]
         return index

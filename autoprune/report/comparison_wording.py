@@ -113,8 +113,8 @@ def _leaders(result: Json, regime: str) -> str:
         return f"{top} is better than {_others(len(others))}, with {what} {seeds}"
     if len(not_better) == len(others):
         return f"No difference between {top} and {listed(not_better, most=FEW)} can be shown {seeds}"
-    told = f"{seeds} it cannot be told from {listed(not_better, most=FEW)}"
-    return f"{top} leads with {what}; {told}, and it is better than {_others(len(others) - len(not_better))}"
+    undecided = f"{seeds} it cannot be told from {listed(not_better, most=FEW)}"
+    return f"{top} leads with {what}; {undecided}, and it is better than {_others(len(others) - len(not_better))}"
 
 
 def _others(count: int) -> str:

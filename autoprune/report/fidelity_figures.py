@@ -55,7 +55,9 @@ def agreement(result: Json, choices: Sequence[tuple[str, str]], *, budget: str, 
 
     key = [("searched", "o", "a plan of the better half"), ("point", "o", "of the other half")]
     key += [("uniform", "s", "uniform")] if uniform.any() else []
-    taus = {choice: [number(found[key]["value"]) for key in ("tau", "tau_top")] for choice, found in ranked.items()}
+    taus = {
+        choice: [number(agreement[key]["value"]) for key in ("tau", "tau_top")] for choice, agreement in ranked.items()
+    }
     each = "; ".join(f"{' × '.join(c)}: τ = {every}, in the better half {top}" for c, (every, top) in taus.items())
     caption = (
         f"{len(means)} plans that fill {budget}. Across: what a search sees, on its proxy samples. Up: held-out "

@@ -31,10 +31,10 @@ def print_profile(
     console.print(_groups(structure, latency))
     predicted = latency(plans)
     console.print(_plans(structure, plans, predicted, minimum_ms, median_ms))
-    found = agreement(predicted, minimum_ms)
+    fit = agreement(predicted, minimum_ms)
     console.print(
-        f"Predictions are off by {100 * found.error:.1f} % on average and {100 * found.largest:.1f} % at most "
-        f"(Spearman {found.spearman:.3f}) on {len(plans)} plans that they were not fitted to.",
+        f"Predictions are off by {100 * fit.error:.1f} % on average and {100 * fit.largest:.1f} % at most "
+        f"(Spearman {fit.spearman:.3f}) on {len(plans)} plans that they were not fitted to.",
         style="bold", highlight=False, soft_wrap=True,
     )  # fmt: skip
 
@@ -46,8 +46,8 @@ def _groups(structure: Structure, latency: CostModel) -> Table:
         kept = np.array([max(1, round(share * group.units)) for share in SHARES], np.int64)
         saved = [dense - ms for ms in latency.along(structure.units, number, kept).tolist()]
         widths = [str(level) for level in preferred_levels(latency, structure, group)]
-        shown = (["…"] if len(widths) > SHOWN else []) + widths[-SHOWN:]
-        table.add_row(group.name, str(group.units), *(f"{-1e3 * ms:+.1f} µs" for ms in saved), " ".join(shown))
+        last_widths = (["…"] if len(widths) > SHOWN else []) + widths[-SHOWN:]
+        table.add_row(group.name, str(group.units), *(f"{-1e3 * ms:+.1f} µs" for ms in saved), " ".join(last_widths))
     return table
 
 
@@ -64,6 +64,6 @@ def _plans(
 
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left", no_wrap=place != len(columns) - 1)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=index != len(columns) - 1)
     return table

@@ -17,10 +17,10 @@ def print_trained(rows: Sequence[HeldOut], folder: Path, *, console: Console | N
     console = console or Console()
     if rows:
         console.print(_table(rows))
-        returned, known = (np.mean([row.score(plan) for row in rows]) for plan in (RETURNED, SENSITIVITY))
+        returned, sensitivity = (np.mean([row.score(plan) for row in rows]) for plan in (RETURNED, SENSITIVITY))
         console.print(
             f"On networks that it has not seen, what the policy returns scores {returned:.2f} on average, the "
-            f"sensitivity plan {known:.2f}.",
+            f"sensitivity plan {sensitivity:.2f}.",
             style="bold", highlight=False, soft_wrap=True,
         )  # fmt: skip
     console.print(f"policy: {folder}", highlight=False, soft_wrap=True)

@@ -135,12 +135,13 @@ def on_device(contents: Contents) -> str:
     if not device or chosen is None:
         return ""
     own, dense = device["latency_ms"][chosen.name], device["latency_ms"]["dense"]
-    told = f"On {device['name']}: {milliseconds(own['predicted'])} predicted"
+    predicted = f"On {device['name']}: {milliseconds(own['predicted'])} predicted"
     if own["least"] is None:
-        return f"{told} (dense {milliseconds(dense['predicted'])}); the device is not at hand, so nothing was measured."
+        dense_predicted = milliseconds(dense["predicted"])
+        return f"{predicted} (dense {dense_predicted}); the device is not at hand, so nothing was measured."
     factor = times(quotient(dense["least"], own["least"]))
     return (
-        f"{told}, {milliseconds(own['least'])} measured, with a median of {milliseconds(own['median'])}; dense "
+        f"{predicted}, {milliseconds(own['least'])} measured, with a median of {milliseconds(own['median'])}; dense "
         f"{milliseconds(dense['predicted'])} and {milliseconds(dense['least'])}: a measured speedup of {factor}."
     )
 
@@ -206,9 +207,9 @@ def headline(contents: Contents) -> str:
         parts.append(f"{_pace(factor)} in {RUNTIMES[runtime]}{advice}")
     quality = Quality.of(contents)
     recovered = quality.value(network.recovered) is not None
-    said = quality.sentence(network.recovered if recovered else network.post_training)
+    sentence = quality.sentence(network.recovered if recovered else network.post_training)
     reference = quality.text(dense.post_training if dense else {})
-    parts.append(f"{said} {'after recovery' if recovered else 'without recovery'} (dense {reference})")
+    parts.append(f"{sentence} {'after recovery' if recovered else 'without recovery'} (dense {reference})")
     if (contents.result.get("policy") or {}).get("worse_than_uniform"):
         parts.append("the policy's own plan is worse than uniform")
     return ", ".join(parts)

@@ -143,14 +143,14 @@ def patterns_of(network: nn.Module) -> list[tuple[Pattern, int]]:
 
     Raises ValueError for a mask that comes from no pattern.
     """
-    found = []
+    patterns = []
     for name, module in network.named_modules():
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, _Narrowed):
                 if hook.pattern is None:
                     raise ValueError(f"{name} has a mask of no pattern, which cannot be described; remove it")
-                found.append((replace(hook.pattern, module=name), hook.kept))
-    return found
+                patterns.append((replace(hook.pattern, module=name), hook.kept))
+    return patterns
 
 
 def is_causal(attention: nn.Module) -> bool:

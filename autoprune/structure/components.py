@@ -9,7 +9,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 
-from autoprune.structure.couplings import INPUT, OUTPUT_NODE, Couplings, Laboratory
+from autoprune.structure.couplings import INPUT, OUTPUT_NODE, Laboratory
 from autoprune.structure.groups import Attribute, Axis, Granularity, IntArray, Member, holds
 from autoprune.structure.layer_flow import ties
 from autoprune.structure.layer_types import (
@@ -23,6 +23,7 @@ from autoprune.structure.layer_types import (
     tensor_axes,
 )
 from autoprune.structure.refused import computed_weights
+from autoprune.structure.stand_ins import Couplings
 
 OUTPUT = "the network's output"
 INPUTS = "its channels are the network's inputs"
@@ -84,7 +85,7 @@ class _Components:
         inexact: bool,
     ) -> None:
         self.modules = dict(model.named_modules())
-        self.order = {name: place for place, name in enumerate(couplings.ran)}
+        self.order = {name: index for index, name in enumerate(couplings.ran)}
         self.couplings = couplings
         for name in couplings.ran:
             for first, second in ties(name, self.modules[name], couplings.nodes, inexact=inexact):
@@ -103,22 +104,22 @@ class _Components:
     def candidates(self) -> list[Candidate]:
         entries: dict[int, dict[AxisName, IntArray]] = defaultdict(dict)
         for axis, labels in self.axes.items():
-            place = np.argsort(labels, kind="stable")
-            values, starts = np.unique(labels[place], return_index=True)
-            stops = [*starts[1:].tolist(), len(place)]
+            order = np.argsort(labels, kind="stable")
+            values, starts = np.unique(labels[order], return_index=True)
+            stops = [*starts[1:].tolist(), len(order)]
             for value, start, stop in zip(values.tolist(), starts.tolist(), stops, strict=True):
                 if value >= 0:
-                    entries[value][axis] = place[start:stop]
+                    entries[value][axis] = order[start:stop]
         reasons = self._reasons()
         alike: dict[object, list[int]] = defaultdict(list)
         for label, own in entries.items():
-            counts = tuple((axis, len(found)) for axis, found in own.items())
+            counts = tuple((axis, len(positions)) for axis, positions in own.items())
             alike[counts, reasons.get(label)].append(label)
         made = [
             self._candidate([entries[label] for label in labels], reasons.get(labels[0]), labels)
             for labels in alike.values()
         ]
-        ordered = sorted((c for c in made if c is not None), key=lambda c: self._place(c.members[0]))
+        ordered = sorted((c for c in made if c is not None), key=lambda c: self._first_position(c.members[0]))
         return list(_distinct(ordered))
 
     def _components(self) -> IntArray:
@@ -146,12 +147,12 @@ class _Components:
 
     def _single(self, label: IntArray) -> set[int]:
         """Components that hold an axis whole, so that nothing of it could be removed."""
-        found = set()
+        whole = set()
         for (layer, axis), (start, size) in self.couplings.nodes.axes.items():
             own = label[start : start + size]
             if size > 1 and self._makes(layer, axis) and (own == own[0]).all():
-                found.add(int(own[0]))
-        return found
+                whole.add(int(own[0]))
+        return whole
 
     def _connected(self, hubs: Sequence[tuple[IntArray, IntArray]]) -> IntArray:
         count = self.couplings.nodes.count
@@ -169,20 +170,20 @@ class _Components:
         holders: dict[tuple[int, int], list[tuple[AxisName, TensorAxis]]] = defaultdict(list)
         computed = computed_weights(self.modules[""])  # which are other tensors every time
         for name, axis in [key for key in self.couplings.nodes.axes if key[0] not in computed]:
-            for place in tensor_axes(self.modules[name], axis):
-                holders[id(place.tensor), place.dim].append(((name, axis), place))
+            for tensor_axis in tensor_axes(self.modules[name], axis):
+                holders[id(tensor_axis.tensor), tensor_axis.dim].append(((name, axis), tensor_axis))
         layers: dict[int, set[str]] = defaultdict(set)
         for name in self.order:
             for tensor in self.modules[name].parameters(recurse=False):
                 layers[id(tensor)].add(name)
-        for (tensor_id, _), places in holders.items():
-            (first, place), *others = places
+        for (tensor_id, _), sharing in holders.items():
+            (first, tensor_axis), *others = sharing
             nodes = self.couplings.nodes.of(*first, self._size(first))
-            for other, other_place in others:
-                if self._size(other) == len(nodes) and other_place.runs == place.runs:
+            for other, other_axis in others:
+                if self._size(other) == len(nodes) and other_axis.runs == tensor_axis.runs:
                     self.couplings.connect(nodes, self.couplings.nodes.of(*other, self._size(other)))
-            lacking = layers[tensor_id] - {name for (name, _), _ in places}
-            if lacking and place.tensor.ndim > 1:
+            lacking = layers[tensor_id] - {name for (name, _), _ in sharing}
+            if lacking and tensor_axis.tensor.ndim > 1:
                 why = f"it shares its weight with {', '.join(sorted(lacking))}"
                 self.pinned |= {int(node): why for node in nodes if int(node) not in self.pinned}
 
@@ -209,8 +210,8 @@ class _Components:
         axes = {axis: self.label[start : start + size] for axis, (start, size) in self.couplings.nodes.axes.items()}
         for laboratory in laboratories:
             names = list(laboratory.free)
-            found = laboratory.labels([laboratory.free[name] for name in names], self.label)
-            for (module, key), seen in zip(names, found, strict=True):
+            labels_of_free = laboratory.labels([laboratory.free[name] for name in names], self.label)
+            for (module, key), seen in zip(names, labels_of_free, strict=True):
                 axis = None if seen is None else _unit_dimension(seen[0], seen[1].cpu().numpy())
                 if axis is None:
                     continue
@@ -224,18 +225,18 @@ class _Components:
 
     def _normalisers(self, laboratories: Sequence[Laboratory]) -> dict[int, dict[str, None]]:
         """Label → the modules that normalise over its units."""
-        found: dict[int, dict[str, None]] = defaultdict(dict)
+        normalisers: dict[int, dict[str, None]] = defaultdict(dict)
         for (name, axis), labels in self.axes.items():
             layer = self.modules[name]
             if axis == "out" and isinstance(layer, OVER_CHANNELS) and not _goes_whole(layer, labels):
                 for label in np.unique(labels).tolist():
-                    found[label][name] = None
+                    normalisers[label][name] = None
         for laboratory in laboratories:
             taps = [tensor for _, tensor in laboratory.normalised]
             for (name, _), seen in zip(laboratory.normalised, laboratory.labels(taps, self.label), strict=True):
                 for label in set() if seen is None else set(np.unique(seen[0]).tolist()) - {-1}:
-                    found[label][name] = None
-        return found
+                    normalisers[label][name] = None
+        return normalisers
 
     def _reasons(self) -> dict[int, str]:
         reasons = {int(self.label[node]): why for node, why in reversed(self.pinned.items())}
@@ -287,7 +288,7 @@ class _Components:
     def _axis_place(self, axis: AxisName) -> tuple[int, int, str]:
         return self.order.get(axis[0], len(self.order)), int(axis[1] == "in"), axis[1]
 
-    def _place(self, member: Member) -> tuple[int, int]:
+    def _first_position(self, member: Member) -> tuple[int, int]:
         return self.order.get(member.layer, len(self.order)), int(member.positions.min())
 
 

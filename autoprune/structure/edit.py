@@ -90,14 +90,14 @@ def _cut(network: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
     whole = []  # tensors that were cut, which must live as long as their ids are keys
     for (name, axis), entries in entries_of.items():
         key_of = entries.numpy().tobytes()
-        for place in tensor_axes(layers[name], axis):
-            old = place.tensor
-            key = id(old), place.dim, key_of
+        for tensor_axis in tensor_axes(layers[name], axis):
+            old = tensor_axis.tensor
+            key = id(old), tensor_axis.dim, key_of
             if key not in cut:
-                new = old.detach().index_select(place.dim, place.rows(entries).to(old.device))
+                new = old.detach().index_select(tensor_axis.dim, tensor_axis.rows(entries).to(old.device))
                 cut[key] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
                 whole.append(old)
-            undo.set(place.owner, place.key, cut[key])
+            undo.set(tensor_axis.owner, tensor_axis.key, cut[key])
     for name, attribute, size in sizes:
         undo.set(layers[name], attribute, size)
     for group, kept in partly(structure, plan):
@@ -108,13 +108,13 @@ def _cut(network: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
 
 def lower(module: nn.Module, number: Attribute, *, removed: int) -> None:
     """Takes what so many removed units account for off the module's number, which may stand in a list: "sizes[0]"."""
-    name, bracket, place = number.name.partition("[")
+    name, bracket, index = number.name.partition("[")
     value = getattr(module, name)
     if not bracket:
         setattr(module, name, value - number.per_unit * removed)
         return
     numbers = list(value)
-    numbers[int(place[:-1])] -= number.per_unit * removed
+    numbers[int(index[:-1])] -= number.per_unit * removed
     setattr(module, name, type(value)(numbers))
 
 
@@ -154,12 +154,12 @@ def masked(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
     try:
         with torch.no_grad():
             for (name, axis), entries in kept_entries(structure, plan, ranking).items():
-                for place in tensor_axes(layers[name], axis):
-                    tensor = place.tensor
+                for tensor_axis in tensor_axes(layers[name], axis):
+                    tensor = tensor_axis.tensor
                     saved.append((tensor, tensor.clone()))
-                    keep = torch.zeros(tensor.shape[place.dim], dtype=torch.bool, device=tensor.device)
-                    keep[place.rows(entries).to(tensor.device)] = True
-                    tensor.mul_(keep.view([-1 if d == place.dim else 1 for d in range(tensor.ndim)]))
+                    keep = torch.zeros(tensor.shape[tensor_axis.dim], dtype=torch.bool, device=tensor.device)
+                    keep[tensor_axis.rows(entries).to(tensor.device)] = True
+                    tensor.mul_(keep.view([-1 if d == tensor_axis.dim else 1 for d in range(tensor.ndim)]))
             for group, kept in partly(structure, plan):
                 for matrix in group.compared:
                     tensor = layers[matrix.layer].get_parameter("weight")

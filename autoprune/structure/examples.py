@@ -67,8 +67,8 @@ def _named(values: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
         for key, value in values.items():
             yield from _named(value, f"{prefix}{key}.")
     elif isinstance(values, tuple | list):
-        for place, value in enumerate(values):
-            yield from _named(value, f"{prefix}{place}.")
+        for index, value in enumerate(values):
+            yield from _named(value, f"{prefix}{index}.")
     elif dataclasses.is_dataclass(values) and not isinstance(values, type):
         for field in dataclasses.fields(values):
             yield from _named(getattr(values, field.name), f"{prefix}{field.name}.")

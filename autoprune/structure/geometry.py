@@ -124,14 +124,14 @@ def idle_layers(model: nn.Module, surveys: Sequence[Survey]) -> dict[str, str]:
 
 def widths_of(model: nn.Module, layers: Iterable[str]) -> dict[int, str]:
     """How many entries the layers read and write, each with one of these layers."""
-    found: dict[int, str] = {}
+    widths: dict[int, str] = {}
     for name in layers:
         layer = model.get_submodule(name)
         for key in ("in_channels", "in_features", "input_size", "nx"):
             if isinstance(getattr(layer, key, None), int):
-                found.setdefault(int(getattr(layer, key)), name)
-        found.setdefault(out_size(layer), name)
-    return found
+                widths.setdefault(int(getattr(layer, key)), name)
+        widths.setdefault(out_size(layer), name)
+    return widths
 
 
 def other_params(model: nn.Module, layers: Sequence[Layer]) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autoprune.structure.components import Candidate, candidates
-from autoprune.structure.couplings import Couplings, Laboratory, Progress
+from autoprune.structure.couplings import Laboratory, Progress
 from autoprune.structure.edit import evaluating
 from autoprune.structure.examples import Example, in_single_precision, runs_of
 from autoprune.structure.families import FAMILIES, model_type
@@ -19,6 +19,7 @@ from autoprune.structure.groups import Group, Structure, holds, levels_of
 from autoprune.structure.kinds import DEFAULT_KINDS
 from autoprune.structure.layer_flow import Nodes
 from autoprune.structure.refused import refuse_wrapped
+from autoprune.structure.stand_ins import Couplings, SegmentedRun
 from autoprune.structure.transformer import transformer_structure
 from autoprune.structure.verify import PROBED, Verifier, alive, sampled
 from autoprune.task.task import Forward, plain_forward
@@ -89,8 +90,8 @@ def find_structure(
         _check_keep(keep, surveys)
         small = examples_like(model, given, surveys)
         with alive(model):
-            found, normalisers = _candidates(model, small, keep=keep, settings=settings, progress=progress)
-            return _structure(model, small, surveys, found, normalisers, settings)
+            proposed, normalisers = _candidates(model, small, keep=keep, settings=settings, progress=progress)
+            return _structure(model, small, surveys, proposed, normalisers, settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +115,10 @@ def _candidates(
     couplings = Couplings(Nodes())
     laboratories = []
     for example in examples:
-        laboratory = Laboratory(model, couplings, deadline=settings.deadline, progress=progress)
+        run = SegmentedRun(model, couplings)
+        run.record(example)
+        laboratory = Laboratory(run, deadline=settings.deadline, progress=progress)
         try:
-            laboratory.run(example)
             laboratory.follow()
         except TimeoutError as error:
             raise ValueError(
@@ -124,15 +126,15 @@ def _candidates(
                 "input, or more time (structure.time_limit_s)"
             ) from error
         laboratories.append(laboratory)
-    found = candidates(model, couplings, laboratories, keep=keep, inexact=settings.inexact)
-    return found, list(dict.fromkeys(name for candidate in found for name in candidate.normalisers))
+    proposed = candidates(model, couplings, laboratories, keep=keep, inexact=settings.inexact)
+    return proposed, list(dict.fromkeys(name for candidate in proposed for name in candidate.normalisers))
 
 
 def _structure(
     model: nn.Module,
     examples: Sequence[Example],
     surveys: Sequence[Survey],
-    found: Sequence[Candidate],
+    proposed: Sequence[Candidate],
     normalisers: Sequence[str],
     settings: _Settings,
 ) -> Structure:
@@ -145,7 +147,7 @@ def _structure(
     groups: list[Group] = []
     idle = idle_layers(model, surveys)
     elsewhere = widths_of(model, idle) if any(seen.decides for seen in surveys) else {}
-    for candidate in found:
+    for candidate in proposed:
         reason = candidate.reason
         if reason is None and candidate.normalisers and not settings.inexact:
             first = candidate.normalisers[0]

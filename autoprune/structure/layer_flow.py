@@ -37,9 +37,9 @@ class Nodes:
         if (layer, axis) not in self.axes:
             self.axes[layer, axis] = self.count, size
             self.count += size
-        start, known = self.axes[layer, axis]
-        if known != size:
-            raise ValueError(f"axis {axis!r} of {layer!r} has {known} entries in one place and {size} in another")
+        start, first_size = self.axes[layer, axis]
+        if first_size != size:
+            raise ValueError(f"axis {axis!r} of {layer!r} has {first_size} entries in one place and {size} in another")
         return np.arange(start, start + size)
 
 

@@ -52,8 +52,8 @@ def tensor_axes(layer: nn.Module, axis: Axis) -> list[TensorAxis]:
     parameter, slash, dim = axis.partition("/")
     if slash:
         return [TensorAxis(layer, parameter, int(dim))]
-    found = [TensorAxis(*place) for place in _places(layer, axis)]
-    return [place for place in found if getattr(place.owner, place.key, None) is not None]
+    named = [TensorAxis(*fields) for fields in _places(layer, axis)]
+    return [own for own in named if getattr(own.owner, own.key, None) is not None]
 
 
 def _places(layer: nn.Module, axis: Axis) -> Iterator[tuple[nn.Module, str, int, int]]:

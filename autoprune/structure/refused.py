@@ -23,11 +23,11 @@ def refuse_wrapped(model: nn.Module) -> None:
 
 def computed_weights(model: nn.Module) -> dict[str, str]:
     """Layers whose weight is computed from others at every call, each with the line of code that ends it."""
-    found = {name: _computation(module) for name, module in model.named_modules()}
+    computations = {name: _computation(module) for name, module in model.named_modules()}
     return {
         name: f"its weight is computed at every call ({kind}), so nothing can be taken from it; make it an ordinary "
         f"weight first: for m in model.modules(): {line}"
-        for name, (kind, line) in found.items()
+        for name, (kind, line) in computations.items()
         if kind
     }
 

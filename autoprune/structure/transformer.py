@@ -47,7 +47,7 @@ def transformer_structure(
     family = FAMILIES[kind]
     listed = _blocks(model, family)
     children = model.get_submodule(listed).named_children()
-    blocks = [_Block(f"{listed}.{name}", block, family, place) for place, (name, block) in enumerate(children)]
+    blocks = [_Block(f"{listed}.{name}", block, family, index) for index, (name, block) in enumerate(children)]
     layers = _layers(model, blocks, example_input)
     groups = [
         group
@@ -72,8 +72,8 @@ def transformer_structure(
 class _Block:
     """One transformer block and the names of its parts."""
 
-    def __init__(self, name: str, module: nn.Module, family: Family, place: int) -> None:
-        self.name, self.module, self.family, self.place = name, module, family, place
+    def __init__(self, name: str, module: nn.Module, family: Family, index: int) -> None:
+        self.name, self.module, self.family, self.index = name, module, family, index
         self.attention = module.get_submodule(family.attention)
         self.head_dim = int(getattr(self.attention, family.head_dim))
         query = self.linear(family.projections[0])
@@ -167,7 +167,7 @@ def _keys(block: _Block, *, tokens: int, size: int) -> Group:
             f"structure.prune=keys:{size}: texts of {tokens} tokens are one block of keys, which leaves no choice; "
             f"take blocks of at most {tokens - 1} tokens, such as keys:{max(1, tokens // 8)}"
         )
-    pattern = Pattern(module, tokens, size, is_causal(block.attention), seed=block.place)
+    pattern = Pattern(module, tokens, size, is_causal(block.attention), seed=block.index)
     return Group(f"{module}.keys", "key_block", units, (), tuple(range(1, units + 1)), patterns=(pattern,))
 
 
@@ -198,10 +198,10 @@ def _layers(model: nn.Module, blocks: list[_Block], example_input: Tensor) -> tu
     ]
     for block in blocks:
         output = block.of(block.family.attention_output)
-        place = next(index for index, layer in enumerate(layers) if layer.name == output)
+        index = next(index for index, layer in enumerate(layers) if layer.name == output)
         features = block.heads * block.head_dim
         layers.insert(
-            place,
+            index,
             Layer(block.of(block.family.attention), "attention", features, 2 * tokens, 1, tokens, 1, False, False),
         )
         for name, module in block.module.named_modules():

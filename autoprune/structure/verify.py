@@ -74,7 +74,7 @@ class Verifier:
             accepted += waiting[:low]
             bad, waiting = waiting[low], waiting[low + 1 :]
             accepted, waiting = self._settle_one(bad, accepted, waiting, rejected)
-        order = {group.name: place for place, group in enumerate(groups)}
+        order = {group.name: index for index, group in enumerate(groups)}
         reasons = {group.name: reason for group, reason in rejected.items()}
         return sorted(accepted, key=lambda group: order[group.name]), reasons
 
@@ -122,8 +122,8 @@ class Verifier:
         numbers = self._numbers(group)
         keys = _nearest(numbers)
         chosen = [choice for size in range(1, TOGETHER + 1) for choice in combinations(keys, size)]
-        known = self._learned.get(frozenset(keys))
-        for choice in [known, *chosen] if known else chosen:
+        learned = self._learned.get(frozenset(keys))
+        for choice in [learned, *chosen] if learned else chosen:
             if self._trials >= TRIALS:
                 return
             variant = replace(group, attributes=(*group.attributes, *(a for key in choice for a in numbers[key])))
@@ -148,7 +148,7 @@ class Verifier:
             owners |= dict.fromkeys(".".join(parts[:end]) for end in range(len(parts), -1, -1))
         sizes = {1, *(member.positions.shape[1] for member in group.members)}
         sizes |= {member.size // group.units for member in group.members if member.size % group.units == 0}
-        found: dict[str, list[Attribute]] = {}
+        numbers: dict[str, list[Attribute]] = {}
         for owner in owners:
             module = self._modules[owner]
             if is_sliceable(module):
@@ -156,8 +156,10 @@ class Verifier:
             for name, value in _whole_numbers(module):
                 if value % group.units == 0 and value // group.units in sizes:
                     each = value // group.units
-                    found.setdefault(f"{type(module).__name__}.{name}·{each}", []).append(Attribute(owner, name, each))
-        return found
+                    numbers.setdefault(f"{type(module).__name__}.{name}·{each}", []).append(
+                        Attribute(owner, name, each)
+                    )
+        return numbers
 
     def reason(self, groups: Sequence[Group]) -> str | None:
         """Why the groups can't go together; None where they can."""

@@ -33,11 +33,11 @@ class WeightedGradients:
         """
         rows = [g.movedim(dim, 0).reshape(g.shape[dim], -1) for g in self._all]
         one, sign = rows[0], rows[3]
-        size, place = one.abs().max(dim=1)
+        size, peak = one.abs().max(dim=1)
         units = (size > ALIVE * size.max()).nonzero().flatten()
         if not len(units):
             return units.cpu().numpy(), units.cpu().numpy(), None
-        peaks = [g.gather(1, place[:, None])[units, 0] for g in rows]
+        peaks = [g.gather(1, peak[:, None])[units, 0] for g in rows]
         number, exact = self._numbers(peaks, slack=slack)
         if bool(exact.all()):  # is the whole unit read by the reader of its largest entry?
             error = (sign[units] - one[units] * (peaks[3] / peaks[0])[:, None]).abs()
@@ -72,13 +72,13 @@ class WeightedGradients:
 def regular_blocks(closed: Tensor) -> Tensor | None:
     """The block of every column [columns], if these columns can be one of equal blocks or of equal combs."""
     columns, size = closed.nonzero().flatten(), len(closed)
-    many = len(columns)
-    step = int(columns[1] - columns[0]) if many > 1 else 1
-    if many < 2 or size % many or bool((columns.diff() != step).any()):
+    count = len(columns)
+    step = int(columns[1] - columns[0]) if count > 1 else 1
+    if count < 2 or size % count or bool((columns.diff() != step).any()):
         return None
     if step == 1:
-        return torch.arange(size) // many if int(columns[0]) % many == 0 else None
-    return torch.arange(size) % step if step * many == size else None
+        return torch.arange(size) // count if int(columns[0]) % count == 0 else None
+    return torch.arange(size) % step if step * count == size else None
 
 
 def is_alive(gradient: Tensor) -> Tensor:
@@ -88,5 +88,5 @@ def is_alive(gradient: Tensor) -> Tensor:
 
 def indices_of(mask: Tensor, dim: int) -> IntArray:
     """Where along a dimension anything of the mask is true."""
-    found: IntArray = mask.movedim(dim, 0).flatten(1).any(dim=1).nonzero().flatten().cpu().numpy()
-    return found
+    indices: IntArray = mask.movedim(dim, 0).flatten(1).any(dim=1).nonzero().flatten().cpu().numpy()
+    return indices

@@ -44,7 +44,7 @@ class Sizes:
 
     def changed(self, changes: Mapping[str, int] | None) -> "Sizes":
         """These sizes but for the named ones. Raises ValueError for a name that there isn't."""
-        return replace(self, **_known(changes or {}, self))
+        return replace(self, **_checked(changes or {}, self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Sources:
 
     def changed(self, changes: Mapping[str, str | Sequence[str]] | None) -> "Sources":
         """These texts but for the named roles. Raises ValueError for a role that there isn't."""
-        return replace(self, **_known(changes or {}, self))
+        return replace(self, **_checked(changes or {}, self))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,7 +214,7 @@ def _listed(asked: Mapping[str, int]) -> str:
     return " and ".join(f"{reader} ({number})" for reader, number in asked.items())
 
 
-def _known(changes: Mapping[str, Any], defaults: Sizes | Sources) -> dict[str, Any]:
+def _checked(changes: Mapping[str, Any], defaults: Sizes | Sources) -> dict[str, Any]:
     names = [field.name for field in fields(defaults)]
     unknown = [name for name in changes if name not in names]
     if unknown:

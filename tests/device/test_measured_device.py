@@ -48,7 +48,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def this_cpu(**changes: Any) -> MeasuredDevice:
-    settings = {"runtime": "torch", "place": "cpu", "batch": 1, "precision": "fp32", "threads": 1, "care": CARELESS}
+    settings = {
+        "runtime": "torch",
+        "device_type": "cpu",
+        "batch": 1,
+        "precision": "fp32",
+        "threads": 1,
+        "care": CARELESS,
+    }
     return MeasuredDevice(**settings | changes)
 
 
@@ -69,7 +76,7 @@ def profiled(device: MeasuredDevice, task: Task, *, plans: int = 8) -> list[str]
 @pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino"])
 def test_a_piece_runs_at_any_width(name: str, kind: str) -> None:
-    runtime, layer = runtime_of(name, place="cpu", batch=2, precision="fp32"), LAYERS[kind]
+    runtime, layer = runtime_of(name, device_type="cpu", batch=2, precision="fp32"), LAYERS[kind]
     with threads_of_torch(1):
         at = runtime.layer(layer)
         for inputs, outputs in ((1, 1), (5, 5 if layer.square else 7), (16, 16)):
@@ -85,7 +92,7 @@ def test_a_piece_runs_at_any_width(name: str, kind: str) -> None:
 def test_a_network_computes_the_same_everywhere(name: str) -> None:
     task = tiny_task("residual")
     with threads_of_torch(1):
-        answer: Any = runtime_of(name, place="cpu", batch=3, precision="fp32").network(
+        answer: Any = runtime_of(name, device_type="cpu", batch=3, precision="fp32").network(
             task.model, task.example_input, task.forward
         )()
         expected = task.model(task.example_input[:1]).expand(3, -1)
@@ -94,7 +101,7 @@ def test_a_network_computes_the_same_everywhere(name: str) -> None:
 
 def test_an_extra_that_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    task, runtime = tiny_task("plain"), runtime_of("openvino", place="cpu", batch=1, precision="fp32")
+    task, runtime = tiny_task("plain"), runtime_of("openvino", device_type="cpu", batch=1, precision="fp32")
     with pytest.raises(ImportError, match=r"needs OpenVINO: pip install 'autoprune\[openvino\]'"):
         runtime.network(task.model, task.example_input, task.forward)
 
@@ -199,7 +206,7 @@ def test_another_devices_tables_are_refused(cache: Path) -> None:
     ("changes", "told"),
     [
         ({"runtime": "tensorrt"}, r"one of \['onnxruntime', 'openvino', 'torch', 'torch_compiled'\], got 'tensorrt'"),
-        ({"place": "tpu"}, "device.place must be cpu or cuda, got 'tpu'"),
+        ({"device_type": "tpu"}, "device.device_type must be cpu or cuda, got 'tpu'"),
         ({"precision": "fp8"}, r"device.precision must be one of \['fp32', 'bf16'\], got 'fp8'"),
         ({"runtime": "onnxruntime", "precision": "bf16"}, "onnxruntime is measured at fp32 on the CPU"),
         ({"batch": 0}, "device.batch must be at least 1, got 0"),
@@ -213,13 +220,13 @@ def test_what_cannot_be_measured_is_refused(changes: dict[str, Any], told: str) 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_cuda_device_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"device\.place=cuda needs a CUDA device, and torch sees none"):
-        this_cpu(place="cuda")
+    with pytest.raises(ValueError, match=r"device\.device_type=cuda needs a CUDA device, and torch sees none"):
+        this_cpu(device_type="cuda")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_cuda_device_is_profiled(cache: Path) -> None:
-    device, task = this_cpu(place="cuda"), tiny_task("plain")
+    device, task = this_cpu(device_type="cuda"), tiny_task("plain")
     profiled(device, task)
     assert device.costs(task, PRUNABLE["plain"].structure())["latency"](PRUNABLE["plain"].structure().units) > 0
 
@@ -238,7 +245,7 @@ def test_the_store_gives_back_what_it_was_given(tmp_path: Path) -> None:
 
 
 def test_fingerprints_differ_in_what_speed_depends_on() -> None:
-    settings = {"runtime": "torch", "place": "cpu", "batch": 1, "precision": "fp32", "threads": 1}
+    settings = {"runtime": "torch", "device_type": "cpu", "batch": 1, "precision": "fp32", "threads": 1}
     here = fingerprint(**settings)  # type: ignore[arg-type]
     assert here == fingerprint(**settings)  # type: ignore[arg-type]
     assert {"torch", "cores", "threads"} <= here.keys()
@@ -322,7 +329,7 @@ def _columns(found: tuple[list[Any], Timings]) -> tuple[list[Any], list[float]]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
 def test_a_compiled_network_is_timed() -> None:
-    runtime = runtime_of("torch_compiled", place="cpu", batch=1, precision="fp32")
+    runtime = runtime_of("torch_compiled", device_type="cpu", batch=1, precision="fp32")
     network = PRUNABLE["plain"]
     with threads_of_torch(1):
         run = runtime.network(network.model(), network.inputs(), lambda net, x: net(x))
