@@ -1,8 +1,8 @@
 """Which units of a network depend on which, found by experiment, without a rule for any operator.
 
 The network runs once on an example, every layer stood in for (`stand_ins.py`). The derivative of every column that is
-read by every entry that is written is looked at by reverse differentiation, which runs through one segment only and treats
-all that is written there at once:
+read by every entry that is written is looked at by reverse differentiation, which runs through one segment only and
+treats all that is written there at once:
 
 - A reader's columns are weighted by 1 and by their number; the two gradients of an entry that is read in one column
   differ by that number. A third weighting by random numbers says which entries are read in several columns.
