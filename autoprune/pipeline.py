@@ -31,7 +31,7 @@ from autoprune.records import (
     describe_curves,
     describe_policy,
     describe_structure,
-    shown_metrics,
+    scalar_metrics,
 )
 from autoprune.recover.recovery import Recovery
 from autoprune.rehearsal import RunStages, rehearse
@@ -76,18 +76,18 @@ class Job:
         job, clock, stages = self._rehearsed(), _Clock(), RunStages()
         job.run.write_json("structure.json", describe_structure(job.problem))
         searched, recorder = job.search_plan()
-        clock.lap("search")
+        clock.end_stage("search")
         plans = {SEARCHED: searched, **stages.attempt("baselines", job.baselines, otherwise={})}
         job.run.write_json("plans.json", {name: plan.as_json() for name, plan in plans.items()})
-        clock.lap("baselines")
+        clock.end_stage("baselines")
         networks = {name: job.problem.pruned(plan) for name, plan in plans.items()}
         chosen = stages.attempt("choose", lambda: job.choose(networks), otherwise=SEARCHED)
         anytime = stages.attempt("anytime", lambda: job.anytime(recorder, plans), otherwise=None)
         recovered = stages.attempt("recover", lambda: job.recovered(plans, networks), otherwise=networks)
-        clock.lap("recover")
+        clock.end_stage("recover")
         job.run.write_json("plan.json", plans[chosen].as_json())
         differences = stages.attempt("export", lambda: job.export(recovered[chosen]), otherwise={})
-        clock.lap("export")
+        clock.end_stage("export")
         records = job.measure(plans, networks, recovered, stages)
         on_device = stages.attempt(
             "device", lambda: job.on_device({DENSE: job.problem.structure.dense, **plans}, recovered), otherwise=None
@@ -251,8 +251,8 @@ class Job:
                 "held_out": asdict(unseen := held_out(before[name])),
                 "score": problem.spec.score(unseen),
                 "recovered_score": problem.spec.score(held_out(after[name])),
-                "before": shown_metrics(test(before[name])),
-                "after": None if name == DENSE else shown_metrics(test(after[name])),
+                "before": scalar_metrics(test(before[name])),
+                "after": None if name == DENSE else scalar_metrics(test(after[name])),
             }
             for name, plan in plans.items()
         }
@@ -323,7 +323,7 @@ class _Clock:
         self.start = self.last = time.perf_counter()
         self.laps: dict[str, float] = {}
 
-    def lap(self, stage: str) -> None:
+    def end_stage(self, stage: str) -> None:
         now = time.perf_counter()
         self.laps[stage], self.last = now - self.last, now
 

@@ -226,13 +226,13 @@ def describe_curves(problem: Problem, curves: Mapping[str, Curve]) -> dict[str, 
     """Returns curves.json: group → its single-group plans, each with what it costs in score."""
     return {
         name: [
-            {"kept": int(kept), "loss_of_score": lost, "score": outcome.score, **shown_metrics(outcome.metrics)}
+            {"kept": int(kept), "loss_of_score": lost, "score": outcome.score, **scalar_metrics(outcome.metrics)}
             for kept, lost, outcome in zip(curve.kept, curve.loss, curve.outcomes, strict=True)
         ]
         for name, curve in curves.items()
     }
 
 
-def shown_metrics(metrics: Metrics) -> dict[str, float]:
+def scalar_metrics(metrics: Metrics) -> dict[str, float]:
     """Returns the metrics by name, without the number of samples."""
     return {key: value for key, value in asdict(metrics).items() if key != "samples"}

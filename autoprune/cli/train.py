@@ -123,7 +123,7 @@ def _tried(policy: "Policy", session: Session) -> list["HeldOut"]:
     """The policy on each network that is held out, under each budget."""
     from autoprune.cost.budget import parse_budget
     from autoprune.report.progress import StageProgress
-    from autoprune.transfer.held_out import best_known, held_out
+    from autoprune.transfer.held_out import held_out, reference_plan
 
     settings, wanted = session.settings, session.settings["held_out"]
     networks = _networks(session, wanted, first=settings["variants"]["numbers"])
@@ -132,7 +132,7 @@ def _tried(policy: "Policy", session: Session) -> list["HeldOut"]:
     with StageProgress() as progress:
         for done, (family, network, text) in enumerate(cells, start=1):
             budget = parse_budget(text, network.problem.costs, network.problem.structure)
-            best = best_known(network, budget, evaluations=wanted["evaluations"], seed=0)
+            best = reference_plan(network, budget, evaluations=wanted["evaluations"], seed=0)
             rows.append(held_out(policy, network, budget, family=family, best=best, seed=settings["seed"]))
             progress.update(done, of=len(cells), phase="held out", note=network.problem.task.name)
     return rows

@@ -58,7 +58,7 @@ def mean_powers(
         share = powers.mean(dim=1) * (len(activations) / len(role))
         means[name] = means[name] + share if name in means else share
 
-    read_inputs(model, tuple(dict.fromkeys(first.values())), role, forward=forward, batch_size=batch_size, hear=add)
+    read_inputs(model, tuple(dict.fromkeys(first.values())), role, forward=forward, batch_size=batch_size, on_input=add)
     return {name: means[first[name]] for name in names}
 
 

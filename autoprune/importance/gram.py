@@ -30,7 +30,7 @@ def input_grams(model: nn.Module, names: Sequence[str], role: Role, *, forward: 
         add_products(sums[name], flat)
         rows[name] += flat.shape[1]
 
-    read_inputs(model, tuple(rows), role, forward=forward, batch_size=BATCH, hear=add)
+    read_inputs(model, tuple(rows), role, forward=forward, batch_size=BATCH, on_input=add)
     for name, total in sums.items():
         if not torch.isfinite(total).all():
             raise ValueError(f"the inputs of {name!r} hold NaN or infinity; look for broken weights or samples")

@@ -12,15 +12,15 @@ from autoprune.task.task import Forward, Role
 
 TOKENS = 1024  # in one pass: their activations and the logits of a large vocabulary fit in memory beside the network
 
-Hear = Callable[[str, nn.Module, Tensor], None]  # of a layer's name, the layer and the tensor that it is given
+OnInput = Callable[[str, nn.Module, Tensor], None]  # of a layer's name, the layer and the tensor that it is given
 
 
 @torch.no_grad()
 def read_inputs(
-    model: nn.Module, names: Sequence[str], role: Role, *, forward: Forward, batch_size: int, hear: Hear
+    model: nn.Module, names: Sequence[str], role: Role, *, forward: Forward, batch_size: int, on_input: OnInput
 ) -> None:
-    """Calls `hear` with every tensor that the named layers read, over all samples of the role, in eval mode."""
-    with evaluating(model), _listening({name: model.get_submodule(name) for name in names}, hear):
+    """Calls `on_input` with every tensor that the named layers read, over all samples of the role, in eval mode."""
+    with evaluating(model), _listening({name: model.get_submodule(name) for name in names}, on_input):
         for inputs, _ in batches(role, batch_size):
             forward(model, inputs)
 
@@ -37,7 +37,7 @@ def first_readers(model: nn.Module, names: Sequence[str], role: Role, *, forward
         if isinstance(layer, nn.Linear):
             heard.setdefault(name, []).append((inputs, inputs._version))  # which an edit in place raises
 
-    read_inputs(model, names, role[:1], forward=forward, batch_size=1, hear=note)
+    read_inputs(model, names, role[:1], forward=forward, batch_size=1, on_input=note)
     first: dict[object, str] = {}
     return {
         name: first.setdefault(tuple((id(x), version) for x, version in heard[name]), name) if name in heard else name
@@ -58,9 +58,9 @@ def batches(role: Role, batch_size: int) -> Iterator[tuple[Samples, Samples]]:
 
 
 @contextmanager
-def _listening(layers: Mapping[str, nn.Module], hear: Hear) -> Iterator[None]:
+def _listening(layers: Mapping[str, nn.Module], on_input: OnInput) -> Iterator[None]:
     hooks = [
-        layer.register_forward_pre_hook(lambda layer, arguments, name=name: hear(name, layer, arguments[0]))
+        layer.register_forward_pre_hook(lambda layer, arguments, name=name: on_input(name, layer, arguments[0]))
         for name, layer in layers.items()
     ]
     try:

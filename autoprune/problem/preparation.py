@@ -47,7 +47,7 @@ def split_search_role(task: Task, proxy_samples: int | None) -> tuple[Role, Role
     return search[:proxy_samples], search[proxy_samples:]
 
 
-def found_structure(
+def task_structure(
     task: Task, settings: StructureSettings, device: Device | None
 ) -> tuple[Structure, Mapping[str, CostModel]]:
     """The task's groups with the levels that each may keep, and the costs that the device adds."""

@@ -23,11 +23,11 @@ from autoprune.problem.group_features import group_features
 from autoprune.problem.objective_builder import build_objective
 from autoprune.problem.preparation import (
     bounded_costs,
-    found_structure,
     group_errors,
     ranked_units,
     repaired_networks,
     split_search_role,
+    task_structure,
 )
 from autoprune.problem.spec import ProblemSpec
 from autoprune.structure.groups import Structure
@@ -99,7 +99,7 @@ class Problem:
         spec = ProblemSpec() if spec is None else spec
         task = shipped_task(task) if isinstance(task, str) else task
         proxy, held_out = split_search_role(task, spec.evaluation.proxy_samples)
-        structure, device_costs = found_structure(task, spec.structure, spec.device)
+        structure, device_costs = task_structure(task, spec.structure, spec.device)
         countable, projector = bounded_costs(task, structure, spec.budget, settings=spec.costs, others=device_costs)
         costs = countable.recorded()
         scores, ranking = ranked_units(task, structure, spec.importance, seed=seed)

@@ -24,7 +24,7 @@ from autoprune.task.samples import (
 from autoprune.task.task import Forward, Task
 from autoprune.task.training import Augment, flip
 
-Lessons = Callable[
+TeacherOutputs = Callable[
     [Samples, Tensor | None], Samples
 ]  # (inputs as the student sees them, their rows [N]) → the teacher's outputs
 BATCH = 256  # samples that the teacher sees at once
@@ -46,7 +46,7 @@ class Distillation:
     """Output → what its errors are divided by."""
 
     @classmethod
-    def of(cls, task: Task, teach: Lessons, *, temperature: float) -> "Distillation":
+    def of(cls, task: Task, teach: TeacherOutputs, *, temperature: float) -> "Distillation":
         """Measures the scales on the train role, where an output has one."""
         kinds = [kind for kind in task.outputs if kind.weight and kind.has_scale]
         if not kinds:
@@ -69,9 +69,9 @@ class Distillation:
         return combined(self.task.outputs, losses)
 
 
-def lessons(
+def teacher_outputs(
     teacher: nn.Module, inputs: Samples, *, forward: Forward, augment: Augment | None, epochs: float, bf16: bool
-) -> Lessons:
+) -> TeacherOutputs:
     """What the teacher says about whatever the student sees of `inputs`.
 
     Where augmentation shows a sample in a few ways only (as it is, mirrored), the teacher sees each of them once; with
@@ -99,7 +99,7 @@ def lessons(
     return recall
 
 
-def asking(teacher: nn.Module, *, forward: Forward, images: bool, bf16: bool) -> Lessons:
+def asking(teacher: nn.Module, *, forward: Forward, images: bool, bf16: bool) -> TeacherOutputs:
     """The teacher asked about every batch anew, in eval mode and without gradients; rows make no difference."""
     if images or teacher.training:  # a copy, as the teacher itself is left alone
         teacher = copy.deepcopy(teacher).eval()

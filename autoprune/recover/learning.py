@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from autoprune.recover.distillation import Distillation, asking, lessons
+from autoprune.recover.distillation import Distillation, asking, teacher_outputs
 from autoprune.recover.hidden_states import blocks_of, hearing, hidden_loss, kept_blocks
 from autoprune.recover.recovery import OnStep
 from autoprune.task.outputs import TINY
@@ -125,7 +125,7 @@ def _hints(
         return
     if not how.hidden_states:
         inputs, epochs = task.data.train.inputs, how.steps * how.batch_size / len(task.data.train)
-        taught = lessons(teacher, inputs, forward=task.forward, augment=task.augment, epochs=epochs, bf16=bf16)
+        taught = teacher_outputs(teacher, inputs, forward=task.forward, augment=task.augment, epochs=epochs, bf16=bf16)
 
         distil = Distillation.of(task, taught, temperature=how.temperature)
 

@@ -103,7 +103,7 @@ def input_moments(
     def add(name: str, layer: nn.Module, inputs: Tensor) -> None:
         moments[name].add(layer, inputs, generator)
 
-    read_inputs(model, tuple(moments), role, forward=forward, batch_size=BATCH, hear=add)
+    read_inputs(model, tuple(moments), role, forward=forward, batch_size=BATCH, on_input=add)
     return {name: moments[first[name]] for name in names}
 
 

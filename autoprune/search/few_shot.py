@@ -21,7 +21,7 @@ from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem, best_plan
 from autoprune.ranges import Count
 from autoprune.search.policy_trials import PolicyTrials, affordable, own_evaluations
-from autoprune.search.zero_shot import Carried, proposed, transfer_record, transferred_to
+from autoprune.search.zero_shot import FittingPolicy, proposed, transfer_record, transferred_to
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def _better(task: TransferTask, outcomes: Sequence[Outcome], *, than: Sequence[O
 
 
 def _training(
-    policy: TrainedPolicy, problem: Problem, begun: Carried | None, *, max_log_correction: float
+    policy: TrainedPolicy, problem: Problem, begun: FittingPolicy | None, *, max_log_correction: float
 ) -> TrainingRecord:
     """What the policy was trained on: this network under this budget, after what came before."""
     budget = problem.projector.budget

@@ -20,7 +20,7 @@ from autoprune.ranges import Count
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Carried:
+class FittingPolicy:
     """A policy from elsewhere that fits a network, and what it was trained on. max_log_correction: of its actions."""
 
     policy: TrainedPolicy
@@ -55,7 +55,7 @@ def proposed(
     return [plan for kept, plan in plans.items() if kept not in evaluated]
 
 
-def transferred_to(source: str | None, *, groups: int, budget: Budget) -> Carried:
+def transferred_to(source: str | None, *, groups: int, budget: Budget) -> FittingPolicy:
     """The policy, loaded for a network of so many groups. Raises ValueError where there is none, or it does not fit."""
     if source is None:
         raise ValueError(
@@ -72,7 +72,7 @@ def transferred_to(source: str | None, *, groups: int, budget: Budget) -> Carrie
             "network; make one by `autoprune train`"
         )
     _check_budget(training, budget, str(folder))
-    return Carried(policy, training, training.max_log_correction)
+    return FittingPolicy(policy, training, training.max_log_correction)
 
 
 def _check_budget(training: TrainingRecord, budget: Budget, folder: str) -> None:

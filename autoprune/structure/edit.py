@@ -47,7 +47,7 @@ def shrink(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
 
 
 @contextmanager
-def shrunk_for_a_while(
+def temporarily_shrunk(
     model: nn.Module, structure: Structure, plan: PruningPlan, ranking: Ranking
 ) -> Iterator[nn.Module]:
     """The network itself is the smaller one while the context is open, which saves copying it; it comes back after."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.structure.edit import Ranking, masked, shrink, shrunk_for_a_while
+from autoprune.structure.edit import Ranking, masked, shrink, temporarily_shrunk
 from autoprune.structure.families import model_type
 from autoprune.structure.groups import Attribute, Group, IntArray, Member, Structure
 from autoprune.structure.layer_types import is_sliceable
@@ -206,7 +206,7 @@ def differs(
             if copied:
                 small = shrink(model, structure, plan, ranking)
             else:
-                small = stack.enter_context(shrunk_for_a_while(model, structure, plan, ranking))
+                small = stack.enter_context(temporarily_shrunk(model, structure, plan, ranking))
             if passed_over and not all(torch.isfinite(t).all() for t in runs[0](small).values()):
                 return "without its units the network returns NaN or infinity"
             with _passing(small, passed_over):

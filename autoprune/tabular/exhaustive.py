@@ -119,13 +119,13 @@ def _ended(network: nn.Module, inputs: Tensor, task: Task) -> tuple[dict[str, ob
     """What each module returns, in the order in which they end, and the network's outputs."""
     ended: dict[str, object] = {}
 
-    def hear(name: str, output: object) -> None:
+    def on_input(name: str, output: object) -> None:
         if name in ended or not isinstance(output, Tensor):
             raise ValueError(f"{name!r} runs more than once or returns no tensor; such plans are judged one by one")
         ended[name] = output
 
     handles = [
-        module.register_forward_hook(lambda _, __, output, name=name: hear(name, output))
+        module.register_forward_hook(lambda _, __, output, name=name: on_input(name, output))
         for name, module in network.named_modules()
     ]
     try:

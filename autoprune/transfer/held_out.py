@@ -58,7 +58,7 @@ class HeldOut:
         }
 
 
-def best_known(network: StudiedNetwork, budget: Budget, *, evaluations: int, seed: int) -> PruningPlan:
+def reference_plan(network: StudiedNetwork, budget: Budget, *, evaluations: int, seed: int) -> PruningPlan:
     """What evolution finds from the sensitivity plan in so many evaluations, curves not counted."""
     with tempfile.TemporaryDirectory() as folder:
         limit = network.evaluations + evaluations

@@ -10,7 +10,7 @@ from autoprune.cost.budget import Budget, parse_budget
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem
 from autoprune.task.variants import variant
-from autoprune.transfer.held_out import best_known
+from autoprune.transfer.held_out import reference_plan
 from autoprune.transfer.studied_network import StudiedNetwork
 from experiments.cells import kept
 from experiments.configuration import composed, instantiate_part
@@ -57,7 +57,7 @@ def best_of(cells: Path, network: StudiedNetwork, text: str) -> PruningPlan:
     """What evolution finds; kept between runs of the command."""
     budget = budget_of(network, text)
     name = f"best_{network.problem.task.name}_{text.replace(':', '_')}"
-    found = kept(cells, name, lambda: {"kept": best_known(network, budget, evaluations=BEST, seed=0).kept})
+    found = kept(cells, name, lambda: {"kept": reference_plan(network, budget, evaluations=BEST, seed=0).kept})
     return network.problem.structure.plan(found["kept"])
 
 

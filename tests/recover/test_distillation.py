@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.recover import distillation
-from autoprune.recover.distillation import lessons
+from autoprune.recover.distillation import teacher_outputs
 from autoprune.task.outputs import OutputKind
 from autoprune.task.task import plain_forward
 from autoprune.task.training import flip
@@ -76,7 +76,7 @@ def test_the_mean_is_over_positions_too() -> None:
 @pytest.mark.parametrize(("augment", "epochs"), [(None, 5), (flip, 5), (flip, 1), (shift, 5)])
 def test_lessons_are_what_the_teacher_says_of_what_the_student_sees(augment, epochs) -> None:  # type: ignore[no-untyped-def]
     teacher, inputs = CountingTeacher(), images()
-    taught = lessons(teacher, inputs, augment=augment, epochs=epochs, forward=plain_forward, bf16=False)
+    taught = teacher_outputs(teacher, inputs, augment=augment, epochs=epochs, forward=plain_forward, bf16=False)
     rows = torch.randperm(len(inputs))[:7]
     seen = inputs[rows] if augment is None else augment(inputs[rows], torch.Generator().manual_seed(3))
     torch.testing.assert_close(taught(seen, rows), teacher(seen))
@@ -84,14 +84,14 @@ def test_lessons_are_what_the_teacher_says_of_what_the_student_sees(augment, epo
 
 def test_mirrored_samples_are_told_apart() -> None:
     teacher, inputs = CountingTeacher(), images()
-    taught = lessons(teacher, inputs, augment=flip, epochs=5, forward=plain_forward, bf16=False)
+    taught = teacher_outputs(teacher, inputs, augment=flip, epochs=5, forward=plain_forward, bf16=False)
     rows = torch.arange(len(inputs))
     assert not torch.allclose(taught(inputs, rows), taught(inputs.flip(-1), rows))
 
 
 def test_the_teacher_sees_each_view_once_however_long_the_training() -> None:
     teacher, inputs = CountingTeacher(), images()
-    taught = lessons(teacher, inputs, augment=flip, epochs=5, forward=plain_forward, bf16=False)
+    taught = teacher_outputs(teacher, inputs, augment=flip, epochs=5, forward=plain_forward, bf16=False)
     for _ in range(10):
         taught(inputs, torch.arange(len(inputs)))
     assert teacher.seen.count == 1 + 2 * len(inputs)  # the first one to see how big its outputs are
@@ -103,7 +103,7 @@ def test_outputs_too_big_to_be_kept_are_asked_for_again(monkeypatch: pytest.Monk
     for memory, asked in ((240, 1 + 20), (239, 1 + 3 * 20)):
         teacher = CountingTeacher().eval()
         monkeypatch.setattr(distillation, "MEMORY", memory)
-        taught = lessons(teacher, inputs, augment=None, epochs=5, forward=plain_forward, bf16=False)
+        taught = teacher_outputs(teacher, inputs, augment=None, epochs=5, forward=plain_forward, bf16=False)
         for _ in range(3):
             torch.testing.assert_close(taught(inputs, rows), teacher.linear(inputs.flatten(1)))
         assert teacher.seen.count == asked
@@ -111,7 +111,7 @@ def test_outputs_too_big_to_be_kept_are_asked_for_again(monkeypatch: pytest.Monk
 
 def test_the_task_says_how_the_teacher_is_called() -> None:
     teacher, inputs = CountingTeacher(), images()
-    doubled = lessons(
+    doubled = teacher_outputs(
         teacher, inputs, augment=None, epochs=5, bf16=False, forward=lambda network, x: 2 * plain_forward(network, x)
     )
     torch.testing.assert_close(doubled(inputs[:3], torch.arange(3)), 2 * teacher(inputs[:3]))
@@ -119,7 +119,7 @@ def test_the_task_says_how_the_teacher_is_called() -> None:
 
 def test_the_teacher_itself_is_left_alone() -> None:
     teacher = CountingTeacher().train()
-    lessons(teacher, images(), augment=None, epochs=5, forward=plain_forward, bf16=False)
+    teacher_outputs(teacher, images(), augment=None, epochs=5, forward=plain_forward, bf16=False)
     assert teacher.training
 
 
@@ -128,7 +128,7 @@ def test_lessons_can_be_trained_on() -> None:
     teacher, inputs = CountingTeacher(), images()
     for augment in (None, flip, shift):
         said = torch.randn(len(inputs), 3, requires_grad=True)
-        known = lessons(teacher, inputs, augment=augment, epochs=5, forward=plain_forward, bf16=False)(
+        known = teacher_outputs(teacher, inputs, augment=augment, epochs=5, forward=plain_forward, bf16=False)(
             inputs, torch.arange(len(inputs))
         )
         distillation_loss(said, known, temperature=2.0).backward()

@@ -17,7 +17,7 @@ from autoprune.agent.encoders import ENCODERS
 from autoprune.cli import conf_dir
 from autoprune.cost.budget import parse_budget
 from autoprune.cost.budget_range import BudgetRange
-from autoprune.transfer.held_out import BEST, RETURNED, best_known, held_out
+from autoprune.transfer.held_out import BEST, RETURNED, held_out, reference_plan
 from autoprune.transfer.policy import SENSITIVITY, UNIFORM, Policy
 from autoprune.transfer.studied_network import StudiedNetwork
 from autoprune.transfer.transfer_training import TransferTraining, train
@@ -140,7 +140,7 @@ def test_networks_that_were_held_out_are_compared(
 ) -> None:
     network = networks[2]
     budget = parse_budget("macs:0.5", network.problem.costs, network.problem.structure)
-    best = best_known(network, budget, evaluations=24, seed=0)
+    best = reference_plan(network, budget, evaluations=24, seed=0)
     assert budget.meets(np.array(best.kept))
     row = held_out(policy, network, budget, family="plain", best=best, seed=0)
     for kl in row.kl.values():
