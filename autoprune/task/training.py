@@ -1,7 +1,9 @@
 """One training loop: the zoo is made with it, and recovery after pruning uses it."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -42,35 +44,139 @@ def fit(
     Dropout draws from numbers of its own, seeded as `generator` was. Raises FloatingPointError where the loss is not
     finite.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = _optimiser(trained, optimizer, learning_rate, momentum=momentum, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _one_cycle(step / steps, warmup=warmup))
+    settings = LoopSettings(
+        batch_size=batch_size,
+        optimizer=optimizer,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        clip_norm=clip_norm,
+        bf16=bf16,
+    )
+    loop = TrainingLoop(model, role, settings, loss=loss, generator=generator, augment=augment, forward=forward)
     device = role.device
-    batches = _shuffled_batches(role, batch_size=batch_size, generator=generator)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(generator.initial_seed())
         model.train()
         for step in range(steps):
-            inputs, targets = next(batches)
-            if augment is not None:
-                inputs = augment(inputs, generator)
-            inputs = images_last(inputs)
-            _set_norms(model, training=number_of(inputs) > 1)
-            with torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext():
-                value = loss(in_float32(forward(model, inputs)), inputs, targets)
-            if not torch.isfinite(value):
-                raise FloatingPointError(
-                    f"the training loss is {value.item()} at step {step} of {steps}; lower the learning rate"
-                )
-            optimiser.zero_grad(set_to_none=True)
-            value.backward()
-            if clip_norm is not None:
-                nn.utils.clip_grad_norm_(trained, clip_norm)
-            optimiser.step()
-            schedule.step()
+            value = loop.step(learning_rate * one_cycle(step / steps, warmup=warmup), of=steps)
             if on_step is not None:
-                on_step(step + 1, steps, value.item())
+                on_step(step + 1, steps, value)
     model.eval()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopSettings:
+    """What each step of training does, but for how long it is."""
+
+    batch_size: int = 128
+    """Samples in a step."""
+    optimizer: Optimizer = "sgd"
+    """"sgd" with Nesterov momentum, or "adamw" (arXiv 1711.05101)."""
+    momentum: float = 0.9
+    """Of SGD; β₁ of AdamW."""
+    weight_decay: float = 5e-4
+    """Added to gradients by SGD, taken off weights by AdamW."""
+    clip_norm: float | None = None
+    """The longest gradient."""
+    bf16: bool = False
+    """Autocast to bfloat16."""
+
+
+class TrainingLoop:
+    """A network in training, one step of the optimizer at a time; all that the next step depends on can be reached."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        role: Role,
+        settings: LoopSettings,
+        *,
+        loss: Callable[[Any, Any, Any], Tensor],
+        generator: torch.Generator,
+        augment: Augment | None = None,
+        forward: Forward = plain_forward,
+    ) -> None:
+        """Makes the optimizer; nothing is drawn yet.
+
+        Args:
+            model: Whose parameters that require gradients are trained, in place; its caller puts it in training mode.
+            role: The samples.
+            settings: Optimizer and batches.
+            loss: (outputs, inputs as the network saw them, targets) → a scalar.
+            generator: Draws the order of samples and the augmentation, on the samples' device.
+            augment: (inputs, generator) → inputs.
+            forward: How the network is called.
+        """
+        self.model, self.settings, self.loss, self.augment, self.forward = model, settings, loss, augment, forward
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = _optimiser(self.trained, settings)
+        self.batches = ShuffledBatches(role, batch_size=settings.batch_size, generator=generator)
+        self.steps = 0
+
+    def step(
+        self, learning_rate: float, *, of: int | None = None, edit_gradients: Callable[[], None] | None = None
+    ) -> float:
+        """The network has made one more step; returns the loss before it.
+
+        Args:
+            learning_rate: Of this step.
+            of: How many there will be, for the message.
+            edit_gradients: Called when the gradients stand, before they are clipped.
+
+        Raises:
+            FloatingPointError: The loss is not finite; the step was not made.
+        """
+        inputs, targets = next(self.batches)
+        if self.augment is not None:
+            inputs = self.augment(inputs, self.batches.generator)
+        value = self.backward(inputs, targets)
+        loss = value.item()
+        if not math.isfinite(loss):
+            at = f"step {self.steps}" if of is None else f"step {self.steps} of {of}"
+            raise FloatingPointError(f"the training loss is {loss} at {at}; lower the learning rate")
+        if edit_gradients is not None:
+            edit_gradients()
+        if self.settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.trained, self.settings.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.steps += 1
+        return loss
+
+    def backward(self, inputs: Samples, targets: Samples) -> Tensor:
+        """The trained parameters hold the gradients of these samples' loss, which is returned."""
+        inputs = images_last(inputs)
+        _set_norms(self.model, training=number_of(inputs) > 1)
+        device = self.batches.role.device.type
+        with torch.autocast(device, dtype=torch.bfloat16) if self.settings.bf16 else nullcontext():
+            value = self.loss(in_float32(self.forward(self.model, inputs)), inputs, targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        return value.detach()
+
+
+class ShuffledBatches:
+    """Endless full batches of a role, in orders that are drawn anew; a role smaller than a batch is one batch."""
+
+    def __init__(self, role: Role, *, batch_size: int, generator: torch.Generator) -> None:
+        self.role, self.generator = role, generator
+        self.batch_size = min(batch_size, len(role))
+        self.order: Tensor | None = None
+        """The rows of this pass over the samples; None before the first one."""
+        self.at = 0
+        """How many of them were seen."""
+
+    def __iter__(self) -> Iterator[tuple[Samples, Samples]]:
+        return self
+
+    def __next__(self) -> tuple[Samples, Samples]:
+        if self.order is None or self.at + self.batch_size > len(self.role):
+            self.order = torch.randperm(len(self.role), generator=self.generator, device=self.role.device)
+            self.at = 0
+        at = self.order[self.at : self.at + self.batch_size]
+        self.at += self.batch_size
+        return rows(self.role.inputs, at), rows(self.role.targets, at)
 
 
 def flip(inputs: Tensor, generator: torch.Generator) -> Tensor:
@@ -90,32 +196,21 @@ def supports_bf16(device: torch.device) -> bool:
     return False
 
 
-def _optimiser(
-    parameters: list[nn.Parameter], name: Optimizer, learning_rate: float, *, momentum: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    match name:
-        case "sgd":
-            return torch.optim.SGD(
-                parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
-            )
-        case "adamw":
-            return torch.optim.AdamW(parameters, lr=learning_rate, betas=(momentum, 0.999), weight_decay=weight_decay)
-    raise ValueError(f"optimizer must be 'sgd' or 'adamw', got {name!r}")
-
-
-def _one_cycle(progress: float, *, warmup: float) -> float:
+def one_cycle(progress: float, *, warmup: float) -> float:
+    """The learning rate's factor: linearly up over the first `warmup` of progress in [0, 1], then down a cosine."""
     if progress < warmup:
         return progress / warmup
     return 0.5 * (1 + torch.cos(torch.tensor(torch.pi * (progress - warmup) / (1 - warmup))).item())
 
 
-def _shuffled_batches(role: Role, *, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Samples, Samples]]:
-    """Endless full batches; a role smaller than a batch is one batch."""
-    while True:
-        order = torch.randperm(len(role), generator=generator, device=role.device)
-        for at in order.split(batch_size):
-            if len(at) == batch_size or len(role) < batch_size:
-                yield rows(role.inputs, at), rows(role.targets, at)
+def _optimiser(parameters: list[nn.Parameter], settings: LoopSettings) -> torch.optim.Optimizer:
+    momentum, decay = settings.momentum, settings.weight_decay
+    match settings.optimizer:
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=0.0, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=0.0, betas=(momentum, 0.999), weight_decay=decay)
+    raise ValueError(f"optimizer must be 'sgd' or 'adamw', got {settings.optimizer!r}")
 
 
 def _set_norms(model: nn.Module, *, training: bool) -> None:

@@ -1,0 +1,155 @@
+"""Masks over whole channels and neurons: coupled layers lose them together, and at the end they are cut away."""
+
+from collections.abc import Callable, Mapping
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.importance.unit_weights import unit_weights
+from autoprune.plan import PruningPlan
+from autoprune.schedule.decision import Decision
+from autoprune.schedule.weight_masks import MaskedLayer, Masks, Scores, Weights, masked_layers
+from autoprune.structure.edit import Ranking, kept_entries, shrink
+from autoprune.structure.graph import find_structure
+from autoprune.structure.groups import Group
+from autoprune.structure.layer_types import tensor_axes
+from autoprune.task.task import Task
+
+
+class ChannelMasking:
+    """Which units stay: as many as a density of all weights has room for, the largest relative to their group.
+
+    A unit's score is the mean square of the weights that write it, over the mean of its group; the density is met to
+    within one unit from below.
+    """
+
+    def __init__(self, task: Task, model: nn.Module, *, keep: frozenset[str]) -> None:
+        """Finds the network's groups. Raises ValueError where there are none."""
+        whole = task.keep | keep
+        self.structure = find_structure(
+            model, task.example_input, keep=whole, forward=task.forward, example_inputs=task.example_inputs
+        )
+        self.layers: tuple[MaskedLayer, ...] = masked_layers(task, model, keep=keep, granularity="channel")
+        self.model, self.total = model, sum(layer.weights for layer in self.layers)
+        self.names = {id(parameter): name for name, parameter in model.named_parameters()}
+        floor = {group.name: group.levels[0] for group in self.structure.groups}
+        self.least = self._weights(self._masks(floor, self._ranking(dict(model.named_parameters()))))
+
+    def count(self, density: float) -> int:
+        """Returns how many weights may stay at a density of all weights."""
+        return min(self.total, max(self.least, round(density * self.total)))
+
+    def dense(self) -> Masks:
+        """Returns masks that keep everything, of every parameter that a group touches."""
+        touched: Masks = {}
+        for group in self.structure.groups:
+            for name, tensor in self._tensors(group):
+                touched[name] = torch.ones(tensor.shape, dtype=torch.bool)
+        return touched
+
+    def kept(self, masks: Masks) -> int:
+        """Returns how many weights stay."""
+        return self._weights(masks)
+
+    def prune(self, current: Weights, decision: Decision, *, least: int, gradients: Callable[[], Scores]) -> Masks:
+        """Returns the masks that a decision leads to. Raises ValueError for what units cannot do."""
+        if decision.regrow or isinstance(decision.density, Mapping) or decision.allocation == "erk":
+            raise ValueError(
+                "granularity=channel removes units by one density, shared globally or uniformly; schedules that regrow "
+                "weights (SET, RigL), allocate by Erdős–Rényi's rule or decide on each layer need granularity=weight"
+            )
+        limit = max(self.count(decision.density_of_all), least)
+        if limit >= self.total:
+            return self.dense()
+        return self._filled(current, limit, uniform=decision.allocation == "uniform", chance=decision.criterion)
+
+    def final(self, current: Weights, *, count: int) -> Masks:
+        """Returns masks that keep at most so many weights, and no unit less than fits."""
+        if self.kept(current.masks) <= count:
+            return current.masks
+        return self._filled(current, count, uniform=False, chance="magnitude")
+
+    def finish(self, model: nn.Module, masks: Masks) -> nn.Module:
+        """Returns a smaller copy of the network, without the units that are masked."""
+        plan, ranking = self.plan(masks)
+        return shrink(model, self.structure, plan, ranking)
+
+    def plan(self, masks: Masks) -> tuple[PruningPlan, Ranking]:
+        """Returns how many units of each group stay, and an order in which those come first."""
+        ranking, kept = {}, []
+        for group in self.structure.groups:
+            active = self._active(group, masks)
+            ranking[group.name] = torch.argsort(active.int(), descending=True, stable=True)
+            kept.append(int(active.sum()))
+        return PruningPlan(self.structure.names, tuple(self.structure.units.tolist()), tuple(kept)), ranking
+
+    def _active(self, group: Group, masks: Masks) -> Tensor:
+        """Which units a tensor of the group's still has [units]."""
+        for member in group.members:
+            for axis in tensor_axes(self.model.get_submodule(member.layer), member.axis):
+                name = self.names.get(id(axis.tensor))
+                if name is not None and axis.runs == 1:
+                    entries = masks[name].movedim(axis.dim, 0).flatten(1).any(dim=1)
+                    return entries[torch.from_numpy(member.positions)].any(dim=1)
+        return torch.ones(group.units, dtype=torch.bool)
+
+    def _filled(self, current: Weights, limit: int, *, uniform: bool, chance: str) -> Masks:
+        """The masks of the most units, in order of their scores, whose weights are within the limit."""
+        ranking = self._ranking(current.values, chance=current.chance if chance == "random" else None)
+        order: list[tuple[float, str]] = []
+        for group in self.structure.groups:
+            active = int(self._active(group, current.masks).sum())
+            scores = self._scores[group.name][ranking[group.name]]
+            # of units that could all go, the floor stays; a unit never goes before a worse one of its group
+            for place in range(group.levels[0], active):
+                order.append((-place / group.units if uniform else float(scores[place]), group.name))
+        order.sort(key=lambda entry: -entry[0])
+        floor = {group.name: group.levels[0] for group in self.structure.groups}
+        plans = list(accumulate(order, lambda kept, unit: {**kept, unit[1]: kept[unit[1]] + 1}, initial=floor))
+        low, high = 0, len(plans) - 1  # plans[low] fits
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = self._weights(self._masks(plans[middle], ranking)) <= limit
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return self._masks(plans[low], ranking)
+
+    def _ranking(self, values: Mapping[str, Tensor], *, chance: torch.Generator | None = None) -> Ranking:
+        self._scores: dict[str, Tensor] = {}
+        for group in self.structure.groups:
+            squares = [weight.square().mean(dim=1).cpu() for weight in unit_weights(self.model, group, "out")]
+            mean = torch.stack(squares).mean(dim=0) if squares else torch.ones(group.units)
+            alive = mean > 0
+            if chance is not None:
+                mean = torch.rand(group.units, generator=chance) * alive
+            self._scores[group.name] = mean / mean[alive].mean().clamp(min=1e-30)
+        return {name: torch.argsort(scores, descending=True, stable=True) for name, scores in self._scores.items()}
+
+    def _masks(self, kept: Mapping[str, int], ranking: Ranking) -> Masks:
+        masks, layers = self.dense(), dict(self.model.named_modules())
+        plan = PruningPlan(
+            self.structure.names, tuple(self.structure.units.tolist()), tuple(kept[n] for n in self.structure.names)
+        )
+        for (layer, axis_name), entries in kept_entries(self.structure, plan, ranking).items():
+            for axis in tensor_axes(layers[layer], axis_name):
+                name = self.names.get(id(axis.tensor))
+                if name is None:
+                    continue
+                stays = torch.zeros(axis.tensor.shape[axis.dim], dtype=torch.bool)
+                stays[axis.rows(entries)] = True
+                masks[name] &= stays.view([-1 if d == axis.dim else 1 for d in range(axis.tensor.ndim)])
+        return masks
+
+    def _weights(self, masks: Masks) -> int:
+        return sum(
+            int(masks[layer.parameter].sum()) if layer.parameter in masks else layer.weights for layer in self.layers
+        )
+
+    def _tensors(self, group: Group) -> list[tuple[str, Tensor]]:
+        axes = [
+            axis
+            for member in group.members
+            if member.layer or member.axis.count("/")
+            for axis in tensor_axes(self.model.get_submodule(member.layer), member.axis)
+        ]
+        return [(self.names[id(axis.tensor)], axis.tensor) for axis in axes if id(axis.tensor) in self.names]

@@ -1,0 +1,358 @@
+"""The one engine of pruning over time: decisions are carried out, the network trains between them, budgets are met."""
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.schedule.channel_masks import ChannelMasking
+from autoprune.schedule.decision import Decision, LayerState, PruningGoal, Schedule, TrainingState
+from autoprune.schedule.masked_training import Snapshot, Training, TrainingRecipe, initialised
+from autoprune.schedule.weight_masks import Masks, WeightMasking, Weights, masked_layers
+from autoprune.task.task import Task
+
+CHECKPOINT = "training.safetensors"  # in a run's folder
+SAVE_EVERY = 200  # steps between checkpoints, beside those at decision points
+ROUNDING = 1e-9  # by which sums of costs may miss a budget
+
+Record = dict[str, Any]
+OnInterval = Callable[[Record], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PrunedTraining:
+    """What pruning over time came to."""
+
+    network: nn.Module
+    """In eval mode; removed weights are 0, removed channels are gone."""
+    masks: Masks
+    """Parameter → which of its entries stay, before channels were cut away."""
+    history: tuple[Record, ...]
+    """One record for each interval between decisions."""
+    density: float
+    """Share of all weights that stays."""
+    weights: int
+    """How many stay."""
+    steps: int
+    """Optimizer steps, rewound ones included."""
+    spent: float
+    """Of the training budget, in steps of the dense network."""
+    macs: float
+    """Training MACs over those of one step of the dense network."""
+    removed_last: int
+    """Weights that the schedule had left over, and that were removed after the last step."""
+
+
+@dataclass(slots=True)
+class Interval:
+    """Training between two decisions."""
+
+    decision: Decision
+    start: float
+    """What was spent before it."""
+    position: float
+    """Where the learning-rate curve was."""
+    made: int = 0
+    """Steps so far."""
+
+
+@dataclass(eq=False)
+class PruningRun:
+    """One network on its way to a goal: `decide`, `train`, again until the budget is spent, then `finish`."""
+
+    task: Task
+    goal: PruningGoal
+    recipe: TrainingRecipe = field(default_factory=TrainingRecipe)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        task, goal = self.task, self.goal
+        task.require_labels("training while pruning")
+        model = copy.deepcopy(task.model) if goal.start == "trained" else initialised(task.model, seed=self.seed)
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        if goal.granularity == "channel":
+            self.masking: WeightMasking | ChannelMasking = ChannelMasking(task, model, keep=goal.keep)
+        else:
+            layers = masked_layers(task, model, keep=goal.keep, granularity=goal.granularity)
+            self.masking = WeightMasking(layers, model, granularity=goal.granularity)
+        self.target = self._target()
+        self.training = Training(task, model, self.masking.layers, self.recipe, self.seed, self.masking.dense())
+        self.decisions = 0
+        self.interval: Interval | None = None
+        self.history: list[Record] = []
+
+    def _target(self) -> int:
+        """How many weights stay in the end. Raises ValueError where so few cannot."""
+        masking, goal = self.masking, self.goal
+        exact = isinstance(masking, WeightMasking) and masking.pattern is not None
+        wanted = masking.least if goal.density is None else round(goal.density * masking.total)
+        if goal.density is None and not exact:
+            raise ValueError(
+                "density is missing: how much of the weights stays, in (0, 1]; only N:M has one of its own"
+            )
+        if wanted < masking.least or (exact and wanted != masking.least):
+            fixed = sum(layer.weights for layer in masking.layers if layer.fixed)
+            why = f" ({fixed} are in layers that stay dense)" if fixed else ""
+            rule = "exactly" if exact else "at least"
+            raise ValueError(
+                f"density={goal.density:g} keeps {wanted} of {masking.total} weights, but with "
+                f"granularity={goal.granularity} {rule} {masking.least} of them stay{why}; ask for a density of "
+                f"{rule} {math.ceil(masking.least / masking.total * 1e6) / 1e6:g}" + (", or for none" if exact else "")
+            )
+        return wanted
+
+    @property
+    def model(self) -> nn.Module:
+        return self.training.model
+
+    @property
+    def density(self) -> float:
+        """Share of all weights that is kept."""
+        return self.masking.kept(self.training.masks) / self.masking.total
+
+    @property
+    def progress(self) -> float:
+        """Share of the training budget that is spent, in [0, 1]."""
+        return min(1.0, self.training.clock.spent / self.goal.steps)
+
+    @property
+    def cost(self) -> float:
+        """What a step spends, in steps of the dense network."""
+        return self.training.relative_macs if self.goal.counted == "macs" else 1.0
+
+    @property
+    def over(self) -> bool:
+        """There is no room for one more step in the training budget."""
+        return self.training.clock.spent + self.cost > self.goal.steps * (1 + ROUNDING)
+
+    def state(self) -> TrainingState:
+        """Returns what a schedule sees."""
+        masks, clock = self.training.masks, self.training.clock
+        free = [layer for layer in self.masking.layers if not layer.fixed]
+        return TrainingState(
+            decision=self.decisions,
+            density=self.density,
+            target=self.target / self.masking.total,
+            progress=self.progress,
+            budget=self.goal.steps,
+            counted=self.goal.counted,
+            cost=self.cost,
+            step=clock.step,
+            fixed=self.masking.total - sum(layer.weights for layer in free),
+            loss=sum(clock.losses) / len(clock.losses) if clock.losses else None,
+            layers=tuple(
+                LayerState(
+                    layer.name,
+                    layer.weights,
+                    float(masks[layer.parameter].float().mean()) if layer.parameter in masks else 1.0,
+                    layer.output,
+                )
+                for layer in free
+            ),
+        )
+
+    def decide(self, decision: Decision) -> None:
+        """Weights go and grow, and the network is rewound; the next interval begins.
+
+        Raises:
+            ValueError: The granularity, or what was saved, does not allow it.
+        """
+        training, clock = self.training, self.training.clock
+        weights = Weights(training.parameters, training.masks, training.chance)
+        masks = self.masking.prune(weights, decision, least=self.target, gradients=self._charged_gradients)
+        before = training.masks
+        if decision.rewind == "none":
+            training.set_masks(masks)
+        else:
+            at = 0 if decision.rewind == "initial" else decision.rewind_step
+            training.set_masks(masks)
+            training.rewind(at, weights=decision.rewind != "learning_rate")
+        if decision.cycle and decision.rewind == "none":
+            training.clock = replace(training.clock, position=0.0)
+        self.interval = Interval(decision, training.clock.spent, training.clock.position)
+        self._overlap = overlap(before, masks)
+        if clock.step == 0:
+            self._save = set(decision.save_steps)
+
+    def train(self, steps: int | None = None) -> bool:
+        """Trains through the interval, or for so many steps of it; returns whether it is over, and recorded.
+
+        Args:
+            steps: At most; None: all.
+
+        Raises:
+            FloatingPointError: The loss is not finite.
+            ValueError: The decision leaves nothing to train.
+        """
+        interval = self.interval
+        if interval is None:
+            raise RuntimeError("decide() comes before train()")
+        decision, cost, budget = interval.decision, self.cost, self.goal.steps
+        end = min(budget, decision.until * budget)
+        if decision.steps is not None:
+            end = min(end, interval.start + decision.steps * cost)
+        cycle = decision.cycle or decision.rewind != "none"
+        last = None if steps is None else interval.made + steps
+        with self.training.training_mode():
+            while not self.over and self.training.clock.spent < end - ROUNDING * budget:
+                if interval.made == last:
+                    return False
+                spent = self.training.clock.spent
+                if cycle:
+                    part = (spent - interval.start) / max(end - interval.start, ROUNDING)
+                    position = interval.position + (1 - interval.position) * part
+                else:
+                    position = spent / budget
+                self.training.clock = replace(self.training.clock, position=position)
+                self.training.advance(cost=cost, rate=self.recipe.rate(position))
+                interval.made += 1
+                at = self.training.clock.cycle_step
+                if at in self._save and at not in self.training.points:
+                    self.training.save_point()
+        if not interval.made and not self.over:
+            raise ValueError(
+                f"decision {self.decisions} of the schedule trains for no step: until={decision.until:g} is spent "
+                f"already, at {self.progress:g} of the training budget"
+            )
+        self.history.append(self._record(interval))
+        self.decisions += 1
+        self.interval = None
+        return True
+
+    def finish(self) -> PrunedTraining:
+        """Exactly the target's weights stay; what the schedule left over goes without training."""
+        training = self.training
+        before = self.masking.kept(training.masks)
+        masks = self.masking.final(Weights(training.parameters, training.masks, training.chance), count=self.target)
+        training.set_masks(masks)
+        kept = self.masking.kept(masks)
+        model = training.model.eval()
+        network = self.masking.finish(model, masks) if isinstance(self.masking, ChannelMasking) else model
+        clock = training.clock
+        return PrunedTraining(
+            network=network,
+            masks=masks,
+            history=tuple(self.history),
+            density=kept / self.masking.total,
+            weights=kept,
+            steps=clock.step,
+            spent=clock.spent,
+            macs=clock.macs,
+            removed_last=before - kept,
+        )
+
+    def snapshot(self) -> Snapshot:
+        """Returns a copy of everything that the rest of the run depends on."""
+        inner = self.training.snapshot()
+        interval = None if self.interval is None else asdict(self.interval)
+        run = {
+            "decisions": self.decisions,
+            "history": [dict(record) for record in self.history],
+            "interval": interval,
+            "save": sorted(getattr(self, "_save", ())),
+            "overlap": getattr(self, "_overlap", 1.0),
+        }
+        return Snapshot(inner.tensors, {**inner.numbers, "run": run})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """The run is what it was when the snapshot was taken."""
+        self.training.restore(snapshot)
+        run = snapshot.numbers["run"]
+        self.decisions, self.history = run["decisions"], [dict(record) for record in run["history"]]
+        self._save, self._overlap = set(run["save"]), run["overlap"]
+        interval = run["interval"]
+        if interval is not None:
+            decision = dict(interval["decision"])
+            decision["save_steps"] = tuple(decision["save_steps"])
+            interval = Interval(**{**interval, "decision": Decision(**decision)})
+        self.interval = interval
+
+    def _charged_gradients(self) -> Mapping[str, torch.Tensor]:
+        clock = self.training.clock
+        self.training.clock = replace(clock, spent=clock.spent + 1.0, macs=clock.macs + 1.0)
+        return self.training.gradients()
+
+    def _record(self, interval: Interval) -> Record:
+        clock = self.training.clock
+        return {
+            "decision": self.decisions,
+            "density": self.density,
+            "steps": interval.made,
+            "step": clock.step,
+            "spent": clock.spent,
+            "macs": clock.macs,
+            "loss": sum(clock.losses) / len(clock.losses) if clock.losses else None,
+            "rewind": interval.decision.rewind,
+            "regrow": interval.decision.regrow,
+            "overlap": self._overlap,
+        }
+
+
+def train_pruned(
+    task: Task,
+    schedule: Schedule,
+    goal: PruningGoal,
+    *,
+    recipe: TrainingRecipe | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    on_interval: OnInterval | None = None,
+) -> PrunedTraining:
+    """Trains a network while a schedule prunes it; the goal's density and training budget are met.
+
+    >>> from autoprune.schedule.schedules import cubic
+    >>> pruned = train_pruned(task, cubic(), PruningGoal(density=0.1, steps=1000))
+
+    Args:
+        task: Its network (which stays as it is), train role, loss and augmentation.
+        schedule: Asked at every decision point.
+        goal: Density, training budget and granularity.
+        recipe: Optimizer and learning rate; None: the defaults.
+        seed: Of everything that is drawn.
+        folder: Where the run is saved, and goes on from where it was cut off, bit for bit; None: nowhere.
+        on_interval: Called with the record of each interval.
+
+    Raises:
+        ValueError: The density, the budget or a decision is impossible; before training where that can be known.
+        FloatingPointError: The loss is not finite; the last checkpoint stands in the folder.
+    """
+    run = PruningRun(task, goal, recipe or TrainingRecipe(), seed)
+    checkpoint = None if folder is None else folder / CHECKPOINT
+    if checkpoint is not None and checkpoint.is_file():
+        run.restore(Snapshot.load(checkpoint))
+
+    def save() -> None:
+        if checkpoint is not None:
+            run.snapshot().save(checkpoint)
+
+    while not run.over:
+        if run.interval is None:
+            run.decide(schedule(run.state()))
+            save()
+        try:
+            while not run.train(SAVE_EVERY):
+                save()
+        except FloatingPointError as error:
+            raise FloatingPointError(_diverged(error, run, folder)) from error
+        save()
+        if on_interval is not None:
+            on_interval(run.history[-1])
+    return run.finish()
+
+
+def overlap(before: Masks, after: Masks) -> float:
+    """Returns the share of the weights that stay after which had stayed before, in [0, 1]; 1 where nothing stays."""
+    stay = sum(int(mask.sum()) for mask in after.values())
+    both = sum(int((mask & before[name]).sum()) if name in before else int(mask.sum()) for name, mask in after.items())
+    return both / stay if stay else 1.0
+
+
+def _diverged(error: FloatingPointError, run: PruningRun, folder: Path | None) -> str:
+    where = "" if folder is None else f"; what was trained up to there stands in {folder}"
+    return f"at a density of {run.density:.4g}, after {run.decisions} decisions, {error}{where}"
