@@ -1,0 +1,95 @@
+"""The package's names: one for one thing, in the field's words, in files and functions of a size that can be read."""
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted((ROOT / "autoprune").rglob("*.py"))
+SOURCES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
+VAGUE = {"found", "known", "told", "said", "wish", "wished", "wishes", "many", "shown", "place"}  # say what a value is
+LONGEST_FILE, LONGEST_FUNCTION = 400, 60  # lines
+
+
+def test_no_two_modules_share_a_file_name() -> None:
+    names = Counter(path.name for path in MODULES if path.name != "__init__.py")
+    assert [name for name, times in names.items() if times > 1] == []
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    names = Counter(
+        node.name
+        for tree in SOURCES.values()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, times in names.items() if times > 1] == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_values_are_named_for_what_they_are(path: Path) -> None:
+    assert sorted({f"{name} in line {line}" for name, line in _bound(SOURCES[path]) if name.strip("_") in VAGUE}) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_have_a_size_that_can_be_read(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+    functions = [node for node in ast.walk(SOURCES[path]) if isinstance(node, ast.FunctionDef)]
+    assert [f"{f.name}: {lines} lines" for f in functions if (lines := _lines(f)) > LONGEST_FUNCTION] == []
+
+
+def test_public_names_are_made_of_words_that_the_design_explains() -> None:
+    explained = _explained_words()
+    unexplained = {
+        f"{word} ({name})"
+        for name in _public_names()
+        for word in _words_of(name)
+        if explained.isdisjoint(_base_forms(word.lower()))
+    }
+    assert sorted(unexplained) == [], "explain them in docs/design.md (The words), or use one that stands there"
+
+
+def _bound(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Names of variables, arguments, functions and attributes that the module makes, with their lines."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.FunctionDef(name=name):
+                yield name, node.lineno
+            case ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name, node.lineno
+
+
+def _lines(function: ast.FunctionDef) -> int:
+    """Of its body, the docstring left out."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def _public_names() -> Iterator[str]:
+    """Of rooms, modules, classes and functions."""
+    for path, tree in SOURCES.items():
+        yield from (part.strip("_") for part in path.relative_to(ROOT).with_suffix("").parts)
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                yield node.name
+
+
+def _words_of(name: str) -> list[str]:
+    return re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
+
+
+def _base_forms(word: str) -> set[str]:
+    """The word, and what it may be the plural or a form of: plans → plan, ranked → rank, slicing → slice."""
+    stems = {word.removesuffix(ending) for ending in ("s", "es", "ed", "d", "ing", "er", "r")}
+    return stems | {f"{stem}e" for stem in stems} | {stem[:-1] for stem in stems if stem[-2:-1] == stem[-1:]}
+
+
+def _explained_words() -> set[str]:
+    """The words of docs/design.md's chapter on words, in its table and in its list of plain words."""
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    chapter = text.partition("## The words")[2].partition("\n## ")[0]
+    return {word.lower() for word in re.findall(r"[A-Za-z]+", chapter)}
