@@ -102,8 +102,8 @@ class ChannelMasking:
             active = int(self._active(group, current.masks).sum())
             scores = self._scores[group.name][ranking[group.name]]
             # of units that could all go, the floor stays; a unit never goes before a worse one of its group
-            for place in range(group.levels[0], active):
-                order.append((-place / group.units if uniform else float(scores[place]), group.name))
+            for index in range(group.levels[0], active):
+                order.append((-index / group.units if uniform else float(scores[index]), group.name))
         order.sort(key=lambda entry: -entry[0])
         floor = {group.name: group.levels[0] for group in self.structure.groups}
         plans = list(accumulate(order, lambda kept, unit: {**kept, unit[1]: kept[unit[1]] + 1}, initial=floor))

@@ -40,8 +40,8 @@ def cubic(
     def schedule(state: TrainingState) -> Decision:
         if state.progress < start - 1e-9 and state.decision == 0:
             return Decision(density=1.0, until=start)
-        place = min(1.0, max(0.0, (state.progress - start) / (end - start)))
-        removal = min(decisions, math.floor(place * (decisions - 1) + 1e-6) + 1)  # counted from 1
+        share = min(1.0, max(0.0, (state.progress - start) / (end - start)))
+        removal = min(decisions, math.floor(share * (decisions - 1) + 1e-6) + 1)  # counted from 1
         density = state.target + (1 - state.target) * (1 - removal / decisions) ** 3
         if removal == decisions:
             return Decision(density=density, allocation=allocation)
