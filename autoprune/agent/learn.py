@@ -37,7 +37,7 @@ class Learned:
         return self.policy.act(observation)
 
 
-def learn(
+def learn(  # noqa: PLR0913 - keyword-only settings and callbacks
     agent: AgentSpec,
     *,
     env: Env | VecEnvs,

@@ -42,7 +42,7 @@ class ExecutedActionReplayBuffer(NStepReplayBuffer):
     seeded = 0
     """Rows that the agent did not execute itself."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - Stable-Baselines3's signature
         self,
         buffer_size: int,
         observation_space: spaces.Space[Any],
@@ -143,7 +143,7 @@ class TerminalRewardReplayBuffer(ExecutedActionReplayBuffer):
     subtracted from them (the rate in AMC's code is 0.5, and b begins as the first batch's mean).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - Stable-Baselines3's signature
         self,
         buffer_size: int,
         observation_space: spaces.Space[Any],

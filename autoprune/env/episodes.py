@@ -63,7 +63,7 @@ class PlanVectorEnv(VectorEnv[Observation, Array, Array]):
         render_mode: None, or "ansi" for a text per episode.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword-only: what an environment is of
         self,
         *,
         num_envs: int,

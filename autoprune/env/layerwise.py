@@ -62,7 +62,7 @@ class LayerwiseVectorEnv(PlanVectorEnv):
 
     feature_names = FEATURE_NAMES
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword-only: what an environment is of
         self,
         structure: Structure,
         *,

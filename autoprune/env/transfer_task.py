@@ -99,7 +99,7 @@ class TransferTask:
         )
 
 
-def transfer_task_of(
+def transfer_task_of(  # noqa: PLR0913 - keyword-only: what a task is of
     name: str,
     structure: Structure,
     projector: Projector,

@@ -39,7 +39,7 @@ class OrderedNetwork:
     What costs nothing to share, the dense model's own tensors among it, is shared and never written to.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword-only settings
         self,
         model: nn.Module,
         structure: Structure,

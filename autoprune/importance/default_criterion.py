@@ -9,7 +9,7 @@ from autoprune.structure.groups import Structure
 from autoprune.task.task import Forward, Loss, Role
 
 
-def default_criterion(
+def default_criterion(  # noqa: PLR0913 - a Criterion and its settings
     model: nn.Module,
     structure: Structure,
     role: Role,

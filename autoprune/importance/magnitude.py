@@ -12,7 +12,7 @@ from autoprune.task.task import Forward, Loss, Role
 
 
 @torch.no_grad()
-def magnitude(
+def magnitude(  # noqa: PLR0913 - a Criterion and its settings
     model: nn.Module,
     structure: Structure,
     role: Role,

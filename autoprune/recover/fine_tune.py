@@ -15,7 +15,7 @@ from autoprune.task.task import Task
 ADAMW_SHARE = 0.05  # of SGD's learning rate: 0.001 where that is 0.02
 
 
-def fine_tune(
+def fine_tune(  # noqa: PLR0913 - a Recovery and its settings
     network: nn.Module,
     task: Task,
     *,

@@ -12,7 +12,7 @@ from autoprune.recover.recovery import OnStep
 from autoprune.task.task import Task
 
 
-def imitate(
+def imitate(  # noqa: PLR0913 - a Recovery and its settings
     network: nn.Module,
     task: Task,
     *,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ADAPTER = "default"
 
 
-def lora(
+def lora(  # noqa: PLR0913 - a Recovery and its settings
     network: nn.Module,
     task: Task,
     *,

@@ -109,7 +109,7 @@ class Reconstruction:
 
 
 @torch.no_grad()
-def reconstruct(
+def reconstruct(  # noqa: PLR0913 - keyword-only settings
     model: nn.Module,
     structure: Structure,
     ranking: Ranking,

@@ -41,7 +41,7 @@ class Repair:
         if not 0 <= self.batch_norm <= 1:
             raise ValueError(f"repair.batch_norm is a share, in [0, 1]; got {self.batch_norm}")
 
-    def apply(
+    def apply(  # noqa: PLR0913 - keyword-only: all that was solved for the network
         self,
         network: nn.Module,
         plan: PruningPlan,

@@ -27,7 +27,7 @@ from autoprune.task.task import Forward, plain_forward
 TIME_LIMIT_S = 300.0
 
 
-def find_structure(
+def find_structure(  # noqa: PLR0913 - keyword-only settings, part of the public interface
     model: nn.Module,
     example_input: Any,
     *,

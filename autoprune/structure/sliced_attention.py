@@ -45,7 +45,7 @@ class SlicedAttention(nn.Module):
     def embed_dim(self) -> int:
         return int(self.out_proj.weight.shape[0])
 
-    def forward(
+    def forward(  # noqa: PLR0913 - torch.nn.MultiheadAttention's signature
         self,
         query: Tensor,
         key: Tensor,

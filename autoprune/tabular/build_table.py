@@ -35,7 +35,7 @@ MOST_PLANS = 2_000_000
 OnProgress = Callable[[int, int, float], None]  # (plans judged, of so many, plans a second)
 
 
-def build_table(
+def build_table(  # noqa: PLR0913 - keyword-only settings
     candidates: Candidates,
     path: Path,
     *,

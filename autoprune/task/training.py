@@ -16,7 +16,7 @@ Augment = Callable[[Any, torch.Generator], Any]
 Optimizer = Literal["sgd", "adamw"]
 
 
-def fit(
+def fit(  # noqa: PLR0913 - keyword-only settings of an optimiser
     model: nn.Module,
     role: Role,
     *,

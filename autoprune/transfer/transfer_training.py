@@ -30,7 +30,7 @@ class TransferTraining:
         return replace(self.training, held_out=rows)
 
 
-def train(
+def train(  # noqa: PLR0913 - keyword-only settings and callbacks
     networks: Sequence[StudiedNetwork],
     *,
     budgets: Sequence[BudgetRange],

@@ -46,7 +46,7 @@ def additive(
     return structure, Projector(structure, Budget(f"weights:{limit}", cost, limit, float(cost(structure.units))))
 
 
-def toy(
+def toy(  # noqa: PLR0913 - keyword-only settings
     structure: Structure,
     projector: Projector,
     folder: Path,
