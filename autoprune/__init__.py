@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-import autoprune.env  # noqa: F401  registers the Gymnasium environments
+import autoprune.env
+import autoprune.schedule  # noqa: F401  both register Gymnasium environments
 
 if TYPE_CHECKING:
     from autoprune.export.network import load_run as load

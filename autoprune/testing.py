@@ -301,6 +301,41 @@ def check_environment(env: gymnasium.Env[Any, Any], *, seed: int = 0) -> None:
         assert _refusal(inner.step, actions).startswith("actions must"), f"the action {actions!r} is not refused"
 
 
+def check_training_environment(env: gymnasium.Env[Any, Any], *, seed: int = 0) -> None:
+    """An environment that trains is Gymnasium's, repeats itself, and meets its density and its training budget.
+
+    Args:
+        env: Anew, such as gym.make returns.
+        seed: Of the actions.
+    """
+    inner: Any = env.unwrapped
+    check_env(inner, skip_render_check=True)
+    assert len(inner.feature_names) == math.prod(inner.observation_space.shape), "every number observed has a name"
+    histories = []
+    for _ in range(2):
+        inner.action_space.seed(seed)
+        observation, _ = inner.reset(seed=seed)
+        over, history, info = False, [observation.tolist()], dict[str, Any]()
+        while not over:
+            observation, reward, over, truncated, info = inner.step(inner.action_space.sample())
+            assert not truncated, "episodes have one length"
+            assert inner.action_space.contains(info["executed_action"]), "executed_action is an action"
+            assert inner.observation_space.contains(observation), "features stay inside their bounds"
+            history.append((observation.tolist(), reward))
+        assert len(history) == inner.settings.decisions + 1, "an episode has as many steps as decisions"
+        pruned, pruning = info["pruned"], inner.pruning
+        assert pruned.weights <= pruning.target, "an episode ends at its density"
+        assert pruned.weights == pruning.target or pruning.goal.granularity == "channel", "to one weight"
+        assert pruned.spent <= pruning.goal.steps * (1 + 1e-6), "an episode keeps to its training budget"
+        assert pruned.spent > pruning.goal.steps - 2, "and spends it, to one step"
+        histories.append(history)
+    assert histories[0] == histories[1], "the same seed and actions give the same episode"
+    inner.reset()
+    shape = inner.action_space.shape or ()
+    for actions in (np.full(shape, math.nan), np.full(shape, math.inf), np.zeros((*shape, 3)), "all", None):
+        assert _refusal(inner.step, actions).startswith("actions must"), f"the action {actions!r} is not refused"
+
+
 def _refusal(call: Callable[[Any], Any], value: Any) -> str:
     """The message of the ValueError that a call ends in, or nothing."""
     try:

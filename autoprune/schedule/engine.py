@@ -86,6 +86,9 @@ class PruningRun:
         self.decisions = 0
         self.interval: Interval | None = None
         self.history: list[Record] = []
+        self.overlap = 1.0
+        """Share of the weights that stay which had stayed before the last decision."""
+        self._save: set[int] = set()
 
     def _target(self) -> int:
         """How many weights stay in the end. Raises ValueError where so few cannot."""
@@ -176,7 +179,7 @@ class PruningRun:
         if decision.cycle and decision.rewind == "none":
             training.clock = replace(training.clock, position=0.0)
         self.interval = Interval(decision, training.clock.spent, training.clock.position)
-        self._overlap = overlap(before, masks)
+        self.overlap = mask_overlap(before, masks)
         if clock.step == 0:
             self._save = set(decision.save_steps)
 
@@ -255,8 +258,8 @@ class PruningRun:
             "decisions": self.decisions,
             "history": [dict(record) for record in self.history],
             "interval": interval,
-            "save": sorted(getattr(self, "_save", ())),
-            "overlap": getattr(self, "_overlap", 1.0),
+            "save": sorted(self._save),
+            "overlap": self.overlap,
         }
         return Snapshot(inner.tensors, {**inner.numbers, "run": run})
 
@@ -265,7 +268,7 @@ class PruningRun:
         self.training.restore(snapshot)
         run = snapshot.numbers["run"]
         self.decisions, self.history = run["decisions"], [dict(record) for record in run["history"]]
-        self._save, self._overlap = set(run["save"]), run["overlap"]
+        self._save, self.overlap = set(run["save"]), run["overlap"]
         interval = run["interval"]
         if interval is not None:
             decision = dict(interval["decision"])
@@ -290,7 +293,7 @@ class PruningRun:
             "loss": sum(clock.losses) / len(clock.losses) if clock.losses else None,
             "rewind": interval.decision.rewind,
             "regrow": interval.decision.regrow,
-            "overlap": self._overlap,
+            "overlap": self.overlap,
         }
 
 
@@ -346,7 +349,7 @@ def train_pruned(
     return run.finish()
 
 
-def overlap(before: Masks, after: Masks) -> float:
+def mask_overlap(before: Masks, after: Masks) -> float:
     """Returns the share of the weights that stay after which had stayed before, in [0, 1]; 1 where nothing stays."""
     stay = sum(int(mask.sum()) for mask in after.values())
     both = sum(int((mask & before[name]).sum()) if name in before else int(mask.sum()) for name, mask in after.items())

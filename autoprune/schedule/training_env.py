@@ -1,0 +1,223 @@
+"""What both environments have in common: a pruned training is an episode, and beginnings are trained once."""
+
+import math
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoprune.ranges import Count, Natural, NonNegative, Positive, Share
+from autoprune.schedule.decision import Counted, Decision, PruningGoal, Start
+from autoprune.schedule.engine import PruningRun
+from autoprune.schedule.masked_training import Snapshot, TrainingRecipe
+from autoprune.schedule.signals import BOUND, FEATURES, SignalMeter, Signals, accuracy_of
+from autoprune.task.shipped import shipped_task
+from autoprune.task.task import Task
+
+Observation = NDArray[np.float32]
+Action = Any
+Measured = Literal["loss", "accuracy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeSettings:
+    """One pruned training that an agent steers."""
+
+    density: Share | None = 0.05
+    """Share of all weights that is kept in the end."""
+    steps: Positive = 300
+    """The training budget, in steps of the dense network."""
+    decisions: Count = 5
+    """In an episode."""
+    counted: Counted = "macs"
+    """What spends the budget: "macs", as many as the masks leave, or "steps"."""
+    granularity: str = "weight"
+    """"weight", "channel" or N:M."""
+    start: Start = "initial"
+    """The weights that training begins at."""
+    score: Measured = "loss"
+    """What the reward at the end is, on the search role: the loss, negated, or the task's metric."""
+    shaping: NonNegative = 1.0
+    """Weight of the potential: minus the held-out loss if the target were reached now. It changes no return but by a
+    constant."""
+    seed: Natural = 0
+    """Of the training."""
+    remembered: Natural = 64
+    """Beginnings of episodes that are kept, so that they are trained once."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """All that an episode goes on from."""
+
+    snapshot: Snapshot
+    signals: Signals
+    memory: Mapping[str, float]
+    before: Mapping[str, Tensor]
+
+
+class TrainingEnv(gymnasium.Env[Observation, Action]):
+    """A network that trains and is pruned; every step decides, trains, and looks at what became of it.
+
+    The reward is the held-out score at the end, and before it differences of a potential, which add up to a constant.
+    The target density and the training budget are met at the end of every episode: what is left over is removed after
+    the last step. Episodes are deterministic, and those that begin with the same actions share that beginning.
+
+    Args:
+        task: A shipped task's name, or a Task of one's own with labels.
+        settings: Of the episodes.
+        action_space: Of the subclass.
+        recipe: Optimizer and learning rate; None: the defaults.
+        render_mode: None, or "ansi".
+    """
+
+    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012  (gymnasium's)
+
+    def __init__(
+        self,
+        task: str | Task,
+        settings: EpisodeSettings,
+        *,
+        action_space: Box | Discrete,
+        recipe: TrainingRecipe | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        if render_mode not in (None, "ansi"):
+            raise ValueError(f"render_mode must be None or 'ansi', got {render_mode!r}")
+        self.settings, self.render_mode = settings, render_mode
+        self.task = shipped_task(task) if isinstance(task, str) else task
+        goal = PruningGoal(
+            density=settings.density,
+            steps=settings.steps,
+            counted=settings.counted,
+            granularity=settings.granularity,
+            start=settings.start,
+        )
+        self.pruning = PruningRun(self.task, goal, recipe or TrainingRecipe(), settings.seed)
+        if settings.steps < settings.decisions:
+            raise ValueError(
+                f"a training budget of {settings.steps:g} steps has no step for each of {settings.decisions} decisions"
+            )
+        self.feature_names = tuple(FEATURES)
+        self.observation_space = Box(-BOUND, BOUND, (len(FEATURES),), np.float32)
+        self.actions = self.action_space = action_space
+        self._meter = SignalMeter(self.pruning, settings.decisions)
+        first = _Moment(
+            self.pruning.snapshot(), self._meter.measure(), dict(self._meter.memory), dict(self._meter.before)
+        )
+        self._tree: OrderedDict[tuple[Any, ...], _Moment] = OrderedDict()
+        self._first, self._moment = first, first
+        self._path: tuple[Any, ...] = ()
+        self._over = True
+        self.trained = 0
+        """Intervals that were trained; those that were remembered do not count."""
+
+    @abstractmethod
+    def _decision(self, action: Action) -> tuple[Decision, Any]:
+        """The decision of an action that was checked, and the action that is executed, on its own scale."""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._path, self._over = (), False
+        self._return_to(self._first)
+        return self._moment.signals.array, {"density": self.pruning.density}
+
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        if self._over:
+            raise gymnasium.error.ResetNeeded("the episode is over: reset() begins the next")
+        decision, executed = self._decision(checked_action(action, self.actions))
+        before = self._moment.signals.lookahead
+        self._path = (*self._path, _key(executed))
+        remembered = self._tree.get(self._path)
+        if remembered is None:
+            self._train(decision)
+        else:
+            self._tree.move_to_end(self._path)
+            self._return_to(remembered)
+        over = len(self._path) == self.settings.decisions
+        info: dict[str, Any] = {"executed_action": executed, "density": self.pruning.density}
+        signals = self._moment.signals
+        if not over:
+            return signals.array, self.settings.shaping * (before - signals.lookahead), False, False, info
+        self._over = True
+        pruned = self.pruning.finish()
+        loss = self._meter.loss(self.task.data.search)
+        accuracy = accuracy_of(self.pruning, self.task.data.search)
+        score = -loss if self.settings.score == "loss" else accuracy
+        info |= {"score": score, "loss": loss, "accuracy": accuracy, "pruned": pruned, "density": pruned.density}
+        return signals.array, score + self.settings.shaping * before, True, False, info
+
+    def render(self) -> str | None:
+        """Returns the density and what is left of the training budget."""
+        if self.render_mode is None:
+            return None
+        return (
+            f"decision {len(self._path)} of {self.settings.decisions}: density {self.pruning.density:.4g}, "
+            f"{1 - self.pruning.progress:.0%} of the training left"
+        )
+
+    def _train(self, decision: Decision) -> None:
+        self.pruning.decide(decision)
+        self._meter.removed()
+        try:
+            self.pruning.train()
+        except FloatingPointError:  # as bad as it gets: the features and the score are at their bounds
+            self.pruning.interval = None
+            self.pruning.decisions += 1
+        self.trained += 1
+        signals, before = self._meter.measure(), dict(self._meter.before)
+        self._moment = _Moment(self.pruning.snapshot(), signals, dict(self._meter.memory), before)
+        if self.settings.remembered:
+            self._tree[self._path] = self._moment
+            if len(self._tree) > self.settings.remembered:
+                self._tree.popitem(last=False)
+
+    def _return_to(self, moment: _Moment) -> None:
+        self.pruning.restore(moment.snapshot)
+        self._meter.memory, self._meter.before = dict(moment.memory), dict(moment.before)
+        self._moment = moment
+
+    @property
+    def share_left(self) -> float:
+        """The share of the decisions that are still to be made, this one included."""
+        return 1 - len(self._path) / self.settings.decisions
+
+    def next_density(self, share: float) -> float:
+        """Returns the density after so much of the way to the target, in logarithms: 0 leaves it, 1 reaches it."""
+        target = self.pruning.target / self.pruning.masking.total
+        if share >= 1:
+            return target
+        return float(self.pruning.density * (target / self.pruning.density) ** share)
+
+
+def checked_action(action: Action, space: Box | Discrete) -> Any:
+    """Returns the action as numbers inside the space, clipped.
+
+    Raises:
+        ValueError: It has another shape, or holds NaN or infinity.
+    """
+    shape = space.shape or ()
+    try:
+        values = np.asarray(action, dtype=float)
+    except (TypeError, ValueError):
+        values = np.full((), math.nan)
+    if values.shape != shape or not np.isfinite(values).all():
+        raise ValueError(f"actions must be finite numbers of shape {shape}, got {action!r}")
+    if isinstance(space, Discrete):
+        if not space.contains(int(values)) or values != int(values):
+            raise ValueError(f"actions must be whole numbers from 0 to {space.n - 1}, got {action!r}")
+        return int(values)
+    return np.clip(values, space.low, space.high).astype(np.float32)
+
+
+def _key(executed: Any) -> Any:
+    return tuple(np.asarray(executed).tolist()) if np.ndim(executed) else float(executed)
