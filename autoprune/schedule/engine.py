@@ -183,6 +183,12 @@ class PruningRun:
         if clock.step == 0:
             self._save = set(decision.save_steps)
 
+    def impose(self, masks: Masks) -> None:
+        """These masks, and no decision's, begin an interval with a learning-rate curve of its own."""
+        self.training.set_masks(masks)
+        self.training.clock = replace(self.training.clock, position=0.0)
+        self.interval = Interval(Decision(density=self.density, cycle=True), self.training.clock.spent, 0.0)
+
     def train(self, steps: int | None = None) -> bool:
         """Trains through the interval, or for so many steps of it; returns whether it is over, and recorded.
 
