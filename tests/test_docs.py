@@ -4,6 +4,7 @@ import importlib
 import math
 import re
 import sys
+import types
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import torch
 from omegaconf import OmegaConf
 
 import autoprune
+import autoprune.coding
+from autoprune.coding.byte_reader import DamagedBytes
 from autoprune.evaluation.judge import Judge
 from autoprune.evaluation.outcome import Metrics
 from autoprune.importance.criterion import rank
@@ -52,6 +55,26 @@ def test_the_new_search_conforms() -> None:
     exec(check, names)
     settings = dict(OmegaConf.create(_blocks("docs/add_a_search.md", "yaml")[0]))
     assert settings == {"_target_": "autoprune.search.mixtures.search", "_partial_": True, "sigma": 0.1}
+
+
+def test_the_format_gives_back_every_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(_blocks("docs/format.md", "python")[0], names)
+    assert names["size"] == (tmp_path / "small.apz").stat().st_size
+
+
+def test_the_new_code_is_written_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, use = _blocks("docs/add_a_code.md", "python")
+    rice = types.ModuleType("autoprune.coding.rice")
+    exec(source, rice.__dict__)
+    monkeypatch.setitem(sys.modules, rice.__name__, rice)
+    monkeypatch.setattr(autoprune.coding, "rice", rice, raising=False)
+    exec(use, {})
+    for symbols in ([], [0], [5, 0, 63, 1]):
+        assert rice.decode(rice.encode(np.array(symbols, np.int64), 64), len(symbols), 64).tolist() == symbols
+    with pytest.raises(DamagedBytes):
+        rice.decode(b"\x01\xff", 3, 64)
 
 
 def test_the_new_environment_option_scales_rewards() -> None:

@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from autoprune.cli import compare as compare_command
+from autoprune.cli import export as export_command
 from autoprune.cli import front as front_command
 from autoprune.cli import generate as generate_command
 from autoprune.cli.command_settings import FidelitySettings, ProfileSettings, SearchSettings, TrainSettings
@@ -35,6 +36,7 @@ USAGE = """usage: autoprune search [-m] [OVERRIDE ...]   learn a plan, prune, re
        autoprune compare RUN ... | sweep=DIR which agent is better, and at how many seeds can that be said?
        autoprune front RUN|SWEEP ...         accuracy against measured latency, from runs under several budgets
        autoprune show RUN                    a finished run's table again
+       autoprune export RUN format=FORMAT    a finished run's network as another file: apz, as small as can be
        autoprune generate RUN "PROMPT"       what a pruned language model goes on to say
 
 The overrides are Hydra's: autoprune search task=fashion_mobilenet agent=sac budget=macs:0.3 seed=3
@@ -144,6 +146,7 @@ READERS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {  # commands 
     "compare": (compare_command.compare, compare_command.USAGE),
     "front": (front_command.front, front_command.USAGE),
     "show": (_show, SHOW_USAGE),
+    "export": (export_command.export, export_command.USAGE),
     "generate": (generate_command.generate, generate_command.USAGE),
 }
 

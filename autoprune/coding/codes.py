@@ -1,0 +1,68 @@
+"""The codes that a sequence of symbols may be written in. A file names one by its number; the shortest is taken."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from autoprune.coding import canonical_huffman, fixed_width, interleaved_ans
+from autoprune.coding.byte_reader import ByteReader, DamagedBytes, varint
+from autoprune.coding.canonical_huffman import LONGEST
+from autoprune.coding.symbols import Symbols, checked
+
+
+class Code(Protocol):
+    """A way to write symbols as bytes and to read them back. A module with these three is one."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        ...
+
+    def encode(self, symbols: Symbols, alphabet: int) -> bytes:
+        """Returns the bytes of symbols [count] that are in [0, alphabet)."""
+        ...
+
+    def decode(self, data: bytes, count: int, alphabet: int) -> Symbols:
+        """Returns the symbols. Raises DamagedBytes for what `encode` does not write; takes memory for `count` only."""
+        ...
+
+
+CODES: Mapping[int, Code] = {0: fixed_width, 1: canonical_huffman, 2: interleaved_ans}
+"""Number in files → code. A number keeps its meaning for ever."""
+
+
+def write_symbols(symbols: Symbols, alphabet: int, *, codes: Mapping[int, Code] = CODES) -> bytes:
+    """Returns the shortest of the codes' encodings: its number, its length and its bytes.
+
+    Args:
+        symbols: [count] in [0, alphabet).
+        alphabet: How many symbols there are, 1 to 65,536; more than 32,768 are written at a fixed width.
+        codes: Those to choose from.
+    """
+    symbols = checked(symbols, alphabet)
+    tried = codes if alphabet <= 2**LONGEST else {0: fixed_width}
+    number, data = min(
+        ((number, code.encode(symbols, alphabet)) for number, code in tried.items()), key=lambda pair: len(pair[1])
+    )
+    return bytes([number]) + varint(len(data)) + data
+
+
+def read_symbols(reader: ByteReader, count: int, alphabet: int, *, codes: Mapping[int, Code] = CODES) -> Symbols:
+    """Returns the symbols [count] that `write_symbols` wrote.
+
+    Args:
+        reader: Stands where they begin, and behind them afterwards.
+        count: How many there are.
+        alphabet: The same as when they were written.
+        codes: Those that may be named.
+
+    Raises:
+        DamagedBytes: What is read is no such sequence.
+    """
+    number = reader.byte()
+    if number not in codes:
+        raise DamagedBytes(f"symbols are in code {number}; the codes are {sorted(codes)}")
+    data = reader.take(reader.varint(reader.left))
+    symbols = codes[number].decode(data, count, alphabet)
+    if len(symbols) and symbols.max() >= alphabet:
+        raise DamagedBytes(f"symbol {symbols.max()} in an alphabet of {alphabet}")
+    return symbols

@@ -1,0 +1,94 @@
+"""Where the non-zeros of a tensor lie, as relative indices with padding (Deep Compression, arXiv 1510.00149, figure 2).
+
+A symbol says how many zeros lie between a non-zero and the one before it. The largest symbol, 2^width - 1, is padding:
+it passes over as many zeros and no non-zero follows. (In the paper a padding zero is a weight, with a code of its own.)
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.coding.byte_reader import ByteReader, DamagedBytes, varint
+from autoprune.coding.codes import read_symbols, write_symbols
+from autoprune.coding.symbols import Symbols, entropy_bits
+
+WIDEST = 15  # bits of a relative index
+NEARLY = 1.003
+TABLE_BITS = 4  # about what an entropy code's table takes for a symbol
+
+Positions = NDArray[np.int64]
+
+
+def relative_indices(positions: Positions, width: int) -> Symbols:
+    """Returns the symbols, padding included, of positions in ascending order.
+
+    >>> relative_indices(np.array([1, 9, 10]), 2).tolist()
+    [1, 3, 3, 1, 0]
+
+    Args:
+        positions: [count] ascending.
+        width: Bits of a symbol, 1 to 15.
+    """
+    padding = 2**width - 1
+    zeros = np.diff(positions, prepend=-1) - 1
+    pads = zeros // padding
+    symbols = np.full(len(positions) + int(pads.sum()), padding, np.int64)
+    symbols[np.cumsum(pads + 1) - 1] = zeros % padding
+    return symbols
+
+
+def positions_of(symbols: Symbols, width: int) -> Positions:
+    """Returns the positions of which `relative_indices` made the symbols."""
+    padding = 2**width - 1
+    ends = np.cumsum(np.where(symbols == padding, padding, symbols + 1)) - 1
+    positions: Positions = ends[symbols < padding]
+    return positions
+
+
+def best_width(positions: Positions) -> int:
+    """Returns the widest width at which the entropy of the symbols, with about their table, is nearly the least.
+
+    Narrow symbols are about as good, and many more of them have to be decoded.
+    """
+    bits = [_estimate(positions, width) for width in range(1, WIDEST + 1)]
+    return max(width for width, each in enumerate(bits, 1) if each <= NEARLY * min(bits))
+
+
+def write_positions(positions: Positions) -> bytes:
+    """Returns the width, the number of symbols and the coded symbols.
+
+    Args:
+        positions: [count] ascending.
+    """
+    width = best_width(positions)
+    symbols = relative_indices(positions, width)
+    return bytes([width]) + varint(len(symbols)) + write_symbols(symbols, 2**width)
+
+
+def read_positions(reader: ByteReader, count: int, size: int) -> Positions:
+    """Returns the positions [count] that `write_positions` wrote.
+
+    Args:
+        reader: Stands where they begin, and behind them afterwards.
+        count: Of non-zeros, at most `size`.
+        size: Of the tensor.
+
+    Raises:
+        DamagedBytes: What is read is no such positions.
+    """
+    width = reader.byte()
+    if not 1 <= width <= WIDEST:
+        raise DamagedBytes(f"relative indices of {width} bits; they have 1 to {WIDEST}")
+    symbols = read_symbols(reader, reader.varint(count + size // (2**width - 1)), 2**width)
+    positions = positions_of(symbols, width)
+    if len(positions) != count or (count and positions[-1] >= size) or (len(symbols) and symbols[-1] == 2**width - 1):
+        raise DamagedBytes(f"relative indices of {len(positions)} non-zeros for {count} in a tensor of {size}")
+    return positions
+
+
+def _estimate(positions: Positions, width: int) -> float:
+    """Bits of the coded symbols."""
+    padding = 2**width - 1
+    zeros = np.diff(positions, prepend=-1) - 1
+    counts = np.bincount(zeros % padding, minlength=padding + 1)
+    counts[padding] = (zeros // padding).sum()
+    return entropy_bits(counts) + TABLE_BITS * (int(np.flatnonzero(counts).max(initial=0)) + 1)
