@@ -50,11 +50,11 @@ class ByteReader:
             DamagedBytes: It is larger, longer than 9 bytes, or has more bytes than it needs.
         """
         value = 0
-        for place in range(LONGEST):
+        for bit in range(LONGEST):
             byte = self.byte()
-            value |= (byte & 127) << 7 * place
+            value |= (byte & 127) << 7 * bit
             if byte < 128:
-                if place and not byte:
+                if bit and not byte:
                     raise DamagedBytes(f"the number before byte {self.at} is longer than it needs to be")
                 if value > most:
                     raise DamagedBytes(f"a number before byte {self.at} is {value}, and at most {most} here")

@@ -30,9 +30,9 @@ def encode(symbols: Symbols, alphabet: int) -> bytes:
     own, value = lengths[symbols], codes[symbols]
     ends = np.cumsum(own)
     bits = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
-    for place in range(LONGEST):  # bit `place` of every code that is that long, the highest one first
-        long = own > place
-        bits[ends[long] - own[long] + place] = value[long] >> (own[long] - 1 - place) & 1
+    for index in range(LONGEST):  # bit `index` of every code that is that long, the highest one first
+        long = own > index
+        bits[ends[long] - own[long] + index] = value[long] >> (own[long] - 1 - index) & 1
     sizes = np.add.reduceat(own, np.arange(0, len(own), BLOCK)) if len(own) else own
     nibbles = np.append(lengths, 0)[: len(lengths) + len(lengths) % 2].reshape(-1, 2)
     table = (nibbles[:, 0] << 4 | nibbles[:, 1]).astype(np.uint8)

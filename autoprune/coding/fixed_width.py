@@ -29,6 +29,6 @@ def decode(data: bytes, count: int, alphabet: int) -> Symbols:
     if bits[count * width :].any():
         raise DamagedBytes("bits are set behind the last symbol")
     symbols = np.zeros(count, np.int64)
-    for place in range(width):
-        symbols = symbols << 1 | bits[place : count * width : width]
+    for bit in range(width):
+        symbols = symbols << 1 | bits[bit : count * width : width]
     return symbols

@@ -100,8 +100,8 @@ def _table(frequencies: Frequencies) -> bytes:
     np.add.at(edges, starts, 1)
     np.add.at(edges, starts + high, -1)
     bits = np.cumsum(edges[:-1])  # ones, as many as the high part says, and a zero
-    for place in range(parameter):
-        bits[starts + high + 1 + place] = frequencies >> (parameter - 1 - place) & 1
+    for index in range(parameter):
+        bits[starts + high + 1 + index] = frequencies >> (parameter - 1 - index) & 1
     packed = np.packbits(bits.astype(np.uint8)).tobytes()
     return bytes([parameter]) + several([len(packed)]) + packed
 
@@ -113,12 +113,12 @@ def _read_table(reader: ByteReader, alphabet: int) -> Frequencies:
     packed = reader.take(reader.varint(((2**FINEST >> parameter) + alphabet * (1 + parameter)) // 8 + 1))
     bits = np.unpackbits(np.frombuffer(packed, np.uint8))
     zeros = np.append(np.flatnonzero(bits == 0), len(bits)).tolist()
-    frequencies, at, place = np.zeros(alphabet, np.int64), 0, 0
+    frequencies, at, index = np.zeros(alphabet, np.int64), 0, 0
     weights = 1 << np.arange(parameter - 1, -1, -1)
     for symbol in range(alphabet):
-        while zeros[place] < at and place < len(zeros) - 1:
-            place += 1
-        low = zeros[place] + 1
+        while zeros[index] < at and index < len(zeros) - 1:
+            index += 1
+        low = zeros[index] + 1
         if low + parameter > len(bits):
             raise DamagedBytes("the table of frequencies ends too early")
         frequencies[symbol] = (low - 1 - at << parameter) + int(bits[low : low + parameter] @ weights)
