@@ -1,0 +1,122 @@
+"""Agents against cubic schedules, both tuned on the tables of schedules at the same cost."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from stable_baselines3 import DQN, PPO
+
+import autoprune  # noqa: F401  registers the environments
+from autoprune.schedule.schedule_table import DECISIONS, ScheduleTable, ScheduleTableEnv
+from autoprune.schedule.schedules import cubic
+from experiments.cells import kept
+
+TABLES = ("digits_mlp", "digits_cnn")
+SCHEDULES = 100  # that each method may have trained
+Choices = tuple[int, ...]
+
+
+class Counted(gymnasium.Wrapper[Any, int, Any, int]):
+    """Notes every schedule that is tried, and its score as the agent sees it."""
+
+    def __init__(self, env: ScheduleTableEnv) -> None:
+        super().__init__(env)
+        self.tried: list[Choices] = []
+
+    def step(self, action: int) -> Any:
+        result = self.env.step(int(action))
+        if result[2]:
+            self.tried.append(result[4]["choices"])
+        return result
+
+
+def agent_cells(cells: Path, *, seeds: int) -> list[Any]:
+    """Rows of every method, table and seed."""
+    methods: dict[str, Callable[[str, int], dict[str, Any]]] = {
+        "ppo": lambda table, seed: _sb3(PPO, table, seed, learning_rate=3e-3),
+        "ppo_learning_off": lambda table, seed: _sb3(PPO, table, seed, learning_rate=0.0),
+        "dqn": lambda table, seed: _sb3(DQN, table, seed, learning_rate=1e-3),
+        "random": _random,
+        "cubic_tpe": _cubic,
+        "cubic_default": lambda table, _: _of(table, [ScheduleTable.shipped(table).nearest(cubic())]),  # type: ignore[arg-type]
+    }
+    rows = []
+    for table in TABLES:
+        for name, method in methods.items():
+            for seed in range(seeds if name != "cubic_default" else 1):
+                make = lambda name=name, table=table, seed=seed, method=method: {  # noqa: E731
+                    "method": name, "table": table, "seed": seed, **method(table, seed)
+                }  # fmt: skip
+                rows.append(kept(cells, f"agent_{name}_{table}_{seed}", make))
+    return rows
+
+
+def _of(table: str, tried: list[Choices], own: dict[str, Choices] | None = None) -> dict[str, Any]:
+    """The best of the schedules that were tried, and those of the policy itself, on every table."""
+    tables = {name: ScheduleTable.shipped(name) for name in TABLES}  # type: ignore[arg-type]
+    best = max(tried[:SCHEDULES], key=tables[table].value)
+    own = own or dict.fromkeys(TABLES, best)
+    return {
+        "tried": len(tried[:SCHEDULES]),
+        "best": best,
+        "regret": tables[table].regret(best),
+        "own": own,
+        "own_loss": {name: -tables[name].value(choices) for name, choices in own.items()},
+        "own_regret": {name: tables[name].regret(choices) for name, choices in own.items()},
+        "own_test_accuracy": {name: tables[name].value(choices, "test_accuracy") for name, choices in own.items()},
+    }
+
+
+def _sb3(kind: Any, table: str, seed: int, *, learning_rate: float) -> dict[str, Any]:
+    env = Counted(ScheduleTableEnv(table=table))  # type: ignore[arg-type]
+    options: dict[str, Any] = {"policy_kwargs": {"net_arch": [64, 64]}, "seed": seed, "device": "cpu", "gamma": 1.0}
+    if kind is PPO:
+        options |= {"n_steps": 5 * DECISIONS, "batch_size": 25, "n_epochs": 10, "ent_coef": 0.01}
+    else:
+        options |= {
+            "learning_starts": 10 * DECISIONS, "train_freq": 1, "batch_size": 32, "target_update_interval": 50,
+            "exploration_fraction": 0.6, "buffer_size": 5000,
+        }  # fmt: skip
+    model = kind("MlpPolicy", env, learning_rate=learning_rate, **options)
+    model.learn(SCHEDULES * DECISIONS)
+    own = {name: _greedy(model, name) for name in TABLES}
+    return _of(table, env.tried, own)
+
+
+def _greedy(model: Any, table: str) -> Choices:
+    """The policy's own schedule: that which it makes of most of the table's seeds, the first of equals."""
+    made = []
+    for row in range(ScheduleTable.shipped(table).seeds):  # type: ignore[arg-type]
+        env = ScheduleTableEnv(table=table, seeds=[row])  # type: ignore[arg-type]
+        observation, _ = env.reset(seed=0)
+        over, info = False, dict[str, Any]()
+        while not over:
+            action, _ = model.predict(observation, deterministic=True)
+            observation, _, over, _, info = env.step(int(action))
+        made.append(info["choices"])
+    return max(made, key=made.count)
+
+
+def _random(table: str, seed: int) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    return _of(table, [tuple(int(c) for c in rng.integers(6, size=DECISIONS)) for _ in range(SCHEDULES)])
+
+
+def _cubic(table: str, seed: int) -> dict[str, Any]:
+    import optuna
+
+    optuna.logging.disable_default_handler()
+    judged, tried = ScheduleTable.shipped(table), list[Choices]()  # type: ignore[arg-type]
+
+    def objective(trial: Any) -> float:
+        start = trial.suggest_float("start", 0.0, 0.8)
+        end = trial.suggest_float("end", start + 0.01, 1.0)
+        choices = judged.nearest(cubic(start=start, end=end, decisions=trial.suggest_int("decisions", 1, 20)))
+        tried.append(choices)
+        return judged.value(choices)
+
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    study.optimize(objective, n_trials=SCHEDULES)
+    return _of(table, tried)
