@@ -1,0 +1,164 @@
+"""A copy of a network whose matrices have few values, and training of those values."""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from autoprune.quantize.codebook import Initialisation, codebook_of
+from autoprune.ranges import Natural, Positive
+from autoprune.structure.layer_types import CONVOLUTIONS
+from autoprune.task.task import Task
+from autoprune.task.training import fit
+
+OnStep = Callable[[int, int, float], None]  # (step, steps, loss)
+STEPS = 127  # of int8, on either side of zero
+
+
+class Quantize(Protocol):
+    """(pruned network, task) → a copy whose matrices have few values, in eval mode; weights that are 0 stay 0."""
+
+    def __call__(self, network: nn.Module, task: Task, *, generator: torch.Generator) -> nn.Module: ...
+
+
+def no_quantization(network: nn.Module, task: Task, *, generator: torch.Generator) -> nn.Module:
+    """Returns a copy of the network, as it is."""
+    return copy.deepcopy(network).eval()
+
+
+def quantize_codebook(  # noqa: PLR0913  conf/quantize/codebook.yaml names them one by one
+    network: nn.Module,
+    task: Task,
+    *,
+    bits: int | Mapping[str, int],
+    convolution_bits: int | None = None,
+    initialisation: Initialisation = "linear",
+    steps: Natural = 0,
+    learning_rate: Positive = 0.001,
+    generator: torch.Generator,
+    on_step: OnStep | None = None,
+) -> nn.Module:
+    """Returns a copy whose every matrix and kernel has a codebook; its centroids are trained with all other parameters.
+
+    A weight that is 0 stays 0 and has no code. The gradients of all weights that share a centroid add up, as in Deep
+    Compression (arXiv 1510.00149). In the end centroids, biases and norms are rounded to half precision, which makes
+    the file smaller and changes outputs by less than the codes do.
+
+    Args:
+        network: Pruned; it stays as it is.
+        task: Whose train role is seen.
+        bits: Of a code, 1 to 8; or of each layer by its name.
+        convolution_bits: Of a convolution's codes, where `bits` is one number; None: the same.
+        initialisation: Of centroids, see `codebook_of`.
+        steps: Of training, each of 128 samples; 0: centroids are means of weights.
+        learning_rate: AdamW's highest.
+        generator: Of the samples' order and of random centroids.
+        on_step: Called with (step, steps, loss).
+
+    Raises:
+        ValueError: Bits are out of range, or of a layer that the network has not.
+        FloatingPointError: The loss is not finite.
+    """
+    quantized = copy.deepcopy(network)
+    layers = quantizable(quantized)
+    if isinstance(bits, Mapping) and (unknown := sorted(bits.keys() - layers.keys())):
+        raise ValueError(f"bits are given for {unknown}, which are no layers of weights; these are {list(layers)}")
+    rng = np.random.default_rng(generator.initial_seed() % 2**63)
+    for name, layer in layers.items():
+        width = bits_of_layer(layer, name, bits, convolution_bits)
+        if width is not None:
+            _share(layer, width, initialisation, rng)
+    if steps:
+        task.require_labels("training centroids")
+        for parameter in quantized.parameters():
+            parameter.requires_grad_(True)
+        fit(
+            quantized,
+            task.data.train,
+            loss=lambda outputs, _, targets: task.loss(outputs, targets),
+            steps=steps,
+            learning_rate=learning_rate,
+            weight_decay=0.0,
+            optimizer="adamw",
+            augment=task.augment,
+            forward=task.forward,
+            generator=generator,
+            on_step=on_step,
+        )
+    with torch.no_grad():
+        for parameter in quantized.parameters():
+            parameter.copy_(parameter.half())
+    for layer in layers.values():
+        if parametrize.is_parametrized(layer, "weight"):
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+    return quantized.eval()
+
+
+def quantize_int8(network: nn.Module, task: Task, *, generator: torch.Generator) -> nn.Module:
+    """Returns a copy whose weights are whole numbers in [-127, 127] times a scale for each output.
+
+    The scale is the largest weight's 127th, rounded up to 11 bits, so that products are exact.
+
+    Args:
+        network: Pruned; it stays as it is.
+        task: Is not asked.
+        generator: Is not used.
+    """
+    quantized = copy.deepcopy(network)
+    with torch.no_grad():
+        for layer in quantizable(quantized).values():
+            weight: Tensor = layer.weight  # type: ignore[assignment]
+            rows = weight.reshape(len(weight), -1)
+            scale = (rows.abs().amax(dim=1, keepdim=True) / STEPS).half().float().clamp(min=2.0**-24)
+            codes = (rows / scale).round().clamp(-STEPS, STEPS)
+            # Adding 0 turns -0 into 0, which files do not store.
+            weight.copy_((codes * scale + 0.0).reshape(weight.shape))
+    return quantized.eval()
+
+
+def quantizable(network: nn.Module) -> dict[str, nn.Module]:
+    """Returns the convolutions and linear layers by name, those that share a weight once."""
+    layers: dict[int, tuple[str, nn.Module]] = {}
+    for name, layer in network.named_modules():
+        if isinstance(layer, (*CONVOLUTIONS, nn.Linear)):
+            layers.setdefault(id(layer.weight), (name, layer))
+    return dict(layers.values())
+
+
+def bits_of_layer(
+    layer: nn.Module, name: str, bits: int | Mapping[str, int], convolution_bits: int | None
+) -> int | None:
+    """Returns the bits of a layer's codes; None for one that a mapping does not name."""
+    if isinstance(bits, Mapping):
+        return bits.get(name)
+    return bits if convolution_bits is None or isinstance(layer, nn.Linear) else convolution_bits
+
+
+def _share(layer: nn.Module, bits: int, initialisation: Initialisation, rng: np.random.Generator) -> None:
+    weight: Tensor = layer.weight.detach()  # type: ignore[operator]
+    kept = weight.flatten().nonzero().flatten()
+    if not len(kept):
+        return
+    book = codebook_of(weight.flatten()[kept].double().cpu().numpy(), bits, initialisation=initialisation, rng=rng)
+    centroids = torch.from_numpy(book.centroids).to(weight)
+    shared = _SharedWeight(weight.shape, kept, torch.from_numpy(book.codes).to(weight.device), centroids)
+    parametrize.register_parametrization(layer, "weight", shared, unsafe=True)
+
+
+class _SharedWeight(nn.Module):
+    """Centroids [count] → the weight, of which every kept entry is its centroid; gradients add up in the centroids."""
+
+    def __init__(self, shape: torch.Size, kept: Tensor, codes: Tensor, centroids: Tensor) -> None:
+        super().__init__()
+        self.shape, self.kept, self.codes, self.first = shape, kept, codes, centroids
+
+    def forward(self, centroids: Tensor) -> Tensor:
+        flat = centroids.new_zeros(self.shape.numel())
+        return flat.index_copy(0, self.kept, centroids.index_select(0, self.codes)).reshape(self.shape)
+
+    def right_inverse(self, _: Tensor) -> Tensor:
+        return self.first.clone()
