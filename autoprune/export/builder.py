@@ -13,6 +13,8 @@ BUILDERS = frozenset(
     for name in (
         "huggingface.causal_lm",
         "huggingface.encoder",
+        "lenets.lenet_300_100_net",
+        "lenets.lenet_5_net",
         "networks.digits_net",
         "networks.mobilenet_v1",
         "networks.plain20",

@@ -89,9 +89,8 @@ def packed(network: nn.Module) -> dict[str, int]:
         array = tensor.float().numpy()
         values, index = np.unique(array, return_inverse=True)
         floats += array.tobytes()
-        codes += (
-            values.astype(np.float16).tobytes() + index.astype(np.uint8 if len(values) <= 256 else np.uint16).tobytes()
-        )
+        width = np.uint8 if len(values) <= 256 else np.uint16
+        codes += values.astype(np.float16).tobytes() + index.astype(width).tobytes()
     sizes = {}
     for name, data in (("float32", floats), ("codes", codes)):
         sizes[f"xz -9 {name}"] = len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
