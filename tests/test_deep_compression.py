@@ -1,0 +1,51 @@
+"""The recipe on a small network: pruned, shared and coded, in one file that is what was measured."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import autoprune
+from autoprune.deep_compression import CompressionSettings, deep_compression
+from autoprune.evaluation.judge import Judge
+from autoprune.task.lenets import lenet_5_net, lenet_300_100_net
+from autoprune.task.shipped import digits
+
+SETTINGS = CompressionSettings(density=0.3, bits=4, convolution_bits=4, pruning_steps=60, centroid_steps=20)
+
+
+def test_the_file_holds_what_was_measured(tmp_path: Path) -> None:
+    task = digits()
+    result = deep_compression(task, tmp_path / "small.apz", SETTINGS)
+    again = autoprune.load(tmp_path / "small.apz")
+    assert float(Judge(task, task.data.test)(again).accuracy) == result.accuracy["quantized"]
+    assert result.bytes == (tmp_path / "small.apz").stat().st_size
+    dense = sum(parameter.numel() for parameter in task.model.parameters())
+    assert result.ratio == pytest.approx(4 * dense / result.bytes)
+    weights = sum(layer.weights for layer in result.layers)
+    assert sum(layer.kept for layer in result.layers) <= round(0.3 * weights)
+    assert sum(layer.bytes for layer in result.layers) < result.bytes
+    assert result.accuracy["quantized"] > 0.85
+    row = result.as_json()["layers"][0]
+    assert row["coded_value_bits"] <= 8 * row["parts"]["codes"] / row["kept"]
+
+
+def test_each_part_alone_is_larger_than_both(tmp_path: Path) -> None:
+    task = digits()
+    both = deep_compression(task, tmp_path / "both.apz", SETTINGS)
+    alone = {
+        "pruned": replace(SETTINGS, bits=None),
+        "quantized": replace(SETTINGS, density=1.0),
+    }
+    for name, settings in alone.items():
+        result = deep_compression(task, tmp_path / f"{name}.apz", settings)
+        assert result.bytes > 1.3 * both.bytes
+    with pytest.raises(ValueError, match="pruning_steps=0 leaves the network dense"):
+        deep_compression(task, tmp_path / "x.apz", replace(SETTINGS, pruning_steps=0))
+
+
+def test_the_lenets_have_the_papers_sizes() -> None:
+    sizes = [sum(p.numel() for p in network.parameters()) for network in (lenet_300_100_net(), lenet_5_net())]
+    assert sizes == [266_610, 431_080]
+    assert lenet_5_net()(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
