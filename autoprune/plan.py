@@ -1,7 +1,9 @@
 """A pruning plan: how many units each group of a network keeps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from autoprune.ranges import check_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +19,19 @@ class PruningPlan:
     kept: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        for field in ("groups", "units", "kept"):
+            if not isinstance(getattr(self, field), tuple):
+                raise TypeError(f"{field} of a plan must be a tuple, got a {type(getattr(self, field)).__name__}")
         if not len(self.groups) == len(self.units) == len(self.kept):
             raise ValueError(
                 f"{len(self.groups)} groups, {len(self.units)} units and {len(self.kept)} kept differ in length"
             )
+        if len(set(self.groups)) < len(self.groups):
+            twice = next(name for name in self.groups if self.groups.count(name) > 1)
+            raise ValueError(f"the plan names group {twice!r} twice; every group is one decision")
         for name, units, kept in zip(self.groups, self.units, self.kept, strict=True):
-            if not 0 <= kept <= units:
-                raise ValueError(f"group {name!r} must keep 0 to {units} units, got {kept}")
+            if type(kept) is not int or not 0 <= kept <= units:
+                raise ValueError(f"group {name!r} must keep a whole number of 0 to {units} units, got {kept!r}")
 
     @property
     def sparsity(self) -> dict[str, float]:
@@ -33,6 +41,7 @@ class PruningPlan:
     @classmethod
     def from_sparsity(cls, units: Mapping[str, int], sparsity: Mapping[str, float]) -> "PruningPlan":
         """Rounds each group's sparsity to whole units, at least one kept; a group that is not named stays whole."""
+        check_value(sparsity, Mapping[str, float], "the sparsity")
         unknown = sorted(set(sparsity) - set(units))
         if unknown:
             raise ValueError(f"the plan names unknown groups {unknown}; the network's groups are {list(units)}")
@@ -47,5 +56,8 @@ class PruningPlan:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Mapping[str, int]]) -> "PruningPlan":
-        values: Sequence[Mapping[str, int]] = list(record.values())
+        check_value(record, Mapping[str, Mapping[str, int]], "a plan's record")
+        if wrong := [name for name, value in record.items() if not {"units", "kept"} <= value.keys()]:
+            raise ValueError(f"a plan's record says units and kept of every group; of {wrong[0]!r} it lacks one")
+        values = list(record.values())
         return cls(tuple(record), tuple(v["units"] for v in values), tuple(v["kept"] for v in values))

@@ -16,7 +16,7 @@ def test_sparsity_is_the_fraction_removed() -> None:
 
 @pytest.mark.parametrize("kept", [-1, 17])
 def test_a_group_keeps_none_to_all_of_its_units(kept: int) -> None:
-    with pytest.raises(ValueError, match=f"group 'conv1' must keep 0 to 16 units, got {kept}"):
+    with pytest.raises(ValueError, match=f"group 'conv1' must keep a whole number of 0 to 16 units, got {kept}"):
         PruningPlan(("conv1", "fc1"), (16, 64), (kept, 64))
 
 

@@ -17,7 +17,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from autoprune.agent.replay import ExecutedActionReplayBuffer
 from autoprune.env.action_scale import Action
 from autoprune.env.replay_seed import ReplaySeed
-from autoprune.ranges import Count, Fraction, NonNegative, Positive
+from autoprune.ranges import Count, Fraction, NonNegative, Positive, check_fields
 
 BETTER_FIRST = 0.35  # of the geometric distribution over the elite's ranks, from which parents are drawn
 
@@ -53,27 +53,14 @@ class CriticGuidance:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigmas", tuple(self.sigmas))
-        for name in ("candidates_per_evaluation", "elite", "max_changed_groups"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"agent.agent.critic_guidance.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("actor_fraction", "neighbour_fraction", "crossover_probability", "exploration_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"agent.agent.critic_guidance.{name} is a part, in [0, 1]; got {getattr(self, name)}")
+        check_fields(self, "agent.agent.critic_guidance")
+        if not self.sigmas:
+            raise ValueError("agent.agent.critic_guidance.sigmas are standard deviations, at least one; got none")
         if self.actor_fraction + self.neighbour_fraction > 1:
             raise ValueError(
                 "critic_guidance.actor_fraction and neighbour_fraction are parts of one whole, got "
                 f"{self.actor_fraction} and {self.neighbour_fraction}"
             )
-        if not self.sigmas or min(self.sigmas) <= 0:
-            raise ValueError(
-                f"agent.agent.critic_guidance.sigmas are standard deviations above 0, at least one; got {self.sigmas}"
-            )
-        if self.ucb_coefficient < 0:
-            raise ValueError(
-                f"agent.agent.critic_guidance.ucb_coefficient must not be negative, got {self.ucb_coefficient}"
-            )
-        if self.ranking not in ("critics", "random"):
-            raise ValueError(f"agent.agent.critic_guidance.ranking must be critics or random, got {self.ranking!r}")
 
 
 class CriticGuided(OffPolicyAlgorithm):

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
+from annotated_types import Gt, Le
 from numpy.typing import NDArray
 from stable_baselines3.common.noise import ActionNoise
 
-from autoprune.ranges import NonNegative, Positive, Share
+from autoprune.ranges import NonNegative, Share, check_fields
+
+Deviation = Annotated[float, Gt(0), Le(2)]  # of the action box [-1, 1], which is 2 wide
 
 Sigma = Callable[[int], float]  # episode from 0, warm-up included → standard deviation in the action box [−1, 1]
 
@@ -88,18 +91,14 @@ class AnnealedGaussian:
     Sigmas are standard deviations in the action box [−1, 1].
     """
 
-    sigma: Positive
+    sigma: Deviation
     final_sigma: NonNegative
     fraction: Share
 
     def __post_init__(self) -> None:
-        _check_sigma(self.sigma)
-        if not 0 <= self.final_sigma <= self.sigma:
+        check_fields(self, "agent.agent.noise")
+        if self.final_sigma > self.sigma:
             raise ValueError(f"final_sigma must be in [0, sigma = {self.sigma}], got {self.final_sigma}")
-        if not 0 < self.fraction <= 1:
-            raise ValueError(
-                f"the fraction of the search that noise is annealed over must be in (0, 1], got {self.fraction}"
-            )
 
     def build(
         self, *, shape: tuple[int, ...], rng: np.random.Generator, warm_up_episodes: int, episodes: int
@@ -124,13 +123,11 @@ class TruncatedNormal:
     difference is left: −1 is the least density of our environment, where AMC's box begins at 0.
     """
 
-    sigma: Positive
+    sigma: Deviation
     decay: Share
 
     def __post_init__(self) -> None:
-        _check_sigma(self.sigma)
-        if not 0 < self.decay <= 1:
-            raise ValueError(f"the decay of sigma per episode must be in (0, 1], got {self.decay}")
+        check_fields(self, "agent.agent.noise")
 
     def build(
         self, *, shape: tuple[int, ...], rng: np.random.Generator, warm_up_episodes: int, episodes: int
@@ -139,8 +136,3 @@ class TruncatedNormal:
             return 0.0 if episode < warm_up_episodes else self.sigma * self.decay ** (episode - warm_up_episodes)
 
         return TruncatedEpisodeNoise(sigma, shape=shape, rng=rng)
-
-
-def _check_sigma(sigma: float) -> None:
-    if not 0 < sigma <= 2:
-        raise ValueError(f"sigma must be in (0, 2], the width of the action box [-1, 1], got {sigma}")

@@ -11,6 +11,7 @@ from autoprune.cost.cheapest import cheapest_plan
 from autoprune.cost.combined import TightestShare
 from autoprune.cost.cost_units import amount, suffixes, written
 from autoprune.cost.model import CostModel
+from autoprune.ranges import check_value
 from autoprune.structure.groups import IntArray, Structure
 
 FINEST = 10_000  # th of dense: to which suggested amounts are rounded up
@@ -67,6 +68,7 @@ def parse_budget(budget: str | Sequence[str], costs: Mapping[str, CostModel], st
     >>> parse_budget("macs:0.5,bytes:200kB", costs, structure).tightest.text
     'macs:0.5'
     """
+    check_value(budget, str | Sequence[str], "the budget")
     texts = [text.strip() for text in (budget.split(",") if isinstance(budget, str) else budget)]
     if not texts:
         raise ValueError("an empty list is no budget; give one, such as macs:0.5, or leave it out")

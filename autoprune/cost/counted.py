@@ -11,7 +11,7 @@ from autoprune.cost.model import CostModel
 from autoprune.cost.observed import NetworkCosts
 from autoprune.cost.peak_memory import peak_memory
 from autoprune.cost.recording import Forward
-from autoprune.ranges import Count, OneOf, Positive
+from autoprune.ranges import Count, OneOf, Positive, check_fields
 from autoprune.structure.families import FAMILIES, model_type
 from autoprune.structure.groups import Structure
 from autoprune.task.samples import Samples
@@ -38,10 +38,9 @@ class CostSettings:
     """Picojoules of a byte moved; None: not known."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "report", tuple(self.report))
-        for name in ("weight_bits", "activation_bits"):
-            if getattr(self, name) not in BITS:
-                raise ValueError(f"costs.{name} must be one of {list(BITS)}, got {getattr(self, name)}")
+        if isinstance(self.report, list):
+            object.__setattr__(self, "report", tuple(self.report))
+        check_fields(self, "costs")
 
 
 class Countable(Mapping[str, CostModel]):

@@ -17,7 +17,7 @@ from autoprune.device.runtime import DEVICE_TYPES, PRECISIONS, RUNTIMES, Runtime
 from autoprune.device.table_latency import TableLatency
 from autoprune.device.timing import TimingPolicy, Timings, measured
 from autoprune.device.widths import Widths, widths_of
-from autoprune.ranges import Count, OneOf, Threads
+from autoprune.ranges import Count, OneOf, Threads, check_fields
 from autoprune.structure.groups import IntArray, Structure
 from autoprune.task.task import Task
 
@@ -45,8 +45,7 @@ class MeasuredDevice:
     """The folder of latency tables; None: this device's in autoprune's cache."""
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise ValueError(f"device.threads must be at least 1, got {self.threads}")
+        check_fields(self, "device")
         self.runs()
 
     @property

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from autoprune.prior.level_switches import switches_near
 from autoprune.prior.starts import Prior, price, prior_of
 from autoprune.problem.group_features import GROUP_FEATURES
 from autoprune.problem.problem import Problem
-from autoprune.ranges import Count, Positive
+from autoprune.ranges import Count, Positive, check_fields
 from autoprune.structure.groups import Structure
 
 Mode = Literal["layerwise", "one_shot", "edit"]
@@ -57,12 +57,7 @@ class EnvSpec:
     """Edits in an episode of mode=edit."""
 
     def __post_init__(self) -> None:
-        for name, type_ in {
-            "mode": Mode, "prior": PriorName, "reward_shaping": RewardShaping, "observation": Observed,
-        }.items():  # fmt: skip
-            if getattr(self, name) not in get_args(type_):
-                *others, last = get_args(type_)
-                raise ValueError(f"agent.env.{name} must be {', '.join(others)} or {last}, got {getattr(self, name)!r}")
+        check_fields(self, "agent.env")
         if self.max_log_correction is None and self.prior != "none":
             object.__setattr__(self, "max_log_correction", MAX_LOG_CORRECTION)
         for problem in self._problems():
@@ -76,8 +71,6 @@ class EnvSpec:
                 "agent.env.max_log_correction says how far corrections to a prior go; got "
                 f"max_log_correction={self.max_log_correction} with prior=none"
             )
-        if self.max_log_correction is not None and not self.max_log_correction > 0:
-            problems.append(f"agent.env.max_log_correction must be above 0, got {self.max_log_correction}")
         if self.mode == "edit" and self.prior == "none":
             problems.append(
                 "edits begin at a plan: agent.env.mode=edit needs agent.env.prior=uniform, sensitivity or closed_form"
@@ -88,8 +81,6 @@ class EnvSpec:
                 problems.append(
                     f"agent.env.{name} is for agent.env.mode=edit, which needs it; got {value} with {self.mode}"
                 )
-            if value is not None and value < 1:
-                problems.append(f"agent.env.{name} must be at least 1, got {value}")
         if self.levels is not None and (self.mode != "layerwise" or self.prior != "none"):
             problems.append(
                 f"agent.env.levels={self.levels} are densities of one group at a time, not corrections: they need "

@@ -5,6 +5,7 @@ plan's reward is its own, whichever other plans are evaluated together with it.
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TypedDict, Unpack
 
 from gymnasium.vector import AutoresetMode
@@ -14,6 +15,7 @@ from autoprune.env.episodes import PlanVectorEnv, SingleEpisode
 from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.problem.problem import Problem
 from autoprune.problem.spec import ProblemSpec
+from autoprune.ranges import check_value
 from autoprune.task.task import Task
 
 
@@ -81,8 +83,16 @@ def vector(
 def _factory(
     task: str | Task, budget: str | Sequence[str] | None, proxy_samples: int | None, options: Options
 ) -> EnvFactory:
-    spec = EnvSpec(**options)  # before anything is prepared
-    budget = budget if budget is None or isinstance(budget, str) else tuple(budget)
-    evaluation = EvaluationSettings(proxy_samples=proxy_samples, race=None)
-    problem = Problem.prepare(task, ProblemSpec(budget=budget, evaluation=evaluation))
+    own = [field.name for field in fields(EnvSpec)]
+    if unknown := sorted(options.keys() - own):
+        raise ValueError(f"an environment has no option {unknown[0]!r}; it has task, budget, proxy_samples and {own}")
+    try:
+        spec = EnvSpec(**options)  # before anything is prepared
+        check_value(task, str | Task, "task")
+        check_value(budget, str | Sequence[str] | None, "budget")
+        bounds = budget if budget is None or isinstance(budget, str) else tuple(budget)
+        evaluation = EvaluationSettings(proxy_samples=proxy_samples, race=None)
+    except TypeError as error:  # to which Gymnasium would add the whole task
+        raise ValueError(str(error)) from error
+    problem = Problem.prepare(task, ProblemSpec(budget=bounds, evaluation=evaluation))
     return EnvFactory(problem, spec, problem.objective.uncharged.evaluate, spec.prior_of(problem))

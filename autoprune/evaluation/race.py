@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.ranges import Growth, Positive, Share
+from autoprune.ranges import Growth, Positive, Share, check_fields
 
 Key = TypeVar("Key")
 Rewards = NDArray[np.float64]  # of blocks of samples, the same blocks for every plan
@@ -30,12 +30,7 @@ class Race:
     """Standard errors that a plan may be behind, above 0."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.first <= 1:
-            raise ValueError(f"evaluation.race.first is a part of the proxy samples, in (0, 1]; got {self.first}")
-        if not self.growth > 1:
-            raise ValueError(f"evaluation.race.growth must be above 1, got {self.growth}")
-        if not self.errors > 0:
-            raise ValueError(f"evaluation.race.errors must be positive, got {self.errors}")
+        check_fields(self, "evaluation.race")
 
     def stages(self, batches: int) -> Iterator[int]:
         """On how many of the proxy's batches those who are left are judged, stage by stage; the last one: on all."""

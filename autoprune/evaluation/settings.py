@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from autoprune.evaluation.race import Race
 from autoprune.evaluation.short_training import ShortTraining
 from autoprune.machine_cache import cache_dir
-from autoprune.ranges import Batch, Count, Natural, Positive
+from autoprune.ranges import Batch, Count, Natural, Positive, check_fields
 
 Precision = Literal["auto", "fp32", "bf16"]
 PoolKind = Literal["processes", "ray"]
@@ -46,20 +46,13 @@ class EvaluationSettings:
         return cache_dir() if self.store == "shared" else self.store
 
     def __post_init__(self) -> None:
-        if self.precision not in get_args(Precision):
-            raise ValueError(f"evaluation.precision must be one of {list(get_args(Precision))}, got {self.precision!r}")
-        if self.pool not in get_args(PoolKind):
-            raise ValueError(f"evaluation.pool must be one of {list(get_args(PoolKind))}, got {self.pool!r}")
-        if self.workers < 0:
-            raise ValueError(f"evaluation.workers must be 0 (this process) or more, got {self.workers}")
-        if self.batch_size != "auto" and self.batch_size < 2:
-            raise ValueError(f"evaluation.batch_size must be at least 2, or auto; got {self.batch_size}")
+        check_fields(self, "evaluation")
         if self.pool == "ray" and self.workers == 0:
             raise ValueError("evaluation.pool=ray needs evaluation.workers of at least 1")
         if self.address is not None and self.pool != "ray":
             raise ValueError(f"evaluation.address={self.address} is a Ray cluster's; it needs evaluation.pool=ray")
-        if self.time_limit_s is not None and (self.workers == 0 or self.time_limit_s <= 0):
+        if self.time_limit_s is not None and self.workers == 0:
             raise ValueError(
-                f"evaluation.time_limit_s={self.time_limit_s} must be positive, and needs evaluation.workers of at "
-                "least 1: only another process can be stopped"
+                f"evaluation.time_limit_s={self.time_limit_s} needs evaluation.workers of at least 1: only another "
+                "process can be stopped"
             )

@@ -9,7 +9,7 @@ from torch import nn
 
 from autoprune.evaluation.candidates import Candidates
 from autoprune.identity import identity_of
-from autoprune.ranges import Count, Positive
+from autoprune.ranges import Count, Positive, check_fields
 from autoprune.structure.axes import Kept
 from autoprune.task.task import Task
 from autoprune.task.training import fit, supports_bf16
@@ -31,11 +31,7 @@ class ShortTraining:
     """Samples in a step, at least 1."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not self.learning_rate > 0:
-            raise ValueError(
-                "evaluation.training.steps must be at least 1 and evaluation.training.learning_rate positive, got "
-                f"{self.steps} and {self.learning_rate}"
-            )
+        check_fields(self, "evaluation.training")
 
     def identity(self, task: Task) -> dict[str, Any]:
         """What the training depends on: JSON values."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from autoprune.export.apz import APZ_SUFFIX, load_apz, state_of
 from autoprune.export.shape_record import checked_record, fill_network, shape_record, shaped_network
 from autoprune.files import atomic_write
+from autoprune.ranges import check_value
 from autoprune.task.task import Architecture
 
 WEIGHTS_FILE, SHAPE_FILE = "network.safetensors", "network.json"
@@ -60,6 +61,8 @@ def load_run(path: Path | str, *, model: nn.Module | None = None) -> nn.Module:
         ValueError: A file of it is truncated, altered, or of another network than `model`.
         TypeError: `model` is no network.
     """
+    check_value(path, str | Path, "the run's folder")
+    check_value(model, nn.Module | None, "model")
     path = Path(path)
     if path.is_file() and path.suffix == APZ_SUFFIX:
         return load_apz(path, model=model)

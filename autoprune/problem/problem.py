@@ -30,6 +30,7 @@ from autoprune.problem.preparation import (
     task_structure,
 )
 from autoprune.problem.spec import ProblemSpec
+from autoprune.ranges import Seed, check_value
 from autoprune.structure.groups import Structure
 from autoprune.task.shipped import shipped_task
 from autoprune.task.task import Role, Task
@@ -96,6 +97,9 @@ class Problem:
         Raises:
             ValueError: something does not fit; the sentence names the setting.
         """
+        check_value(task, str | Task, "the task")
+        check_value(spec, ProblemSpec | None, "the spec")
+        check_value(seed, Seed, "the seed")
         spec = ProblemSpec() if spec is None else spec
         task = shipped_task(task) if isinstance(task, str) else task
         proxy, held_out = split_search_role(task, spec.evaluation.proxy_samples)

@@ -18,7 +18,7 @@ from autoprune.importance.activation_norm import activation_norm
 from autoprune.importance.criterion import Importance
 from autoprune.importance.default_criterion import default_criterion
 from autoprune.importance.magnitude import magnitude
-from autoprune.ranges import Count, Positive, Text
+from autoprune.ranges import Count, Positive, Text, check_fields
 from autoprune.repair.least_squares import LeastSquares
 from autoprune.repair.repair import AutomaticRepair, Repair
 
@@ -47,8 +47,9 @@ class StructureSettings:
     """How long the structure is looked for, in seconds."""
 
     def __post_init__(self) -> None:
-        if self.prune is not None:
+        if self.prune is not None and not isinstance(self.prune, str):
             object.__setattr__(self, "prune", tuple(self.prune))
+        check_fields(self, "structure")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,5 +80,6 @@ class ProblemSpec:
     """Where networks will run, whose latency is a cost too; None for nowhere in particular."""
 
     def __post_init__(self) -> None:
-        if self.budget is not None and not isinstance(self.budget, str):
+        if isinstance(self.budget, list):
             object.__setattr__(self, "budget", tuple(self.budget))
+        check_fields(self, "")

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from autoprune.ranges import Count, Fraction, NonNegative, Positive, check_fields
 from autoprune.recover.distillation import Distillation, asking, teacher_outputs
 from autoprune.recover.hidden_states import blocks_of, hearing, hidden_loss, kept_blocks
 from autoprune.recover.recovery import OnStep
@@ -28,29 +29,19 @@ class Learning:
     bf16: autocast to bfloat16; "auto" does so where the device has instructions for it.
     """
 
-    steps: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    distillation: float
-    temperature: float
-    hidden_states: float
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    weight_decay: NonNegative
+    distillation: Fraction
+    temperature: Positive
+    hidden_states: NonNegative
     bf16: bool | Literal["auto"]
     optimizer: Optimizer
-    clip_norm: float | None = None
+    clip_norm: Positive | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.distillation <= 1:
-            raise ValueError(
-                f"distillation is the weight of the teacher's part of the loss, in [0, 1]; got {self.distillation}"
-            )
-        if not self.hidden_states >= 0:
-            raise ValueError(f"hidden_states is the weight of a part of the loss, at least 0; got {self.hidden_states}")
-        if not (self.temperature > 0 and self.steps > 0 and self.batch_size > 0):
-            got = f"{self.temperature}, {self.steps} and {self.batch_size}"
-            raise ValueError(f"temperature, steps and batch_size must be positive, got {got}")
-        if self.bf16 not in (True, False, "auto"):
-            raise ValueError(f"bf16 must be true, false or 'auto', got {self.bf16!r}")
+        check_fields(self, "recover")
 
     @property
     def asks(self) -> bool:

@@ -1,6 +1,5 @@
 """Least-squares repair in closed form: the weights that best restore a layer's outputs from any number of its units."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from autoprune.cost.model import FloatArray
 from autoprune.importance.unit_weights import is_plain_reader
-from autoprune.ranges import Count, NonNegative
+from autoprune.ranges import Count, FiniteNonNegative, check_fields
 from autoprune.repair.moments import input_moments
 from autoprune.structure.axes import AxisSlices, Kept
 from autoprune.structure.edit import Ranking
@@ -29,14 +28,11 @@ class LeastSquares:
     rows ≥ 1: the most rows (samples × positions) per layer that its Gram matrix is made of.
     """
 
-    ridge: NonNegative
+    ridge: FiniteNonNegative
     rows: Count
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.ridge) and self.ridge >= 0):
-            raise ValueError(f"ridge must be a finite number of at least 0, got {self.ridge}; 1e-3 is usual")
-        if self.rows < 1:
-            raise ValueError(f"rows must be at least 1, got {self.rows}; 16384 is usual")
+        check_fields(self, "repair.least_squares")
 
 
 class Reconstruction:

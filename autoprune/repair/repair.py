@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.plan import PruningPlan
-from autoprune.ranges import Fraction
+from autoprune.ranges import Fraction, check_fields
 from autoprune.repair.least_squares import LeastSquares, Reconstruction
 from autoprune.repair.sparse_gpt_levels import SparseGPT
 from autoprune.repair.weight_levels import WeightLevels
@@ -38,8 +38,7 @@ class Repair:
     """The weights that matrices are left with make up for the single ones that they lose (arXiv 2301.00774)."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.batch_norm <= 1:
-            raise ValueError(f"repair.batch_norm is a share, in [0, 1]; got {self.batch_norm}")
+        check_fields(self, "repair")
 
     def apply(  # noqa: PLR0913 - keyword-only: all that was solved for the network
         self,

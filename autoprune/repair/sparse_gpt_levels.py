@@ -4,7 +4,6 @@ Frantar and Alistarh, arXiv 2301.00774. It differs in what is compared: in whole
 the plan says, where the paper's code shares them out within 128 columns of all rows.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from autoprune.identity import identity_of
 from autoprune.importance.gram import input_grams, inverse_factor
 from autoprune.importance.layer_inputs import first_readers
-from autoprune.ranges import Count, Natural, Positive
+from autoprune.ranges import Count, FinitePositive, Natural, check_fields
 from autoprune.repair.weight_levels import LevelFiles, check_level, compared, dense_weights, read_tensor, write_tensor
 from autoprune.source_digest import code_digest
 from autoprune.structure.groups import Comparison, Structure
@@ -33,17 +32,12 @@ class SparseGPT:
     factor for each distinct input, of 4 · inputs² bytes, comes on top.
     """
 
-    damping: Positive
+    damping: FinitePositive
     block: Count
     cap_bytes: Natural
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.damping) and self.damping > 0):
-            raise ValueError(f"damping must be a finite number above 0, got {self.damping}; 0.01 is usual")
-        if self.block < 1:
-            raise ValueError(f"block must be at least 1, got {self.block}; 128 is usual")
-        if self.cap_bytes < 0:
-            raise ValueError(f"cap_bytes must be at least 0, got {self.cap_bytes}; 0 keeps no levels")
+        check_fields(self, "repair.sparse_gpt")
 
 
 class SparseGPTLevels:

@@ -9,7 +9,7 @@ import numpy as np
 
 from autoprune.cost.budget import Budget
 from autoprune.evaluation.outcome import Outcome
-from autoprune.ranges import NonNegative
+from autoprune.ranges import NonNegative, Positive, check_fields
 
 COLLAPSED = 1e-3  # share of the budget below which `Free` counts a cost as this
 
@@ -48,7 +48,7 @@ class Penalty:
     projected: bool = False
 
     def __post_init__(self) -> None:
-        _check_multiplier(self.multiplier)
+        check_fields(self, "constraint")
 
     def rewards(self, outcomes: Sequence[Outcome], budget: Budget) -> list[float]:
         return [outcome.reward - self.multiplier * excess(outcome, budget) for outcome in outcomes]
@@ -64,13 +64,11 @@ class Lagrangian:
     """
 
     multiplier: NonNegative
-    rate: NonNegative
+    rate: Positive
     projected: bool = False
 
     def __post_init__(self) -> None:
-        _check_multiplier(self.multiplier)
-        if not self.rate > 0:
-            raise ValueError(f"constraint.rate is how fast the multiplier adapts, above 0; got {self.rate}")
+        check_fields(self, "constraint")
 
     def rewards(self, outcomes: Sequence[Outcome], budget: Budget) -> list[float]:
         over = np.array([share(outcome, budget) - 1 for outcome in outcomes])
@@ -112,8 +110,3 @@ def excess(outcome: Outcome, budget: Budget) -> float:
 def _error(outcome: Outcome) -> float:
     """1 where the plan could not be judged: its reward is on another scale, and may be more than all of these."""
     return 1.0 if math.isnan(outcome.metrics.accuracy) else 1 - outcome.metrics.accuracy
-
-
-def _check_multiplier(multiplier: float) -> None:
-    if multiplier < 0:
-        raise ValueError(f"constraint.multiplier must not be negative, got {multiplier}")

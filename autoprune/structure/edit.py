@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.plan import PruningPlan
+from autoprune.ranges import check_value
 from autoprune.structure.block_sparse import install_pattern
 from autoprune.structure.groups import Attribute, Axis, Group, Structure
 from autoprune.structure.layer_types import ATTENTIONS, tensor_axes, widths
@@ -30,6 +31,7 @@ def shrink(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
         plan: How many units of each group stay.
         ranking: Group → its units, most important first.
     """
+    _check(model, structure, plan, ranking)
     small = copy.deepcopy(model)
     _cut(small, structure, plan, ranking, _Undo())
     layers = dict(small.named_modules())
@@ -148,6 +150,7 @@ def _entry(owner: nn.Module) -> int:
 @contextmanager
 def masked(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: Ranking) -> Iterator[nn.Module]:
     """Zeroes the removed units in every coupled tensor while the context is open; the weights come back after."""
+    _check(model, structure, plan, ranking)
     layers = dict(model.named_modules())
     saved: list[tuple[Tensor, Tensor]] = []
     masks = ExitStack()
@@ -195,10 +198,37 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
             module.training = training
 
 
-def kept_entries(structure: Structure, plan: PruningPlan, ranking: Ranking) -> Kept:
-    """Which entries stay, for every axis that the plan takes some from."""
+def _check(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: Ranking) -> None:
+    """Network, structure, plan and ranking are those of one another."""
+    for value, kind, name in (
+        (model, nn.Module, "the model"), (structure, Structure, "the structure"), (plan, PruningPlan, "the plan"),
+        (ranking, Mapping, "the ranking"),
+    ):  # fmt: skip
+        check_value(value, kind, name)
+    _check_groups(structure, plan)
+    modules = dict(model.named_modules())
+    lacking = sorted({member.layer for group in structure.groups for member in group.members} - modules.keys())
+    if lacking:
+        raise ValueError(f"the structure is another network's: this {type(model).__name__} has no {lacking[0]!r}")
+    for group, _ in partly(structure, plan):
+        if group.patterns:  # of which a ranking says nothing
+            continue
+        units = ranking.get(group.name)
+        if not isinstance(units, Tensor):
+            raise ValueError(f"the ranking of group {group.name!r} must be a tensor of its units, got {units!r}")
+        if not group.compared and not torch.equal(units.cpu().sort().values, torch.arange(group.units)):
+            last = group.units - 1
+            raise ValueError(f"the ranking of group {group.name!r} must hold each of its units 0 to {last} once")
+
+
+def _check_groups(structure: Structure, plan: PruningPlan) -> None:
     if plan.groups != structure.names:
         raise ValueError(f"the plan is for groups {list(plan.groups)}, but the network's are {list(structure.names)}")
+
+
+def kept_entries(structure: Structure, plan: PruningPlan, ranking: Ranking) -> Kept:
+    """Which entries stay, for every axis that the plan takes some from."""
+    _check_groups(structure, plan)
     mixing = {layer.name for layer in structure.layers if layer.kind == "attention"}  # which have no tensors
     stays: dict[tuple[str, Axis], Tensor] = {}
     for group, kept in partly(structure, plan):

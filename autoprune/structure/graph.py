@@ -2,13 +2,14 @@
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from autoprune.ranges import Count, check_value
 from autoprune.structure.components import Candidate, candidates
 from autoprune.structure.couplings import Laboratory, Progress
 from autoprune.structure.edit import evaluating
@@ -31,7 +32,7 @@ def find_structure(  # noqa: PLR0913 - keyword-only settings, part of the public
     model: nn.Module,
     example_input: Any,
     *,
-    keep: frozenset[str] = frozenset(),
+    keep: Collection[str] = frozenset(),
     prune: tuple[str, ...] | None = None,
     round_to: int = 1,
     min_units: int = 1,
@@ -66,8 +67,11 @@ def find_structure(  # noqa: PLR0913 - keyword-only settings, part of the public
         ValueError: The network does not run, is of a kind that cannot be taken apart, nothing in it can be pruned, or
             time is up.
     """
-    if round_to < 1 or min_units < 1:
-        raise ValueError(f"round_to and min_units must be at least 1, got {round_to} and {min_units}")
+    check_value(model, nn.Module, "the model")
+    check_value(round_to, Count, "round_to")
+    check_value(min_units, Count, "min_units")
+    check_value(keep, Collection[str], "keep")
+    keep = frozenset(keep)
     if model_type(model) in FAMILIES:
         structure = transformer_structure(
             model, example_input, prune=prune or DEFAULT_KINDS, keep=keep, round_to=round_to, min_units=min_units

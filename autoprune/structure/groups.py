@@ -184,8 +184,21 @@ class Structure:
         return np.array([group.levels[0] for group in self.groups], np.int64)
 
     def plan(self, kept: IntArray) -> PruningPlan:
-        """The plan that keeps kept[g] units of group g."""
-        return PruningPlan(self.names, tuple(self.units.tolist()), tuple(np.asarray(kept).tolist()))
+        """Returns the plan that keeps kept[g] units of group g.
+
+        Args:
+            kept: Whole numbers [groups], each from 0 to the group's units.
+
+        Raises:
+            ValueError: They are no whole numbers, not one for each group, or outside of what groups have.
+        """
+        given = np.asarray(kept)
+        if given.dtype.kind not in "iu" or given.shape != (len(self.groups),):
+            raise ValueError(
+                f"a plan keeps a whole number of units for each of the {len(self.groups)} groups, [groups]; got "
+                f"{given.dtype} of shape {list(given.shape)}"
+            )
+        return PruningPlan(self.names, tuple(self.units.tolist()), tuple(given.tolist()))
 
     @property
     def dense(self) -> PruningPlan:

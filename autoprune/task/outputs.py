@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoprune.ranges import NonNegative, check_fields
+
 Kind = Literal["classification", "segmentation", "multilabel", "regression", "embedding", "language"]
 KINDS: tuple[str, ...] = get_args(Kind)
 CATEGORICAL = ("classification", "segmentation", "language")
@@ -44,14 +46,11 @@ class OutputKind:
     """The outputs are probabilities, not logits; None: noticed."""
     classes: int | None = None
     """How many classes; counted."""
-    weight: float = 1.0
+    weight: NonNegative = 1.0
     """Share of this output in divergence, agreement and distillation, relative to the others; 0 leaves it out."""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
-        if not self.weight >= 0:
-            raise ValueError(f"the weight of output {self.name!r} must be at least 0, got {self.weight}")
+        check_fields(self, "task.kind")
 
     @property
     def dim(self) -> int:

@@ -1,7 +1,7 @@
 """A task's data: samples in four disjoint roles, given one by one or dealt from one pile."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from autoprune.ranges import check_fields
 from autoprune.task.samples import Samples, joined_samples, leaves, mapped, number_of, rows
 
 SHARES = {"train": 0.5, "calibration": 0.1, "search": 0.25, "test": 0.15}
@@ -76,7 +77,9 @@ class Role:
         return cls(rows(joined_samples(inputs), part), rows(joined_samples(targets), part))
 
     def __getitem__(self, which: slice | Tensor) -> "Role":
-        places = which if isinstance(which, slice) else which.tolist()
+        places = which.tolist() if isinstance(which, Tensor) and which.ndim else which
+        if not isinstance(places, slice | list):
+            raise TypeError(f"some samples of a role are role[0:1], a slice, or role[rows], a tensor; got {which!r}")
         ids = self.ids[places] if isinstance(places, slice) else [self.ids[index] for index in places]
         return Role(rows(self.inputs, which), rows(self.targets, which), ContentIds(ids))
 
@@ -115,6 +118,7 @@ class Roles:
     """Reports are made of it, and nothing else."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "data")
         seen: dict[str, str] = {}
         for name, role in self.items():
             if not len(role):
@@ -243,6 +247,8 @@ def _batches(dataset: Any, limit: int | None) -> Iterator[Samples]:
         for start in range(0, size, LOADED):
             yield collate([source[i] for i in range(start, min(start + LOADED, size))])
         return
+    if not isinstance(source, Iterable):
+        raise TypeError(f"data are tensors, a data set or a DataLoader, got {type(source).__name__}")
     read = 0
     for batch in dataset if isinstance(dataset, DataLoader) else DataLoader(dataset, batch_size=LOADED):
         if limit is not None and read >= limit:
@@ -279,6 +285,8 @@ def _checked(samples: Samples, name: str) -> Samples:
             continue
         way = "torch.from_numpy(x)" if isinstance(part, np.ndarray) else "torch.tensor(x)"
         raise TypeError(f"{name} of a role are tensors, got {type(part).__name__}; {way} makes one")
+    if any(not tensor.ndim for tensor in leaves(samples)):
+        raise ValueError(f"{name} of a role have one first axis, of samples; a tensor without axes has none")
     number_of(samples)
     return samples
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoprune.ranges import Count, Natural, check_fields
 from autoprune.task.default_metrics import IGNORED, VOID, DefaultLoss, DefaultMetric, NeedsLabels, OfFirst, has_defaults
 from autoprune.task.kind_inference import KindSetting, described, output_kinds
 from autoprune.task.outputs import OutputKind
@@ -119,7 +120,7 @@ class Task:
     """How the dense network is built, for tasks that come with autoprune."""
     forward: Forward = plain_forward
     """(network, inputs) → outputs: how the network is called, and what of its answer is judged."""
-    block: int = 10
+    block: Count = 10
     """Samples that are judged together; two networks are compared in pairs of blocks."""
     prune: tuple[str, ...] | None = None
     """Kinds of groups that are looked for (structure.prune says which there are); None: what is found by itself."""
@@ -129,11 +130,11 @@ class Task:
     """The folder of the files that turn text into tokens, which go wherever the network goes."""
     onnx: bool = True
     """Final networks are exported to ONNX as well."""
-    recovery_steps: int = 150
+    recovery_steps: Natural = 150
     """Steps of recovery, where nobody says; 0 for models whose training takes hours."""
-    levels: int | None = None
+    levels: Count | None = None
     """How many numbers of units each group may keep, spaced evenly; None: all that there are."""
-    proxy_samples: int | None = None
+    proxy_samples: Count | None = None
     """How many of the search role rewards see, where nobody says."""
     table: Path | None = None
     """A file where every plan was judged (docs/tables.md), which answers in the proxy's place."""
@@ -146,8 +147,13 @@ class Task:
     """The kinds of all outputs; they follow from `kind`."""
 
     def __post_init__(self) -> None:
+        for name in ("keep", "prune", "example_inputs"):
+            if isinstance(value := getattr(self, name), list | set | tuple):
+                object.__setattr__(self, name, frozenset(value) if name == "keep" else tuple(value))
+        check_fields(self, "task")
+        if isinstance(self.example_inputs, Tensor | Mapping):
+            raise TypeError("task.example_inputs is a tuple of further examples; write (example,) for one")
         object.__setattr__(self, "model", unwrapped(self.model))
-        object.__setattr__(self, "keep", frozenset(self.keep))
         unknown = sorted(self.keep - {name for name, _ in self.model.named_modules()})
         if unknown:
             layers = [n for n, m in self.model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]

@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from autoprune.ranges import Count, check_fields
 from autoprune.task.corpora import Documents, documents, kjv_is_installed
 from autoprune.task.task import Role, Roles
 
@@ -30,17 +31,15 @@ class Tokenizer(Protocol):
 class Sizes:
     """Tokens per sample, and samples per role. held_out: samples of each text that only a final report reads."""
 
-    tokens: int
-    train: int
-    calibration: int
-    search: int
-    test: int
-    held_out: int
+    tokens: Count
+    train: Count
+    calibration: Count
+    search: Count
+    test: Count
+    held_out: Count
 
     def __post_init__(self) -> None:
-        wrong = {name: number for name, number in asdict(self).items() if number < 1}
-        if wrong:
-            raise ValueError(f"every size must be at least 1, got {wrong}")
+        check_fields(self, "task.sizes")
 
     def changed(self, changes: Mapping[str, int] | None) -> "Sizes":
         """These sizes but for the named ones. Raises ValueError for a name that there isn't."""

@@ -19,6 +19,7 @@ from autoprune.plan import PruningPlan
 from autoprune.prior.starts import prior_of
 from autoprune.problem.problem import Problem
 from autoprune.problem.spec import ProblemSpec
+from autoprune.ranges import check_value
 from autoprune.search.policy_trials import own_evaluations, play
 from autoprune.search.zero_shot import proposed, transferred_to
 from autoprune.task.task import Task
@@ -83,6 +84,7 @@ class Policy:
         Raises:
             ValueError: There is none, or it was damaged, edited or made by another version.
         """
+        check_value(source, str | Path, "the policy")
         inside = Path(source) / "policy"  # of a run
         folder = fetch_policy(str(inside if (inside / "policy.json").is_file() else source))
         load_policy(folder)

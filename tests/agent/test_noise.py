@@ -108,9 +108,9 @@ def test_truncated_actions_of_an_agent_stay_around_its_actor() -> None:
     [
         (lambda: AnnealedGaussian(0.0, 0.0, 0.5), r"sigma must be in \(0, 2\]"),
         (lambda: AnnealedGaussian(0.1, 0.2, 0.5), "final_sigma must be in"),
-        (lambda: AnnealedGaussian(0.1, 0.0, 1.5), "fraction of the search"),
+        (lambda: AnnealedGaussian(0.1, 0.0, 1.5), r"fraction must be in \(0, 1\], got 1.5"),
         (lambda: TruncatedNormal(3.0, 0.9), r"sigma must be in \(0, 2\]"),
-        (lambda: TruncatedNormal(1.0, 0.0), "decay of sigma"),
+        (lambda: TruncatedNormal(1.0, 0.0), r"decay must be in \(0, 1\], got 0.0"),
     ],
 )
 def test_impossible_noise_is_refused(make_noise: Any, message: str) -> None:

@@ -116,7 +116,7 @@ def test_a_share_of_statistics_is_judged_as_it_is_handed_out(share: float) -> No
 
 
 def test_shares_and_options_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"repair\.batch_norm is a share, in \[0, 1\]; got 1\.5"):
+    with pytest.raises(ValueError, match=r"repair\.batch_norm must be .*in \[0, 1\], got 1\.5"):
         Repair(batch_norm=1.5)
     with pytest.raises(ValueError, match=r"repair\.options is empty"):
         AutomaticRepair(())

@@ -89,9 +89,9 @@ def test_only_the_reward_is_another() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Penalty(-1.0), "constraint.multiplier must not be negative, got -1.0"),
-        (lambda: Lagrangian(-0.1, 1.0), "constraint.multiplier must not be negative, got -0.1"),
-        (lambda: Lagrangian(1.0, 0.0), "constraint.rate is how fast the multiplier adapts, above 0; got 0.0"),
+        (lambda: Penalty(-1.0), "constraint.multiplier must be at least 0, got -1.0"),
+        (lambda: Lagrangian(-0.1, 1.0), "constraint.multiplier must be at least 0, got -0.1"),
+        (lambda: Lagrangian(1.0, 0.0), "constraint.rate must be above 0, got 0.0"),
     ],
 )
 def test_senseless_multipliers_are_refused(make: Any, message: str) -> None:

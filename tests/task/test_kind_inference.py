@@ -126,7 +126,7 @@ def test_what_is_given_is_taken() -> None:
     assert kinds(SEQUENCE, labels(5, 7), given="classification")[0].dim == -1  # where the targets have none
     with pytest.raises(ValueError, match="have no axis 3"):
         kinds(LOGITS, labels(5), given=OutputKind("classification", axis=3))
-    with pytest.raises(ValueError, match="kind must be one of"):
+    with pytest.raises(ValueError, match="kind must be classification, "):
         kinds(LOGITS, labels(5), given="clasification")
     with pytest.raises(ValueError, match="several numbers for each sample"):
         kinds(torch.randn(N), labels(2), given="classification")

@@ -152,7 +152,7 @@ def test_several_outputs_are_weighed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"), [({"kind": "ranking"}, "kind must be one of"), ({"weight": -1}, "at least 0")]
+    ("settings", "message"), [({"kind": "ranking"}, "kind must be classification, "), ({"weight": -1}, "at least 0")]
 )
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -222,7 +222,7 @@ WRONG: dict[str, tuple[Callable[[], Task], str]] = {
         lambda: Task(Returns(lambda x: (x, x)), torch.zeros(1, 3), pile(), metric=lambda o, t: o["a"]),
         "task.metric can't be computed",
     ),
-    "an unknown kind": (lambda: Task(nn.Linear(3, 4), torch.zeros(1, 3), pile(), kind="labels"), "kind must be one of"),
+    "an unknown kind": (lambda: Task(nn.Linear(3, 4), torch.zeros(1, 3), pile(), kind="labels"), "kind must be clas"),
 }  # fmt: skip
 
 

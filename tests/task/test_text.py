@@ -129,7 +129,7 @@ def test_sizes_and_sources_know_their_names() -> None:
     assert SIZES.changed({"test": 9}).test == 9
     with pytest.raises(ValueError, match=r"task.sizes has no \['validation'\]; it has \['tokens', 'train'"):
         SIZES.changed({"validation": 3})
-    with pytest.raises(ValueError, match=r"every size must be at least 1, got {'search': 0}"):
+    with pytest.raises(ValueError, match=r"sizes.search must be at least 1, got 0"):
         SIZES.changed({"search": 0})
     with pytest.raises(ValueError, match=r"task.sources has no \['val'\]"):
         Sources().changed({"val": "topics"})
