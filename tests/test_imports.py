@@ -53,6 +53,7 @@ def test_importing_autoprune_leaves_the_heavy_libraries_alone(tmp_path: Path) ->
 def test_importing_autoprune_registers_the_environments(tmp_path: Path) -> None:
     code = "import autoprune, gymnasium; print(*(name for name in gymnasium.registry if name.startswith('autoprune/')))"
     names = [f"autoprune/{mode}-v0" for mode in ("Layerwise", "Levels", "OneShot", "Edit")]
+    names += [f"autoprune/{mode}-v0" for mode in ("Schedule", "Rounds", "ScheduleTab")]
     assert _python(code, tmp_path).split() == names
 
 
