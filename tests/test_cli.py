@@ -11,27 +11,9 @@ from pathlib import Path
 import pytest
 
 from autoprune.cli import JOBS, READERS, main
+from tests.commands import AUTOPRUNE, MY_TASK, run
 
-AUTOPRUNE = Path(sys.executable).with_name("autoprune")
 QUICK = ["task=digits", "threads=1", "tracking=none", "recover.steps=5"]
-
-MY_TASK = """
-import torch
-from torch import nn
-import autoprune
-
-def my_task():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 12, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4))
-    def role(samples):
-        return autoprune.Role(torch.randn(samples, 1, 6, 6), torch.randint(4, (samples,)))
-    data = autoprune.Roles(train=role(200), calibration=role(50), search=role(100), test=role(50))
-    return autoprune.Task(model, torch.zeros(1, 1, 6, 6), data, budget="macs:0.5")
-"""
-
-
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([AUTOPRUNE, *arguments], cwd=cwd, text=True, capture_output=True, timeout=300)
 
 
 @pytest.mark.parametrize(

@@ -7,25 +7,16 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.utils import get_object, instantiate
-from omegaconf import OmegaConf
 
 from autoprune.cli import conf_dir
 from autoprune.cli.command_settings import RULES, SearchSettings
 from autoprune.cli.validation import check
+from tests.composition import composed
 
 CHOICES = sorted(
     f"{path.parent.name}={path.stem}" for path in conf_dir().glob("*/*.yaml") if path.parent.name != "experiment"
 )
-
-
-def composed(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        config = compose("config", overrides=list(overrides))
-    settings = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(settings, dict)
-    return {str(key): value for key, value in settings.items()}
 
 
 @pytest.mark.parametrize("choice", CHOICES)

@@ -24,9 +24,9 @@ from autoprune.search import evolution
 from autoprune.task.language_measures import continuation, load_tokenizer
 from autoprune.tracking import NoTracker
 from tests.language_models import TINY
-from tests.search.test_rl import search as agent
-from tests.search.test_rl import short
-from tests.task.test_huggingface import causal, encoding
+from tests.search.searches import search as agent
+from tests.search.searches import short
+from tests.task.pretrained_models import causal, encoding
 from tests.tasks import prepared
 
 LEAST_SQUARES = Repair(batch_norm=False, least_squares=LeastSquares(ridge=1e-3, rows=4096))

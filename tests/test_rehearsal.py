@@ -14,8 +14,8 @@ import autoprune
 from autoprune.records import Ledgers
 from autoprune.recover.recovery import no_recovery
 from autoprune.task.task import Role, Task
+from tests.jobs import RECOVER, job
 from tests.tasks import tiny_task
-from tests.test_pipeline import RECOVER, job
 
 
 def with_role(task: Task, name: str, role: Role) -> Task:

@@ -1,5 +1,6 @@
 """What the repository promises besides its code: two commands, pinned installs, documents that name what is there."""
 
+import ast
 import importlib.metadata
 import os
 import re
@@ -58,6 +59,17 @@ def test_documents_name_only_paths_that_exist(document: Path) -> None:
 def test_conf_holds_yaml_only() -> None:
     others = [path.name for path in (ROOT / "conf").rglob("*") if path.is_file() and path.suffix != ".yaml"]
     assert not others
+
+
+def test_tests_import_helpers_and_no_other_tests() -> None:
+    """What tests share lies in helper modules: a test that is moved or deleted takes no other with it."""
+    imports = {
+        f"{path.relative_to(ROOT)} imports from {node.module}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and re.match(r"tests\.(\w+\.)*test_\w+$", node.module or "")
+    }
+    assert not imports, f"{sorted(imports)}; move what they share into a helper module beside them"
 
 
 def test_every_constraint_is_one_exact_version() -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from autoprune.tracked import ARTIFACTS, tracked_config
 from autoprune.tracking import TrackedRun, wandb_tracking
+from tests.jobs import job
+from tests.offline_runs import of, records
 from tests.tasks import tiny_task
-from tests.test_pipeline import job
-from tests.test_tracking import of, records
 
 SETTINGS = {
     "seed": 3,

@@ -13,6 +13,7 @@ import wandb
 from omegaconf import OmegaConf
 
 from autoprune.tracking import NoTracker, TrackedRun, WandbTracker, no_tracking, wandb_tracking
+from tests.offline_runs import of, records, records_of
 from tests.wandb_server import REFUSAL, wandb_server
 
 ROOT = Path(__file__).parent.parent
@@ -34,22 +35,6 @@ def start(
 ) -> WandbTracker:
     run = TrackedRun(folder, name, group="digits", job_type="search", config=CONFIG, run_id=run_id)
     return wandb_tracking(run, mode=mode, project="autoprune", entity=None, tags=tags)
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    """What is in the one offline run of a run folder, by W&B's own reader."""
-    (run,) = (folder / "wandb").glob("offline-run-*")
-    return records_of(run)
-
-
-def records_of(run: Path) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return [json.loads(line) for line in output.splitlines()]
-
-
-def of(read: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [record[kind] for record in read if record["type"] == kind]
 
 
 @pytest.fixture(scope="module")

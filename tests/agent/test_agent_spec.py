@@ -13,8 +13,8 @@ from autoprune.agent.agent_spec import ALGORITHMS, AgentSpec, Replay, Rollout
 from autoprune.agent.learn import check_length
 from autoprune.agent.sb3_model import build
 from autoprune.agent.vec_env import vectorized
+from tests.agent.critic_guided import PROPOSALS
 from tests.agent.environments import GAUSSIAN_NOISE, KnownAnswer, KnownLevel, small_agent
-from tests.agent.test_critic_search import PROPOSALS
 
 CONF = Path(__file__).parents[2] / "conf" / "agent"
 AGENTS = sorted(path.stem for path in CONF.glob("*.yaml") if "search.rl.search" in path.read_text())

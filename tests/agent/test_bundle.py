@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import json
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -14,46 +13,14 @@ import torch
 
 from autoprune.agent.agent_spec import ALGORITHMS
 from autoprune.agent.bundle import load_policy, load_training, save_policy
-from autoprune.agent.learn import learn
-from autoprune.agent.policy_file import SCHEMA, sealed
-from autoprune.agent.trained_policy import TrainedPolicy
-from autoprune.agent.training_record import TrainingRecord
-from tests.agent.environments import environment_for, small_agent
-
-TRAINING = TrainingRecord(
-    features=["depth", "units", "budget"],
-    mode="one_shot",
-    actions="densities",
-    tasks=["digits"],
-    budget="macs:0.5",
-    seeds=[0],
-    evaluations=8,
-)
-
-
-def learned_policy(algorithm: str) -> TrainedPolicy:
-    env = environment_for(algorithm, steps=1)
-    return learn(
-        small_agent(algorithm, updates=2),
-        env=env,
-        episode_steps=1,
-        episodes=8,
-        seed=0,
-        on_metrics=lambda metrics, step: None,
-    ).policy
+from autoprune.agent.policy_file import SCHEMA
+from tests.agent.policies import ELSEWHERE, TRAINING, change, learned_policy
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     save_policy(learned_policy("PPO"), tmp_path, training=TRAINING)
     return tmp_path
-
-
-def change(folder: Path, **changes: Any) -> None:
-    """Another record, and one that its seal fits."""
-    path = folder / "policy.json"
-    record = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps(sealed(record, weights=(folder / "policy.safetensors").read_bytes())))
 
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
@@ -74,20 +41,6 @@ def test_the_card_says_what_it_was_trained_on(saved: Path) -> None:
     card = (saved / "README.md").read_text()
     for word in ("PPO", "digits", "macs:0.5", "one_shot", "depth, units, budget"):
         assert word in card
-
-
-ELSEWHERE = replace(
-    TRAINING,
-    score="kl",
-    budgets={"macs": (0.2, 0.8), "params": (0.3, 0.9)},
-    max_log_correction=0.7,
-    prior="sensitivity",
-    curves=True,
-    normaliser={"depth": (0.5, 0.25)},
-    held_out=[
-        {"network": "mobilenet_v1", "family": "depthwise", "budget": "macs:0.5", "score": 0.625, "sensitivity": 0.5}
-    ],
-)
 
 
 def test_all_that_is_known_of_its_training_is_kept(tmp_path: Path) -> None:

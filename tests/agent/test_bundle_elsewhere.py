@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from autoprune.agent.bundle import load_policy, save_policy
-from tests.agent.test_bundle import TRAINING, learned_policy
+from tests.agent.policies import TRAINING, learned_policy
 
 
 @pytest.fixture

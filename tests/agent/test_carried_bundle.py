@@ -6,37 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 from autoprune.agent.bundle import load_policy, save_policy
 from autoprune.agent.encoders import ENCODERS
-from autoprune.agent.trained_policy import TrainedPolicy, build_network
 from autoprune.env.episodes import HIGHEST, LOWEST
 from autoprune.env.transfer_features import ROW_FEATURES, column, padded
-from tests.agent.test_bundle import ELSEWHERE, change
+from tests.agent.policies import ELSEWHERE, GROUPS, carried, change
 
-GROUPS = 6  # trained with
 TRAINING = replace(ELSEWHERE, features=ROW_FEATURES, actions="corrections to the sensitivity plan")
-
-
-def carried(encoder: str, *, groups: int = GROUPS) -> TrainedPolicy:
-    architecture = {
-        "hidden": [8, 8],
-        "activation": "relu",
-        "options": {"encoder": encoder, "max_log_correction": 0.7, "n_critics": 2},
-    }
-    network = build_network(
-        "TD3",
-        architecture,
-        observation_space=spaces.Box(LOWEST, HIGHEST, (groups * (len(ROW_FEATURES) + groups),), np.float32),
-        action_space=spaces.Box(-1, 1, (groups,), np.float32),
-    )
-    with torch.no_grad():  # it begins at the prior, where all networks act alike
-        for weight in network.parameters():
-            weight.normal_(std=0.3, generator=torch.Generator().manual_seed(weight.numel()))
-    return TrainedPolicy("TD3", architecture, network)
 
 
 def observed(present: int, *, groups: int) -> NDArray[np.float32]:

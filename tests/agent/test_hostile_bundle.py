@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from autoprune.agent.bundle import load_policy, load_training, save_policy
 from autoprune.agent.policy_file import sealed
 from autoprune.agent.trained_policy import TrainedPolicy
-from tests.agent.test_bundle import TRAINING, learned_policy
+from tests.agent.policies import TRAINING, learned_policy
 
 RECORD, WEIGHTS, CARD = "policy.json", "policy.safetensors", "README.md"
 

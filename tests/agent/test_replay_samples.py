@@ -12,7 +12,7 @@ from autoprune.agent.learn import learn
 from autoprune.agent.replay import DEEPEST, ExecutedActionReplayBuffer, TerminalRewardReplayBuffer
 from autoprune.agent.sb3_model import build
 from tests.agent.environments import KnownAnswer, environment_for, small_agent
-from tests.agent.test_replay import BOX, OBSERVATION, add
+from tests.agent.transitions import BOX, OBSERVATION, add
 
 
 def sampled(buffer: ExecutedActionReplayBuffer, rows: int) -> dict[str, list[float]]:

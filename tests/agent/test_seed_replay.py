@@ -9,8 +9,8 @@ from autoprune.agent.learn import learn
 from autoprune.agent.metrics import logger
 from autoprune.agent.sb3_model import build, seed_replay
 from autoprune.agent.vec_env import vectorized
+from tests.agent.critic_guided import BEST, Coarse, critic_guided, environments, replay_seed
 from tests.agent.environments import small_agent
-from tests.agent.test_critic_search import BEST, Coarse, critic_guided, environments, replay_seed
 
 
 def test_what_is_known_begins_the_replay() -> None:

@@ -16,7 +16,7 @@ from autoprune.agent.learn import learn
 from autoprune.agent.shared_networks import SharedPolicy
 from autoprune.agent.trained_policy import TrainedPolicy, build_network
 from tests.agent.environments import KnownAnswer, small_agent
-from tests.agent.test_bundle import TRAINING
+from tests.agent.policies import TRAINING
 
 FEATURES = 4
 Numbers = NDArray[np.float32]

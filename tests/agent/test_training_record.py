@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from autoprune.agent.training_record import TrainingRecord
-from tests.agent.test_bundle import ELSEWHERE
+from tests.agent.policies import ELSEWHERE
 
 
 @pytest.mark.parametrize(

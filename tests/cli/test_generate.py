@@ -13,7 +13,7 @@ from autoprune.export.network import save_network
 from autoprune.runs import RunFolder
 from autoprune.task.language_measures import continuation, load_tokenizer
 from tests.language_models import causal_task
-from tests.task.test_language_measures import word_tokenizer
+from tests.task.pretrained_models import word_tokenizer
 
 DENSE_TASK = """
 from tests.language_models import causal_task

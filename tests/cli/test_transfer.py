@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import MY_TASK, run
+from tests.commands import MY_TASK, run
 
 QUIET = ["threads=1", "tracking=none"]
 SMALL = [

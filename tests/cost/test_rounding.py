@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from autoprune.cost.allocation import allocator_of
 from autoprune.cost.projection import Projector, Rounding
 from autoprune.structure.groups import Structure
-from tests.search.test_evolution import structures
-from tests.search.toys import additive, depth, weights
+from tests.search.toys import additive, depth, structures, weights
 
 Parts = tuple[Structure, Projector]
 

@@ -14,9 +14,9 @@ from autoprune.device.analytical import AnalyticalDevice
 from autoprune.device.device import preferred_levels
 from autoprune.device.profiler import random_plans
 from autoprune.device.roofline import Factors
+from tests.composition import composed
 from tests.models import PRUNABLE, random_plan
 from tests.tasks import tiny_task
-from tests.test_conf import composed
 
 FIGURES: dict[str, Any] = {
     "name": "test", "peak_gmacs": {"fp32": 10.0, "int8": 40.0}, "precision": "fp32", "memory_gb_s": 8.0,

@@ -18,14 +18,13 @@ from autoprune.device.fingerprint import differences, fingerprint, in_words
 from autoprune.device.fused_layer import Call, FusedLayer
 from autoprune.device.grid import knots
 from autoprune.device.latency_tables import LatencyTables, MissingTableError, layer_entry
-from autoprune.device.measured_device import MeasuredDevice, layers_ms, network_seconds
+from autoprune.device.measured_device import layers_ms, network_seconds
 from autoprune.device.onnx_runtime import Template, onnx_session
-from autoprune.device.profiler import FusedLayerProfiler, NetworkProfiler, random_plans
+from autoprune.device.profiler import random_plans
 from autoprune.device.runtime import runtime_of, threads_of_torch
 from autoprune.device.timing import Timings
 from autoprune.device.widths import widths_of
-from autoprune.task.task import Task
-from tests.device.simulated import CARELESS
+from tests.device.measured import profiled, this_cpu
 from tests.models import PRUNABLE
 from tests.tasks import prepared, tiny_task
 
@@ -45,32 +44,6 @@ LAYERS = {
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def this_cpu(**changes: Any) -> MeasuredDevice:
-    settings = {
-        "runtime": "torch",
-        "device_type": "cpu",
-        "batch": 1,
-        "precision": "fp32",
-        "threads": 1,
-        "care": CARELESS,
-    }
-    return MeasuredDevice(**settings | changes)
-
-
-def profiled(device: MeasuredDevice, task: Task, *, plans: int = 8) -> list[str]:
-    """Measures a task; says what was told on the way."""
-    structure = PRUNABLE[task.name].structure()
-    widths = widths_of(task.model, structure, task.example_input)
-    told: list[str] = []
-
-    def tell(done: int, of: int, what: str) -> None:
-        told.append(f"{done}/{of} {what}")
-
-    FusedLayerProfiler(device, widths, on_progress=tell).run()
-    NetworkProfiler(device, task, structure, widths, on_progress=tell).calibrate(plans)
-    return told
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -292,7 +265,7 @@ def test_a_search_gets_the_latency_as_a_cost_and_its_steps_as_levels(cache: Path
 
 KILLED = """
 import sys
-from tests.device.test_measured_device import profiled, this_cpu
+from tests.device.measured import profiled, this_cpu
 from tests.tasks import tiny_task
 
 profiled(this_cpu(), tiny_task("residual"))

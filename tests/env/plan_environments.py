@@ -72,3 +72,24 @@ def alone(env: gymnasium.Env[Any, Any], actions: np.ndarray[Any, Any]) -> tuple[
 def single(kind: Any, *arguments: Any, **parts: Any) -> SingleEpisode:
     """The kind of vector environment, for one episode."""
     return SingleEpisode(partial(kind, *arguments, **parts))
+
+
+def assert_lockstep(many: Any, one: gymnasium.Env[Any, Any], actions: np.ndarray[Any, Any]) -> None:
+    """Two batches in a row, actions [steps, episodes, …], are to the last bit the episodes alone."""
+    single = [alone(one, actions[:, episode]) for episode in range(actions.shape[1])]
+    first, _ = many.reset(seed=0)
+    for _ in range(2):
+        for step, action in enumerate(actions):
+            assert np.array_equal(first, [observations[step] for observations, _, _ in single])
+            first, rewards, ended, truncated, infos = many.step(action)
+            assert rewards.tolist() == [each[step] for _, each, _ in single]
+            assert not truncated.any()
+            assert set(ended) == {step == len(actions) - 1}
+            for key in single[0][2][step]:
+                said = [each[step][key] for _, _, each in single]
+                assert np.array_equal(np.stack(list(infos[key])), np.stack(said)), key
+                assert infos[f"_{key}"].all()
+        assert np.array_equal(np.stack(infos["final_obs"]), [observations[-1] for observations, _, _ in single])
+        assert infos["final_info"]["plan"].tolist() == [each[-1]["plan"] for _, _, each in single]
+        assert infos["_final_obs"].all()
+        assert infos["_final_info"].all()

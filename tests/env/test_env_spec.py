@@ -16,8 +16,8 @@ from autoprune.prior.starts import price, prior_of
 from autoprune.problem.problem import Problem
 from tests.search.known import KNOWN
 from tests.search.learners import learnable
-from tests.search.test_baselines import filled_on
-from tests.search.test_rl import search
+from tests.search.searches import search
+from tests.search.toys import filled_on
 
 WAYS: dict[str, tuple[dict[str, Any], type[Any]]] = {
     "layerwise": ({"mode": "layerwise", "prior": "none"}, LayerwiseVectorEnv),

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.env.layerwise import LayerwiseVectorEnv
-from tests.env.plan_environments import alone, any_parts, parts, single
-from tests.env.test_vector_envs import assert_lockstep
+from tests.env.plan_environments import alone, any_parts, assert_lockstep, parts, single
 
 
 @st.composite

@@ -19,8 +19,7 @@ from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.problem.group_features import GROUP_FEATURES
 from tests.env.plan_environments import RecordedObjective, outcome_of, parts
 from tests.env.plan_environments import single as alone_in
-from tests.search.test_baselines import filled_on
-from tests.search.test_evolution import structures
+from tests.search.toys import filled_on, structures
 
 Actions = NDArray[np.float32]
 

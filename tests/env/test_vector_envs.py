@@ -16,29 +16,8 @@ from autoprune.env.one_shot import OneShotVectorEnv
 from autoprune.env.plan_edits import EditVectorEnv
 from autoprune.evaluation.metered import EvaluationsSpent
 from tests.cost.projectors import structure_of
-from tests.env.plan_environments import RecordedObjective, alone, any_parts, parts, single
+from tests.env.plan_environments import RecordedObjective, any_parts, assert_lockstep, parts, single
 from tests.tasks import tiny_task
-
-
-def assert_lockstep(many: Any, one: gymnasium.Env[Any, Any], actions: np.ndarray[Any, Any]) -> None:
-    """Two batches in a row, actions [steps, episodes, …], are to the last bit the episodes alone."""
-    single = [alone(one, actions[:, episode]) for episode in range(actions.shape[1])]
-    first, _ = many.reset(seed=0)
-    for _ in range(2):
-        for step, action in enumerate(actions):
-            assert np.array_equal(first, [observations[step] for observations, _, _ in single])
-            first, rewards, ended, truncated, infos = many.step(action)
-            assert rewards.tolist() == [each[step] for _, each, _ in single]
-            assert not truncated.any()
-            assert set(ended) == {step == len(actions) - 1}
-            for key in single[0][2][step]:
-                said = [each[step][key] for _, _, each in single]
-                assert np.array_equal(np.stack(list(infos[key])), np.stack(said)), key
-                assert infos[f"_{key}"].all()
-        assert np.array_equal(np.stack(infos["final_obs"]), [observations[-1] for observations, _, _ in single])
-        assert infos["final_info"]["plan"].tolist() == [each[-1]["plan"] for _, _, each in single]
-        assert infos["_final_obs"].all()
-        assert infos["_final_info"].all()
 
 
 @given(st.data())

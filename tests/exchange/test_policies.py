@@ -15,7 +15,7 @@ import wandb
 from autoprune.agent.bundle import load_policy, save_policy
 from autoprune.exchange import policies
 from autoprune.exchange.policies import fetch_policy, publish_policy
-from tests.agent.test_bundle import ELSEWHERE, learned_policy
+from tests.agent.policies import ELSEWHERE, learned_policy
 from tests.wandb_server import REFUSAL, wandb_server
 
 FILES = ["README.md", "policy.json", "policy.safetensors"]

@@ -16,35 +16,11 @@ from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.prior import sensitivity_plan as dynamic_program
 from autoprune.prior.sensitivity_plan import BINS, allocate, sensitivity_plan
 from autoprune.prior.starts import Start, first_plan
-from autoprune.problem.problem import Problem
 from autoprune.search import prior_plan
 from autoprune.search import random_search as random
-from autoprune.structure.groups import Group, Structure
 from tests.cost.projectors import Hidden, projectors
-from tests.search.toys import additive, depth, weights
+from tests.search.toys import additive, curves_of, depth, filled, filled_on, levels, problem, structure_on, weights
 from tests.tasks import prepared, tiny_task
-
-
-def problem(ready: Problem, folder: Path, *, limit: int, seen: list[Any] | None = None) -> Problem:
-    record = (lambda *_: None) if seen is None else (lambda outcome, n, phase: seen.append((phase, outcome)))
-    return ready.limited(limit, record=record, folder=folder)
-
-
-def structure_on(projector: Projector) -> Structure:
-    """Groups with the projector's levels, and nothing else."""
-    levels = [tuple(found.tolist()) for found in projector.levels]
-    return Structure(tuple(Group(str(at), "channel", found[-1], (), found) for at, found in enumerate(levels)), ())
-
-
-def filled(ready: Problem, kept: Any) -> bool:
-    return filled_on(ready.projector, kept)
-
-
-def filled_on(projector: Projector, kept: Any) -> bool:
-    cost, limit = projector.budget.cost, projector.budget.limit
-    ups = np.repeat(np.array(kept)[None], len(kept), axis=0)
-    np.fill_diagonal(ups, projector.next_levels(np.array(kept)))
-    return float(cost(np.array(kept))) <= limit and bool((cost(ups)[ups.diagonal() > kept] > limit).all())
 
 
 @pytest.mark.parametrize("budget", ["macs:0.25", "macs:0.6", "params:0.5"])
@@ -88,9 +64,6 @@ def test_too_few_evaluations_for_the_pass_say_so(tmp_path: Path) -> None:
         first_plan(problem(ready, tmp_path, limit=5), start="sensitivity")
 
 
-levels = st.lists(st.tuples(st.floats(0, 10), st.integers(0, 40)), min_size=1, max_size=4)  # (loss, cost) of each level
-
-
 @given(st.lists(levels, min_size=1, max_size=4), st.integers(0, 120))
 def test_the_dynamic_program_is_exact(groups: list[list[tuple[float, int]]], limit: int) -> None:
     losses = [np.array([loss for loss, _ in group]) for group in groups]
@@ -129,15 +102,6 @@ def test_the_sensitivity_plan_is_near_the_best_for_additive_losses(seed: int) ->
     found = sum(loss[g.levels.index(k)] for loss, g, k in zip(losses, ready.structure.groups, plan.kept, strict=True))
     worst = sum(float(loss[0]) for loss in losses)
     assert found - best <= 0.03 * worst
-
-
-def curves_of(structure: Structure, rng: np.random.Generator) -> dict[str, Curve]:
-    """Any losses that fall with the units kept, in steps."""
-    curves = {}
-    for group in structure.groups:
-        loss = np.sort(rng.uniform(0, rng.uniform(0.1, 3), len(group.levels)).round(3))[::-1]
-        curves[group.name] = Curve(np.array(group.levels), tuple((loss - loss[-1]).tolist()), ())
-    return curves
 
 
 @given(projectors(), st.integers(0, 2**16))

@@ -16,7 +16,7 @@ from autoprune.plan import PruningPlan
 from autoprune.search.constraint import COLLAPSED, Constraint, Free, Lagrangian, Penalty, Projection, rewarded
 from tests.search.known import KNOWN
 from tests.search.learners import learnable
-from tests.search.test_rl import search
+from tests.search.searches import search
 from tests.search.toys import additive, weights
 
 STRUCTURE, PROJECTOR = additive(weights("a", units=10), weights("b", units=10), prices=[2, 2], limit=20)

@@ -13,20 +13,10 @@ from autoprune.cost.projection import Projector
 from autoprune.evaluation.race import Race
 from autoprune.prior.level_switches import Switch
 from autoprune.search import evolution
-from autoprune.structure.groups import Group, Structure
-from tests.evaluation.tables import Kept
-from tests.search.toys import additive, depth, toy, weights
+from autoprune.structure.groups import Structure
+from tests.search.toys import additive, depth, distance, structures, toy, weights
 
 SETTINGS: dict[str, Any] = {"start": "uniform", "offspring": 8, "switches": 3, "step": 0.05}
-
-
-def distance(optimum: tuple[int, ...]) -> Any:
-    """How far from the optimum: unimodal, and 0 there only."""
-
-    def loss(kept: Kept) -> float:
-        return float(sum(abs(k - best) for k, best in zip(kept, optimum, strict=True)))
-
-    return loss
 
 
 WIDTHS = (3, 17, 9, 5, 14, 12)  # of 20 units each, at one price
@@ -129,27 +119,6 @@ def test_it_starts_where_it_is_told_to(tmp_path: Path) -> None:
     problem = toy(structure, projector, tmp_path, loss=distance(optimum), limit=40, seen=seen)
     evolution.search(problem, rng=default_rng(0), **SETTINGS | {"start": "sensitivity"})
     assert [phase for phase, _ in seen] == ["curves"] * 13 + ["search"] * 27
-
-
-@st.composite
-def structures(draw: st.DrawFn) -> tuple[Structure, Projector]:
-    """Groups of every granularity at any prices, and any feasible budget."""
-    kinds = draw(st.lists(st.sampled_from(["fine", "coarse", "depth", "2:4"]), min_size=1, max_size=6))
-    groups: list[Group] = []
-    for at, kind in enumerate(kinds):
-        units = draw(st.integers(2, 40))
-        groups.append(
-            {
-                "fine": weights(f"g{at}", units=units),
-                "coarse": weights(f"g{at}", units=units, levels=(*range(3, units, 7), units)),
-                "depth": depth(f"g{at}"),
-                "2:4": weights(f"g{at}", units=4, levels=(2, 4)),
-            }[kind]
-        )
-    prices = [draw(st.integers(1, 50)) for _ in groups]
-    least = sum(price * group.levels[0] for price, group in zip(prices, groups, strict=True))
-    most = sum(price * group.units for price, group in zip(prices, groups, strict=True))
-    return additive(*groups, prices=prices, limit=draw(st.integers(least, most)))
 
 
 @given(structures(), st.integers(0, 2**16), st.sampled_from([0.02, 0.2, 1.0]), st.integers(1, 30))

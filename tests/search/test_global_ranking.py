@@ -16,9 +16,7 @@ from autoprune.search import global_ranking
 from autoprune.search.global_ranking import best_units, unit_scores
 from autoprune.structure.groups import Comparison, Group, Structure
 from tests.search.known import KNOWN
-from tests.search.test_baselines import filled_on
-from tests.search.test_evolution import structures
-from tests.search.toys import additive, depth, toy, weights
+from tests.search.toys import additive, depth, filled_on, structures, toy, weights
 
 
 def values_of(structure: Structure, seed: int) -> list[Any]:

@@ -1,6 +1,6 @@
 """What every search without an agent is held to: known optima, whole budgets, the evaluations that it was given."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,28 +14,16 @@ from hypothesis import strategies as st
 from numpy.random import default_rng
 
 from autoprune.cost.projection import Projector
-from autoprune.plan import PruningPlan
 from autoprune.prior.starts import price
 from autoprune.problem.problem import Problem
-from autoprune.search import annealing, cma, erk, global_ranking, greedy, legr, random_around, spdy, tpe
+from autoprune.search import erk, global_ranking
 from autoprune.structure.groups import Structure
 from tests.search.known import KNOWN
-from tests.search.test_baselines import filled, filled_on
-from tests.search.test_baselines import problem as live
-from tests.search.test_evolution import distance, structures
-from tests.search.toys import additive, depth, toy
+from tests.search.searches import SEARCHES, Run
+from tests.search.toys import additive, depth, distance, filled, filled_on, structures, toy
+from tests.search.toys import problem as live
 from tests.tasks import prepared, tiny_task
 
-Run = Callable[..., PruningPlan]
-SEARCHES: dict[str, Run] = {
-    "annealing": partial(annealing.search, start="uniform", step=0.2, first=0.3, last=0.003),
-    "cmaes": partial(cma.search, start="uniform", sigma=0.3, population=None),
-    "greedy": partial(greedy.search, step=0.1),
-    "legr": partial(legr.search, population=24, sample=8, share=0.25, sigma=1.0),
-    "random_around": partial(random_around.search, start="sensitivity", sigma=0.22),
-    "spdy": partial(spdy.search, sigma=1.0, share=0.5),
-    "tpe": partial(tpe.search, least_density=0.1, random=10),
-}
 EVALUATIONS = {"random_around": 60, "spdy": 50, "tpe": 60}  # else 100
 # How far from the best plan they are after as many, at most; uniform is 1.
 REGRET = {

@@ -15,9 +15,7 @@ from autoprune.prior.starts import first_plan
 from autoprune.prior.uniform_plan import uniform_plan
 from autoprune.structure.groups import Structure
 from tests.search.known import KNOWN
-from tests.search.test_baselines import filled_on
-from tests.search.test_evolution import structures
-from tests.search.toys import additive, depth, weights
+from tests.search.toys import additive, depth, filled_on, structures, weights
 
 
 def any_filled(projector: Projector, seed: int) -> Any:

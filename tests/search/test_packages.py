@@ -12,7 +12,7 @@ from numpy.random import default_rng
 
 from autoprune.search import cma, tpe
 from tests.search.known import KNOWN
-from tests.search.test_ladder import SEARCHES
+from tests.search.searches import SEARCHES
 
 
 @pytest.mark.parametrize(("name", "package"), [("cmaes", "cmaes"), ("tpe", "optuna")])

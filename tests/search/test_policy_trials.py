@@ -12,7 +12,7 @@ from autoprune.evaluation.metered import POLICY
 from autoprune.search.policy_trials import affordable, own_evaluations, play
 from tests.search.known import KNOWN
 from tests.search.learners import learnable
-from tests.search.test_rl import search, short
+from tests.search.searches import search, short
 
 
 @pytest.mark.parametrize("name", ["critic_guided", "dqn", "edit_ppo", "ppo", "recurrent_ppo", "td3"])

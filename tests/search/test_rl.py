@@ -1,25 +1,19 @@
 """Agents as searches: they keep to the evaluation budget, repeat themselves from the same seed, and refuse nonsense."""
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 
 from autoprune.agent.bundle import load_policy, load_training
 from autoprune.cli import conf_dir
-from autoprune.env.env_spec import EnvSpec
 from autoprune.search import random_search as random
-from tests.search.test_baselines import filled, problem
+from tests.search.searches import AGENTS, search, short
+from tests.search.toys import filled, problem
 from tests.tasks import prepared, tiny_task
 
-AGENTS = [
-    "a2c", "amc", "critic_guided", "crossq", "ddpg", "dqn", "edit_ppo", "ppo", "recurrent_ppo", "sac", "td3", "tqc",
-]  # fmt: skip
 ALGORITHM = {
     "critic_guided": "TD3",
     "amc": "DDPG",
@@ -27,27 +21,6 @@ ALGORITHM = {
     "edit_ppo": "PPO",
     "recurrent_ppo": "RecurrentPPO",
 }
-FIELDS = {field.name for field in fields(EnvSpec)}
-
-
-def search(name: str, *, constraint: str = "projection", **changes: Any) -> Any:
-    """The search that conf/agent/NAME.yaml configures, other values for some keys (`agent__hidden=…`)."""
-    settings = yaml.safe_load((conf_dir() / "agent" / f"{name}.yaml").read_text())
-    settings["constraint"] = yaml.safe_load((conf_dir() / "constraint" / f"{constraint}.yaml").read_text())
-    for key, value in changes.items():
-        *path, last = f"env__{key}".split("__") if key in FIELDS else key.split("__")
-        place = settings
-        for part in path:
-            place = place[part]
-        place[last] = value
-    return instantiate(settings, _convert_="all")
-
-
-def short(name: str) -> dict[str, Any]:
-    """amc's hundred episodes of warm-up are more than a test has, and so are many updates for each episode."""
-    if name == "amc":
-        return {"agent__experience__warm_up_episodes": 5}
-    return {"agent__experience__updates_per_episode": 2} if name in ("crossq", "ddpg", "sac", "td3", "tqc") else {}
 
 
 @pytest.mark.parametrize("name", AGENTS)

@@ -15,7 +15,7 @@ from autoprune.search import random_search as random
 from autoprune.structure.groups import Structure
 from tests.search.known import KNOWN, KnownProblem
 from tests.search.learners import learnable, seen
-from tests.search.test_rl import AGENTS, search, short
+from tests.search.searches import AGENTS, search, short
 from tests.search.toys import additive, depth, toy, weights
 
 # How far from the best plan they are after 80 evaluations on the chain, at most; uniform is 1.

@@ -23,8 +23,7 @@ from autoprune.task.task import plain_forward
 from tests.cost.projectors import structure_with
 from tests.cost.stairs import assert_filled, meets_all, staircases
 from tests.models import PRUNABLE
-from tests.search.test_baselines import curves_of
-from tests.search.toys import toy
+from tests.search.toys import curves_of, toy
 
 
 def structure_on(projector: Projector) -> Structure:

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from autoprune.cost.projection import Projector
 from autoprune.prior.uniform_plan import evenly_spaced, uniform_plan, uniform_target
 from tests.cost.projectors import projectors
-from tests.search.test_baselines import structure_on
-from tests.search.toys import additive, depth, weights
+from tests.search.toys import additive, depth, structure_on, weights
 
 
 @given(projectors())

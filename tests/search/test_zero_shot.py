@@ -19,8 +19,8 @@ from autoprune.env.transfer_task import transfer_price
 from autoprune.problem.problem import Problem
 from autoprune.search import few_shot
 from autoprune.search import zero_shot as carried
-from tests.agent.test_bundle import ELSEWHERE
-from tests.agent.test_carried_bundle import carried as random_policy
+from tests.agent.policies import ELSEWHERE
+from tests.agent.policies import carried as random_policy
 from tests.search.known import KNOWN, KnownProblem
 from tests.search.learners import seen as with_features
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from hypothesis import strategies as st
 from torch import Tensor
 
 from autoprune.cost.budget import Budget
@@ -13,6 +14,7 @@ from autoprune.cost.model import QuadraticCost
 from autoprune.cost.projection import Projector
 from autoprune.evaluation import judge, reward
 from autoprune.evaluation.candidates import Candidates
+from autoprune.evaluation.curves import Curve
 from autoprune.evaluation.metered import MeteredObjective
 from autoprune.evaluation.objective import Objective
 from autoprune.evaluation.race import Race
@@ -90,3 +92,67 @@ def toy(  # noqa: PLR0913 - keyword-only settings
         measured={},
         folder=folder,
     )
+
+
+def problem(ready: Problem, folder: Path, *, limit: int, seen: list[Any] | None = None) -> Problem:
+    record = (lambda *_: None) if seen is None else (lambda outcome, n, phase: seen.append((phase, outcome)))
+    return ready.limited(limit, record=record, folder=folder)
+
+
+def structure_on(projector: Projector) -> Structure:
+    """Groups with the projector's levels, and nothing else."""
+    levels = [tuple(found.tolist()) for found in projector.levels]
+    return Structure(tuple(Group(str(at), "channel", found[-1], (), found) for at, found in enumerate(levels)), ())
+
+
+def filled(ready: Problem, kept: Any) -> bool:
+    return filled_on(ready.projector, kept)
+
+
+def filled_on(projector: Projector, kept: Any) -> bool:
+    cost, limit = projector.budget.cost, projector.budget.limit
+    ups = np.repeat(np.array(kept)[None], len(kept), axis=0)
+    np.fill_diagonal(ups, projector.next_levels(np.array(kept)))
+    return float(cost(np.array(kept))) <= limit and bool((cost(ups)[ups.diagonal() > kept] > limit).all())
+
+
+levels = st.lists(st.tuples(st.floats(0, 10), st.integers(0, 40)), min_size=1, max_size=4)  # (loss, cost) of each level
+
+
+def curves_of(structure: Structure, rng: np.random.Generator) -> dict[str, Curve]:
+    """Any losses that fall with the units kept, in steps."""
+    curves = {}
+    for group in structure.groups:
+        loss = np.sort(rng.uniform(0, rng.uniform(0.1, 3), len(group.levels)).round(3))[::-1]
+        curves[group.name] = Curve(np.array(group.levels), tuple((loss - loss[-1]).tolist()), ())
+    return curves
+
+
+def distance(optimum: tuple[int, ...]) -> Any:
+    """How far from the optimum: unimodal, and 0 there only."""
+
+    def loss(kept: Kept) -> float:
+        return float(sum(abs(k - best) for k, best in zip(kept, optimum, strict=True)))
+
+    return loss
+
+
+@st.composite
+def structures(draw: st.DrawFn) -> tuple[Structure, Projector]:
+    """Groups of every granularity at any prices, and any feasible budget."""
+    kinds = draw(st.lists(st.sampled_from(["fine", "coarse", "depth", "2:4"]), min_size=1, max_size=6))
+    groups: list[Group] = []
+    for at, kind in enumerate(kinds):
+        units = draw(st.integers(2, 40))
+        groups.append(
+            {
+                "fine": weights(f"g{at}", units=units),
+                "coarse": weights(f"g{at}", units=units, levels=(*range(3, units, 7), units)),
+                "depth": depth(f"g{at}"),
+                "2:4": weights(f"g{at}", units=4, levels=(2, 4)),
+            }[kind]
+        )
+    prices = [draw(st.integers(1, 50)) for _ in groups]
+    least = sum(price * group.levels[0] for price, group in zip(prices, groups, strict=True))
+    most = sum(price * group.units for price, group in zip(prices, groups, strict=True))
+    return additive(*groups, prices=prices, limit=draw(st.integers(least, most)))

@@ -18,19 +18,7 @@ from autoprune.task.huggingface import SUPPORTED, hf_causal_lm, hf_encoder, mini
 from autoprune.task.language_measures import load_tokenizer
 from autoprune.task.task import Task
 from tests.language_models import TINY
-from tests.task.test_pretrained import edited, model_folder
-
-SIZES = {"tokens": 24, "train": 8, "calibration": 4, "search": 6, "test": 4, "held_out": 2}
-TEXTS = {"search": "descriptions", "test": "descriptions", "held_out": ["topics", "descriptions"]}
-
-
-def causal(folder: Path, family: str = "llama") -> Task:
-    return hf_causal_lm(model=str(model_folder(folder, family)), sources=TEXTS, sizes=SIZES, positions=6)
-
-
-def encoding(folder: Path, family: str = "bert") -> Task:
-    sizes = {**SIZES, "tokens": 32}
-    return hf_encoder(model=str(model_folder(folder, family)), sources=TEXTS, sizes=sizes)
+from tests.task.pretrained_models import SIZES, TEXTS, causal, edited, encoding, model_folder
 
 
 def test_every_family_has_groups_and_a_tiny_model() -> None:

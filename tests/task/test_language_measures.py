@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerFast
 
 from autoprune.structure.edit import number_caches
 from autoprune.structure.skipped_modules import Skipped
@@ -23,19 +21,12 @@ from autoprune.task.language_measures import (
     size_of,
 )
 from tests.language_models import CAUSAL, ENCODERS, HIDDEN, TINY, TOKENS, VOCABULARY, causal_task
+from tests.task.pretrained_models import word_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return word_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-
-
-def word_tokenizer(folder: Path) -> Path:
-    """One token for each of the words w0, w1, …: text and tokens are each other's."""
-    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
-    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0").save_pretrained(folder)
-    return folder
 
 
 def windows(count: int = 6, *, tokens: int = TOKENS) -> Tensor:

@@ -1,13 +1,10 @@
 """Loading: from folders that were written here, by transformers itself."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import tokenizers
 import torch
 import transformers
 from torch import nn
@@ -17,27 +14,7 @@ from autoprune.identity import identity_of
 from autoprune.task.pretrained import CAUSAL, ENCODERS, Pretrained, built
 from tests import language_models
 from tests.language_models import TINY, config_text
-
-LETTERS = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-SPECIAL = ("<pad>", "<s>", "</s>")
-
-
-def model_folder(folder: Path, family: str, **changes: Any) -> Path:
-    """A folder as transformers saves it: a tiny model of the family, and a tokenizer of bytes."""
-    settings = (language_models.CAUSAL | language_models.ENCODERS)[family]
-    settings = {**settings, "vocab_size": len(SPECIAL) + len(LETTERS), "pad_token_id": 0, **changes}
-    config = transformers.AutoConfig.for_model(family, **settings)
-    auto = transformers.AutoModel if family in ENCODERS else transformers.AutoModelForCausalLM
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        auto.from_config(config).save_pretrained(folder)
-    vocabulary = {token: number for number, token in enumerate((*SPECIAL, *LETTERS))}
-    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = tokenizers.decoders.ByteLevel()
-    names = dict(zip(("pad_token", "bos_token", "eos_token"), SPECIAL, strict=True))
-    transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **names).save_pretrained(folder)
-    return folder
+from tests.task.pretrained_models import LETTERS, edited, model_folder
 
 
 @pytest.mark.parametrize("family", CAUSAL + ENCODERS)
@@ -96,12 +73,6 @@ def test_gpt2_in_linear_layers_is_gpt2() -> None:
     with torch.inference_mode():
         torch.testing.assert_close(ours(input_ids=tokens).logits, theirs(input_ids=tokens).logits)
     assert ours.lm_head.weight is ours.transformer.wte.weight
-
-
-def edited(folder: Path, **changes: Any) -> Path:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    return folder
 
 
 def test_another_architecture_is_an_error(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from autoprune.problem.problem import Problem
 from autoprune.problem.spec import ProblemSpec
 from autoprune.testing import small_task
 from autoprune.transfer.policy import Policy
-from tests.search.test_rl import search, short
+from tests.search.searches import search, short
 from tests.tasks import tiny_task
 
 
