@@ -87,7 +87,7 @@ def _broken_rows(role: Role) -> list[int]:
     finite = torch.ones(len(role), dtype=torch.bool)
     for values in (*leaves(role.inputs), *leaves(role.targets)):
         if values.is_floating_point():
-            finite &= torch.isfinite(values).view(len(role), -1).all(dim=1).cpu()
+            finite &= torch.isfinite(values).reshape(len(role), -1).all(dim=1).cpu()
     return (~finite).nonzero().flatten().tolist()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import autoprune
 from autoprune.records import Ledgers
 from autoprune.recover.recovery import no_recovery
+from autoprune.rehearsal import _broken_rows
 from autoprune.task.task import Role, Task
 from tests.jobs import RECOVER, job
 from tests.tasks import tiny_task
@@ -26,6 +27,11 @@ def broken(role: Role, row: int) -> Role:
     inputs = role.inputs.clone()
     inputs[row, 0] = torch.nan
     return Role(inputs, role.targets)
+
+
+def test_images_whose_channels_come_last_in_memory_are_looked_at() -> None:
+    role = broken(tiny_task().data.test, 7)
+    assert _broken_rows(replace(role, inputs=role.inputs.contiguous(memory_format=torch.channels_last))) == [7]
 
 
 @pytest.mark.parametrize(("name", "row"), [("test", 7), ("train", 60), ("calibration", 0), ("search", 59)])

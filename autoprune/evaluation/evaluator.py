@@ -1,6 +1,7 @@
 """Plan → how its network judges: what a worker does, with everything it needs and nothing else."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Protocol
 
 from torch import nn
@@ -34,7 +35,9 @@ class SlicedEvaluator:
         network = self._ordered.at(kept)
         judged = []
         for batch in range(start, stop):
-            with self._prefix.recalled(kept, batch):
+            # with its last batch, a metric of the whole role may ask for the outputs of others, which are not recalled
+            last = self.whole_metric and batch + 1 == len(self._judge.batches)
+            with nullcontext() if last else self._prefix.recalled(kept, batch):
                 judged += self._judge.judge(network, batch, batch + 1, plan=kept)
         return judged
 

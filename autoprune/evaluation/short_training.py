@@ -12,7 +12,7 @@ from autoprune.identity import identity_of
 from autoprune.ranges import Count, Positive, check_fields
 from autoprune.structure.axes import Kept
 from autoprune.task.task import Task
-from autoprune.task.training import fit, supports_bf16
+from autoprune.task.training import fit, runs_in_bf16
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,6 @@ class TrainedNetworks:
                 generator=torch.Generator().manual_seed(0),
                 augment=task.augment,
                 forward=task.forward,
-                bf16=supports_bf16(task.device),
+                bf16=runs_in_bf16(network, task.data.train.inputs, task.forward),
             )
         return network

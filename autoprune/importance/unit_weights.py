@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from autoprune.structure.groups import Axis, Group, Member, Structure
 from autoprune.structure.layer_types import CONVOLUTIONS, tensor_axes
@@ -39,7 +40,11 @@ def readers(model: nn.Module, group: Group) -> Iterator[tuple[nn.Module, Member]
 
 def is_plain_reader(layer: nn.Module) -> bool:
     """Whether a layer's outputs are a matrix [outputs, inputs · kernel] times what each position reads."""
-    return isinstance(layer, (*CONVOLUTIONS, nn.Linear))
+    own = next((kind for kind in (*CONVOLUTIONS, nn.Linear) if isinstance(layer, kind)), None)
+    if own is None or parametrize.is_parametrized(layer):
+        return False
+    computed = ("forward", "_conv_forward")  # a subclass may make another weight of its own at every call
+    return all(getattr(type(layer), name, None) is getattr(own, name, None) for name in computed)
 
 
 def by_weights(model: nn.Module, group: Group) -> Tensor:

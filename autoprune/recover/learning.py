@@ -16,7 +16,7 @@ from autoprune.recover.recovery import OnStep
 from autoprune.task.outputs import TINY
 from autoprune.task.samples import Samples, rows
 from autoprune.task.task import Task
-from autoprune.task.training import Optimizer, fit, supports_bf16
+from autoprune.task.training import Optimizer, fit, runs_in_bf16
 
 Hint = Callable[[Samples, Samples, Tensor], Tensor]  # (outputs, inputs as the student sees them, their rows) → a loss
 
@@ -62,7 +62,8 @@ def learn(
 
     Without targets it learns from the teacher alone. Raises ValueError where there is no teacher to learn from.
     """
-    role, half = task.data.train, supports_bf16(task.device) if how.bf16 == "auto" else how.bf16
+    role = task.data.train
+    half = runs_in_bf16(network, role.inputs, task.forward) if how.bf16 == "auto" else how.bf16
     if not task.trained:
         if not how.asks:
             task.require_labels("recovery that does not learn from the dense network (distillation=0)")

@@ -133,6 +133,9 @@ def reconstruct(  # noqa: PLR0913 - keyword-only settings
     readers = {}
     for name, axis in axes.items():
         layer = model.get_submodule(name)
+        if moments[name].drawn == 0:
+            untouched[name] = "no calibration sample reaches it"
+            continue
         is_centred = name in centred or getattr(layer, "bias", None) is not None
         gram, mean = moments.pop(name).gram(name, centred=is_centred, ridge=settings.ridge)
         readers[name] = _Reader(axis, layer, axis.order(ranking), structure.names, gram=gram, mean=mean)

@@ -41,7 +41,7 @@ class Moments:
         positions = patches.shape[: patches.ndim - layer.get_parameter("weight").ndim + 1]
         here = math.prod(positions)
         self.passed += here
-        quota = self.wanted * self.passed // self.total - self.drawn
+        quota = min(here, self.wanted * self.passed // self.total - self.drawn)  # data may choose
         if not quota:
             return
         index = torch.randperm(here, generator=generator)[:quota].sort().values.to(patches.device)
@@ -96,7 +96,7 @@ def input_moments(
     positions = {layer.name: layer.positions for layer in structure.layers}
     first = first_readers(model, names, role, forward=forward)
     moments = {
-        name: Moments(model.get_submodule(name), total=positions[name] * len(role), wanted=rows)
+        name: Moments(model.get_submodule(name), total=max(1, positions[name]) * len(role), wanted=rows)
         for name in dict.fromkeys(first.values())
     }
 

@@ -56,8 +56,10 @@ def tensors(values: Any) -> Iterator[Tensor]:
 
 
 def named_tensors(values: Any) -> Iterator[tuple[str, Tensor]]:
-    """All tensors of floating-point numbers with their names: keys and positions, joined by dots."""
-    return ((name, tensor) for name, tensor in _named(values, "") if tensor.is_floating_point())
+    """All tensors of numbers, with keys and positions joined by dots as names; complex ones as pairs of real ones."""
+    for name, tensor in _named(values, ""):
+        if tensor.is_floating_point() or tensor.is_complex():
+            yield name, torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 def _named(values: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:

@@ -171,6 +171,6 @@ def _geometry(name: str, module: nn.Module, inputs: Any, output: Any, *, samples
         weight, statistics = getattr(module, "weight", None), getattr(module, "running_mean", None)
         return Layer(name, "norm", outputs, int(weight is not None), 1, 0, 1, bias, False, 2 * (statistics is not None))
     if is_sliceable(module):
-        weight = module.get_parameter("weight")
-        return Layer(name, "linear", outputs, weight.numel() // outputs, 1, positions, 1, bias, False)
+        size = sum(tensor.numel() for tensor in [module.weight] if isinstance(tensor, Tensor))
+        return Layer(name, "linear", outputs, size // outputs, 1, positions, 1, bias, False)
     return Layer(name, "other", 1, 1, 1, numbers // samples, 1, False, False)

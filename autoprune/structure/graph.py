@@ -21,7 +21,7 @@ from autoprune.structure.kinds import DEFAULT_KINDS
 from autoprune.structure.layer_flow import Nodes
 from autoprune.structure.refused import refuse_wrapped
 from autoprune.structure.stand_ins import Couplings, SegmentedRun
-from autoprune.structure.transformer import transformer_structure
+from autoprune.structure.transformer import token_ids, transformer_structure
 from autoprune.structure.verify import PROBED, Verifier, alive, sampled
 from autoprune.task.task import Forward, plain_forward
 
@@ -72,13 +72,14 @@ def find_structure(  # noqa: PLR0913 - keyword-only settings, part of the public
     check_value(min_units, Count, "min_units")
     check_value(keep, Collection[str], "keep")
     keep = frozenset(keep)
-    if model_type(model) in FAMILIES:
+    ids = token_ids(example_input)
+    if model_type(model) in FAMILIES and ids is not None:
         structure = transformer_structure(
-            model, example_input, prune=prune or DEFAULT_KINDS, keep=keep, round_to=round_to, min_units=min_units
+            model, ids, prune=prune or DEFAULT_KINDS, keep=keep, round_to=round_to, min_units=min_units
         )
-        probe = Example(example_input[:, :PROBED])  # `forward` may ask at positions that so few tokens lack
+        probe = Example(ids[:, :PROBED])  # `forward` may ask at positions that so few tokens lack
         with evaluating(model):
-            return sampled(structure, model, example_input, probe.outputs)
+            return sampled(structure, model, ids, probe.outputs)
     if prune is not None:
         raise ValueError(
             f"structure.prune={list(prune)} is for transformers of the types {sorted(FAMILIES)}; this "

@@ -1,6 +1,7 @@
 """Finds the groups of a transformer, from a table of where each model type keeps its parts. Nothing is traced."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,16 @@ from autoprune.structure.groups import (
     levels_of,
 )
 from autoprune.structure.kinds import DEFAULT_KINDS, KEY_BLOCK, KEYS, check_kinds, n_m
+
+
+def token_ids(example_input: Any) -> Tensor | None:
+    """The tokens [1, T] among what a transformer is called with, by name or as the first of several; None without."""
+    if isinstance(example_input, Mapping):
+        example_input = example_input.get("input_ids")
+    elif isinstance(example_input, tuple | list):
+        example_input = example_input[0]
+    whole = isinstance(example_input, Tensor) and example_input.ndim == 2 and not example_input.is_floating_point()
+    return example_input if whole else None
 
 
 def transformer_structure(

@@ -9,7 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoprune.task.outputs import CATEGORICAL, TINY, OutputKind
-from autoprune.task.samples import Samples, first_tensor, named_outputs, paired_targets
+from autoprune.task.samples import (
+    Samples,
+    first_tensor,
+    joined_samples,
+    named_outputs,
+    number_of,
+    paired_targets,
+)
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 VOID = 255  # the label of pixels that belong to no class, in most segmentation sets
@@ -23,6 +30,18 @@ class OfFirst:
 
     def __call__(self, outputs: Samples, targets: Samples) -> Any:
         return self.function(first_tensor(outputs), targets)
+
+
+@dataclass(frozen=True, slots=True)
+class MeanLoss:
+    """The mean over samples of a loss that returns a number for each (reduction="none") or their sum."""
+
+    function: Callable[..., Tensor]
+    summed: bool
+
+    def __call__(self, outputs: Samples, targets: Samples) -> Tensor:
+        value = self.function(outputs, targets)
+        return value / number_of(targets) if self.summed else value.mean()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +94,7 @@ class DefaultMetric:
             return (((answers == labels) & counted).sum() / counted.sum().clamp(min=1)).item()
         if self.kind.kind == "embedding":
             return F.cosine_similarity(values, wanted, dim=self.kind.dim).mean().item()
-        wanted = wanted.view(values.shape)
+        wanted = wanted.reshape(values.shape)
         if self.kind.kind == "multilabel":
             return ((values > (0.5 if self.kind.probabilities else 0.0)) == (wanted > 0.5)).float().mean().item()
         error = (values.double() - wanted.double()).square().mean(dim=0)
@@ -84,8 +103,28 @@ class DefaultMetric:
 
 
 def has_defaults(kind: OutputKind, targets: Tensor | None) -> bool:
-    """Whether targets alone say how good the output is: not where there are none, nor labels of an embedding."""
-    return targets is not None and (kind.kind != "embedding" or targets.is_floating_point())
+    """Whether targets alone say how good the output is.
+
+    Not where there are none, nor labels of an embedding, nor numbers that are no distributions over the classes.
+    """
+    if targets is None:
+        return False
+    if kind.kind in CATEGORICAL and targets.is_floating_point():
+        return -targets.ndim <= kind.dim < targets.ndim and targets.shape[kind.dim] == kind.classes
+    return kind.kind != "embedding" or targets.is_floating_point()
+
+
+def mean_loss(loss: Callable[..., Any], outputs: Samples, targets: Samples) -> Callable[..., Any]:
+    """The loss itself where it is a mean over samples, or is not to be told from one; else `MeanLoss` of it.
+
+    A sum of the same samples twice is twice as large.
+    """
+    value = loss(outputs, targets)
+    if isinstance(value, Tensor) and value.numel() > 1:
+        return MeanLoss(loss, summed=False)
+    once, twice = float(value), float(loss(joined_samples([outputs] * 2), joined_samples([targets] * 2)))
+    summed = once != 0 and abs(twice - 2 * once) <= 1e-4 * abs(once)
+    return MeanLoss(loss, summed=True) if summed else loss
 
 
 def _loss(kind: OutputKind, values: Tensor, targets: Tensor) -> Tensor:
@@ -98,7 +137,7 @@ def _loss(kind: OutputKind, values: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(values, labels, reduction="sum") / (labels != IGNORED).sum().clamp(min=1)
     if kind.kind == "embedding":
         return (1 - F.cosine_similarity(values, targets, dim=kind.dim)).mean()
-    wanted = targets.view(values.shape).to(values.dtype)
+    wanted = targets.reshape(values.shape).to(values.dtype)
     if kind.kind == "regression":
         return F.mse_loss(values, wanted)
     if kind.probabilities:

@@ -2,15 +2,16 @@
 
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import CodeType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from autoprune.task.outputs import CATEGORICAL, OutputKind
-from autoprune.task.samples import Samples, named_outputs, paired_targets
+from autoprune.task.samples import Samples, leaves, mapped, named_outputs, paired_targets
 
 KindSetting = str | OutputKind | Mapping[str, str | OutputKind]
 
@@ -23,6 +24,7 @@ FAMILIES: tuple[tuple[str, tuple[str, ...]], ...] = (
                     "pairwise_distance", "contrastive", "infonce", "arcface")),
     ("numbers", ("mse_loss", "mseloss", "l1_loss", "l1loss", "huber", "quantile", "pinball")),
 )  # fmt: skip
+UNCHANGED = 1e-4  # share of a loss below which it stays what it was
 FEW = 8  # values in [0, 1] from which on outputs are said to be probabilities
 
 
@@ -31,20 +33,27 @@ class _Evidence:
     """What one output's kind is inferred from: outputs of a few samples, all its targets, families of the loss.
 
     families: None where no loss was given, empty where its code says nothing. tokens: the largest token that the
-    network reads, where it reads token ids.
+    network reads, where it reads token ids. loss_of: other outputs in the place of these → the loss; NaN without one.
     """
 
     outputs: Tensor
     targets: Tensor | None
     families: frozenset[str] | None
     tokens: int | None
+    loss_of: Callable[[Tensor], float]
 
     def points_to(self, family: str) -> bool:
         return self.families is not None and family in self.families
 
 
 def output_kinds(
-    outputs: Samples, targets: Samples | None, *, given: KindSetting | None, loss: object, inputs: Samples
+    outputs: Samples,
+    targets: Samples | None,
+    *,
+    given: KindSetting | None,
+    loss: object,
+    inputs: Samples,
+    few_targets: Samples = None,
 ) -> tuple[OutputKind, ...]:
     """The kinds of all outputs, names and axes filled in.
 
@@ -55,6 +64,7 @@ def output_kinds(
         given: the kind of the first output, or kinds by the outputs' names; what is not given is inferred.
         loss: what training minimises, None where nobody said.
         inputs: of the few samples.
+        few_targets: of the few samples, for losses that are tried on them.
 
     Raises:
         ValueError: names of unknown outputs are given, or an output's kind is ambiguous.
@@ -65,14 +75,15 @@ def output_kinds(
     tokens = int(inputs.max()) if isinstance(inputs, Tensor) and inputs.ndim == 2 and not _is_float(inputs) else None
     kinds = []
     for index, (name, tensor) in enumerate(tensors.items()):
-        evidence = _Evidence(tensor.float(), own[name], families, tokens)
+        loss_of = functools.partial(_loss_with, loss, outputs, few_targets, index)
+        evidence = _Evidence(tensor.float(), own[name], families, tokens, loss_of)
         setting = settings.get(name)
         if isinstance(setting, OutputKind):
             kind = setting
         elif setting is not None:
             kind = OutputKind(setting, axis=_axis_for(setting, evidence))  # type: ignore[arg-type]
         elif index and own[name] is None:
-            kind = _of_a_side_output(evidence.outputs)
+            kind = _unlabelled(evidence) or OutputKind("regression")  # numbers to be kept as they are
         else:
             kind = _inferred(evidence)
         kinds.append(_completed(replace(kind, name=name), evidence))
@@ -160,14 +171,19 @@ def _inferred(evidence: _Evidence) -> OutputKind:
     by_loss = _by_loss(evidence)
     if by_loss is not None:
         return by_loss
-    by_targets = _unlabelled(evidence) if evidence.targets is None else _by_targets(evidence, evidence.targets)
-    if by_targets is not None:
-        return by_targets
-    targets = "no targets" if evidence.targets is None else f"targets of shape {list(evidence.targets.shape)}"
+    by_targets = None if evidence.targets is None else _by_targets(evidence, evidence.targets)
+    inferred = by_targets or _unlabelled(evidence)
+    if inferred is not None:
+        return inferred
+    sources = (
+        "no targets of its own" if evidence.targets is None else f"targets of shape {list(evidence.targets.shape)}"
+    )
+    sources += " and no loss" if evidence.families is None else " and the loss"
     raise ValueError(
-        f"what the network's outputs of shape {list(evidence.outputs.shape)} mean is ambiguous from {targets} and the "
-        "loss; say it by Task(kind=...): classification, segmentation, multilabel (one logit as well), regression, "
-        "embedding or language, or OutputKind(kind, axis=...) where classes stand on another axis"
+        f"what the network's outputs of shape {list(evidence.outputs.shape)} mean is ambiguous from {sources}; "
+        "say it by Task(kind=...): classification, segmentation, multilabel (one logit as well), regression, embedding "
+        "or language, each by its output's name where there are several, or OutputKind(kind, axis=...) where classes "
+        "stand on another axis"
     )
 
 
@@ -242,21 +258,46 @@ def _classifies(outputs: Tensor, targets: Tensor) -> bool:
 
 
 def _unlabelled(evidence: _Evidence) -> OutputKind | None:
+    """What outputs and loss tell by themselves: probabilities, or their logarithms, and a loss that reads logits."""
     outputs = evidence.outputs
-    for axis in (1, -1):
-        if outputs.ndim > 1 and _add_up_to_one(outputs, axis):
+    for axis in (1, -1) if outputs.ndim > 2 else (1,) if outputs.ndim == 2 else ():
+        probabilities = _add_up_to_one(outputs, axis)
+        logarithms = not probabilities and bool((outputs <= 0).all()) and _add_up_to_one(outputs.exp(), axis)
+        if probabilities or logarithms or _by_differences(evidence, axis):
             if outputs.ndim == 4 and axis == 1:
-                return OutputKind("segmentation", probabilities=True)
-            return OutputKind("classification", axis=axis, probabilities=True)
+                return OutputKind("segmentation", probabilities=probabilities)
+            return OutputKind("classification", axis=axis, probabilities=probabilities)
     if outputs.ndim == 3 and evidence.tokens is not None and outputs.shape[-1] > evidence.tokens:
         return OutputKind("language")
     return None
 
 
-def _of_a_side_output(outputs: Tensor) -> OutputKind:
-    """Without targets, beside another output: probabilities where it shows, else numbers to be kept as they are."""
-    inferred = _unlabelled(_Evidence(outputs, None, None, None))
-    return OutputKind("regression") if inferred is None else inferred
+def _by_differences(evidence: _Evidence, axis: int) -> bool:
+    """Whether the loss reads differences along the axis only, as a softmax does: added to all, nothing changes."""
+    outputs, generator = evidence.outputs, torch.Generator().manual_seed(0)
+    shape = list(outputs.shape)
+    shape[axis] = 1
+    if outputs.shape[axis] == 1 or evidence.families is None:
+        return False
+    noise, shift = (torch.randn(size, generator=generator).to(outputs) for size in (outputs.shape, shape))
+    before, shifted, other, doubled = map(
+        evidence.loss_of, (outputs, outputs + shift, outputs + noise, outputs + outputs)
+    )
+    same = UNCHANGED * max(abs(before), UNCHANGED)
+    return abs(shifted - before) <= same < min(abs(other - before), abs(doubled - before))
+
+
+def _loss_with(loss: Any, outputs: Samples, targets: Samples, index: int, tensor: Tensor) -> float:
+    """The loss where the network's output of that index is another; NaN where it can't be computed."""
+    replaced = list(named_outputs(outputs).values())[index]
+    for given in (outputs, leaves(outputs)[0]):  # all of it, or the first tensor
+        try:
+            with torch.no_grad():
+                value = loss(mapped(given, lambda x: tensor if x is replaced else x), targets)
+            return float(torch.as_tensor(value).sum())
+        except Exception:  # of a person's own function
+            continue
+    return float("nan")
 
 
 def _axis_for(kind: str, evidence: _Evidence) -> int | None:

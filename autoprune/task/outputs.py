@@ -79,7 +79,9 @@ class OutputKind:
             spread = reference.var(dim=0, correction=0).sum(dim=self._after_samples)
             return spread.mean().clamp(min=CONSTANT)
         dim = self._features(reference)
-        flat = reference.double().movedim(dim, -1).flatten(0, -2) if dim is not None else reference.double().view(-1, 1)
+        flat = (
+            reference.double().movedim(dim, -1).flatten(0, -2) if dim is not None else reference.double().reshape(-1, 1)
+        )
         variance, square = flat.var(dim=0, correction=0), flat.square().mean(dim=0)
         scale = torch.where(variance > CONSTANT * square, variance, torch.where(square > 0, square, 1)).float()
         shape = [1] * reference.ndim

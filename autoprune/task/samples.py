@@ -1,11 +1,13 @@
 """Samples that are one tensor or several: how they are counted, indexed, cut, joined and moved, everywhere the same.
 
-What a network reads or returns for N samples is a tensor [N, ...], or a tuple, list or mapping of such (nested as deep
-as it likes). Other values in it, such as None or a cache of keys and values, are passed through untouched.
+What a network reads or returns for N samples is a tensor [N, ...], or a tuple, list, mapping or dataclass of such,
+nested as deep as it likes. Other values in it, such as None or a cache of keys and values, are passed through.
 """
 
 import itertools
+from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -32,12 +34,13 @@ def mapped(samples: Samples, function: Callable[[Tensor], Any]) -> Samples:
             return function(samples)
         case Mapping():
             values = {key: mapped(value, function) for key, value in samples.items()}
-            return values if type(samples) is dict else type(samples)(**values)
+            return values if isinstance(samples, UserDict) or type(samples) is dict else type(samples)(**values)
         case tuple() if hasattr(samples, "_fields"):
             return type(samples)(*(mapped(part, function) for part in samples))
         case tuple() | list():
             return type(samples)(mapped(part, function) for part in samples)
-    return samples
+    fields = _fields(samples)
+    return replace(samples, **{key: mapped(value, function) for key, value in fields.items()}) if fields else samples
 
 
 def number_of(samples: Samples) -> int:
@@ -108,17 +111,18 @@ def first_tensor(samples: Samples) -> Tensor:
 def named_outputs(outputs: Samples) -> dict[str, Tensor]:
     """The tensors of numbers that a network returns, by name: keys and positions, joined by dots; "" for a bare tensor.
 
+    Complex numbers are pairs of real ones, on a last axis.
     Raises TypeError where there is none.
 
     >>> list(named_outputs({"logits": torch.zeros(1, 2), "boxes": (torch.zeros(1, 4), None)}))
     ['logits', 'boxes.0']
     """
     if isinstance(outputs, Tensor):
-        return {"": outputs}
+        return {"": _as_real(outputs)}
     tensors = {
-        name: tensor
+        name: _as_real(tensor)
         for tensor, name in zip(leaves(outputs), _names(outputs), strict=True)
-        if tensor.is_floating_point() and name.partition(".")[0] not in NOT_JUDGED
+        if (tensor.is_floating_point() or tensor.is_complex()) and name.partition(".")[0] not in NOT_JUDGED
     }
     if not tensors:
         raise TypeError(f"the model returns {_described(outputs)}; a tensor of floats, or a container, is needed")
@@ -142,6 +146,10 @@ def paired_targets(names: list[str], targets: Samples) -> dict[str, Tensor | Non
     return dict.fromkeys(names)
 
 
+def _as_real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
 def _tensors(samples: Samples) -> Iterator[Tensor]:
     match samples:
         case Tensor():
@@ -152,6 +160,16 @@ def _tensors(samples: Samples) -> Iterator[Tensor]:
         case tuple() | list():
             for value in samples:
                 yield from _tensors(value)
+        case _:
+            for value in _fields(samples).values():
+                yield from _tensors(value)
+
+
+def _fields(samples: Samples) -> dict[str, Any]:
+    """Of a dataclass; empty for anything else."""
+    if not is_dataclass(samples) or isinstance(samples, type):
+        return {}
+    return {field.name: getattr(samples, field.name) for field in fields(samples) if field.init}
 
 
 def _names(samples: Samples, prefix: str = "") -> list[str]:
@@ -162,7 +180,7 @@ def _names(samples: Samples, prefix: str = "") -> list[str]:
             return [name for key, value in samples.items() for name in _names(value, f"{prefix}{key}.")]
         case tuple() | list():
             return [name for index, value in enumerate(samples) for name in _names(value, f"{prefix}{index}.")]
-    return []
+    return [name for key, value in _fields(samples).items() for name in _names(value, f"{prefix}{key}.")]
 
 
 def _described(outputs: Samples) -> str:

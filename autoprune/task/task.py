@@ -1,5 +1,6 @@
 """A task: a trained network, its data in four disjoint roles, and the metric that says how good it is."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.ranges import Count, Natural, check_fields
-from autoprune.task.default_metrics import IGNORED, VOID, DefaultLoss, DefaultMetric, NeedsLabels, OfFirst, has_defaults
+from autoprune.task.default_metrics import (
+    IGNORED,
+    VOID,
+    DefaultLoss,
+    DefaultMetric,
+    NeedsLabels,
+    OfFirst,
+    has_defaults,
+    mean_loss,
+)
 from autoprune.task.kind_inference import KindSetting, described, output_kinds
 from autoprune.task.outputs import OutputKind
 from autoprune.task.roles import Role, Roles
@@ -26,6 +36,7 @@ from autoprune.task.samples import (
     paired_targets,
     rows,
 )
+from autoprune.task.seeded_forward import SeededForward, draws_random_numbers
 
 __all__ = ["Architecture", "Role", "Roles", "Task", "accuracy", "first_outputs", "outputs_of", "plain_forward"]
 
@@ -98,7 +109,8 @@ class Task:
     """
 
     model: nn.Module
-    """The trained network, taken out of an nn.DataParallel or torch.compile; it is put in eval mode."""
+    """The trained network, taken out of an nn.DataParallel or torch.compile; it is put in eval mode. One of another
+    precision than float32 is taken as a copy in float32, with its samples."""
     example_input: Samples
     """[1, ...]: one sample as `Role.inputs` hold them, on the device where networks run."""
     data: Roles
@@ -109,7 +121,8 @@ class Task:
     name: str = "custom"
     """What the task is called in reports and run folders."""
     loss: Loss = None  # type: ignore[assignment]  # settled by what outputs mean
-    """(outputs, targets) → what training minimises, a mean over samples; None: what fits the kind."""
+    """(outputs, targets) → what training minimises; None: what fits the kind. Of a number for each sample, or a sum
+    over samples, the mean is taken."""
     keep: frozenset[str] = frozenset()
     """Qualified names of layers whose outputs are never pruned."""
     budget: str | None = None
@@ -119,7 +132,8 @@ class Task:
     architecture: Architecture | None = None
     """How the dense network is built, for tasks that come with autoprune."""
     forward: Forward = plain_forward
-    """(network, inputs) → outputs: how the network is called, and what of its answer is judged."""
+    """(network, inputs) → outputs: how the network is called, and what of its answer is judged. If the network draws
+    random numbers, it draws the same ones each time."""
     block: Count = 10
     """Samples that are judged together; two networks are compared in pairs of blocks."""
     prune: tuple[str, ...] | None = None
@@ -145,6 +159,8 @@ class Task:
     """More examples like `example_input`, for layers that only some inputs reach."""
     outputs: tuple[OutputKind, ...] = ()
     """The kinds of all outputs; they follow from `kind`."""
+    precision: str = "float32"
+    """What the network's weights were given in, such as bfloat16."""
 
     def __post_init__(self) -> None:
         for name in ("keep", "prune", "example_inputs"):
@@ -159,6 +175,7 @@ class Task:
             layers = [n for n, m in self.model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
             raise ValueError(f"task.keep names {unknown}, which the model lacks; its layers are {layers}")
         self._check_shapes()
+        self._take_as_float32()
         self.model.eval()
         if not self.outputs:
             self._settle()
@@ -185,8 +202,13 @@ class Task:
     def describe(self) -> str:
         """What is judged and by what, in a sentence for the terminal."""
         metric = self.judged["metric"]
-        by = "unlabelled, so by what the dense network answers" if metric is None else f"by {metric}"
-        return f"judged as {described(self.outputs)}, {by}"
+        by = f"by {metric}"
+        if metric is None:
+            without = "unlabelled" if self.data.test.targets is None else "no metric follows from its targets"
+            by = f"{without}, so by what the dense network answers"
+        noise = "; it draws random numbers, the same ones every time" if isinstance(self.forward, SeededForward) else ""
+        cast = f"; its {self.precision} weights are taken as float32" if self.precision != "float32" else ""
+        return f"judged as {described(self.outputs)}, {by}{noise}{cast}"
 
     @property
     def measured(self) -> bool:
@@ -232,7 +254,23 @@ class Task:
         for name, role in self.data.items():
             ours, examples = mapped(role.inputs, _shape), mapped(self.example_input, _shape)
             if ours != examples:
-                raise ValueError(f"samples of role {name!r} have shape {ours}, but the example input has {examples}")
+                raise ValueError(
+                    f"samples of role {name!r} have shape {ours}, but the example input has {examples}; give it the "
+                    "same form, as data.train[:1].inputs has"
+                )
+
+    def _take_as_float32(self) -> None:
+        """Networks are searched in single precision: weights and samples of another one are copied into it."""
+        given = {p.dtype for p in self.model.parameters() if p.is_floating_point()} - {torch.float32}
+        if given:
+            object.__setattr__(self, "precision", str(given.pop()).removeprefix("torch."))
+            object.__setattr__(self, "model", copy.deepcopy(self.model).float())
+        inputs = (self.example_input, *self.example_inputs, *(role.inputs for _, role in self.data.items()))
+        if given or self.precision != "float32" or any(t.dtype == torch.float64 for x in inputs for t in leaves(x)):
+            roles = {name: replace(role, inputs=in_float32(role.inputs)) for name, role in self.data.items()}
+            object.__setattr__(self, "data", Roles(**roles))
+            object.__setattr__(self, "example_input", in_float32(self.example_input))
+            object.__setattr__(self, "example_inputs", tuple(map(in_float32, self.example_inputs)))
 
     def _settle(self) -> None:
         """Tries the network, loss and metric on a few samples and settles what outputs mean."""
@@ -255,9 +293,11 @@ class Task:
                 f"the network returns outputs of shape {shapes.get('', shapes)} for {number_of(inputs)} samples; every "
                 "output needs one entry for each sample on its first axis, and task.forward may choose among them"
             )
-        kinds = output_kinds(outputs, role.targets, given=self.kind, loss=self.loss, inputs=inputs)
-        object.__setattr__(self, "outputs", kinds)
+        if draws_random_numbers(self.model, inputs, self.forward):
+            object.__setattr__(self, "forward", SeededForward(self.forward))
         targets = rows(role.targets, few)
+        kinds = output_kinds(outputs, role.targets, given=self.kind, loss=self.loss, inputs=inputs, few_targets=targets)
+        object.__setattr__(self, "outputs", kinds)
         own = paired_targets([kind.name for kind in kinds], targets)
         with_targets = tuple(kind for kind in kinds if kind.weight and has_defaults(kind, own[kind.name]))
         plain = isinstance(outputs, Tensor) and outputs.ndim == 2 and kinds[0].kind == "classification"
@@ -288,7 +328,7 @@ class Task:
                 continue
             void = [IGNORED, VOID] if kind.kind == "segmentation" else [IGNORED]
             wrong = ((labels < 0) | (labels >= kind.classes)) & ~torch.isin(labels, torch.tensor(void))
-            at = wrong.view(len(wrong), -1).any(dim=1).nonzero().flatten()[:1]
+            at = wrong.reshape(len(wrong), -1).any(dim=1).nonzero().flatten()[:1]
             if len(at) and (isinstance(self.loss, DefaultLoss) or not self._learns_from(role[at])):
                 label, last = int(labels[wrong][0]), kind.classes - 1
                 raise ValueError(f"role {name!r} has the label {label}, but the network's classes are 0 to {last}")
@@ -312,6 +352,8 @@ def _reading(what: str, function: Callable[..., Any], outputs: Samples, targets:
     first: Exception | None = None
     for reader in (function, OfFirst(function)):
         try:
+            if what == "loss":
+                reader = mean_loss(reader, outputs, targets)
             value = float(reader(outputs, targets))
         except Exception as error:
             first = error if first is None else first

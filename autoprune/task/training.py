@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from autoprune.task.samples import Samples, images_last, in_float32, number_of, rows
+from autoprune.task.samples import Samples, images_last, in_float32, leaves, number_of, rows
 from autoprune.task.task import Forward, Role, plain_forward
 
 Augment = Callable[[Any, torch.Generator], Any]
@@ -42,7 +42,7 @@ def fit(  # noqa: PLR0913 - keyword-only settings of an optimiser
     optimizer: "sgd" with Nesterov momentum, or "adamw" (arXiv 1711.05101), where `momentum` is β₁.
     clip_norm: the longest gradient. forward: how the network is called. on_step: called with (step, steps, loss).
     Dropout draws from numbers of its own, seeded as `generator` was. Raises FloatingPointError where the loss is not
-    finite.
+    finite, and ValueError where all parameters are frozen.
     """
     settings = LoopSettings(
         batch_size=batch_size,
@@ -109,6 +109,8 @@ class TrainingLoop:
         """
         self.model, self.settings, self.loss, self.augment, self.forward = model, settings, loss, augment, forward
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not self.trained:
+            raise ValueError("all of its parameters are frozen (requires_grad=False), so there is nothing to train")
         self.optimizer = _optimiser(self.trained, settings)
         self.batches = ShuffledBatches(role, batch_size=settings.batch_size, generator=generator)
         self.steps = 0
@@ -194,6 +196,19 @@ def supports_bf16(device: torch.device) -> bool:
             has = torch.cpu.get_capabilities()
             return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return False
+
+
+def runs_in_bf16(network: nn.Module, inputs: Samples, forward: Forward) -> bool:
+    """Whether the device computes in bfloat16 itself, and all of the network's operators do (an FFT does not)."""
+    device = leaves(inputs)[0].device
+    if not supports_bf16(device):
+        return False
+    try:
+        with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16):
+            forward(network, rows(inputs, slice(0, 2)))
+    except Exception:  # whatever an operator says that lacks this precision
+        return False
+    return True
 
 
 def one_cycle(progress: float, *, warmup: float) -> float:

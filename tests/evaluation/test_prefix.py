@@ -14,7 +14,7 @@ from autoprune.evaluation.judge import Judge
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.evaluation.outcome import joined
 from autoprune.structure.graph import find_structure
-from autoprune.task.task import Task
+from autoprune.task.task import Role, Roles, Task
 from tests.models import CLASSES, PRUNABLE, Network, random_ranking
 from tests.tasks import tiny_task
 
@@ -166,3 +166,45 @@ def test_what_is_kept_fits_into_memory(batches: float, remembered: int, monkeypa
         )
     assert sorted(evaluator._prefix._cache) == list(range(remembered))
     assert evaluator._prefix._bytes <= 4 * floats * 4 * batches
+
+
+def test_a_metric_of_the_whole_role_reads_outputs_of_its_own_batches() -> None:
+    """Raced plans come to their last batch with nothing remembered: earlier batches are computed, not recalled."""
+    task = tiny_task("plain", metric=lambda outputs, targets: float(outputs.std() / (1 + targets.float().std())))
+    structure, ordered, judge = parts(task, batch=7)
+    evaluator = SlicedEvaluator(ordered, judge, dense=structure.dense.kept)
+    plans = [p for own in curve_plans(structure).values() for p in own if evaluator._prefix.length(p.kept)][:3]
+    assert judge.whole_metric
+    assert len(plans) == 3
+    for batch in range(len(judge.batches)):
+        judged = [evaluator.judge(plan.kept, batch, batch + 1)[0] for plan in plans]
+    for plan, last in zip(plans, judged, strict=True):
+        assert last.values[0, -1] == pytest.approx(judge(ordered.at(plan.kept)).accuracy, rel=1e-5)
+
+
+class Choosing(nn.Module):
+    """Runs one of two layers first, by what it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.first(x))
+        return self.head(hidden if x[0, 0] > 0 else torch.relu(self.second(hidden)))
+
+
+def test_batches_that_run_other_layers_are_not_recalled_by_the_first_ones() -> None:
+    samples = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    samples[:, 0] = torch.where(torch.arange(40) % 20 < 10, -1.0, 1.0) * (1 + samples[:, 0].abs())
+    task = Task(Choosing(), samples[:1], Roles.split(samples), example_inputs=(samples[10:11],), kind="regression")
+    role = Role(torch.cat([samples[:10], samples[10:20]]))
+    structure = find_structure(task.model, samples[:1], example_inputs=(samples[10:11],))
+    ordered = OrderedNetwork(
+        task.model, structure, random_ranking(structure, seed=0), batch_statistics=False, example_input=samples[:1]
+    )
+    judge = Judge(task, role, batch_size=10)
+    evaluator = SlicedEvaluator(ordered, judge, dense=structure.dense.kept)
+    for plan in [p for own in curve_plans(structure).values() for p in own]:
+        judged = joined(evaluator.judge(plan.kept, 0, 2))
+        assert judged.metrics.kl == pytest.approx(judge(ordered.at(plan.kept)).kl, rel=1e-5, abs=1e-7)

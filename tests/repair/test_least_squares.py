@@ -13,7 +13,8 @@ from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.repair.least_squares import LeastSquares, Reconstruction, reconstruct
 from autoprune.structure.axes import AxisSlices, Kept
 from autoprune.structure.edit import Ranking
-from autoprune.task.task import plain_forward
+from autoprune.structure.graph import find_structure
+from autoprune.task.task import Role, plain_forward
 from tests.models import CLASSES, PRUNABLE, Network, random_plan, random_ranking
 
 ALL_ROWS = 1 << 40
@@ -470,3 +471,37 @@ def test_a_ridge_is_a_finite_number(ridge: float) -> None:
 def test_there_is_at_least_one_row() -> None:
     with pytest.raises(ValueError, match="rows must be at least 1, got 0"):
         LeastSquares(ridge=0, rows=0)
+
+
+def test_layers_that_no_calibration_sample_reaches_are_left_and_named() -> None:
+    """An expert that is never chosen."""
+
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.other = (nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            chosen = x[:, 0] > 0
+            y = x.new_zeros(len(x), 2)
+            for rows, expert in ((chosen, self.first), (~chosen, self.other)):
+                if rows.any():
+                    y[rows] = expert(x[rows])
+            return y
+
+    both = torch.tensor([[1.0, 0.5, -1.0, 2.0], [-1.0, 1.0, 0.3, -0.4]])
+    network = Experts().eval()
+    structure = find_structure(network, both)
+    positive = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)).abs()
+    generator = torch.Generator().manual_seed(0)
+    found = reconstruct(
+        network,
+        structure,
+        random_ranking(structure, seed=0),
+        Role(positive),
+        settings=LeastSquares(ridge=1e-3, rows=100),
+        centred=frozenset(),
+        generator=generator,
+    )
+    assert found.layers == ("first.2",)
+    assert found.untouched["other.2"] == "no calibration sample reaches it"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import DistilBertConfig, DistilBertModel
 
 from autoprune.cost.observed import NetworkCosts
 from autoprune.device.onnx_runtime import onnx_runner
@@ -276,3 +277,12 @@ def test_kept_modules_hold_no_groups() -> None:
     structure = find_structure(task.model, task.example_input, prune=("heads", "neurons"), keep=task.keep)
     assert len(structure.groups) == 4
     assert set(structure.unprunable) == {"model.layers.1.self_attn", "model.layers.1.mlp"}
+
+
+def test_a_transformer_that_is_called_by_name_has_the_groups_of_one_that_is_called_with_tokens() -> None:
+    config = DistilBertConfig(vocab_size=40, dim=16, n_layers=2, n_heads=2, hidden_dim=24, max_position_embeddings=8)
+    model = DistilBertModel(config).eval()
+    ids = torch.arange(6)[None]
+    named = find_structure(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    assert named.names == find_structure(model, ids).names != ()
+    assert find_structure(model, (ids,)).names == named.names

@@ -25,7 +25,7 @@ def kinds(
     outputs: Any, targets: Any, loss: object = None, *, given: Any = None, tokens: bool = False
 ) -> tuple[Any, ...]:
     inputs = torch.zeros(N, 3, dtype=torch.long) if tokens else torch.zeros(N, 3)
-    return output_kinds(outputs, targets, given=given, loss=loss, inputs=inputs)
+    return output_kinds(outputs, targets, given=given, loss=loss, inputs=inputs, few_targets=targets)
 
 
 def written_out(o: Tensor, y: Tensor) -> Tensor:
@@ -186,3 +186,33 @@ def test_tasks_print_what_they_judge() -> None:
     unlabelled = Roles.split(Role(torch.randn(40, 3)))
     task = Task(nn.Linear(3, 2), torch.zeros(1, 3), unlabelled, kind="regression")
     assert task.describe() == "judged as regression, unlabelled, so by what the dense network answers"
+
+
+def several_losses(outputs: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
+    """A detector's: its code does not say which of its losses reads which output."""
+    classes = F.cross_entropy(outputs["scores"].flatten(0, 1), targets["anchors"].flatten())
+    return classes + F.smooth_l1_loss(outputs["offsets"], targets["corners"])
+
+
+def test_a_loss_tells_by_what_it_does_where_its_code_does_not() -> None:
+    """What is added to all scores of an anchor changes no softmax; what is added to corners does."""
+    outputs = {"scores": torch.randn(N, 6, 5), "offsets": torch.randn(N, 6, 4)}
+    targets = {"anchors": torch.randint(0, 5, (N, 6)), "corners": torch.randn(N, 6, 4)}
+    first, second = kinds(outputs, targets, several_losses)
+    assert (first.kind, first.axis, second.kind) == ("classification", -1, "regression")
+
+
+def correlation(o: Tensor, y: Tensor) -> Tensor:
+    return 1 - torch.corrcoef(torch.stack([o.flatten(), y.flatten()]))[0, 1]
+
+
+def test_a_loss_that_reads_neither_size_nor_level_reads_no_logits() -> None:
+    with pytest.raises(ValueError, match="ambiguous"):
+        kinds(torch.randn(N, 7, 5), torch.randint(0, 2, (N, 7, 5)).float(), correlation)
+
+
+def test_logarithms_of_probabilities_are_noticed() -> None:
+    """As in speech and text recognition, whose targets are shorter than the outputs."""
+    outputs = torch.randn(N, 8, 5).log_softmax(-1)
+    (kind,) = kinds(outputs, torch.randint(1, 5, (N, 3)), lambda o, y: o.square().mean() * y.float().mean())
+    assert (kind.kind, kind.axis, kind.probabilities) == ("classification", -1, False)

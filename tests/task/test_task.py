@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -268,3 +269,93 @@ def test_known_values_of_what_is_measured_by_default(
     assert DefaultMetric(meaning)(outputs, targets) == pytest.approx(value)
     if loss is not None:
         assert DefaultLoss((meaning,))(outputs, targets).item() == pytest.approx(loss)
+
+
+def classified(dtype: torch.dtype) -> Task:
+    network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).to(dtype)
+    inputs = torch.randn(60, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
+    return Task(network, inputs[:1], Roles.split(inputs, torch.arange(60) % 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_another_precision_is_taken_as_float32_and_that_is_said(dtype: torch.dtype) -> None:
+    task = classified(dtype)
+    assert {p.dtype for p in task.model.parameters()} == {torch.float32}
+    assert {role.inputs.dtype for _, role in task.data.items()} == {torch.float32} == {task.example_input.dtype}
+    assert f"its {str(dtype)[6:]} weights are taken as float32" in task.describe()
+    assert "float32" not in classified(torch.float32).describe()
+
+
+class Sampling(nn.Module):
+    """As a variational autoencoder: what it returns is drawn anew every time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.decode = nn.Linear(6, 4), nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.mean(x)
+        return self.decode(mean + torch.randn_like(mean))
+
+
+def test_a_network_that_draws_random_numbers_draws_the_same_ones_where_it_is_judged() -> None:
+    inputs = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
+    task = Task(Sampling(), inputs[:1], Roles.split(inputs), kind="regression")
+    state = torch.get_rng_state()
+    assert torch.equal(task.forward(task.model, inputs), task.forward(task.model, inputs))
+    assert torch.equal(torch.get_rng_state(), state)  # of whoever else draws
+    task.model.train()
+    assert not torch.equal(task.forward(task.model, inputs), task.forward(task.model, inputs))
+    assert "it draws random numbers, the same ones every time" in task.describe()
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_a_loss_is_a_mean_over_samples(reduction: str) -> None:
+    inputs = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
+    loss = nn.CrossEntropyLoss(reduction=reduction)
+    task = Task(nn.Linear(6, 3), inputs[:1], Roles.split(inputs, torch.arange(60) % 3), loss=loss)
+    outputs, targets = torch.randn(7, 3), torch.arange(7) % 3
+    assert task.loss(outputs, targets).item() == pytest.approx(F.cross_entropy(outputs, targets).item())
+
+
+@dataclass
+class Answer:
+    logits: Tensor
+    boxes: Tensor
+
+
+class Answering(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits, self.boxes = nn.Linear(6, 3), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Answer:
+        return Answer(self.logits(x), self.boxes(x))
+
+
+def test_a_dataclass_of_outputs_is_a_container() -> None:
+    inputs = torch.randn(60, 6)
+    task = Task(Answering(), inputs[:1], Roles.split(inputs, torch.arange(60) % 3))
+    assert [(kind.name, kind.kind) for kind in task.outputs] == [("logits", "classification"), ("boxes", "regression")]
+    assert torch.equal(task.tensors(task.forward(task.model, inputs))["boxes"], task.model.boxes(inputs))
+
+
+def test_complex_outputs_are_compared_by_both_of_their_parts() -> None:
+    class Turned(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * 1j
+
+    inputs = torch.randn(60, 6)
+    task = Task(Turned(6, 4), inputs[:1], Roles.split(inputs), kind="regression")
+    (values,) = task.tensors(task.forward(task.model, inputs)).values()
+    assert values.shape == (60, 4, 2)
+    assert torch.equal(values[..., 1], F.linear(inputs, *task.model.parameters()))
+
+
+def test_numbers_that_are_no_distributions_say_nothing_of_classes() -> None:
+    """A mixture's logits beside a single number for each sample: no accuracy is made of these."""
+    inputs = torch.randn(60, 6)
+    loss = lambda o, y: -(o.log_softmax(1)[:, 0] * y[:, 0]).mean()  # noqa: E731
+    task = Task(nn.Linear(6, 3), inputs[:1], Roles.split(inputs, inputs[:, :1]), loss=loss, kind="classification")
+    assert not task.measured
+    assert "no metric follows from its targets" in task.describe()
