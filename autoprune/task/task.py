@@ -255,8 +255,8 @@ class Task:
             ours, examples = mapped(role.inputs, _shape), mapped(self.example_input, _shape)
             if ours != examples:
                 raise ValueError(
-                    f"samples of role {name!r} have shape {ours}, but the example input has {examples}; give it the "
-                    "same form, as data.train[:1].inputs has"
+                    f"samples of role {name!r} have shape {ours}, but the example input has {examples}; give it their "
+                    "form"
                 )
 
     def _take_as_float32(self) -> None:
