@@ -16,7 +16,7 @@ import wandb.errors
 
 from autoprune.ranges import ProjectName
 
-Axis = Literal["evaluation", "agent/step", "recover/step"]  # what a metric is plotted against
+Axis = Literal["evaluation", "agent/step", "recover/step", "schedule/step"]  # what a metric is plotted against
 Mode = Literal["auto", "online", "offline"]
 
 PLOTTED = {  # metrics → the axis that they belong to
@@ -25,6 +25,7 @@ PLOTTED = {  # metrics → the axis that they belong to
     "policy/*": "evaluation",
     "agent/*": "agent/step",
     "recover/*": "recover/step",
+    "schedule/*": "schedule/step",
 }
 FLUSH_S = 1.0  # how much of an offline run a killed process may lose; W&B's own default is 15
 INIT_TIMEOUT_S = 30.0
@@ -76,7 +77,7 @@ class TrackedRun:
     group: str
     """By which runs are compared."""
     job_type: str
-    """"search" or "train"."""
+    """"search", "train", "train-pruned" or "tickets"."""
     config: Mapping[str, Any]
     """The run's settings, in JSON values."""
     run_id: str | None = None

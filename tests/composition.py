@@ -8,9 +8,9 @@ from omegaconf import OmegaConf
 from autoprune.cli import conf_dir
 
 
-def composed(*overrides: str) -> dict[str, Any]:
+def composed(*overrides: str, name: str = "config") -> dict[str, Any]:
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        config = compose("config", overrides=list(overrides))
+        config = compose(name, overrides=list(overrides))
     settings = OmegaConf.to_container(config, resolve=True)
     assert isinstance(settings, dict)
     return {str(key): value for key, value in settings.items()}

@@ -10,7 +10,7 @@ import yaml
 from hydra.utils import get_object, instantiate
 
 from autoprune.cli import conf_dir
-from autoprune.cli.command_settings import RULES, SearchSettings
+from autoprune.cli.command_settings import RULES, SearchSettings, TrainPrunedSettings
 from autoprune.cli.validation import check
 from tests.composition import composed
 
@@ -19,11 +19,15 @@ CHOICES = sorted(
 )
 
 
+OTHERS = {"schedule": ("train_pruned", TrainPrunedSettings)}  # groups of other commands than search
+
+
 @pytest.mark.parametrize("choice", CHOICES)
 def test_it_composes_and_its_keys_bind(choice: str) -> None:
     group = choice.split("=")[0]
-    everything = composed(choice)
-    check(everything, SearchSettings, RULES, command="autoprune search")
+    name, section = OTHERS.get(group, ("config", SearchSettings))
+    everything = composed(choice, name=name)
+    check(everything, section, RULES, command="autoprune search")
     settings = everything[group]
     _check(
         settings, keys_of_its_own={"keep"} if group == "task" else set(), run_time=RULES.at_run_time.get(group, set())

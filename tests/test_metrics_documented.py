@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("search", "cost", "agent", "recover", "result")
+ROOMS = ("search", "cost", "agent", "recover", "schedule", "result")
 DOCUMENTED = set(
-    re.findall(r"`((?:search|cost|agent|recover|result)/[\w/]+)`", (ROOT / "docs" / "metrics.md").read_text())
+    re.findall(r"`((?:search|cost|agent|recover|schedule|result)/[\w/]+)`", (ROOT / "docs" / "metrics.md").read_text())
 )
 
 

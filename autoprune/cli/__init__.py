@@ -14,12 +14,20 @@ from autoprune.cli import compare as compare_command
 from autoprune.cli import export as export_command
 from autoprune.cli import front as front_command
 from autoprune.cli import generate as generate_command
-from autoprune.cli.command_settings import FidelitySettings, ProfileSettings, SearchSettings, TrainSettings
+from autoprune.cli.command_settings import (
+    FidelitySettings,
+    ProfileSettings,
+    SearchSettings,
+    TicketsSettings,
+    TrainPrunedSettings,
+    TrainSettings,
+)
 from autoprune.cli.composition import check_choices, sentence_of
 from autoprune.cli.fidelity import fidelity
 from autoprune.cli.parts import chosen_name
 from autoprune.cli.parts import conf_dir as conf_dir
 from autoprune.cli.profile import profile
+from autoprune.cli.pruned_training import tickets, train_pruned
 from autoprune.cli.renamed import refuse_old_names
 from autoprune.cli.search import resume, search
 from autoprune.cli.session import run_command
@@ -31,6 +39,8 @@ USAGE = """usage: autoprune search [-m] [OVERRIDE ...]   learn a plan, prune, re
        autoprune search policy=POLICY ...    learn on from a policy that learned on other networks
        autoprune apply policy=POLICY ...     what such a policy makes of a network, in seconds
        autoprune train [OVERRIDE ...]        make one, on many networks and budgets
+       autoprune train-pruned [OVERRIDE ...] prune a network while it trains, by a schedule
+       autoprune tickets [OVERRIDE ...]      lottery tickets, and the controls that they are held against
        autoprune fidelity [OVERRIDE ...]     does the score that a search sees rank plans as recovery will?
        autoprune profile [OVERRIDE ...]      how fast a task's layers are on this machine, at every width
        autoprune compare RUN ... | sweep=DIR which agent is better, and at how many seeds can that be said?
@@ -61,6 +71,8 @@ JOBS = {
     "search": Composed(search, "config", SearchSettings),
     "apply": Composed(search, "apply", SearchSettings),  # a search whose agent learns nothing more
     "train": Composed(train, "train", TrainSettings),
+    "train-pruned": Composed(train_pruned, "train_pruned", TrainPrunedSettings),
+    "tickets": Composed(tickets, "tickets", TicketsSettings),
     "fidelity": Composed(fidelity, "fidelity", FidelitySettings),
     "profile": Composed(profile, "profile", ProfileSettings),
 }

@@ -4,13 +4,14 @@ A new setting is a line here and a line in the command's file in conf/.
 """
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator
 
 from autoprune.cli.validation import FieldsOf, Rules, Section
-from autoprune.ranges import Count, Fraction, Natural, NonNegative, Positive, Seed, Text, Threads
+from autoprune.ranges import Count, Fraction, Natural, NonNegative, Positive, Seed, Share, Text, Threads
 
 
 def _budget(text: str) -> str:
@@ -32,6 +33,19 @@ def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
     if not values:
         raise ValueError("an empty list names none; give one, or null where that is a choice")
     return values
+
+
+def _weights(text: str) -> str:
+    cost, _, density = text.partition(":")
+    if cost != "weights" or not re.fullmatch(r"0?\.\d+|1(\.0*)?", density) or float(density) <= 0:
+        raise ValueError(f"it is written weights:DENSITY, with a density in (0, 1], such as weights:0.05; got {text!r}")
+    return text
+
+
+def _training(text: str) -> str:
+    if not re.fullmatch(r"\d*\.?\d+x", text) or float(text[:-1]) <= 0:
+        raise ValueError(f"it is a multiple of the usual training, such as 0.25x or 2x; got {text!r}")
+    return text
 
 
 Budget = Annotated[str, AfterValidator(_budget)]
@@ -156,6 +170,47 @@ class FidelitySettings(LevelSettings):
     second: LevelSettings | None
     seeds: Count
     lengths: tuple[Natural, ...]
+
+
+class TrainPrunedSettings(Section):
+    """`autoprune train-pruned`."""
+
+    task: Described
+    data: Described | None = None
+    schedule: Described
+    tracking: Described
+    recipe: Described
+    seed: Seed
+    threads: Threads | None
+    budget: Annotated[str, AfterValidator(_weights)] | None
+    granularity: Text
+    start: Literal["trained", "initial"]
+    keep: tuple[Text, ...]
+    steps: Count
+    training: Annotated[str, AfterValidator(_training)]
+    counted: Literal["macs", "steps"]
+
+
+class TicketsSettings(Section):
+    """`autoprune tickets`."""
+
+    task: Described
+    data: Described | None = None
+    tracking: Described
+    recipe: Described
+    seed: Seed
+    threads: Threads | None
+    keep: tuple[Text, ...]
+    rounds: Count
+    share: Share
+    steps: Count
+    rewind: Literal["none", "initial", "step", "learning_rate"]
+    rewind_step: Natural
+    allocation: Literal["global", "uniform"]
+    output_rate: Share
+    controls: tuple[Literal["reinitialised", "random", "one_shot"], ...]
+    control_rounds: tuple[Count, ...] | None
+    check_every: Count
 
 
 RANGES = {  # of Stable-Baselines3's hyperparameters, which it checks late or not at all

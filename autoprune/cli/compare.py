@@ -16,6 +16,7 @@ from autoprune.ranges import Count, Text
 if TYPE_CHECKING:
     from autoprune.comparison.reading import Missing
     from autoprune.comparison.run_summary import RunSummary
+    from autoprune.runs import RunFolder
 
 USAGE = """usage: autoprune compare RUN … | sweep=DIR | SUMMARIES.jsonl[.gz] … | wandb=ENTITY/PROJECT[/GROUP]
                          [evaluations=N] [out=DIR] [publish=wandb]
@@ -89,6 +90,12 @@ class CompareRequest:
         from autoprune.report.comparison_terminal import print_comparison
         from autoprune.runs import RunFolder
 
+        if trainings := self.trainings():
+            from autoprune.report.training_page import headline, write_trainings_comparison
+
+            written = write_trainings_comparison(trainings, new_folder(self.out, "comparison"))
+            print(f"{headline(trainings)}.\npage: {written}")
+            return
         runs, missing = self.read()
         comparison = compared(runs, missing=missing, evaluations=self.evaluations)
         out = new_folder(self.out, "comparison")
@@ -101,6 +108,31 @@ class CompareRequest:
         print(f"page: {page}\nruns: {out / SUMMARIES}")
         if self.publish:
             print(f"report: {self.published(result)}")
+
+    def trainings(self) -> list[dict[str, Any]]:
+        """The results of runs that pruned while they trained; empty where these are searches.
+
+        Raises:
+            ValueError: Some are and others are not, or one of them is not complete.
+        """
+        from autoprune.comparison.reading import RESULT, job_folders
+        from autoprune.report.training_page import KIND
+        from autoprune.runs import RunFolder
+
+        folders = [*self.runs, *(job for sweep in self.sweeps for job in job_folders(sweep))]
+        commands = {path: _command_of(RunFolder(path)) for path in folders}
+        ours = [path for path, command in commands.items() if command in ("train-pruned", "tickets")]
+        if not ours:
+            return []
+        if others := [str(path) for path in folders if path not in ours] + [str(path) for path in self.files]:
+            raise ValueError(f"{ours[0]} was pruned while it trained, and {others[0]} was not; compare them separately")
+        complete = [path for path in ours if RunFolder(path).has(RESULT)]
+        for path in set(ours) - set(complete):
+            print(f"{path} is not complete and left out; its command goes on with hydra.run.dir={path}")
+        if not complete:
+            raise ValueError(f"none of the {len(ours)} runs has a result yet; complete them first")
+        results = [RunFolder(path).read_json(RESULT) for path in complete]
+        return [result for result in results if result.get("kind") == KIND]
 
     def read(self) -> "tuple[list[RunSummary], list[Missing]]":
         """Every run that is asked for, and the jobs without a result."""
@@ -137,6 +169,11 @@ class CompareRequest:
         sentences += [f"{pair_sentence(result, pair, 'post_training')}." for pair in pairs]
         project = Project.parse(str(self.project))
         return publish(project, title=f"Comparison: {project.group or project.name}", sentences=sentences)
+
+
+def _command_of(run: "RunFolder") -> str | None:
+    """Which command made a run, where it says so."""
+    return run.read_json("run.json").get("command") if run.has("run.json") else None
 
 
 def never_started(sweep: Path) -> "list[Missing]":

@@ -5,6 +5,8 @@ Five decision points, at each of which one of six shares of the way to the targe
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +130,7 @@ class ScheduleTable:
             macs, features, lookahead = (arrays.pop(name) for name in ("macs", "features", "lookahead"))
         except FileNotFoundError:
             raise
-        except (ValueError, KeyError, OSError, EOFError) as error:
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{path} is no table of schedules, or damaged: {error}") from error
         return cls(card, arrays, macs, features, lookahead)
 
