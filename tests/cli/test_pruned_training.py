@@ -16,7 +16,7 @@ import autoprune
 from autoprune.cli.command_settings import RULES, TicketsSettings, TrainPrunedSettings
 from autoprune.cli.composition import composed
 from autoprune.cli.validation import SettingsError, check
-from tests.test_cli import run
+from tests.commands import run
 
 SMALL = ["task=digits", "threads=1", "tracking=none"]
 TRAIN = ["train-pruned", *SMALL, "schedule=rigl", "budget=weights:0.1", "steps=60", "start=initial"]
