@@ -37,7 +37,13 @@ from autoprune.runs import versions
 
 
 def save_policy(policy: TrainedPolicy, folder: Path, *, training: TrainingRecord) -> None:
-    """Writes policy.safetensors, policy.json and README.md. The JSON comes last: where it is, the policy is whole."""
+    """Writes policy.safetensors, policy.json and README.md. The JSON comes last: where it is, the policy is whole.
+
+    Args:
+        policy: The trained policy.
+        folder: Where the files lie.
+        training: What the policy was trained on.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
     save_file({name: weight.contiguous() for name, weight in policy.network.state_dict().items()}, folder / WEIGHTS)
@@ -61,9 +67,13 @@ def save_policy(policy: TrainedPolicy, folder: Path, *, training: TrainingRecord
 def load_policy(folder: Path, *, groups: int | None = None, features: Sequence[str] | None = None) -> TrainedPolicy:
     """The saved policy; it acts as it did.
 
-    groups: of the network that it is carried to; None: as many as it was trained with. features: the names that the
-    caller's observations have. Raises ValueError for what doesn't fit, and for a folder that was damaged or edited, or
-    that holds what could run.
+    Args:
+        folder: Where the files lie.
+        groups: Of the network that it is carried to; None: as many as it was trained with.
+        features: The names that the caller's observations have.
+
+    Raises:
+        ValueError: What doesn't fit, and for a folder that was damaged or edited, or that holds what could run.
     """
     record = read_record(folder)
     training = _training_of(record, folder)

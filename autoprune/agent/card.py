@@ -8,7 +8,12 @@ from autoprune.agent.training_record import TrainingRecord
 
 
 def card(policy: TrainedPolicy, training: TrainingRecord) -> str:
-    """Markdown, for people; nothing reads it back."""
+    """Markdown, for people; nothing reads it back.
+
+    Args:
+        policy: The trained policy.
+        training: What the policy was trained on.
+    """
     carried = is_transferable(policy.architecture)
     parts = [_what(policy, training, carried=carried), _trained(training)]
     if training.held_out:

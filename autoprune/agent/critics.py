@@ -37,7 +37,12 @@ class EnsembleCritic(ContinuousCritic):
         self.offset = nn.Parameter(torch.zeros(members, 1, 1))
 
     def forward(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
-        """[batch, …] and [batch, entries] → for each critic [batch, 1]."""
+        """[batch, …] and [batch, entries] → for each critic [batch, 1].
+
+        Args:
+            obs: Observations [batch, features].
+            actions: Actions [batch, action], in [−1, 1].
+        """
         with torch.set_grad_enabled(not self.share_features_extractor):
             features = self.extract_features(obs, self.features_extractor)
         given = torch.cat([features, actions], dim=1).expand(self.n_critics, -1, -1)
@@ -48,7 +53,12 @@ class EnsembleCritic(ContinuousCritic):
         return tuple(values.unbind(0))
 
     def q1_forward(self, obs: Tensor, actions: Tensor) -> Tensor:
-        """What TD3's actor climbs: the mean less CAUTION standard deviations; members disagree where none has seen."""
+        """What TD3's actor climbs: the mean less CAUTION standard deviations; members disagree where none has seen.
+
+        Args:
+            obs: Observations [batch, features].
+            actions: Actions [batch, action], in [−1, 1].
+        """
         values = torch.stack(self(obs, actions))
         return values.mean(dim=0) - CAUTION * values.std(dim=0)
 

@@ -83,5 +83,10 @@ class Encoder(nn.Module):
 
 
 def mean_of(x: Tensor, present: Tensor) -> Tensor:
-    """Over the groups that are there: [batch, groups, …], [batch, groups, 1] → [batch, 1, …]."""
+    """Over the groups that are there: [batch, groups, …], [batch, groups, 1] → [batch, 1, …].
+
+    Args:
+        x: Of every group [batch, groups, …].
+        present: 1 where there is a group, 0 for padding [batch, groups, 1].
+    """
     return (x * present).sum(dim=1, keepdim=True) / present.sum(dim=1, keepdim=True).clamp(min=1)

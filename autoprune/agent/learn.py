@@ -93,7 +93,14 @@ def learn(  # noqa: PLR0913 - keyword-only settings and callbacks
 
 
 def check_length(agent: AgentSpec, episodes: int, episode_steps: int, *, seeded: int = 0) -> None:
-    """Raises ValueError where nothing would be learned, or a replay of `seeded` rows and all episodes is too short."""
+    """Raises ValueError where nothing would be learned, or a replay of `seeded` rows and all episodes is too short.
+
+    Args:
+        agent: Which algorithm learns, and with which settings.
+        episodes: How many episodes are learned from.
+        episode_steps: Steps of one episode.
+        seeded: Entries that the buffer began with.
+    """
     if episodes < 1 or episode_steps < 1:
         raise ValueError(f"learning needs at least one episode of one step, got {episodes} of {episode_steps}")
     match agent.experience:

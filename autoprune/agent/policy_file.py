@@ -36,7 +36,12 @@ ANEW = "get the policy again from where it came from"
 
 
 def sealed(record: Mapping[str, Any], *, weights: bytes) -> dict[str, Any]:
-    """The record with the SHA-256 of the weights' file and of itself."""
+    """The record with the SHA-256 of the weights' file and of itself.
+
+    Args:
+        record: What was written, in JSON's values.
+        weights: The weights' file.
+    """
     digests = {"weights": digest(weights)}
     return {**record, "sha256": {**digests, "record": _digest_of({**record, "sha256": digests})}}
 

@@ -119,7 +119,13 @@ class ExecutedActionReplayBuffer(NStepReplayBuffer):
 
 
 def executed_actions(space: spaces.Space[Any], action: Array, infos: list[dict[str, Any]]) -> Array:
-    """[environments, …], in the buffer's scale: Stable-Baselines3 maps a box's bounds to −1 and 1."""
+    """[environments, …], in the buffer's scale: Stable-Baselines3 maps a box's bounds to −1 and 1.
+
+    Args:
+        space: A Gymnasium space.
+        action: In [−1, 1] [groups].
+        infos: Gymnasium's infos, one for each environment.
+    """
     if any("executed_action" not in info for info in infos):
         raise ValueError(
             "the environment's info has no 'executed_action': a replay learns from what was executed, "

@@ -21,7 +21,15 @@ from autoprune.env.replay_seed import ReplaySeed
 
 
 def build(agent: AgentSpec, *, env: Env | VecEnv, episode_steps: int, episodes: int, seed: int) -> BaseAlgorithm:
-    """The Stable-Baselines3 model of an agent, not yet trained. Seeds the global generators."""
+    """The Stable-Baselines3 model of an agent, not yet trained. Seeds the global generators.
+
+    Args:
+        agent: Which algorithm learns, and with which settings.
+        env: The environment.
+        episode_steps: Steps of one episode.
+        episodes: How many episodes are learned from.
+        seed: Of the random numbers, at least 0.
+    """
     batch = env.num_envs if isinstance(env, VecEnv) else 1
     if agent.initial_std is not None and not isinstance(env.action_space, spaces.Box):
         raise ValueError(f"initial_std needs actions in a box, the environment's are {env.action_space}")

@@ -44,7 +44,12 @@ class TrainedPolicy:
 
 
 def policy_of(algorithm: str, model: BaseAlgorithm) -> TrainedPolicy:
-    """The policy of a Stable-Baselines3 model; it goes on learning with the model."""
+    """The policy of a Stable-Baselines3 model; it goes on learning with the model.
+
+    Args:
+        algorithm: The algorithm's name.
+        model: The agent, as Stable-Baselines3 has it.
+    """
     options = {key: value for key, value in model.policy_kwargs.items() if not key.startswith("optimizer_")}
     if isinstance(model.policy, SharedPolicy):
         options["shared"] = True
@@ -58,7 +63,12 @@ def policy_of(algorithm: str, model: BaseAlgorithm) -> TrainedPolicy:
 
 
 def normalised(policy: TrainedPolicy, rows: NDArray[np.float64]) -> None:
-    """A carried policy reads features from now on as deviations from these groups' [groups, features]."""
+    """A carried policy reads features from now on as deviations from these groups' [groups, features].
+
+    Args:
+        policy: The trained policy.
+        rows: What is seen of each group [groups, features].
+    """
     network: Any = policy.network
     network.normalise(torch.as_tensor(rows, dtype=torch.float32))
 
@@ -71,7 +81,12 @@ def normaliser_of(policy: TrainedPolicy) -> dict[str, tuple[float, float]]:
 
 
 def network_class(algorithm: str, architecture: Mapping[str, Any]) -> type[BasePolicy]:
-    """What Stable-Baselines3 takes for `policy`."""
+    """What Stable-Baselines3 takes for `policy`.
+
+    Args:
+        algorithm: The algorithm's name.
+        architecture: The network's settings, in JSON's values.
+    """
     if architecture["options"].get("shared"):
         return SharedPolicy
     if algorithm == "TD3" and "encoder" in architecture["options"]:
@@ -98,7 +113,14 @@ def build_network(
     observation_space: spaces.Space[Any],
     action_space: spaces.Space[Any],
 ) -> BasePolicy:
-    """A network of a policy's architecture with fresh weights."""
+    """A network of a policy's architecture with fresh weights.
+
+    Args:
+        algorithm: The algorithm's name.
+        architecture: The network's settings, in JSON's values.
+        observation_space: Of the environment.
+        action_space: Of the environment.
+    """
     if algorithm not in ALGORITHMS:
         raise ValueError(f"unknown algorithm {algorithm!r}; known are {list(ALGORITHMS)}")
     policy_class = network_class(algorithm, architecture)

@@ -34,7 +34,12 @@ class Groups(NamedTuple):
 
 
 def groups_of(flat: Tensor, groups: int) -> Groups:
-    """Of observations [batch, groups · (features + groups)]."""
+    """Of observations [batch, groups · (features + groups)].
+
+    Args:
+        flat: Observations, groups one after the other [batch, groups · features].
+        groups: How many groups there are.
+    """
     every = flat.view(len(flat), groups, len(ROW_FEATURES) + groups)
     rows, edges = every.split([len(ROW_FEATURES), groups], dim=2)
     return Groups(rows, rows[..., column("present"), None], edges)
@@ -74,7 +79,12 @@ class PlanLoss(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, seen: Groups, density: Tensor) -> Tensor:
-        """density [batch, groups] → [batch, 1]"""
+        """density [batch, groups] → [batch, 1]
+
+        Args:
+            seen: What is seen of each group.
+            density: Densities [batch, groups].
+        """
         lost = at(seen, CURVE, density) * seen.present[..., 0]
         total = lost.sum(dim=1, keepdim=True) + NOTHING
         moving = [
@@ -110,7 +120,12 @@ class TransferableCritic(ContinuousCritic):
         self.max_log_correction = max_log_correction
 
     def forward(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
-        """[batch, …] and [batch, groups] → for each critic [batch, 1]."""
+        """[batch, …] and [batch, groups] → for each critic [batch, 1].
+
+        Args:
+            obs: Observations [batch, features].
+            actions: Actions [batch, action], in [−1, 1].
+        """
         seen = groups_of(obs.float(), actions.shape[1])
         both = Groups(*(torch.cat([part, part]) for part in seen))
         density = torch.cat([asked_for(seen, actions, self.max_log_correction), seen.prior])
@@ -121,7 +136,12 @@ class TransferableCritic(ContinuousCritic):
         return tuple(values)
 
     def q1_forward(self, obs: Tensor, actions: Tensor) -> Tensor:
-        """What the actor climbs: the mean less CAUTION standard deviations, where there are several."""
+        """What the actor climbs: the mean less CAUTION standard deviations, where there are several.
+
+        Args:
+            obs: Observations [batch, features].
+            actions: Actions [batch, action], in [−1, 1].
+        """
         values = torch.stack(self(obs, actions))
         return values.mean(dim=0) - (CAUTION * values.std(dim=0) if len(values) > 1 else 0)
 
@@ -195,14 +215,26 @@ def _logarithmic(rows: Tensor) -> Tensor:
 
 
 def asked_for(seen: Groups, actions: Tensor, max_log_correction: float) -> Tensor:
-    """The densities that actions ask for [batch, groups]; padding has its own."""
+    """The densities that actions ask for [batch, groups]; padding has its own.
+
+    Args:
+        seen: What is seen of each group.
+        actions: Actions [batch, action], in [−1, 1].
+        max_log_correction: What an action of 1 adds to the prior's log-density, above 0.
+    """
     return torch.where(
         seen.present[..., 0] > 0.5, (seen.prior * (max_log_correction * actions).exp()).clamp(max=1.0), 1.0
     )
 
 
 def at(seen: Groups, names: tuple[str, ...], density: Tensor) -> Tensor:
-    """A curve of rows, between its points linear, at densities [batch, groups]."""
+    """A curve of rows, between its points linear, at densities [batch, groups].
+
+    Args:
+        seen: What is seen of each group.
+        names: Features that are the curve's points, in order.
+        density: Densities [batch, groups].
+    """
     points = torch.tensor(DENSITIES, dtype=density.dtype)
     curve = seen.rows[..., column(names[0]) : column(names[-1]) + 1]
     inside = density.clamp(DENSITIES[0], DENSITIES[-1])

@@ -61,7 +61,12 @@ class SynchronousVecEnv(VecEnv):
         self.env.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """What the vector environment says, for each."""
+        """What the vector environment says, for each.
+
+        Args:
+            attr_name: The attribute's name.
+            indices: Which environments; None for all.
+        """
         return [getattr(self.env, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:

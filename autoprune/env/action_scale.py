@@ -33,7 +33,13 @@ class PlanScale:
 
     @classmethod
     def around(cls, prior: IntArray | FloatArray | None, structure: Structure, max_log_correction: float) -> Self:
-        """Of a prior's kept units [..., groups]. A module that it passes over counts as half: it may return."""
+        """Of a prior's kept units [..., groups]. A module that it passes over counts as half: it may return.
+
+        Args:
+            prior: Units of the plan that actions correct [groups]; None for none.
+            structure: The network's groups and layers.
+            max_log_correction: What an action of 1 adds to the prior's log-density, above 0.
+        """
         if max_log_correction <= 0:
             raise ValueError(f"max_log_correction must be positive, got {max_log_correction}")
         if prior is None:
@@ -41,13 +47,23 @@ class PlanScale:
         return cls(np.where(np.asarray(prior) > 0, prior, 0.5) / structure.units, max_log_correction)
 
     def density(self, action: FloatArray, group: int | slice = EVERY) -> FloatArray:
-        """The densities that are asked for, at most 1."""
+        """The densities that are asked for, at most 1.
+
+        Args:
+            action: In [−1, 1] [groups].
+            group: Which groups.
+        """
         if self.prior is None:
             return densities_of(action)
         return np.minimum(1.0, self.prior[..., group] * np.exp(self.max_log_correction * np.clip(action, -1, 1)))
 
     def action(self, density: FloatArray, group: int | slice = EVERY) -> Action:
-        """What of a density can be said as an action: the inverse of `density` within [−1, 1]."""
+        """What of a density can be said as an action: the inverse of `density` within [−1, 1].
+
+        Args:
+            density: Densities that a policy asked for [..., groups].
+            group: Which groups.
+        """
         if self.prior is None:
             return actions_of(density).astype(np.float32)
         ratio = np.maximum(density, SMALLEST) / self.prior[..., group]  # a module that is passed over has no density
@@ -62,7 +78,12 @@ class PlanScale:
         return [by_size[units] for units in sizes]
 
     def plans_of(self, executed: Action, projector: Projector) -> IntArray:
-        """Returns the plans [n, groups] that executed actions [n, groups] say."""
+        """Returns the plans [n, groups] that executed actions [n, groups] say.
+
+        Args:
+            executed: The actions that were executed.
+            projector: Moves plans into the budget.
+        """
         units = self.density(np.asarray(executed, np.float64)) * projector.units
         return np.stack([projector.snap(units[:, group], group) for group in range(units.shape[1])], axis=1)
 

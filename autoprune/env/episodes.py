@@ -201,7 +201,16 @@ class SingleEpisode(gymnasium.Env[Observation, Any]):
 
 
 def checked_actions(actions: Any, space: gymnasium.Space[Any], *, shape: tuple[int, ...]) -> Array:
-    """Returns the actions as numbers of that shape. Raises ValueError for others, or levels outside the space."""
+    """Returns the actions as numbers of that shape.
+
+    Args:
+        actions: Actions [batch, action], in [−1, 1].
+        space: A Gymnasium space.
+        shape: Of one action.
+
+    Raises:
+        ValueError: Others, or levels outside the space.
+    """
     try:
         values = np.asarray(actions, np.float64)
     except (TypeError, ValueError):
@@ -227,7 +236,12 @@ def objects(values: Sequence[Any] | Observation) -> Array:
 
 
 def constant(value: Any, size: int) -> Array:
-    """Returns the value `size` times, read-only, as it is handed out at every step."""
+    """Returns the value `size` times, read-only, as it is handed out at every step.
+
+    Args:
+        value: What one environment hands out.
+        size: How many environments there are.
+    """
     column = np.full(size, value, object if isinstance(value, str) else None)
     column.flags.writeable = False
     return column

@@ -147,7 +147,12 @@ def _fixed_rows(features: FloatArray, budget: float) -> Observation:
 
 
 def given_back(lost: Sequence[FloatArray] | None, kept: IntArray) -> NDArray[np.float64]:
-    """Returns what steps before the last have cost for shaping's sake: kept [..., groups] → [...]."""
+    """Returns what steps before the last have cost for shaping's sake: kept [..., groups] → [...].
+
+    Args:
+        lost: Group → the loss at each number of units; None where that is not paid at once.
+        kept: Units that each group keeps [..., groups].
+    """
     back = np.zeros(kept.shape[:-1])
     for group, table in enumerate([] if lost is None else lost[:-1]):
         back = back + table[kept[..., group]]

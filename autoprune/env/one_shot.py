@@ -78,10 +78,20 @@ class OneShotVectorEnv(PlanVectorEnv):
 
 
 def one_shot_observation(features: FloatArray, projector: Projector) -> Observation:
-    """Returns all groups' features one after the other, and the budget over dense."""
+    """Returns all groups' features one after the other, and the budget over dense.
+
+    Args:
+        features: What is observed of each group [groups, features].
+        projector: Moves plans into the budget.
+    """
     return np.append(features.ravel(), projector.budget.relative).astype(np.float32)
 
 
 def names_of(structure: Structure, features: Sequence[str]) -> list[str]:
-    """Returns `group:feature` for every group and feature, and `budget`."""
+    """Returns `group:feature` for every group and feature, and `budget`.
+
+    Args:
+        structure: The network's groups and layers.
+        features: A name for every number that is observed.
+    """
     return [*(f"{group}:{feature}" for group in structure.names for feature in features), "budget"]

@@ -60,6 +60,10 @@ class Editing:
         """Returns the plans that actions [episodes, groups] make of kept [episodes, groups], and what was executed.
 
         An action's largest entries are carried out and the others are not; the budget is restored by all groups alike.
+
+        Args:
+            kept: Units that each group keeps [..., groups].
+            actions: Actions [batch, action], in [−1, 1].
         """
         changes = np.clip(actions, -1, 1)
         by_size = np.argsort(-np.abs(changes), axis=-1, kind="stable")  # of equal ones, the first

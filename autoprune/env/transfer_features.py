@@ -69,8 +69,14 @@ def transfer_features(
 ) -> FloatArray:
     """[groups, len(ROW_FEATURES)] of a network under a budget.
 
-    features: group_features of this budget. errors: group → [units + 1] in closed form. curves: every group's KL,
-    pruned alone. prior: the plan that actions correct.
+    Args:
+        structure: The network's groups and layers.
+        features: group_features of this budget.
+        errors: Group → [units + 1] in closed form.
+        curves: Every group's KL, pruned alone.
+        budget: The bound, relative to the dense network.
+        prior: The plan that actions correct.
+        uniform: The uniform plan, judged.
     """
     groups = structure.groups
     lost = [curves[group.name].at([round(d * group.units) for d in DENSITIES]) for group in groups]
@@ -110,7 +116,13 @@ def neighbours(structure: Structure) -> FloatArray:
 def padded(rows: FloatArray, edges: FloatArray, *, groups: int) -> Observation:
     """One flat observation [groups · (features + groups)]: each group's row, and its neighbours. Padding is zeros.
 
-    Raises ValueError where there are more groups than that.
+    Args:
+        rows: What is seen of each group [groups, features].
+        edges: Where the budgets' parts end.
+        groups: How many groups there are.
+
+    Raises:
+        ValueError: There are more groups than that.
     """
     count = len(rows)
     if count > groups:

@@ -73,7 +73,12 @@ class TransferTask:
         return self._scale.plans_of(executed[:, : len(self.rows)], self.projector)
 
     def action_of(self, kept: IntArray, *, groups: int) -> Action:
-        """Returns the actions [n, groups] that come nearest to saying kept [n, groups of the network]."""
+        """Returns the actions [n, groups] that come nearest to saying kept [n, groups of the network].
+
+        Args:
+            kept: Units that each group keeps [..., groups].
+            groups: How many groups there are.
+        """
         padded_actions = np.zeros((len(kept), groups), np.float32)
         padded_actions[:, : len(self.rows)] = self._scale.action(np.asarray(kept) / self.structure.units)
         return padded_actions
@@ -86,7 +91,12 @@ class TransferTask:
         return float(np.clip(gain, -MOST, MOST))
 
     def replay_seed(self, outcomes: Sequence[Outcome], *, groups: int) -> ReplaySeed:
-        """Returns what is known before an agent acts: plans that were evaluated, each inside the budget."""
+        """Returns what is known before an agent acts: plans that were evaluated, each inside the budget.
+
+        Args:
+            outcomes: What was evaluated, with its results.
+            groups: How many groups there are.
+        """
         kept = np.array([outcome.plan.kept for outcome in outcomes])
         action_of = partial(self.action_of, groups=groups)
         return ReplaySeed(
@@ -142,7 +152,12 @@ def transfer_task_of(  # noqa: PLR0913 - keyword-only: what a task is of
 
 
 def transfer_task_of_problem(problem: Problem, *, max_log_correction: float) -> tuple[TransferTask, Sequence[Outcome]]:
-    """Returns the same of a search's problem, whose single-group curves and two plans are charged."""
+    """Returns the same of a search's problem, whose single-group curves and two plans are charged.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        max_log_correction: What an action of 1 adds to the prior's log-density, above 0.
+    """
     transfer_price(problem)  # before anything is paid for
     objective = problem.objective
     curves = single_group_curves(problem.structure, lambda plans: objective.evaluate(plans, phase="curves"))

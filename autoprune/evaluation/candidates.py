@@ -34,7 +34,13 @@ class Candidates:
     proxy: Role
 
     def evaluator(self, *, precision: str, batch_size: int, samples: int | None = None) -> SlicedEvaluator:
-        """Judges plans on the first `samples` of the proxy, None: on all."""
+        """Judges plans on the first `samples` of the proxy, None: on all.
+
+        Args:
+            precision: "fp32" or "bf16".
+            batch_size: Samples in one forward pass, at least 1.
+            samples: How many samples are judged; None for all.
+        """
         dtype = DTYPES[precision]
         ordered = OrderedNetwork(
             self.task.model,

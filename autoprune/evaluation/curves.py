@@ -49,7 +49,10 @@ def single_group_curves(
 ) -> Mapping[str, Curve]:
     """Evaluates every group alone at a few levels, and the dense network once, as the level where nothing is lost.
 
-    on_group: told how many groups are done.
+    Args:
+        structure: The network's groups and layers.
+        evaluate: Judges a batch of plans.
+        on_group: Told how many groups are done.
     """
     dense = evaluate([structure.dense])[0]
     curves = {}

@@ -27,7 +27,12 @@ class Incumbent:
 
 
 def spaced(incumbents: Sequence[Incumbent], *, most: int = MOST) -> list[Incumbent]:
-    """At most so many of them, by ascending evaluation, the last always: those that stood at log-spaced evaluations."""
+    """At most so many of them, by ascending evaluation, the last always: those that stood at log-spaced evaluations.
+
+    Args:
+        incumbents: The search's best plans.
+        most: How many of them.
+    """
     if not incumbents:
         return []
     evaluations = np.array([incumbent.evaluation for incumbent in incumbents])
@@ -41,6 +46,13 @@ def held_out_metrics(
     """Each plan judged as the search judges, on as many held-out samples, or all where there are fewer.
 
     None for a plan whose outputs on them are not finite.
+
+    Args:
+        candidates: What makes a plan's network.
+        held_out: Samples that no reward sees.
+        plans: Plans to be judged.
+        precision: "fp32" or "bf16".
+        batch_size: Samples in one forward pass, at least 1.
     """
     samples = held_out[: len(candidates.proxy)]
     batch_size = min(batch_size, len(samples))

@@ -113,8 +113,15 @@ class Judge:
     def judge(self, network: nn.Module, start: int, stop: int, *, plan: Hashable = None) -> list[Judged]:
         """The network judged on batches start … stop - 1, one by one, in blocks of a few samples.
 
-        plan: names the network, so that outputs which a metric of the whole role needs can be remembered from call to
-        call. Raises FloatingPointError where its outputs are not finite.
+        Args:
+            network: The network.
+            start: The first batch.
+            stop: The batch that comes after the last one.
+            plan: Names the network, so that outputs which a metric of the whole role needs can be remembered from call
+                to call.
+
+        Raises:
+            FloatingPointError: Its outputs are not finite.
         """
         return [self._judged(network, batch, plan) for batch in range(start, stop)]
 
@@ -187,6 +194,11 @@ def is_mean(metric: Metric, outputs: Sequence[Samples], targets: Sequence[Sample
 
     It is tried on these outputs, and on them in another order, where most answers are wrong: of a perfect network every
     metric is 1 of every part.
+
+    Args:
+        metric: (outputs, targets) → a number, higher is better.
+        outputs: Of the network, batch by batch.
+        targets: What outputs are compared with, batch by batch.
     """
     whole, wanted = joined_samples(outputs), joined_samples(targets)
     number = number_of(whole)
@@ -206,7 +218,12 @@ def is_mean(metric: Metric, outputs: Sequence[Samples], targets: Sequence[Sample
 
 
 def metrics_read(score: Score, reward: Callable[..., float]) -> frozenset[str]:
-    """The metrics without which score or reward are not numbers."""
+    """The metrics without which score or reward are not numbers.
+
+    Args:
+        score: What is made of a network's metrics, higher is better.
+        reward: (metrics, …) → reward.
+    """
     good = {"accuracy": 0.5, "loss": 1.0, "kl": 1.0, "agreement": 0.5}
 
     def fails_without(name: str) -> bool:

@@ -36,9 +36,12 @@ class MeteredObjective:
     def evaluate(self, plans: Sequence[PruningPlan], *, phase: str = SEARCH, raced: bool = True) -> list[Outcome]:
         """The outcomes of the plans; those of the search itself are raced against each other and the best so far.
 
-        raced: False for plans that may exceed the budget, which would win races against those that do not.
-
         Raises EvaluationsSpent once those that were still paid for are recorded.
+
+        Args:
+            plans: Plans to be judged.
+            phase: The part of the run that evaluations are recorded under.
+            raced: False for plans that may exceed the budget, which would win races against those that do not.
         """
         racing = raced and phase == SEARCH
         against = self.best.plan if racing and self.best is not None else None

@@ -51,9 +51,16 @@ class Objective:
 
         Plans are raced against each other and against the plan `against`: all are judged on the first samples, and only
         those that may still win on more of them. Where one left the race early, its score and reward are those of the
-        plan it was compared with, less what it was behind on the samples that both have seen. whole: no race.
-        A plan that cannot be judged has `failed` set, and the worst score and reward so far.
-        Raises RuntimeError where that happens before any plan could be judged.
+        plan it was compared with, less what it was behind on the samples that both have seen. A plan that cannot be
+        judged has `failed` set, and the worst score and reward so far.
+
+        Args:
+            plans: Plans to be judged.
+            against: The plan that others are compared with; None for none.
+            whole: No race.
+
+        Raises:
+            RuntimeError: A plan cannot be judged, and none was judged before it.
         """
         different = {plan.kept: plan for plan in plans}
         rival = None if against is None else against.kept

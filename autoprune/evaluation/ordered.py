@@ -113,7 +113,12 @@ class OrderedNetwork:
 
 
 def normalised_by_batch(network: nn.Module, share: float) -> None:
-    """Every BatchNorm of the detached network normalises by the batch it sees, or by a share of its statistics."""
+    """Every BatchNorm of the detached network normalises by the batch it sees, or by a share of its statistics.
+
+    Args:
+        network: The network.
+        share: Of the batch's own statistics, in [0, 1].
+    """
     for layer in network.modules():
         if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
             continue

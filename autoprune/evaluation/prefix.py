@@ -48,7 +48,12 @@ class CachedPrefix:
 
     @contextmanager
     def recalled(self, kept: Kept, batch: int) -> Iterator[None]:
-        """The first layers return what they returned for this batch in the dense network, while the context is open."""
+        """The first layers return what they returned for this batch in the dense network, while the context is open.
+
+        Args:
+            kept: Units that each group keeps [groups].
+            batch: The batch's index.
+        """
         length = self.length(kept)
         outputs = self._outputs(batch, kept) if length else None
         if outputs is None or list(outputs)[:length] != self._order[:length]:  # data may choose other layers

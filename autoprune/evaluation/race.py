@@ -55,7 +55,13 @@ class Race:
         return [key for key in rewards if key in ahead]
 
     def is_behind(self, rewards: Rewards, leader: Rewards, weights: Rewards) -> bool:
-        """By more than `errors` standard errors of the paired difference."""
+        """By more than `errors` standard errors of the paired difference.
+
+        Args:
+            rewards: Its rewards, block by block.
+            leader: The best plan's rewards, block by block.
+            weights: Samples of each block.
+        """
         difference = leader - rewards
         mean = float(np.average(difference, weights=weights))
         if mean <= 0:

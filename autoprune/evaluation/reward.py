@@ -14,12 +14,26 @@ Reward = Callable[[Metrics, float, float, float], float]
 
 
 def under_budget(metrics: Metrics, score: float, cost: float, budget: float) -> float:
-    """The score alone: the budget is kept by the projection, not by the reward."""
+    """The score alone: the budget is kept by the projection, not by the reward.
+
+    Args:
+        metrics: What was measured on the samples.
+        score: Of the pruned network.
+        cost: The plan's cost, as a share of the dense network's.
+        budget: The share of the dense cost that may be used, in (0, 1].
+    """
     return score
 
 
 def amc(metrics: Metrics, score: float, cost: float, budget: float) -> float:
-    """−error · log(cost) without a budget's pull (AMC, arXiv 1802.03494), the cost in percent of dense."""
+    """−error · log(cost) without a budget's pull (AMC, arXiv 1802.03494), the cost in percent of dense.
+
+    Args:
+        metrics: What was measured on the samples.
+        score: Of the pruned network.
+        cost: The plan's cost, as a share of the dense network's.
+        budget: The share of the dense cost that may be used, in (0, 1].
+    """
     return -(1 - metrics.accuracy) * math.log(1 + 100 * cost)
 
 

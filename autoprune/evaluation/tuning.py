@@ -23,6 +23,12 @@ def agreement_of(
     """Kendall's τ between the KL of plans by two evaluators, on the first batches; −1 where one cannot judge a plan.
 
     They are made one after the other: a large model's copies in both precisions need not fit into memory together.
+
+    Args:
+        rough: Makes what judges in low precision.
+        exact: Makes what judges in fp32.
+        plans: Plans to be judged.
+        batches: How many batches of samples are compared.
     """
     try:
         return kendall(*(_divergences(made(), plans, batches) for made in (rough, exact)))
@@ -35,7 +41,12 @@ def _divergences(evaluator: Evaluator, plans: Sequence[Kept], batches: int) -> l
 
 
 def kendall(a: Sequence[float], b: Sequence[float]) -> float:
-    """Kendall's τ-a of two rankings, in [−1, 1]: pairs in the same order less pairs in opposite order, over all."""
+    """Kendall's τ-a of two rankings, in [−1, 1]: pairs in the same order less pairs in opposite order, over all.
+
+    Args:
+        a: Numbers of one ranking.
+        b: Numbers of the other, in the same order.
+    """
     pairs = itertools.combinations(range(len(a)), 2)
     return float(np.mean([np.sign(a[i] - a[j]) * np.sign(b[i] - b[j]) for i, j in pairs]))
 
@@ -43,7 +54,10 @@ def kendall(a: Sequence[float], b: Sequence[float]) -> float:
 def fastest_batch(evaluator: Callable[[int], Evaluator], plan: Kept, *, most: int) -> int:
     """The smallest batch size up to `most` that is nearly as fast as any, per sample.
 
-    evaluator: for one batch of that size.
+    Args:
+        evaluator: For one batch of that size.
+        plan: Units that each group keeps [groups].
+        most: The largest that is tried.
     """
     seconds = {}
     for size in sorted({min(size, most) for size in BATCH_SIZES}):

@@ -29,9 +29,21 @@ def activation(  # noqa: PLR0913 - a Criterion and its settings
     """Scores a unit by its mean absolute activation where it is read, added up over its readers.
 
     Where it is read is behind BatchNorm and the activation function, so a unit that a ReLU silences scores nothing.
-    Units that no convolution or linear layer reads are scored by the norms of their weights.
-    order: 1 for the mean absolute value, 2 for the root mean square. Modules that can be passed over are scored by
-    block influence. Raises ValueError for single weights.
+    Units that no convolution or linear layer reads are scored by the norms of their weights. Modules that can be passed
+    over are scored by block influence.
+
+    Args:
+        model: The dense network, in eval mode.
+        structure: The network's groups and layers.
+        role: The samples that are read.
+        loss: (outputs, targets) → a scalar; used by criteria that need gradients.
+        forward: (network, inputs) → outputs: how the network is called.
+        generator: Draws all that is random here.
+        order: 1 for the mean absolute value, 2 for the root mean square.
+        batch_size: Samples in one forward pass, at least 1.
+
+    Raises:
+        ValueError: Single weights.
     """
     if order <= 0:
         raise ValueError(f"the order of a mean must be positive, got {order}; 1 and 2 are usual")
@@ -49,7 +61,16 @@ def activation(  # noqa: PLR0913 - a Criterion and its settings
 def mean_powers(
     model: nn.Module, names: Sequence[str], role: Role, *, forward: Forward, order: Positive, batch_size: Count
 ) -> dict[str, Tensor]:
-    """Layer → the mean of |activation|^order of each of its inputs [inputs], over samples and positions."""
+    """Layer → the mean of |activation|^order of each of its inputs [inputs], over samples and positions.
+
+    Args:
+        model: The dense network, in eval mode.
+        names: Layers, by qualified name.
+        role: The samples that are read.
+        forward: (network, inputs) → outputs: how the network is called.
+        order: Of the norm: 1 for absolute values, 2 for root mean squares.
+        batch_size: Samples in one forward pass, at least 1.
+    """
     first = first_readers(model, names, role, forward=forward)
     means: dict[str, Tensor] = {}
 

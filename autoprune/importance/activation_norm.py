@@ -27,6 +27,15 @@ def activation_norm(
 
     A unit of several inputs (a head) scores the root of the sum of their squares, and the sum over its readers; a
     single weight |W[o, i]|·rms(xᵢ). Modules that can be passed over are scored by block influence.
+
+    Args:
+        model: The dense network, in eval mode.
+        structure: The network's groups and layers.
+        role: The samples that are read.
+        loss: (outputs, targets) → a scalar; used by criteria that need gradients.
+        forward: (network, inputs) → outputs: how the network is called.
+        generator: Draws all that is random here.
+        batch_size: Samples in one forward pass, at least 1.
     """
     named = [matrix.layer for group in structure.groups for matrix in group.compared]
     named += [member.layer for group in structure.groups for _, member in readers(model, group)]

@@ -21,6 +21,13 @@ def with_block_influence(
     """These scores, and those that are the same by every criterion; in the structure's order.
 
     Which are the influence of every group of modules that can be passed over, and the given order of key blocks.
+
+    Args:
+        scores: Group → the score of each of its units [units].
+        model: The dense network, in eval mode.
+        structure: The network's groups and layers.
+        role: The samples that are read.
+        forward: (network, inputs) → outputs: how the network is called.
     """
     scores = scores | block_influence(model, structure, role, forward=forward)
     scores |= {group.name: given_order(group) for group in structure.groups if group.patterns}
@@ -33,6 +40,12 @@ def block_influence(model: nn.Module, structure: Structure, role: Role, *, forwa
 
     The mean is over samples and positions. What is read of a group is what its first skipped module reads; what comes
     after it is what its last one returns, added to that if zeros are to stand in for it.
+
+    Args:
+        model: The dense network, in eval mode.
+        structure: The network's groups and layers.
+        role: The samples that are read.
+        forward: (network, inputs) → outputs: how the network is called.
     """
     streams = [_Stream(group) for group in structure.groups if group.skips]
     if not streams:

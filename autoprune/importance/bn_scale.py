@@ -22,7 +22,14 @@ def bn_scale(
 ) -> Scores:
     """Scores a unit by |γ|, added up over its group's BatchNorms.
 
-    otherwise: the criterion of groups that have no BatchNorm with scales; without it they are an error.
+    Args:
+        model: The dense network, in eval mode.
+        structure: The network's groups and layers.
+        role: The samples that are read.
+        loss: (outputs, targets) → a scalar; used by criteria that need gradients.
+        forward: (network, inputs) → outputs: how the network is called.
+        generator: Draws all that is random here.
+        otherwise: The criterion of groups that have no BatchNorm with scales; without it they are an error.
     """
     scales = {group.name: _scales(model, group) for group in structure.groups}
     lacking = [name for name, of_group in scales.items() if not of_group]

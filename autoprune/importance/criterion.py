@@ -41,9 +41,16 @@ class Importance(Protocol):
 def rank(scores: Scores, structure: Structure, *, criterion: str) -> Ranking:
     """Each group's units [units], most important first; of units that score the same, the earlier one comes first.
 
-    Of a group that compares single weights: the place of each weight [outputs, inputs] within its comparison, int16,
-    0 for the most important one, so that k kept units are the weights whose place is below k.
-    Raises ValueError, naming the criterion and the group, where scores are missing, misshapen, NaN or infinite.
+    Of a group that compares single weights: the place of each weight [outputs, inputs] within its comparison, int16, 0
+    for the most important one, so that k kept units are the weights whose place is below k.
+
+    Args:
+        scores: Group → the score of each of its units [units].
+        structure: The network's groups and layers.
+        criterion: The criterion's name, for messages.
+
+    Raises:
+        ValueError: Naming the criterion and the group, where scores are missing, misshapen, NaN or infinite.
     """
     if set(scores) != set(structure.names):
         missing, unknown = sorted(set(structure.names) - set(scores)), sorted(set(scores) - set(structure.names))

@@ -24,6 +24,16 @@ def default_criterion(  # noqa: PLR0913 - a Criterion and its settings
 
     The norms of weights say little in a gated FFN: on SmolLM2-135M, 10 % of all neurons by norm take perplexity from 29
     to thousands, by activations to 33.
+
+    Args:
+        model: The dense network, in eval mode.
+        structure: The network's groups and layers.
+        role: The samples that are read.
+        loss: (outputs, targets) → a scalar; used by criteria that need gradients.
+        forward: (network, inputs) → outputs: how the network is called.
+        generator: Draws all that is random here.
+        transformers: The criterion of transformers.
+        others: The criterion of all other networks.
     """
     criterion = transformers if model_type(model) in FAMILIES else others
     return criterion(model, structure, role, loss=loss, forward=forward, generator=generator)

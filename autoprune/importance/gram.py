@@ -17,7 +17,16 @@ def input_grams(model: nn.Module, names: Sequence[str], role: Role, *, forward: 
     """Linear layer → the mean of x xᵀ over all samples and positions [inputs, inputs], float64.
 
     Products of a batch are made in float32 and added up in float64. Layers that read the same tensors have the same
-    matrix. Raises ValueError where inputs hold NaN or infinity.
+    matrix.
+
+    Args:
+        model: The dense network, in eval mode.
+        names: Layers, by qualified name.
+        role: The samples that are read.
+        forward: (network, inputs) → outputs: how the network is called.
+
+    Raises:
+        ValueError: Inputs hold NaN or infinity.
     """
     first = first_readers(model, names, role, forward=forward)
     sums: dict[str, Tensor] = {}
@@ -41,7 +50,9 @@ def input_grams(model: nn.Module, names: Sequence[str], role: Role, *, forward: 
 def add_products(total: Tensor, rows: Tensor) -> None:
     """Adds rowsᵀ rows to `total` [batch, columns, columns], whose upper triangle counts; see `symmetric`.
 
-    rows [batch, rows, columns]: products are made in its precision, sums in that of `total`.
+    Args:
+        total: The sum so far [batch, columns, columns].
+        rows: Products are made in its precision, sums in that of `total`.
     """
     for start in range(0, rows.shape[-1], STRIP):
         stop = start + STRIP
@@ -58,6 +69,10 @@ def inverse_factor(gram: Tensor, *, damping: float) -> Tensor:
 
     To set weight j to zero, and all later ones to what is then best, costs (w[j] / U[j, j])² on top of what the earlier
     ones did. An input that is always zero is damped by DEAD · λ only, so that its weights cost next to nothing.
+
+    Args:
+        gram: The mean of x xᵀ [inputs, inputs].
+        damping: Λ relative to the mean of the diagonal, above 0.
     """
     diagonal = gram.diagonal()
     ridge = damping * diagonal.mean()

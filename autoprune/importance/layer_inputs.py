@@ -19,7 +19,16 @@ OnInput = Callable[[str, nn.Module, Tensor], None]  # of a layer's name, the lay
 def read_inputs(
     model: nn.Module, names: Sequence[str], role: Role, *, forward: Forward, batch_size: int, on_input: OnInput
 ) -> None:
-    """Calls `on_input` with every tensor that the named layers read, over all samples of the role, in eval mode."""
+    """Calls `on_input` with every tensor that the named layers read, over all samples of the role, in eval mode.
+
+    Args:
+        model: The dense network, in eval mode.
+        names: Layers, by qualified name.
+        role: The samples that are read.
+        forward: (network, inputs) → outputs: how the network is called.
+        batch_size: Samples in one forward pass, at least 1.
+        on_input: Called with (layer's name, layer, tensor).
+    """
     with evaluating(model), _listening({name: model.get_submodule(name) for name in names}, on_input):
         for inputs, _ in batches(role, batch_size):
             forward(model, inputs)
@@ -30,6 +39,12 @@ def first_readers(model: nn.Module, names: Sequence[str], role: Role, *, forward
     """Layer → the first of the layers that read the very same tensors as it, which most often is the layer itself.
 
     Only linear layers are said to share (a query, key and value projection do). One sample is run to find out.
+
+    Args:
+        model: The dense network, in eval mode.
+        names: Layers, by qualified name.
+        role: The samples that are read.
+        forward: (network, inputs) → outputs: how the network is called.
     """
     heard: dict[str, list[tuple[Tensor, int]]] = {}  # holds the tensors, so that no two can have one address
 
@@ -49,6 +64,10 @@ def batches(role: Role, batch_size: int) -> Iterator[tuple[Samples, Samples]]:
     """(inputs, targets) of `batch_size` samples; of windows of tokens [N, T], of at most TOKENS tokens too.
 
     Targets are None where the role has none.
+
+    Args:
+        role: The samples that are read.
+        batch_size: Samples in one forward pass, at least 1.
     """
     first = leaves(role.inputs)[0]
     if first.ndim == 2 and not first.is_floating_point():

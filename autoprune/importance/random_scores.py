@@ -21,6 +21,14 @@ def random(
     """Scores units, and single weights, uniformly at random in [0, 1), in the network's order of groups.
 
     Key blocks have the order that their pattern gives them, which is a random one.
+
+    Args:
+        model: The dense network, in eval mode.
+        structure: The network's groups and layers.
+        role: The samples that are read.
+        loss: (outputs, targets) → a scalar; used by criteria that need gradients.
+        forward: (network, inputs) → outputs: how the network is called.
+        generator: Draws all that is random here.
     """
 
     def drawn(group: Group) -> Tensor:

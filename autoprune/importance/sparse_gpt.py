@@ -26,8 +26,19 @@ def sparse_gpt(
     """Scores a single weight by w² / [H⁻¹]ⱼⱼ, H = the mean of x xᵀ + λI: the squared error without it, after repair.
 
     An optimal brain surgeon's score of each weight alone; `evaluation.sparse_gpt` scores again as weights go. A weight
-    whose input is always zero scores next to nothing. damping > 0: λ, relative to the mean of H's diagonal. Modules
-    that can be passed over are scored by block influence. Raises ValueError where units are no single weights.
+    whose input is always zero scores next to nothing. Modules that can be passed over are scored by block influence.
+
+    Args:
+        model: The dense network, in eval mode.
+        structure: The network's groups and layers.
+        role: The samples that are read.
+        loss: (outputs, targets) → a scalar; used by criteria that need gradients.
+        forward: (network, inputs) → outputs: how the network is called.
+        generator: Draws all that is random here.
+        damping: Λ, relative to the mean of H's diagonal.
+
+    Raises:
+        ValueError: Units are no single weights.
     """
     others = [group.name for group in structure.groups if group.members]
     if others:

@@ -32,8 +32,16 @@ def taylor(
     To zero the weights that read a unit is to remove it, whether a BatchNorm or an activation stands before them or
     not, so their sum is the first-order change of the loss. Small batches keep opposite changes from cancelling. A
     single weight scores |gradient · weight|, averaged as well. Modules that can be passed over are scored by block
-    influence, units that no convolution or linear layer reads by the norms of their weights. batch_size: samples; of
-    windows of tokens, no more than `batches` lets pass.
+    influence, units that no convolution or linear layer reads by the norms of their weights.
+
+    Args:
+        model: The dense network, in eval mode.
+        structure: The network's groups and layers.
+        role: The samples that are read.
+        loss: (outputs, targets) → a scalar; used by criteria that need gradients.
+        forward: (network, inputs) → outputs: how the network is called.
+        generator: Draws all that is random here.
+        batch_size: Samples; of windows of tokens, no more than `batches` lets pass.
     """
     if role.targets is None:
         raise ValueError("importance=taylor needs labels, as its gradients are the loss's; magnitude needs none")

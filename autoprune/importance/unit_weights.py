@@ -16,6 +16,11 @@ def unit_weights(model: nn.Module, group: Group, axis: Axis) -> list[Tensor]:
     """The weights that write ("out") or read ("in") the group's units, for every layer that does [units, entries].
 
     Layers are convolutions, depthwise ones among the writers, linear and recurrent ones, embeddings and attentions.
+
+    Args:
+        model: The dense network, in eval mode.
+        group: The group.
+        axis: "out", what is written, or "in", what is read.
     """
     weights = []
     for member in group.members:
@@ -31,6 +36,10 @@ def readers(model: nn.Module, group: Group) -> Iterator[tuple[nn.Module, Member]
     """The convolutions and linear layers that the units are inputs of; to zero these weights is to remove the units.
 
     Recurrent layers, attentions and transposed convolutions, which read them otherwise, are not among them.
+
+    Args:
+        model: The dense network, in eval mode.
+        group: The group.
     """
     for member in group.members:
         layer = model.get_submodule(member.layer)
@@ -48,19 +57,35 @@ def is_plain_reader(layer: nn.Module) -> bool:
 
 
 def by_weights(model: nn.Module, group: Group) -> Tensor:
-    """Scores for units that none of `readers` reads: the norms of the weights that write them, [units]."""
+    """Scores for units that none of `readers` reads: the norms of the weights that write them, [units].
+
+    Args:
+        model: The dense network, in eval mode.
+        group: The group.
+    """
     norms = [torch.linalg.vector_norm(weight.float(), dim=1) for weight in unit_weights(model, group, "out")]
     return torch.stack(norms).sum(dim=0).cpu()
 
 
 def per_unit(tensor: Tensor, member: Member, *, dim: int) -> Tensor:
-    """Each unit's share of a tensor that `member` cuts along `dim`, [units, entries]."""
+    """Each unit's share of a tensor that `member` cuts along `dim`, [units, entries].
+
+    Args:
+        tensor: A tensor of the layer.
+        member: The axis that the group cuts.
+        dim: The dimension of the tensor that is cut.
+    """
     positions = torch.from_numpy(member.positions).to(tensor.device)
     return tensor.movedim(dim, 0)[positions].flatten(1)
 
 
 def compared_weight(model: nn.Module, group: Group) -> Tensor:
-    """The matrix [outputs, inputs] of which the group's single weights go."""
+    """The matrix [outputs, inputs] of which the group's single weights go.
+
+    Args:
+        model: The dense network, in eval mode.
+        group: The group.
+    """
     return model.get_submodule(group.compared[0].layer).get_parameter("weight")
 
 

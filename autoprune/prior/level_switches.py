@@ -84,7 +84,15 @@ class Switch:
 def mutated(
     parent: IntArray, switch: Switch, visited: Collection[Kept], *, switches: int, rng: np.random.Generator
 ) -> IntArray:
-    """A filled plan a few switches from its parent; from a known one it goes on, at most ATTEMPTS switches farther."""
+    """A filled plan a few switches from its parent; from a known one it goes on, at most ATTEMPTS switches farther.
+
+    Args:
+        parent: The plan that is changed, units kept [groups].
+        switch: How far one move goes.
+        visited: Plans that are not made again.
+        switches: How many level switches an offspring differs by at most.
+        rng: Draws all that is random in the search.
+    """
     kept = parent
     for _ in range(min(rng.integers(1, switches + 1, 2))):
         kept = switch(kept, rng)
@@ -101,6 +109,10 @@ def log_midpoint_target(projector: Projector, kept: IntArray) -> FloatArray:
 
     A group's target is in the middle, by ratio, between its level and the next one. So noise on log-densities moves
     fine levels by its size, and moves a block that is whole or gone, or a matrix that is dense or 2:4, now and then.
+
+    Args:
+        projector: Moves plans into the budget.
+        kept: Units that each group keeps [..., groups].
     """
     targets = [_central(levels, int(k)) for levels, k in zip(projector.levels, kept, strict=True)]
     density: FloatArray = np.array(targets) / projector.units
@@ -108,7 +120,13 @@ def log_midpoint_target(projector: Projector, kept: IntArray) -> FloatArray:
 
 
 def random_neighbour(kept: IntArray, switch: Switch, rng: np.random.Generator) -> IntArray:
-    """Another filled plan, one level switch away; more, where that gives the same plan, and ATTEMPTS at most."""
+    """Another filled plan, one level switch away; more, where that gives the same plan, and ATTEMPTS at most.
+
+    Args:
+        kept: Units that each group keeps [..., groups].
+        switch: How far one move goes.
+        rng: Draws all that is random in the search.
+    """
     moved = kept
     for _ in range(ATTEMPTS):
         moved = switch(moved, rng)
@@ -127,6 +145,11 @@ def switches_near(
     """A few level switches away, as evolution's offspring are: the budget is kept, and the other groups stay.
 
     plans_of and action_of: from actions to plans [many, groups], and back.
+
+    Args:
+        projector: Moves plans into the budget.
+        plans_of: Actions [n, action] → kept units [n, groups].
+        action_of: Kept units [n, groups] → actions [n, action].
     """
     switches = [Switch(projector, step) for step in SWITCHED]
 

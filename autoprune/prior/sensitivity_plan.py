@@ -26,7 +26,13 @@ GONE = 1e-6  # units that are asked for where none are: a target is a positive d
 
 
 def sensitivity_plan(structure: Structure, projector: Projector, curves: Mapping[str, Curve]) -> PruningPlan:
-    """Returns the filled plan inside the budget that loses least if single-group losses add up."""
+    """Returns the filled plan inside the budget that loses least if single-group losses add up.
+
+    Args:
+        structure: The network's groups and layers.
+        projector: Moves plans into the budget.
+        curves: Group → its loss at each of its levels, alone.
+    """
     return least_loss_plan(structure, projector, [curves[group.name].at(group.levels) for group in structure.groups])
 
 
@@ -65,8 +71,13 @@ def least_loss_plan(structure: Structure, projector: Projector, losses: list[Flo
 def allocate(losses: list[FloatArray], costs: list[FloatArray], limit: float) -> list[int]:
     """The level of every group that minimises Σ loss with Σ cost ≤ limit: exact up to 1/BINS of the limit.
 
-    Every group rounds its cost up to a whole bin; more than BINS / BINS_PER_GROUP of them get more bins.
-    losses, costs: per group [levels]. Where nothing is to spare, every group is at the best of its cheapest levels.
+    Every group rounds its cost up to a whole bin; more than BINS / BINS_PER_GROUP of them get more bins. Where nothing
+    is to spare, every group is at the best of its cheapest levels.
+
+    Args:
+        losses: Per group [levels].
+        costs: Per group [levels].
+        limit: The most that may be used, in the cost's unit.
     """
     cheapest = [float(c.min()) for c in costs]
     spare = limit - sum(cheapest)

@@ -33,7 +33,12 @@ class Prior:
 
 
 def first_plan(problem: Problem, *, start: Start) -> PruningPlan:
-    """Returns the plan that `start` names, evaluated. Raises as `price` does, before anything is charged."""
+    """Returns the plan that `start` names, evaluated. Raises as `price` does, before anything is charged.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        start: The plan that the search begins at; what its evaluations cost is charged.
+    """
     return prior_of(problem, start=start).outcome.plan
 
 
@@ -42,6 +47,10 @@ def price(problem: Problem, *, start: Start) -> int:
 
     Raises:
         ValueError: `start` is unknown, or fewer evaluations are left.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        start: The plan that the search begins at; what its evaluations cost is charged.
     """
     if start not in get_args(Start):
         raise ValueError(f"agent.start must be uniform, sensitivity or closed_form, got {start!r}")
@@ -61,7 +70,12 @@ def price(problem: Problem, *, start: Start) -> int:
 
 
 def prior_of(problem: Problem, *, start: Start) -> Prior:
-    """Returns the plan's outcome with all that was evaluated to find it. Raises as `price` does."""
+    """Returns the plan's outcome with all that was evaluated to find it. Raises as `price` does.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        start: The plan that the search begins at; what its evaluations cost is charged.
+    """
     price(problem, start=start)
     structure, projector, objective = problem.structure, problem.projector, problem.objective
     match start:

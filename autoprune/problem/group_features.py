@@ -43,7 +43,12 @@ def group_features(
 ) -> FloatArray:
     """[groups, len(GROUP_FEATURES)]
 
-    errors: group → [units + 1], the relative error of what reads the group, by how many of its units are kept.
+    Args:
+        structure: The network's groups and layers.
+        scores: Group → the score of each of its units [units].
+        errors: Group → [units + 1], the relative error of what reads the group, by how many of its units are kept.
+        costs: Name → cost.
+        budget: The bound, relative to the dense network.
     """
     layers = {layer.name: layer for layer in structure.layers}
     bounded = (costs["macs"], costs["params"], budget.cost)

@@ -38,7 +38,16 @@ def build_objective(
     reward: Reward,
     settings: EvaluationSettings,
 ) -> tuple[Objective, dict[str, Any]]:
-    """The objective, and what was measured to choose its settings."""
+    """The objective, and what was measured to choose its settings.
+
+    Args:
+        candidates: What makes a plan's network.
+        costs: Name → cost.
+        projector: Moves plans into the budget.
+        score: What is made of a network's metrics, higher is better.
+        reward: What a search maximises.
+        settings: How plans are judged.
+    """
     if candidates.task.table is not None:
         return _from_table(
             candidates.task.table, candidates, costs, projector=projector, score=score, reward=reward, settings=settings

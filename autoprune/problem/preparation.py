@@ -35,7 +35,12 @@ CURVES = LeastSquares(ridge=1e-3, rows=4096)  # where nothing is repaired by the
 
 
 def split_search_role(task: Task, proxy_samples: int | None) -> tuple[Role, Role]:
-    """The search samples that rewards see, and those that are held out to choose a plan by."""
+    """The search samples that rewards see, and those that are held out to choose a plan by.
+
+    Args:
+        task: The trained network, its data and its metric.
+        proxy_samples: Of the search role, that rewards see; None for the default.
+    """
     search = task.data.search
     if proxy_samples is None:
         proxy_samples = task.proxy_samples or min(PROXY_SAMPLES, len(search) // 2)
@@ -50,7 +55,13 @@ def split_search_role(task: Task, proxy_samples: int | None) -> tuple[Role, Role
 def task_structure(
     task: Task, settings: StructureSettings, device: Device | None
 ) -> tuple[Structure, Mapping[str, CostModel]]:
-    """The task's groups with the levels that each may keep, and the costs that the device adds."""
+    """The task's groups with the levels that each may keep, and the costs that the device adds.
+
+    Args:
+        task: The trained network, its data and its metric.
+        settings: Which groups are looked for.
+        device: Where networks will run; None for nowhere in particular.
+    """
     structure = find_structure(
         task.model,
         task.example_input,
@@ -77,6 +88,10 @@ def evenly_spaced(structure: Structure, count: int) -> Structure:
     """The structure whose groups may keep `count` of their levels, nearest to equal steps up to all units.
 
     A group that has no more levels than that keeps them.
+
+    Args:
+        structure: The network's groups and layers.
+        count: How many of its levels a group may keep, at least 2.
     """
     if count < 2:
         raise ValueError(f"task.levels must be at least 2, or a group has nothing to choose from; got {count}")
@@ -96,7 +111,15 @@ def bounded_costs(
     settings: CostSettings,
     others: Mapping[str, CostModel],
 ) -> tuple[Countable, Projector]:
-    """The network's costs, and the projector into the budget, or into the one that the task suggests."""
+    """The network's costs, and the projector into the budget, or into the one that the task suggests.
+
+    Args:
+        task: The trained network, its data and its metric.
+        structure: The network's groups and layers.
+        budget: `cost:amount`, or several; None for the task's.
+        settings: How costs are counted.
+        others: Costs of another origin, a device's.
+    """
     text = task.budget if budget is None else budget
     if text is None:
         raise ValueError(f"task {task.name!r} suggests no budget; give one, such as budget=macs:0.5")
@@ -107,7 +130,14 @@ def bounded_costs(
 
 
 def ranked_units(task: Task, structure: Structure, importance: Importance, *, seed: int) -> tuple[Scores, Ranking]:
-    """What the criterion says of every unit, and the order in which units are kept."""
+    """What the criterion says of every unit, and the order in which units are kept.
+
+    Args:
+        task: The trained network, its data and its metric.
+        structure: The network's groups and layers.
+        importance: The criterion that orders units.
+        seed: Of the random numbers, at least 0.
+    """
     scores = importance(
         task.model,
         structure,
@@ -124,7 +154,15 @@ def ranked_units(task: Task, structure: Structure, importance: Importance, *, se
 def repaired_networks(
     task: Task, structure: Structure, ranking: Ranking, spec: ProblemSpec, *, proxy: Role
 ) -> tuple[Candidates, dict[str, Any]]:
-    """The networks that plans stand for, with what repairs them; and why by this repair, as JSON."""
+    """The networks that plans stand for, with what repairs them; and why by this repair, as JSON.
+
+    Args:
+        task: The trained network, its data and its metric.
+        structure: The network's groups and layers.
+        ranking: Each group's units, most important first.
+        spec: How plans are judged and bounded.
+        proxy: Samples that rewards see.
+    """
 
     def candidates_of(repair: Repair) -> Candidates:
         centred = repair.batch_norm == 1  # then a constant offset of what a BatchNorm reads does not matter
@@ -165,7 +203,12 @@ def _solved_levels(task: Task, structure: Structure, repair: Repair, folder: Pat
 
 
 def group_errors(structure: Structure, reconstruction: Reconstruction) -> dict[str, FloatArray]:
-    """Group → how much of its readers' outputs is lost with its first k units, in closed form [units + 1]."""
+    """Group → how much of its readers' outputs is lost with its first k units, in closed form [units + 1].
+
+    Args:
+        structure: The network's groups and layers.
+        reconstruction: Restored weights for every width.
+    """
     return {group.name: _group_error(reconstruction, group) for group in structure.groups}
 
 

@@ -47,7 +47,13 @@ class Distillation:
 
     @classmethod
     def of(cls, task: Task, teach: TeacherOutputs, *, temperature: float) -> "Distillation":
-        """Measures the scales on the train role, where an output has one."""
+        """Measures the scales on the train role, where an output has one.
+
+        Args:
+            task: The trained network, its data and its metric.
+            teach: What the teacher answers to a batch.
+            temperature: Softens both sides of the distillation loss, above 0.
+        """
         kinds = [kind for kind in task.outputs if kind.weight and kind.has_scale]
         if not kinds:
             return cls(task, temperature, {})
@@ -76,6 +82,14 @@ def teacher_outputs(
 
     Where augmentation shows a sample in a few ways only (as it is, mirrored), the teacher sees each of them once; with
     other augmentations, too few epochs to make that worth while, or outputs too big to be kept, it sees every batch.
+
+    Args:
+        teacher: The dense network to learn from.
+        inputs: What the network reads [N, ...].
+        forward: (network, inputs) → outputs: how the network is called.
+        augment: (inputs, generator) → inputs; None for none.
+        epochs: How often every sample is seen.
+        bf16: Whether to autocast to bfloat16; "auto" does where the device has instructions for it.
     """
     ask = asking(teacher, forward=forward, images=has_images(inputs), bf16=bf16)
     views = 1 if augment is None else 2
@@ -100,7 +114,14 @@ def teacher_outputs(
 
 
 def asking(teacher: nn.Module, *, forward: Forward, images: bool, bf16: bool) -> TeacherOutputs:
-    """The teacher asked about every batch anew, in eval mode and without gradients; rows make no difference."""
+    """The teacher asked about every batch anew, in eval mode and without gradients; rows make no difference.
+
+    Args:
+        teacher: The dense network to learn from.
+        forward: (network, inputs) → outputs: how the network is called.
+        images: Whether inputs are images [N, channels, height, width].
+        bf16: Whether to autocast to bfloat16; "auto" does where the device has instructions for it.
+    """
     if images or teacher.training:  # a copy, as the teacher itself is left alone
         teacher = copy.deepcopy(teacher).eval()
     if images:

@@ -36,9 +36,19 @@ def fine_tune(  # noqa: PLR0913 - a Recovery and its settings
 
     Minimises (1 − w) · task loss + w · distillation loss (arXiv 1503.02531) by `task.training.fit`.
 
-    steps: None is the task's own `recovery_steps`; where that is 0, the copy is not trained.
-    distillation: the weight w of learning from `teacher`, in [0, 1]; 0 needs none. temperature: softens both sides.
-    bf16: autocast to bfloat16; "auto" does so where the device has instructions for it.
+    Args:
+        network: The pruned network, which stays as it is.
+        task: The trained network, its data and its metric.
+        teacher: The dense network to learn from; None where nothing is.
+        steps: None is the task's own `recovery_steps`; where that is 0, the copy is not trained.
+        learning_rate: At the peak of the schedule, above 0.
+        weight_decay: Of the optimiser, at least 0.
+        distillation: The weight w of learning from `teacher`, in [0, 1]; 0 needs none.
+        temperature: Softens both sides.
+        bf16: Autocast to bfloat16; "auto" does so where the device has instructions for it.
+        generator: Draws all that is random here.
+        batch_size: Samples in one forward pass, at least 1.
+        on_step: Called with (step, steps, loss) after every step.
     """
     if steps is None and task.recovery_steps == 0:
         return copy.deepcopy(network).eval()

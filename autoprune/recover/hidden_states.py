@@ -44,6 +44,11 @@ def hearing(network: nn.Module, *, before: tuple[str, ...], after: str) -> Itera
 
     Where blocks are passed over, the next one reads what the last one left, so both networks are heard at the same
     places: a kept block is to be given what it was trained on.
+
+    Args:
+        network: The pruned network, which stays as it is.
+        before: Modules whose inputs are read.
+        after: Modules whose outputs are read.
     """
     heard: dict[str, Tensor] = {}
 
@@ -68,6 +73,10 @@ def hidden_loss(student: Places, teacher: Places) -> Tensor:
     """1 − cosine, in [0, 2]: mean over samples and positions of each place, then over places.
 
     A cosine, as a stream's scale differs by orders of magnitude from block to block.
+
+    Args:
+        student: Hidden states of the network that learns.
+        teacher: Hidden states of the dense network.
     """
     if student.keys() != teacher.keys():
         raise ValueError(f"the student was heard at {sorted(student)}, the teacher at {sorted(teacher)}")

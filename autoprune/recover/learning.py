@@ -60,7 +60,18 @@ def learn(
 ) -> None:
     """Trains the network in place, on the task's train role and nothing else, and leaves it in eval mode.
 
-    Without targets it learns from the teacher alone. Raises ValueError where there is no teacher to learn from.
+    Without targets it learns from the teacher alone.
+
+    Args:
+        network: The pruned network, which stays as it is.
+        task: The trained network, its data and its metric.
+        how: For how long, at which rate, and from what.
+        teacher: The dense network to learn from; None where nothing is.
+        generator: Draws all that is random here.
+        on_step: Called with (step, steps, loss) after every step.
+
+    Raises:
+        ValueError: There is no teacher to learn from.
     """
     role = task.data.train
     half = runs_in_bf16(network, role.inputs, task.forward) if how.bf16 == "auto" else how.bf16

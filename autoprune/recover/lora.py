@@ -46,6 +46,23 @@ def lora(  # noqa: PLR0913 - a Recovery and its settings
     `recover.learning.Learning`.
 
     Raises ImportError where the extra `autoprune[llm]` is missing.
+
+    Args:
+        network: The pruned network, which stays as it is.
+        task: The trained network, its data and its metric.
+        teacher: The dense network to learn from; None where nothing is.
+        rank: Of the low-rank update of every matrix, at least 1.
+        alpha: The update is scaled by alpha ÷ rank.
+        steps: Of the optimiser, at least 1.
+        batch_size: Samples in one forward pass, at least 1.
+        learning_rate: At the peak of the schedule, above 0.
+        weight_decay: Of the optimiser, at least 0.
+        distillation: The weight w of learning from the teacher, in [0, 1].
+        temperature: Softens both sides of the distillation loss, above 0.
+        hidden_states: The weight of matching hidden states, at least 0.
+        bf16: Whether to autocast to bfloat16; "auto" does where the device has instructions for it.
+        generator: Draws all that is random here.
+        on_step: Called with (step, steps, loss) after every step.
     """
     if not (rank >= 1 and alpha > 0):
         raise ValueError(f"rank must be at least 1 and alpha positive, got {rank} and {alpha}")

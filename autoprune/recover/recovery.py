@@ -37,5 +37,13 @@ def no_recovery(
     generator: torch.Generator,
     on_step: OnStep | None = None,
 ) -> nn.Module:
-    """The network as pruning left it: the post-training regime."""
+    """The network as pruning left it: the post-training regime.
+
+    Args:
+        network: The pruned network, which stays as it is.
+        task: The trained network, its data and its metric.
+        teacher: The dense network to learn from; None where nothing is.
+        generator: Draws all that is random here.
+        on_step: Called with (step, steps, loss) after every step.
+    """
     return copy.deepcopy(network).eval()

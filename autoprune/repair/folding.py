@@ -17,6 +17,11 @@ def fold_batch_norms(
 
     The network's tensors are plain attributes, in float32. Where folding changes its outputs (somebody else reads what
     stands between the two), nothing is folded.
+
+    Args:
+        network: The network.
+        example_input: A batch [1, ...] that the network runs on.
+        forward: (network, inputs) → outputs: how the network is called.
     """
     if not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules()):
         return ()
@@ -49,7 +54,13 @@ def fold_batch_norms(
 
 
 def followers(network: nn.Module, example_input: Samples, *, forward: Forward = plain_forward) -> dict[str, str]:
-    """Convolution or linear layer → the BatchNorm that reads its very output, for layers that run once."""
+    """Convolution or linear layer → the BatchNorm that reads its very output, for layers that run once.
+
+    Args:
+        network: The network.
+        example_input: A batch [1, ...] that the network runs on.
+        forward: (network, inputs) → outputs: how the network is called.
+    """
     written: dict[int, tuple[str, int]] = {}  # and how often somebody had written into it
     pairs: dict[str, str] = {}
     runs: dict[str, int] = {}

@@ -58,11 +58,20 @@ class Reconstruction:
         """The layer's restored weights [outputs, kept entries, *kernel] for a plan's kept units, float32.
 
         Entries are in the order of an ordered network's slices, outputs in the layer's own and whole.
+
+        Args:
+            layer: The layer's qualified name.
+            kept: Units that each group keeps [groups].
         """
         return self._reader(layer).restored(kept)
 
     def bias(self, layer: str, kept: Kept) -> Tensor | None:
-        """The bias [outputs] that goes with `weight`, float32; None where the layer has none."""
+        """The bias [outputs] that goes with `weight`, float32; None where the layer has none.
+
+        Args:
+            layer: The layer's qualified name.
+            kept: Units that each group keeps [groups].
+        """
         reader = self._reader(layer)
         return None if reader.bias is None else reader.bias + reader.offset(kept, self.weight(layer, kept))
 
@@ -118,8 +127,18 @@ def reconstruct(  # noqa: PLR0913 - keyword-only settings
 ) -> Reconstruction:
     """Solves for all readers' weights at all widths, from the dense network's activations on the calibration role.
 
-    centred: layers whose outputs may shift by a constant, because a BatchNorm that is measured again follows them.
-    Raises ValueError where inputs hold NaN or infinity, or depend on one another and the ridge is 0.
+    Args:
+        model: The dense network, in eval mode.
+        structure: The network's groups and layers.
+        ranking: Each group's units, most important first.
+        role: The samples that are read.
+        settings: The ridge, and how many rows are read.
+        centred: Layers whose outputs may shift by a constant, because a BatchNorm that is measured again follows them.
+        generator: Draws all that is random here.
+        forward: (network, inputs) → outputs: how the network is called.
+
+    Raises:
+        ValueError: Inputs hold NaN or infinity, or depend on one another and the ridge is 0.
     """
     unknown = sorted(centred - {layer.name for layer in structure.layers})
     if unknown:

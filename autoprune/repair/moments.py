@@ -59,7 +59,16 @@ class Moments:
         self.first += rows.sum(dim=1)
 
     def gram(self, name: str, *, centred: bool, ridge: float) -> tuple[Tensor, Tensor]:
-        """G with its ridge, and the inputs' mean. Raises ValueError where G is not positive definite."""
+        """G with its ridge, and the inputs' mean.
+
+        Args:
+            name: What it is called in messages.
+            centred: Whether a bias makes up for the inputs' mean.
+            ridge: How strongly weights are held to their old values, at least 0.
+
+        Raises:
+            ValueError: G is not positive definite.
+        """
         if self.shift is None:
             raise ValueError(f"{name!r} read nothing, so there is nothing to solve for; does it run in task.forward?")
         gram, mean, shift = symmetric(self.second) / self.drawn, self.first / self.drawn, self.shift.double()
@@ -92,7 +101,17 @@ def input_moments(
     rows: int,
     generator: torch.Generator,
 ) -> dict[str, Moments]:
-    """Layer → the moments of `rows` of its input rows at most; layers that read the same tensors have the same."""
+    """Layer → the moments of `rows` of its input rows at most; layers that read the same tensors have the same.
+
+    Args:
+        model: The dense network, in eval mode.
+        structure: The network's groups and layers.
+        role: The samples that are read.
+        forward: (network, inputs) → outputs: how the network is called.
+        names: Layers, by qualified name.
+        rows: The most rows of inputs that are kept.
+        generator: Draws all that is random here.
+    """
     positions = {layer.name: layer.positions for layer in structure.layers}
     first = first_readers(model, names, role, forward=forward)
     moments = {

@@ -52,7 +52,18 @@ class Repair:
         calibration: Role,
         forward: Forward,
     ) -> None:
-        """Repairs a network, shrunk by the plan, for good and in place."""
+        """Repairs a network, shrunk by the plan, for good and in place.
+
+        Args:
+            network: The network.
+            plan: Units that each group keeps.
+            structure: The network's groups and layers.
+            ranking: Each group's units, most important first.
+            reconstruction: Restored weights for every width.
+            levels: Solved weights of matrices that lose single ones; None where there are none.
+            calibration: Samples that statistics are measured on.
+            forward: (network, inputs) → outputs: how the network is called.
+        """
         if self.least_squares is not None:
             write_reconstruction(network, plan, structure, ranking, reconstruction)
         if levels is not None:
@@ -82,7 +93,15 @@ class AutomaticRepair:
 def write_reconstruction(
     network: nn.Module, plan: PruningPlan, structure: Structure, ranking: Ranking, reconstruction: Reconstruction
 ) -> None:
-    """The shrunk network's layers read their inputs by the reconstruction's weights."""
+    """The shrunk network's layers read their inputs by the reconstruction's weights.
+
+    Args:
+        network: The network.
+        plan: Units that each group keeps.
+        structure: The network's groups and layers.
+        ranking: Each group's units, most important first.
+        reconstruction: Restored weights for every width.
+    """
     entries = kept_entries(structure, plan, ranking)
     there = dict(network.named_modules())
     for name in reconstruction.layers:
@@ -102,7 +121,14 @@ def write_reconstruction(
 
 @torch.no_grad()
 def write_levels(network: nn.Module, plan: PruningPlan, structure: Structure, levels: WeightLevels) -> None:
-    """The shrunk network's matrices that lost single weights have the weights of their level."""
+    """The shrunk network's matrices that lost single weights have the weights of their level.
+
+    Args:
+        network: The network.
+        plan: Units that each group keeps.
+        structure: The network's groups and layers.
+        levels: Solved weights of matrices that lose single ones.
+    """
     for group, kept in partly(structure, plan):
         for matrix in group.compared:
             if matrix.layer in dict(network.named_modules()):  # and not in a module that is passed over

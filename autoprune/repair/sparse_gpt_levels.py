@@ -87,6 +87,14 @@ def sparse_gpt_levels(
 
     Files are below `folder`, in a subfolder of their own for each model, role and setting; what an earlier process left
     there is used. The samples are run once, in float32, and only where a factor is missing.
+
+    Args:
+        model: The dense network, in eval mode.
+        structure: The network's groups and layers.
+        role: The samples that are read.
+        forward: (network, inputs) → outputs: how the network is called.
+        settings: How levels are solved for.
+        folder: Where the files lie.
     """
     matrices, weights = compared(structure), dense_weights(model, structure)
     described = (
@@ -114,10 +122,17 @@ def sparse_gpt_levels(
 def solve(weight: Tensor, factor: Tensor, *, size: int, kept: int, block: Count) -> Tensor:
     """The weights [outputs, inputs] of which each comparison of `size` consecutive inputs keeps `kept`.
 
-    factor: the upper triangular U of `inverse_factor` [inputs, inputs]. Columns are settled from the first to the last.
-    A weight that goes costs (w / U[j, j])² at its turn, by which those that go are chosen, and later columns are set to
-    what is best after all that is settled. Choices are made where a comparison starts, and at every block inside one.
-    What is settled is not looked at again, so where a row keeps very few weights a mask can lose less.
+    Columns are settled from the first to the last. A weight that goes costs (w / U[j, j])² at its turn, by which those
+    that go are chosen, and later columns are set to what is best after all that is settled. Choices are made where a
+    comparison starts, and at every block inside one. What is settled is not looked at again, so where a row keeps very
+    few weights a mask can lose less.
+
+    Args:
+        weight: The matrix [outputs, inputs].
+        factor: The upper triangular U of `inverse_factor` [inputs, inputs].
+        size: Consecutive inputs that are compared with each other.
+        kept: Units, or weights of each comparison, that stay.
+        block: Columns that are settled before later ones are changed, at least 1.
     """
     columns = weight.T.clone(memory_format=torch.contiguous_format)  # [inputs, outputs]: a column is one stretch
     pivots = factor.diagonal()

@@ -117,7 +117,12 @@ def compared(structure: Structure) -> dict[str, Comparison]:
 
 
 def dense_weights(model: nn.Module, structure: Structure) -> dict[str, Tensor]:
-    """Layer → the matrix that loses single weights [outputs, inputs], float32; the model's own where it is that."""
+    """Layer → the matrix that loses single weights [outputs, inputs], float32; the model's own where it is that.
+
+    Args:
+        model: The dense network, in eval mode.
+        structure: The network's groups and layers.
+    """
     return {name: model.get_submodule(name).get_parameter("weight").detach().float() for name in compared(structure)}
 
 
@@ -145,7 +150,12 @@ def read_tensor(path: Path) -> Tensor | None:
 
 
 def write_tensor(path: Path, tensor: Tensor) -> None:
-    """The file holds the tensor, whole, whatever happens meanwhile."""
+    """The file holds the tensor, whole, whatever happens meanwhile.
+
+    Args:
+        path: The file.
+        tensor: A tensor of the layer.
+    """
     with atomic_write(path) as partial:
         try:
             save_file({"weight": tensor.contiguous()}, partial)

@@ -17,10 +17,17 @@ def search(
 ) -> PruningPlan:
     """The best plan of a walk of level switches (evolution.Switch) as long as there are evaluations.
 
-    start: where it begins; a sensitivity plan's evaluations are charged. step: the share of a group's units that
-    changes hands. first, last: how likely a switch is taken that is worse by as much as worse ones were on average, at
-    the start and at the end, in (0, 1); in between it falls geometrically. So the temperature has the reward's unit
-    whatever that is.
+    So the temperature has the reward's unit whatever that is.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        rng: Draws all that is random in the search.
+        start: Where it begins; a sensitivity plan's evaluations are charged.
+        step: The share of a group's units that changes hands.
+        first: How likely a switch is taken that is worse by as much as worse ones were on average, at the start and at
+            the end, in (0, 1); in between it falls geometrically.
+        last: How likely a switch is taken that is worse by as much as worse ones were on average, at the start and at
+            the end, in (0, 1); in between it falls geometrically.
     """
     if not 0 < last <= first < 1:
         raise ValueError(f"agent.first and agent.last must be 0 < last ≤ first < 1, got first={first} and last={last}")

@@ -18,10 +18,15 @@ def search(
 ) -> PruningPlan:
     """The best plan of as many generations as there are evaluations; a generation is one batch for the objective.
 
-    start: the first mean; a sensitivity plan's evaluations are charged. sigma: of log-densities, at first. population:
-    of a generation; None is 4 + 3 ln groups. After a generation without a new plan, or where the package says that it
-    has converged, it begins anew around the best plan.
-    Raises ImportError without the extra `search`, before anything is paid for.
+    After a generation without a new plan, or where the package says that it has converged, it begins anew around the
+    best plan. Raises ImportError without the extra `search`, before anything is paid for.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        rng: Draws all that is random in the search.
+        start: The first mean; a sensitivity plan's evaluations are charged.
+        sigma: Of log-densities, at first.
+        population: Of a generation; None is 4 + 3 ln groups.
     """
     try:
         from cmaes import CMA

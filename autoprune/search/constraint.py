@@ -26,7 +26,12 @@ class Constraint(Protocol):
     def projected(self) -> bool: ...
 
     def rewards(self, outcomes: Sequence[Outcome], budget: Budget) -> list[float]:
-        """The agent's rewards for a batch of plans."""
+        """The agent's rewards for a batch of plans.
+
+        Args:
+            outcomes: What was evaluated, with its results.
+            budget: The bound, relative to the dense network.
+        """
         ...
 
 
@@ -93,13 +98,24 @@ class Free:
 
 
 def rewarded(outcomes: Sequence[Outcome], constraint: Constraint, budget: Budget) -> list[Outcome]:
-    """The outcomes as the agent is told them."""
+    """The outcomes as the agent is told them.
+
+    Args:
+        outcomes: What was evaluated, with its results.
+        constraint: How the search keeps its budget.
+        budget: The bound, relative to the dense network.
+    """
     rewards = constraint.rewards(outcomes, budget)
     return [replace(outcome, reward=reward) for outcome, reward in zip(outcomes, rewards, strict=True)]
 
 
 def share(outcome: Outcome, budget: Budget) -> float:
-    """The plan's cost as a fraction of the budget."""
+    """The plan's cost as a fraction of the budget.
+
+    Args:
+        outcome: A plan with its results.
+        budget: The bound, relative to the dense network.
+    """
     return float(budget.cost(np.array(outcome.plan.kept))) / budget.limit
 
 

@@ -15,7 +15,13 @@ def search(problem: Problem, *, rng: np.random.Generator) -> PruningPlan:
     """The least influential modules go until the budget is met; costs one evaluation.
 
     What then fits again comes back, the most influential first. Groups of other kinds stay whole.
-    Raises ValueError where the structure has no depth groups, or too few of them for the budget.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        rng: Draws all that is random in the search.
+
+    Raises:
+        ValueError: The structure has no depth groups, or too few of them for the budget.
     """
     influence = _influence(problem)
     plan = problem.structure.plan(least_influential_gone(problem.structure, problem.projector, influence))
@@ -24,7 +30,13 @@ def search(problem: Problem, *, rng: np.random.Generator) -> PruningPlan:
 
 
 def least_influential_gone(structure: Structure, projector: Projector, influence: FloatArray) -> IntArray:
-    """The filled plan: influence [groups], NaN for groups that are not of depth → kept [groups]."""
+    """The filled plan: influence [groups], NaN for groups that are not of depth → kept [groups].
+
+    Args:
+        structure: The network's groups and layers.
+        projector: Moves plans into the budget.
+        influence: How much each module changes its stream [groups], NaN for other groups.
+    """
     depth = np.flatnonzero(~np.isnan(influence))
     order = depth[np.argsort(influence[depth], kind="stable")]  # of equals, the earlier one goes first
     kept, cost = structure.units, projector.budget.cost

@@ -13,6 +13,10 @@ def search(problem: Problem, *, rng: np.random.Generator) -> PruningPlan:
     """The plan whose densities are the rule's, scaled to the budget; costs one evaluation.
 
     Groups of the same density that are whole or gone, or dense or N:M, stay evenly spaced as in the uniform plan.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        rng: Draws all that is random in the search.
     """
     density = erk_densities(problem.structure) * uniform_target(problem.structure)
     plan = problem.structure.plan(problem.projector.project(density))

@@ -20,9 +20,15 @@ def search(
 ) -> PruningPlan:
     """The best plan of as many generations as there are evaluations; each one's parent is the best plan so far.
 
-    start: the first parent; the sensitivity plan's evaluations are charged. offspring: of a generation. switches: by
-    how many an offspring differs from its parent at most; fewer are more likely, as in the paper. step: how much of a
-    group's units changes hands at once (Switch). No plan is asked for twice, unless ATTEMPTS more switches find none.
+    No plan is asked for twice, unless ATTEMPTS more switches find none.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        rng: Draws all that is random in the search.
+        start: The first parent; the sensitivity plan's evaluations are charged.
+        offspring: Of a generation.
+        switches: By how many an offspring differs from its parent at most; fewer are more likely, as in the paper.
+        step: How much of a group's units changes hands at once (Switch).
     """
     for name, value in (("offspring", offspring), ("switches", switches)):
         if value < 1:

@@ -102,7 +102,12 @@ def search(
 
 
 def like(agent: AgentSpec, policy: TrainedPolicy) -> AgentSpec:
-    """The agent, with the policy's architecture."""
+    """The agent, with the policy's architecture.
+
+    Args:
+        agent: Which algorithm learns, and with which settings.
+        policy: The trained policy.
+    """
     options = policy.architecture["options"]
     return replace(
         agent,

@@ -19,7 +19,13 @@ Scale = Literal["none", "mean", "lamp"]
 
 
 def search(problem: Problem, *, rng: np.random.Generator, scale: Scale) -> PruningPlan:
-    """The best units of all groups, as many as the budget allows; costs one evaluation."""
+    """The best units of all groups, as many as the budget allows; costs one evaluation.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        rng: Draws all that is random in the search.
+        scale: What scores are divided by: "none", "mean" or the like.
+    """
     kept = best_units(problem.projector, unit_scores(problem, scale=scale))
     plan = problem.structure.plan(kept)
     problem.objective.evaluate([plan])
@@ -30,8 +36,13 @@ def unit_scores(problem: Problem, *, scale: Scale) -> list[FloatArray]:
     """The score of every unit, highest first, [units] of each group.
 
     Of a matrix that loses single weights, the k-th score is the mean over comparisons of the k-th best weight's.
-    scale: "mean" divides by the group's mean, or, where a group is one unit, by the mean of all such groups.
-    Raises ValueError where a group has no scores, or none that the scale can work with.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        scale: "mean" divides by the group's mean, or, where a group is one unit, by the mean of all such groups.
+
+    Raises:
+        ValueError: A group has no scores, or none that the scale can work with.
     """
     if scale not in ("none", "mean", "lamp"):
         raise ValueError(f"agent.scale must be none, mean or lamp, got {scale!r}")
@@ -53,6 +64,10 @@ def best_units(projector: Projector, values: list[FloatArray]) -> IntArray:
     """The filled plan of the highest values; per group [units], highest first → kept [groups].
 
     Where a group's next level does not fit, the next groups in the order get what is left.
+
+    Args:
+        projector: Moves plans into the budget.
+        values: Of each group's units, highest first [units].
     """
     thresholds = np.unique(np.concatenate(values))  # ascending; above the last one nothing stays but the floor
     low, high = 0, len(thresholds)

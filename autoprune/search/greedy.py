@@ -19,9 +19,16 @@ def search(problem: Problem, *, rng: np.random.Generator, step: Share) -> Prunin
 
     In a round every group is offered to shrink until the part is saved, or to its floor; the one that loses least for
     what it saves is taken, which is the paper's choice where all save the part. What rounds of few evaluations leave
-    over the budget is taken from all groups alike. Evaluations that are left, fewer than there are groups unless
-    levels are coarse, go into level switches of the best plan that change hands of `step` of a group's units.
-    Raises ValueError where there are too few evaluations for one round.
+    over the budget is taken from all groups alike. Evaluations that are left, fewer than there are groups unless levels
+    are coarse, go into level switches of the best plan that change hands of `step` of a group's units.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        rng: Draws all that is random in the search.
+        step: The share of a group's units that changes hands, in (0, 1].
+
+    Raises:
+        ValueError: There are too few evaluations for one round.
     """
     switch, projector, groups = Switch(problem.projector, step), problem.projector, len(problem.structure.groups)
     if problem.objective.left < groups + 2:

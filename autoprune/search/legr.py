@@ -29,9 +29,13 @@ def search(
 ) -> PruningPlan:
     """The best plan of regularised evolution over lines; the first is the global ranking by the group's mean score.
 
-    population: so many lines are drawn at random first, and are alive after that; the oldest makes room. sample: so
-    many of them are drawn, and the best of these is the parent. share: of the groups, whose lines a child changes.
-    sigma: of the logarithms of scales; shifts are as far apart as the group's scores.
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        rng: Draws all that is random in the search.
+        population: So many lines are drawn at random first, and are alive after that; the oldest makes room.
+        sample: So many of them are drawn, and the best of these is the parent.
+        share: Of the groups, whose lines a child changes.
+        sigma: Of the logarithms of scales; shifts are as far apart as the group's scores.
     """
     _check(population, sample, share, sigma)
     scores = unit_scores(problem, scale="mean")

@@ -13,10 +13,16 @@ from autoprune.structure.groups import IntArray
 def search(problem: Problem, *, rng: np.random.Generator, outlier: Positive, spread: NonNegative) -> PruningPlan:
     """The plan whose densities follow the blocks' shares of outliers; costs one evaluation.
 
-    outlier: a score is one that is more than so many times the mean of its matrix, or of its group's units.
-    spread: how far a block's density is from the uniform plan's at most; the mean over blocks is the uniform one.
     The budget then scales all of them, and is filled.
-    Raises ValueError where the structure has no blocks, a group's units have no scores, or no density.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        rng: Draws all that is random in the search.
+        outlier: A score is one that is more than so many times the mean of its matrix, or of its group's units.
+        spread: How far a block's density is from the uniform plan's at most; the mean over blocks is the uniform one.
+
+    Raises:
+        ValueError: The structure has no blocks, a group's units have no scores, or no density.
     """
     if not outlier > 0:
         raise ValueError(f"agent.outlier is how many times the mean score an outlier has, above 0; got {outlier}")
@@ -27,7 +33,12 @@ def search(problem: Problem, *, rng: np.random.Generator, outlier: Positive, spr
 
 
 def outlier_shares(problem: Problem, *, outlier: Positive) -> FloatArray:
-    """Of every block's scores, the share that are outliers in their matrix or group, [blocks]; NaN without groups."""
+    """Of every block's scores, the share that are outliers in their matrix or group, [blocks]; NaN without groups.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        outlier: How many times the mean a score must be to count as an outlier, above 0.
+    """
     blocks = _blocks(problem)
     outliers, total = np.zeros(len(problem.structure.stages)), np.zeros(len(problem.structure.stages))
     for group, block in zip(problem.structure.groups, blocks, strict=True):
@@ -49,7 +60,13 @@ def outlier_shares(problem: Problem, *, outlier: Positive) -> FloatArray:
 
 
 def block_densities(problem: Problem, *, shares: FloatArray, spread: NonNegative) -> FloatArray:
-    """The density of every group, [groups]: the uniform one, moved by its block's share less the mean share."""
+    """The density of every group, [groups]: the uniform one, moved by its block's share less the mean share.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        shares: Of outliers, of each block [blocks].
+        spread: How far a block's density may be from the uniform plan's, at least 0.
+    """
     plan = uniform_plan(problem.structure, problem.projector)
     uniform = float(np.mean(np.array(plan.kept) / problem.structure.units))
     if not 0 <= spread < uniform:

@@ -65,14 +65,25 @@ class PolicyTrials:
 
 
 def affordable(trials: int, evaluations: int, *, price: int) -> int:
-    """Returns how many trials at that price there are in so many evaluations; at least the one at the end."""
+    """Returns how many trials at that price there are in so many evaluations; at least the one at the end.
+
+    Args:
+        trials: Episodes of the policy alone, at least 1.
+        evaluations: How many plans may be evaluated.
+        price: Evaluations that one of them costs.
+    """
     if trials < 1:
         raise ValueError(f"agent.policy_evaluations must be at least 1, got {trials}")
     return max(1, min(trials, evaluations // (LEAST_SHARE * price)))
 
 
 def own_evaluations(problem: Problem, *, projected: bool) -> Callable[[Sequence[PruningPlan]], list[Outcome]]:
-    """Returns what judges a policy's own plans: whole, and moved into the budget where they are not yet."""
+    """Returns what judges a policy's own plans: whole, and moved into the budget where they are not yet.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        projected: Whether the environment moves plans into the budget.
+    """
 
     def evaluate(plans: Sequence[PruningPlan]) -> list[Outcome]:
         if not projected:
@@ -84,7 +95,12 @@ def own_evaluations(problem: Problem, *, projected: bool) -> Callable[[Sequence[
 
 
 def play(env: gymnasium.Env, policy: TrainedPolicy) -> Outcome:
-    """Plays one episode of the policy without exploration; returns its last plan's outcome."""
+    """Plays one episode of the policy without exploration; returns its last plan's outcome.
+
+    Args:
+        env: The environment.
+        policy: The trained policy.
+    """
     observation, _ = env.reset(seed=0)
     policy.begin()
     while True:

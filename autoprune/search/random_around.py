@@ -13,8 +13,13 @@ from autoprune.ranges import Positive
 def search(problem: Problem, *, rng: np.random.Generator, start: Start, sigma: Positive) -> PruningPlan:
     """The best of the start and of plans with Gaussian noise on its log-densities, as many as evaluations are left.
 
-    start: the centre; a sensitivity plan's evaluations are charged. sigma: of log-densities
-    (neighbours.log_midpoint_target). No plan is asked for twice, unless DRAWS draws find none.
+    No plan is asked for twice, unless DRAWS draws find none.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        rng: Draws all that is random in the search.
+        start: The centre; a sensitivity plan's evaluations are charged.
+        sigma: Of log-densities (neighbours.log_midpoint_target).
     """
     if not sigma > 0:
         raise ValueError(f"agent.sigma is the spread of log-densities, above 0; got {sigma}")

@@ -9,7 +9,13 @@ from autoprune.ranges import Density
 
 
 def search(problem: Problem, *, rng: np.random.Generator, least_density: Density) -> PruningPlan:
-    """The best of as many plans as there are evaluations, densities drawn uniformly from [least_density, 1]."""
+    """The best of as many plans as there are evaluations, densities drawn uniformly from [least_density, 1].
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        rng: Draws all that is random in the search.
+        least_density: The lower end of the densities that are drawn, in (0, 1).
+    """
     if not 0 < least_density < 1:
         raise ValueError(f"least_density must be in (0, 1), got {least_density}")
     structure = problem.structure

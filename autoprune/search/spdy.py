@@ -24,8 +24,13 @@ from autoprune.ranges import Positive, Share
 def search(problem: Problem, *, rng: np.random.Generator, sigma: Positive, share: Share) -> PruningPlan:
     """The best plan of a local search that draws some of the best plan's log-coefficients anew, again and again.
 
-    sigma: of log-coefficients around 0. share: of the groups, whose coefficients are drawn anew at first; it shrinks to
-    one group at the end. The curves' evaluations are charged.
+    The curves' evaluations are charged.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        rng: Draws all that is random in the search.
+        sigma: Of log-coefficients around 0.
+        share: Of the groups, whose coefficients are drawn anew at first; it shrinks to one group at the end.
     """
     if not sigma > 0:
         raise ValueError(f"agent.sigma is the spread of log-coefficients, above 0; got {sigma}")
@@ -52,7 +57,13 @@ def search(problem: Problem, *, rng: np.random.Generator, sigma: Positive, share
 
 
 def rescaled_plan(problem: Problem, curves: Mapping[str, Curve], logarithms: FloatArray) -> PruningPlan:
-    """The dynamic program's plan once every group's losses are multiplied by exp(logarithms) [groups]."""
+    """The dynamic program's plan once every group's losses are multiplied by exp(logarithms) [groups].
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        curves: Group → its loss at each of its levels, alone.
+        logarithms: What losses are multiplied by, as logarithms [groups].
+    """
     rescaled = {
         name: replace(curve, loss=tuple(factor * loss for loss in curve.loss))
         for (name, curve), factor in zip(curves.items(), np.exp(logarithms).tolist(), strict=True)

@@ -18,7 +18,13 @@ def search(problem: Problem, *, rng: np.random.Generator, least_density: Density
     """The best of as many plans as there are evaluations; the densities of the first `random` are drawn at random.
 
     It models the densities that it wished for, which ranks plans better than those that the projection made of them.
-    least_density: of wishes. Raises ImportError without the extra `search`, before anything is paid for.
+    Raises ImportError without the extra `search`, before anything is paid for.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        rng: Draws all that is random in the search.
+        least_density: Of wishes.
+        random: How many of the first plans are drawn at random.
     """
     optuna = _optuna()
     if not 0 < least_density < 1:

@@ -31,8 +31,14 @@ class FittingPolicy:
 def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, candidates: Count) -> PruningPlan:
     """The best of the uniform plan, the sensitivity plan and at most `candidates` plans that the policy proposes.
 
-    policy: as exchange.policies.fetch_policy takes it. The single-group curves that it reads are charged. All plans are
-    judged on the proxy samples, so the policy's advice is never followed blindly.
+    The single-group curves that it reads are charged. All plans are judged on the proxy samples, so the policy's advice
+    is never followed blindly.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        rng: Draws all that is random in the search.
+        policy: As exchange.policies.fetch_policy takes it.
+        candidates: How many plans of the policy are judged, at least 1.
     """
     if candidates < 1:
         raise ValueError(f"agent.candidates must be at least 1 plan of the policy's, got {candidates}")
@@ -46,7 +52,15 @@ def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, ca
 def proposed(
     policy: TrainedPolicy, setting: TransferTask, outcomes: Sequence[Outcome], *, count: int, rng: np.random.Generator
 ) -> list[PruningPlan]:
-    """At most `count` new plans, what the policy thinks best first. outcomes: what was evaluated there."""
+    """At most `count` new plans, what the policy thinks best first.
+
+    Args:
+        policy: The trained policy.
+        setting: The network as the policy sees it.
+        outcomes: What was evaluated there.
+        count: How many plans at most.
+        rng: Draws all that is random in the search.
+    """
     actions = proposals(policy, setting.replay_seed(outcomes, groups=len(setting.rows)), count=count, rng=rng)
     if not len(actions):
         return []
@@ -56,7 +70,16 @@ def proposed(
 
 
 def transferred_to(source: str | None, *, groups: int, budget: Budget) -> FittingPolicy:
-    """The policy, loaded for a network of so many groups. Raises ValueError where there is none, or it does not fit."""
+    """The policy, loaded for a network of so many groups.
+
+    Args:
+        source: Where the policy comes from; None is refused.
+        groups: How many groups there are.
+        budget: The bound, relative to the dense network.
+
+    Raises:
+        ValueError: There is none, or it does not fit.
+    """
     if source is None:
         raise ValueError(
             "this agent begins with a policy: policy=FOLDER, policy=shipped for the one that comes along, "
@@ -107,7 +130,17 @@ def transfer_record(
     evaluations: int,
     max_log_correction: float,
 ) -> TrainingRecord:
-    """What a carried policy's bundle says of it: what `transferred_to` asks for, and what differs (see Training)."""
+    """What a carried policy's bundle says of it: what `transferred_to` asks for, and what differs (see Training).
+
+    Args:
+        policy: The trained policy.
+        tasks: Names of the networks that were trained on.
+        budget: `cost:amount`, as the command line takes it.
+        budgets: Cost → the least and the largest share that was trained under.
+        seeds: Of each run of the training.
+        evaluations: How many plans may be evaluated.
+        max_log_correction: What an action of 1 adds to the prior's log-density, above 0.
+    """
     return TrainingRecord(
         features=ROW_FEATURES,
         mode="one_shot",

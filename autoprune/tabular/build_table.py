@@ -49,9 +49,20 @@ def build_table(  # noqa: PLR0913 - keyword-only settings
     """The table of every plan of a network, which is saved at the path afterwards.
 
     What was judged is kept in a folder beside it until then, so that a build that was killed goes on where it stopped.
-    card: where and by whom it is built; what it is built of is added. workers: processes of one thread each, 0: here.
-    Raises ValueError where groups differ in their number of levels, there are too many plans, what stands in the folder
-    was built of something else, or a plan cannot be judged.
+
+    Args:
+        candidates: What makes a plan's network.
+        path: The file.
+        held_out: Samples that no reward sees.
+        costs: Name → cost.
+        batch_size: Samples in one forward pass, at least 1.
+        workers: Processes of one thread each, 0: here.
+        card: Where and by whom it is built; what it is built of is added.
+        on_progress: Called with (done, of).
+
+    Raises:
+        ValueError: Groups differ in their number of levels, there are too many plans, what stands in the folder was
+            built of something else, or a plan cannot be judged.
     """
     structure = candidates.structure
     levels = [group.levels for group in structure.groups]
@@ -131,7 +142,17 @@ class Journal:
 
     @classmethod
     def opened(cls, folder: Path, card: Mapping[str, Any], *, heads: int, each: int) -> "Journal":
-        """A new one, or the one that stands there, with its card. Raises ValueError where that is of something else."""
+        """A new one, or the one that stands there, with its card.
+
+        Args:
+            folder: Where the files lie.
+            card: Where, when and of what it was made.
+            heads: How many plans differ in more than the last group.
+            each: Plans of each of them.
+
+        Raises:
+            ValueError: That is of something else.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "card.json"
         if not file.exists():
@@ -157,7 +178,12 @@ class Journal:
         return int(self.values.shape[1])
 
     def add(self, head: int, values: NDArray[np.float32]) -> None:
-        """The head is with the operating system when this returns, so a killed process loses none."""
+        """The head is with the operating system when this returns, so a killed process loses none.
+
+        Args:
+            head: Which of them.
+            values: What was judged of its plans.
+        """
         self.values[head], self.has[head] = values, True
         body = struct.pack("<I", head) + self.values[head].astype("<f4").tobytes()
         with (self.folder / "judged").open("ab") as file:

@@ -54,8 +54,15 @@ class ExhaustiveEvaluator:
     def judge(self, kept: Kept, start: int, stop: int) -> list[Judged]:
         """Answers start … stop - 1 of those for each level of the last group, and for each role of each of them.
 
-        The plan's own number of units of the last group says nothing. Raises FloatingPointError where outputs are not
-        finite.
+        The plan's own number of units of the last group says nothing.
+
+        Args:
+            kept: Units that each group keeps [groups].
+            start: The first batch.
+            stop: The batch that comes after the last one.
+
+        Raises:
+            FloatingPointError: Outputs are not finite.
         """
         features = [self._read((*kept[:-1], self._last_levels[-1]), role) for role in range(len(self._roles))]
         places = [divmod(answer, len(self._roles)) for answer in range(start, stop)]

@@ -72,16 +72,31 @@ class Table:
         return int(self.card[on]["samples"])
 
     def metrics(self, kept: Kept, *, on: On = "proxy") -> Metrics:
-        """How the plan was judged."""
+        """How the plan was judged.
+
+        Args:
+            kept: Units that each group keeps [groups].
+            on: "proxy" or "held_out".
+        """
         index = self.index(kept)
         return self._metrics(on, slice(index, index + 1))[0]
 
     def scores(self, score: Score = kl, *, on: On = "proxy") -> NDArray[np.float64]:
-        """The score of every plan, flat: higher is better."""
+        """The score of every plan, flat: higher is better.
+
+        Args:
+            score: What is made of a network's metrics, higher is better.
+            on: "proxy" or "held_out".
+        """
         return np.array([score(metrics) for metrics in self._metrics(on)])
 
     def feasible(self, limit: float, *, cost: str = "macs") -> NDArray[np.bool_]:
-        """Which plans cost at most `limit`, in that cost's unit, flat."""
+        """Which plans cost at most `limit`, in that cost's unit, flat.
+
+        Args:
+            limit: The most that may be used, in the cost's unit.
+            cost: The cost's name.
+        """
         if cost not in self.costs:
             raise ValueError(f"the table has the costs {list(self.costs)}, not {cost!r}")
         within: NDArray[np.bool_] = self.costs[cost].ravel() <= limit
@@ -92,13 +107,27 @@ class Table:
     def best(
         self, limit: float, *, cost: str = "macs", score: Score = kl, on: On = "proxy"
     ) -> tuple[PruningPlan, float]:
-        """The best plan of those that cost at most `limit`, and its score: exact, all were judged."""
+        """The best plan of those that cost at most `limit`, and its score: exact, all were judged.
+
+        Args:
+            limit: The most that may be used, in the cost's unit.
+            cost: The cost's name.
+            score: What is made of a network's metrics, higher is better.
+            on: "proxy" or "held_out".
+        """
         index = int(self.regrets(limit, cost=cost, score=score, on=on).argmin())
         plan = self.plan(index)
         return plan, score(self.metrics(plan.kept, on=on))
 
     def regrets(self, limit: float, *, cost: str = "macs", score: Score = kl, on: On = "proxy") -> NDArray[np.float64]:
-        """The best score within the limit less each plan's, flat; infinite for plans that cost more."""
+        """The best score within the limit less each plan's, flat; infinite for plans that cost more.
+
+        Args:
+            limit: The most that may be used, in the cost's unit.
+            cost: The cost's name.
+            score: What is made of a network's metrics, higher is better.
+            on: "proxy" or "held_out".
+        """
         scores = np.where(self.feasible(limit, cost=cost), self.scores(score, on=on), -np.inf)
         regrets: NDArray[np.float64] = scores.max() - scores
         return regrets

@@ -27,7 +27,12 @@ def check_match(table: Table, candidates: Candidates, settings: EvaluationSettin
 
 
 def circumstances(candidates: Candidates, held_out: Role) -> dict[str, Any]:
-    """What judged numbers depend on, as JSON values that are the same with any version of Python."""
+    """What judged numbers depend on, as JSON values that are the same with any version of Python.
+
+    Args:
+        candidates: What makes a plan's network.
+        held_out: Samples that no reward sees.
+    """
     task = candidates.task
     return {
         "task": task.name,

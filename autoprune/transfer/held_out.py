@@ -59,7 +59,14 @@ class HeldOut:
 
 
 def reference_plan(network: StudiedNetwork, budget: Budget, *, evaluations: int, seed: int) -> PruningPlan:
-    """What evolution finds from the sensitivity plan in so many evaluations, curves not counted."""
+    """What evolution finds from the sensitivity plan in so many evaluations, curves not counted.
+
+    Args:
+        network: A network with its single-group curves.
+        budget: The bound, relative to the dense network.
+        evaluations: How many plans may be evaluated.
+        seed: Of the random numbers, at least 0.
+    """
     with tempfile.TemporaryDirectory() as folder:
         limit = network.evaluations + evaluations
         problem = network.problem.under(budget).limited(limit, seed=seed, folder=Path(folder))
@@ -69,7 +76,16 @@ def reference_plan(network: StudiedNetwork, budget: Budget, *, evaluations: int,
 def held_out(
     policy: Policy, network: StudiedNetwork, budget: Budget, *, family: str, best: PruningPlan, seed: int
 ) -> HeldOut:
-    """The policy's plan for a network, compared. best: one that is known to be good."""
+    """The policy's plan for a network, compared.
+
+    Args:
+        policy: The trained policy.
+        network: A network with its single-group curves.
+        budget: The bound, relative to the dense network.
+        family: Of networks, for reports.
+        best: One that is known to be good.
+        seed: Of the random numbers, at least 0.
+    """
     planned = policy.plan_for(network, budget, seed=seed)
     return compared(network, planned, budget, family=family, best=best)
 

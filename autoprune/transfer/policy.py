@@ -50,7 +50,14 @@ class Planned:
 
     @classmethod
     def of(cls, problem: Problem, outcomes: Mapping[str, Outcome], *, evaluations: int, seconds: float) -> Self:
-        """Chooses among outcomes on held-out data; the first one where there is a tie."""
+        """Chooses among outcomes on held-out data; the first one where there is a tie.
+
+        Args:
+            problem: What is to be solved: the task, its groups, costs, budget and objective.
+            outcomes: What was evaluated, with its results.
+            evaluations: How many plans may be evaluated.
+            seconds: How long it took.
+        """
         scores = problem.held_out_scores({name: problem.pruned(outcome.plan) for name, outcome in outcomes.items()})
         chosen = max(scores, key=lambda name: scores[name])
         return cls(outcomes[chosen].plan, chosen, outcomes, scores, evaluations, seconds, problem)
@@ -118,7 +125,14 @@ class Policy:
     def plan_for(
         self, network: StudiedNetwork, budget: Budget, *, candidates: int = CANDIDATES, seed: int = 0
     ) -> Planned:
-        """Returns the same for a network whose single-group curves are there, by a transferable policy."""
+        """Returns the same for a network whose single-group curves are there, by a transferable policy.
+
+        Args:
+            network: A network with its single-group curves.
+            budget: The bound, relative to the dense network.
+            candidates: How many plans of the policy are judged, at least 1.
+            seed: Of the random numbers, at least 0.
+        """
         if candidates < 1:
             raise ValueError(f"candidates must be at least 1 plan of the policy's, got {candidates}")
         problem = network.problem.under(budget)

@@ -34,7 +34,12 @@ class StudiedNetwork:
         return 1 + sum(len(curve.outcomes) - 1 for curve in self.curves.values())
 
     def under(self, budget: Budget, *, max_log_correction: float) -> Placed:
-        """The network as a setting, and what was evaluated for it."""
+        """The network as a setting, and what was evaluated for it.
+
+        Args:
+            budget: The bound, relative to the dense network.
+            max_log_correction: What an action of 1 adds to the prior's log-density, above 0.
+        """
         problem = self.problem.under(budget)
         return transfer_task_of(
             problem.task.name,

@@ -43,9 +43,18 @@ def train(  # noqa: PLR0913 - keyword-only settings and callbacks
 ) -> TransferTraining:
     """A policy that learned on all networks at once, under budgets that were drawn.
 
-    settings: budgets that are drawn for each network, from all ranges evenly. evaluations: plans that may be judged,
-    the networks' curves and each setting's two plans included. Raises ValueError where nothing would be left to learn
-    from.
+    Args:
+        networks: Networks with their curves.
+        budgets: Ranges that budgets are drawn from.
+        settings: Budgets that are drawn for each network, from all ranges evenly.
+        agent: Which algorithm learns, and with which settings.
+        evaluations: Plans that may be judged, the networks' curves and each setting's two plans included.
+        seed: Of the random numbers, at least 0.
+        on_metrics: Called with (numbers by name, step).
+        on_progress: Called with (done, of).
+
+    Raises:
+        ValueError: Nothing would be left to learn from.
     """
     if agent.max_log_correction is None:
         raise ValueError(f"a policy for many networks has agent.agent.network=transferable, not {agent.network}")

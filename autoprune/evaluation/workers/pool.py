@@ -94,7 +94,12 @@ class InProcess(ClosesAtExit):
 
 
 def judged(job: JudgeJob, *, evaluator: "Evaluator") -> Result:
-    """Returns what the evaluator says of the job; outputs that are not finite are the plan's Failure."""
+    """Returns what the evaluator says of the job; outputs that are not finite are the plan's Failure.
+
+    Args:
+        job: What is to be judged.
+        evaluator: Judges plans on batches of samples.
+    """
     try:
         return evaluator.judge(job.kept, job.start, job.stop)
     except FloatingPointError as error:
@@ -102,7 +107,12 @@ def judged(job: JudgeJob, *, evaluator: "Evaluator") -> Result:
 
 
 def judged_in_worker(job: JudgeJob, *, evaluator: "Evaluator") -> Result | Raised:
-    """Returns what a worker answers to a job: what the evaluator says, or the traceback of its bug."""
+    """Returns what a worker answers to a job: what the evaluator says, or the traceback of its bug.
+
+    Args:
+        job: What is to be judged.
+        evaluator: Judges plans on batches of samples.
+    """
     try:
         return judged(job, evaluator=evaluator)
     except Exception:
