@@ -7,6 +7,7 @@ import sys
 import types
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -21,6 +22,7 @@ from autoprune.evaluation.judge import Judge
 from autoprune.evaluation.outcome import Metrics
 from autoprune.importance.criterion import rank
 from autoprune.recover.fine_tune import fine_tune
+from autoprune.schedule.signals import FEATURES
 from autoprune.structure.graph import find_structure
 from autoprune.task.shipped import digits
 from tests.tasks import prepared
@@ -192,6 +194,28 @@ def test_the_readme_task_has_every_role() -> None:
     made = names["my_task"]()  # type: ignore[operator]
     assert isinstance(made, autoprune.Task)
     assert len(task.strip().splitlines()) <= 20
+
+
+def test_the_documented_schedule_is_twenty_lines_and_meets_its_goal() -> None:
+    block = _blocks("docs/schedules.md", "python")[0]
+    function = block[block.index("def patient") : block.index("pruned = ")]
+    assert len(function.strip().splitlines()) <= 20
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["pruned"].removed_last == 0
+    assert names["pruned"].density == pytest.approx(0.1, abs=1e-4)
+    assert len({record["density"] for record in names["pruned"].history}) > 2
+
+
+def test_the_documented_agents_learn_on_the_environments(capsys: pytest.CaptureFixture[str]) -> None:
+    for block in _blocks("docs/schedules.md", "python")[1:]:
+        names: dict[str, Any] = {}
+        exec(block, names)
+    out = capsys.readouterr().out
+    assert "density 0.050" in out
+    assert out.count("regret") == 3
+    explained = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "schedules.md").read_text(), re.MULTILINE))
+    assert set(FEATURES) <= explained
 
 
 def test_every_measured_quantity_is_explained() -> None:

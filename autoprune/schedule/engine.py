@@ -14,6 +14,7 @@ from autoprune.schedule.channel_masks import ChannelMasking
 from autoprune.schedule.decision import Decision, LayerState, PruningGoal, Schedule, TrainingState
 from autoprune.schedule.masked_training import Snapshot, Training, TrainingRecipe, initialised
 from autoprune.schedule.weight_masks import Masks, WeightMasking, Weights, masked_layers
+from autoprune.task.shipped import shipped_task
 from autoprune.task.task import Task
 
 CHECKPOINT = "training.safetensors"  # in a run's folder
@@ -304,7 +305,7 @@ class PruningRun:
 
 
 def train_pruned(
-    task: Task,
+    task: Task | str,
     schedule: Schedule,
     goal: PruningGoal,
     *,
@@ -319,7 +320,7 @@ def train_pruned(
     >>> pruned = train_pruned(task, cubic(), PruningGoal(density=0.1, steps=1000))
 
     Args:
-        task: Its network (which stays as it is), train role, loss and augmentation.
+        task: Its network (which stays as it is), train role, loss and augmentation; or a shipped task's name.
         schedule: Asked at every decision point.
         goal: Density, training budget and granularity.
         recipe: Optimizer and learning rate; None: the defaults.
@@ -331,6 +332,7 @@ def train_pruned(
         ValueError: The density, the budget or a decision is impossible; before training where that can be known.
         FloatingPointError: The loss is not finite; the last checkpoint stands in the folder.
     """
+    task = shipped_task(task) if isinstance(task, str) else task
     run = PruningRun(task, goal, recipe or TrainingRecipe(), seed)
     checkpoint = None if folder is None else folder / CHECKPOINT
     if checkpoint is not None and checkpoint.is_file():

@@ -199,7 +199,7 @@ class ScheduleTableEnv(gymnasium.Env[NDArray[np.float32], int]):
             return self._seen(), before - after, False, False, info
         value = float(self.table.measured[self.measure][(self._row, *self._path)])
         score = -value if self.measure.endswith("loss") else value
-        info |= {"score": score, "choices": tuple(self._path)}
+        info |= {"score": score, "choices": tuple(self._path), "density": float(self.table.card["target"])}
         return np.zeros(len(FEATURES), np.float32), score + before, True, False, info
 
     def _seen(self) -> NDArray[np.float32]:
