@@ -128,7 +128,12 @@ class Job:
         return replace(self, problem=replace(problem, task=replace(problem.task, onnx=False)), left_out=left_out)
 
     def own_plan(self, recorder: Recorder, plans: Mapping[str, PruningPlan]) -> dict[str, Any] | None:
-        """What a learned policy's own plan is worth, beside the search's best and the uniform one; None without."""
+        """What a learned policy's own plan is worth, beside the search's best and the uniform one; None without.
+
+        Args:
+            recorder: What writes the run's records.
+            plans: Plans to be judged.
+        """
         if not recorder.own:
             return None
         (uniform,) = self.problem.objective.uncharged.evaluate([plans[UNIFORM]], whole=True)
@@ -136,7 +141,12 @@ class Job:
         return describe_policy(recorder.own, best=best, uniform=uniform)
 
     def anytime(self, recorder: Recorder, plans: Mapping[str, PruningPlan]) -> Any:
-        """How good the best plan was at every point of the search, on samples that no reward has seen."""
+        """How good the best plan was at every point of the search, on samples that no reward has seen.
+
+        Args:
+            recorder: What writes the run's records.
+            plans: Plans to be judged.
+        """
         baselines = {name: plan for name, plan in plans.items() if name != SEARCHED}
         problem = self.problem
         return describe_anytime(
@@ -190,6 +200,10 @@ class Job:
         """Every pruned network after the same recovery, from the same seed; equal plans share one.
 
         What a run that was cut off had recovered already is read back.
+
+        Args:
+            plans: Plans to be judged.
+            networks: Name → the network.
         """
         done: dict[PruningPlan, nn.Module] = {}
         for name, network in networks.items():
@@ -218,7 +232,14 @@ class Job:
         recovered: Mapping[str, nn.Module],
         stages: RunStages,
     ) -> dict[str, Any]:
-        """What `result.json` says of the dense network and of every plan's: test metrics, costs, latency, sizes."""
+        """What `result.json` says of the dense network and of every plan's: test metrics, costs, latency, sizes.
+
+        Args:
+            plans: Plans to be judged.
+            pruned: Name → the pruned network.
+            recovered: Name → the network after recovery.
+            stages: Notes which stages fail.
+        """
         structure = self.problem.structure
         every_plan = {DENSE: structure.dense, **plans}
         before = {DENSE: self.problem.task.model, **pruned}
@@ -283,7 +304,12 @@ class Job:
         return {name: {"measures": each} for name, each in values.items() if each}
 
     def on_device(self, plans: Mapping[str, PruningPlan], recovered: Mapping[str, nn.Module]) -> dict[str, Any] | None:
-        """What was predicted of every network on the device and what it took there."""
+        """What was predicted of every network on the device and what it took there.
+
+        Args:
+            plans: Plans to be judged.
+            recovered: Name → the network after recovery.
+        """
         problem, networks = self.problem, {DENSE: self.problem.task.model, **recovered}
         if problem.spec.device is None:
             return None

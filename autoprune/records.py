@@ -43,7 +43,12 @@ class Ledger:
         return True
 
     def forget(self, key: str, value: Any) -> None:
-        """The lines with this value are not expected again: what they are about is done."""
+        """The lines with this value are not expected again: what they are about is done.
+
+        Args:
+            key: What is forgotten.
+            value: What stands under that key in the lines.
+        """
         done = [line for line in self._before if line.get(key) == value]
         self._repeated += done
         self._before = deque(line for line in self._before if line.get(key) != value)
@@ -223,7 +228,12 @@ def describe_measured(measured: Mapping[str, Any]) -> str:
 
 
 def describe_curves(problem: Problem, curves: Mapping[str, Curve]) -> dict[str, Any]:
-    """Returns curves.json: group → its single-group plans, each with what it costs in score."""
+    """Returns curves.json: group → its single-group plans, each with what it costs in score.
+
+    Args:
+        problem: What is to be solved: the task, its groups, costs, budget and objective.
+        curves: Group → its loss at each of its levels, alone.
+    """
     return {
         name: [
             {"kept": int(kept), "loss_of_score": lost, "score": outcome.score, **scalar_metrics(outcome.metrics)}

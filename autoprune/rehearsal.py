@@ -152,7 +152,13 @@ class RunStages:
         self.failed: dict[str, str] = {}
 
     def attempt(self, stage: str, work: Callable[[], T], *, otherwise: Any) -> T:
-        """What `work` returns, or `otherwise` where it raises; then `failed` says why."""
+        """What `work` returns, or `otherwise` where it raises; then `failed` says why.
+
+        Args:
+            stage: The stage's name.
+            work: Does it.
+            otherwise: What is returned where it fails.
+        """
         try:
             return work()
         except Exception as error:

@@ -80,7 +80,12 @@ class RunFolder:
         return (self.path / name).is_file()
 
     def write_json(self, name: str, value: Any) -> None:
-        """The file holds the value; what is NaN or infinite becomes null. A reader sees the old value or the new."""
+        """The file holds the value; what is NaN or infinite becomes null. A reader sees the old value or the new.
+
+        Args:
+            name: The file's name.
+            value: What JSON can hold, NumPy's numbers and arrays included.
+        """
         self.write_text(name, json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
@@ -88,6 +93,10 @@ class RunFolder:
 
         Raises:
             OSError: The disk is full; the old file is untouched.
+
+        Args:
+            name: The file's name.
+            text: What is written.
         """
         file = self.path / name
         with _disk(file, safe="files written before are untouched"), atomic_write(file, durable=True) as partial:
@@ -115,6 +124,10 @@ class RunFolder:
 
         Raises:
             OSError: The disk is full; complete lines are safe.
+
+        Args:
+            name: The file's name.
+            record: The line, in JSON's values.
         """
         file = self.path / name
         line = json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n"
@@ -124,7 +137,12 @@ class RunFolder:
             stream.write(line.encode())
 
     def write_lines(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
-        """The file holds these lines; a reader meets the old ones or the new."""
+        """The file holds these lines; a reader meets the old ones or the new.
+
+        Args:
+            name: The file's name.
+            records: Rows, in JSON's values.
+        """
         lines = [json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n" for record in records]
         self.write_text(name, "".join(lines))
 

@@ -7,7 +7,12 @@ import torch
 
 
 def derived_seed(seed: int, purpose: str) -> int:
-    """A 31-bit seed that differs between purposes, so that one stage's draws never shift another's."""
+    """A 31-bit seed that differs between purposes, so that one stage's draws never shift another's.
+
+    Args:
+        seed: The run's seed, at least 0.
+        purpose: What the numbers are for; different purposes draw independent ones.
+    """
     return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:4], "big") >> 1
 
 

@@ -67,18 +67,35 @@ def iqm(values: ArrayLike) -> Floats:
 
 
 def resampled_iqms(strata: Strata, *, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
-    """[resamples, …]: the IQM over the runs of all strata [runs, …], each stratum resampled by itself."""
+    """[resamples, …]: the IQM over the runs of all strata [runs, …], each stratum resampled by itself.
+
+    Args:
+        strata: Scores of runs, task by task.
+        rng: Draws the resamples.
+        resamples: Bootstrap resamples.
+    """
     drawn = [values[rng.integers(len(values), size=(resamples, len(values)))] for values in strata]
     return iqm(np.moveaxis(np.concatenate(drawn, axis=1), 1, -1))
 
 
 def iqm_estimate(strata: Strata, *, rng: np.random.Generator) -> Estimate:
-    """The IQM over the runs of all strata, with its stratified-bootstrap interval."""
+    """The IQM over the runs of all strata, with its stratified-bootstrap interval.
+
+    Args:
+        strata: Scores of runs, task by task.
+        rng: Draws the resamples.
+    """
     return Estimate.of(float(iqm(np.concatenate(list(strata)))), resampled_iqms(strata, rng=rng))
 
 
 def resampled_counts(values: int, *, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
-    """[resamples, values]: how often each of so many values is in each resample."""
+    """[resamples, values]: how often each of so many values is in each resample.
+
+    Args:
+        values: How many runs there are.
+        rng: Draws the resamples.
+        resamples: Bootstrap resamples.
+    """
     return rng.multinomial(values, np.full(values, 1 / values), resamples).astype(np.float64)
 
 
@@ -107,13 +124,24 @@ def improvement_estimate(a: Strata, b: Strata, *, counts: tuple[Strata, Strata])
 
 
 def profile(strata: Strata, thresholds: Floats) -> Floats:
-    """[thresholds]: the share of runs with a score above each."""
+    """[thresholds]: the share of runs with a score above each.
+
+    Args:
+        strata: Scores of runs, task by task.
+        thresholds: Scores that runs are counted above.
+    """
     values = np.concatenate(list(strata))
     return np.asarray((values[None, :] > thresholds[:, None]).mean(axis=1), np.float64)
 
 
 def profile_band(strata: Strata, thresholds: Floats, *, counts: Strata) -> tuple[Floats, Floats]:
-    """[thresholds] each: the lower and upper ends of the profile's stratified-bootstrap intervals, point by point."""
+    """[thresholds] each: the lower and upper ends of the profile's stratified-bootstrap intervals, point by point.
+
+    Args:
+        strata: Scores of runs, task by task.
+        thresholds: Scores that runs are counted above.
+        counts: How often each run counts in each resample.
+    """
     above = [drawn @ (values[:, None] > thresholds[None, :]) for values, drawn in zip(strata, counts, strict=True)]
     low, high = np.quantile(np.sum(above, axis=0) / sum(map(len, strata)), QUANTILES, axis=0)
     return low, high
@@ -158,7 +186,12 @@ def seeds_needed(strata: int) -> int:
 
 
 def verdict(difference: Estimate, *, significant: bool) -> Verdict:
-    """What can be said of a difference; significant: whether the seeds suffice to say anything, see `seeds_suffice`."""
+    """What can be said of a difference.
+
+    Args:
+        difference: The difference with its interval.
+        significant: Whether the seeds suffice to say anything, see `seeds_suffice`.
+    """
     if not significant:
         return "too few seeds"
     if difference.low > TINY:
@@ -186,7 +219,13 @@ def kendall(x: Floats, y: Floats, counts: Floats | None = None) -> Floats:
 
 
 def pearson(x: Floats, y: Floats, counts: Floats | None = None) -> Floats:
-    """Pearson's correlation, NaN where x or y is constant; as `kendall`."""
+    """Pearson's correlation, NaN where x or y is constant; as `kendall`.
+
+    Args:
+        x: Numbers.
+        y: As many numbers.
+        counts: How often each point counts; None: once.
+    """
     drawn = np.ones((1, len(x))) if counts is None else counts
     share = drawn / drawn.sum(axis=1, keepdims=True)
     a, b = x - x.mean(), y - y.mean()  # otherwise a constant far from zero has a variance of rounding errors
@@ -205,7 +244,14 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def correlation_estimate(correlation: Correlation, x: Floats, y: Floats, *, rng: np.random.Generator) -> Estimate:
-    """`kendall` or `pearson` of x and y [plans], resampled over plans in pairs; NaN of fewer than FEWEST_PLANS."""
+    """`kendall` or `pearson` of x and y [plans], resampled over plans in pairs; NaN of fewer than FEWEST_PLANS.
+
+    Args:
+        correlation: What is computed of each resample.
+        x: Numbers.
+        y: As many numbers.
+        rng: Draws the resamples.
+    """
     if len(x) < FEWEST_PLANS:
         return Estimate(math.nan, math.nan, math.nan, math.nan)
     value = correlation(x, y, np.ones((1, len(x))))[0]

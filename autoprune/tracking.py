@@ -41,22 +41,52 @@ class Tracker(Protocol):
     """
 
     def log(self, metrics: Mapping[str, float | None], *, axis: Axis, step: int) -> None:
-        """The metrics are plotted at `step`, counted from 1, of `axis`; None, NaN and infinite values are left out."""
+        """The metrics are plotted at `step`, counted from 1, of `axis`; None, NaN and infinite values are left out.
+
+        Args:
+            metrics: Log key → number.
+            axis: What is counted, such as search/evaluation.
+            step: How far it is.
+        """
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """The values are what the run comes down to."""
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """The table is shown; rows have one value per column."""
+        """The table is shown; rows have one value per column.
+
+        Args:
+            name: The log key, such as search/reward.
+            columns: Headings.
+            rows: A row for each entry.
+        """
 
     def bars(self, name: str, labels: Sequence[str], values: Sequence[float], *, title: str) -> None:
-        """A bar chart is shown, with one label per value."""
+        """A bar chart is shown, with one label per value.
+
+        Args:
+            name: The log key, such as search/reward.
+            labels: A label for each value.
+            values: A number for each label.
+            title: The heading.
+        """
 
     def page(self, name: str, path: Path) -> None:
-        """The self-contained HTML file is shown."""
+        """The self-contained HTML file is shown.
+
+        Args:
+            name: The log key, such as search/reward.
+            path: The file.
+        """
 
     def artifact(self, name: str, path: Path, *, kind: str) -> None:
-        """The file or folder is kept with the run; `kind` is "result", "policy", "plan" or "model"."""
+        """The file or folder is kept with the run; `kind` is "result", "policy", "plan" or "model".
+
+        Args:
+            name: The log key, such as search/reward.
+            path: The file.
+            kind: "result", "policy", "plan" or "model".
+        """
 
     def close(self, *, failed: bool = False) -> None:
         """The run has ended, and everything was sent or it was said what was not."""
@@ -155,7 +185,13 @@ class WandbTracker:
         self._go_on(f"the page {name}", show)
 
     def artifact(self, name: str, path: Path, *, kind: str) -> None:
-        """The artifact is called `name-RUN_ID`. Its files are read where they stand, not copied."""
+        """The artifact is called `name-RUN_ID`. Its files are read where they stand, not copied.
+
+        Args:
+            name: The log key, such as search/reward.
+            path: The file.
+            kind: "result", "policy", "plan" or "model".
+        """
 
         def keep() -> None:
             artifact = wandb.Artifact(_artifact_name(f"{name}-{self._run.id}"), type=kind)

@@ -220,7 +220,13 @@ CRITIC_GUIDED: Mapping[str, type[CriticGuided]] = {
 
 @torch.no_grad()
 def critic_values(policy: Any, observation: NDArray[np.float32], actions: Action) -> NDArray[np.float64]:
-    """Returns what each critic of a policy's network says of actions [n, entries] at one observation: [critics, n]."""
+    """Returns what each critic of a policy's network says of actions [n, entries] at one observation: [critics, n].
+
+    Args:
+        policy: With ensemble critics.
+        observation: What the environment shows.
+        actions: Actions [batch, action], in [−1, 1].
+    """
     policy.set_training_mode(False)
     observations = np.repeat(observation[None], len(actions), axis=0)
     values = policy.critic(policy.obs_to_tensor(observations)[0], torch.as_tensor(actions))

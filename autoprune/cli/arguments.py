@@ -44,7 +44,12 @@ def read_arguments(
 
 
 def new_folder(path: Path | None, kind: str) -> Path:
-    """The folder, made where it is not there; None: one in runs/ that is named by the time."""
+    """The folder, made where it is not there; None: one in runs/ that is named by the time.
+
+    Args:
+        path: The folder that was asked for; None: none.
+        kind: What the folder is of, such as search.
+    """
     now = datetime.now(UTC)
     folder = path or Path("runs") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}_{kind}"
     folder.mkdir(parents=True, exist_ok=True)

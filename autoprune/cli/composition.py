@@ -36,7 +36,14 @@ def composed(name: str, overrides: Sequence[str] = (), *, hydra: bool = False) -
 
 
 def sentence_of(error: HydraException, overrides: Sequence[str], name: str, section: type[Section]) -> str:
-    """What is wrong with the overrides of a command."""
+    """What is wrong with the overrides of a command.
+
+    Args:
+        error: What Hydra raised.
+        overrides: What the command line says.
+        name: The setting's or the configuration's name.
+        section: What the command may be told.
+    """
     text = str(error).strip()
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")

@@ -17,7 +17,12 @@ Settings = Mapping[str, Any]
 
 
 def instantiate_part(settings: Settings, name: str) -> Any:
-    """The object that the settings describe under this name; None where they describe nothing."""
+    """The object that the settings describe under this name; None where they describe nothing.
+
+    Args:
+        settings: The composed configuration.
+        name: The setting's or the configuration's name.
+    """
     return instantiate(settings.get(name), _convert_="all")
 
 

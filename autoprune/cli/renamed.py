@@ -57,6 +57,10 @@ def refuse_old_settings(settings: Mapping[str, Any], *, where: str) -> None:
 
     Raises:
         ValueError: with the new name.
+
+    Args:
+        settings: A run's configuration.
+        where: Where they come from, for messages.
     """
 
     def refuse(old: str, new: str) -> None:

@@ -79,6 +79,13 @@ class Session:
 
         Raises:
             SettingsError: where a setting is not what it may be.
+
+        Args:
+            config: What Hydra composed.
+            section: What the command may be told.
+            folder: The run's folder.
+            overrides: What the command line says.
+            command: The command's name, such as search.
         """
         settings: Any = OmegaConf.to_container(config, resolve=True)
         check(settings, section, RULES, command=command)

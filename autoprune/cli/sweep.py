@@ -137,7 +137,13 @@ def resume_hint(sweep: Path) -> str:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], *, inside: str = "") -> list[str]:
-    """Which keys of two configurations differ, dotted, and how; a key that one of them lacks is "absent" there."""
+    """Which keys of two configurations differ, dotted, and how; a key that one of them lacks is "absent" there.
+
+    Args:
+        before: Settings of the sweep that stands in the folder.
+        now: What is asked for, or measured, now.
+        inside: The key that settings stand below.
+    """
     differing: list[str] = []
     for key in [*before, *(key for key in now if key not in before)]:
         one, other = before.get(key, "absent"), now.get(key, "absent")

@@ -105,7 +105,12 @@ def dotted(keys: Sequence[str]) -> str:
 
 
 def nearest(name: str, names: collections.abc.Iterable[str]) -> str:
-    """`; did you mean …?`, or nothing where no name is near."""
+    """`; did you mean …?`, or nothing where no name is near.
+
+    Args:
+        name: The setting's or the configuration's name.
+        names: Names that there are.
+    """
     close = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 

@@ -21,6 +21,10 @@ def anytime(labelled: Labelled, *, evaluations: int) -> Json:
 
     Only agents all of whose runs have a curve are in it. The scale is that of the curves' own scores, which are judged
     on fewer samples than the plans that are handed out.
+
+    Args:
+        labelled: Agent's label → its runs.
+        evaluations: How many plans may be evaluated.
     """
     curves = {
         name: {cell: [run.anytime for run in runs if run.anytime] for cell, runs in cells.items()}
@@ -49,7 +53,13 @@ def anytime(labelled: Labelled, *, evaluations: int) -> Json:
 
 
 def stepped(curve: AnytimeCurve, grid: Floats, *, by_seconds: bool) -> Floats:
-    """[grid]: the held-out score of the incumbent there; NaN before the first one."""
+    """[grid]: the held-out score of the incumbent there; NaN before the first one.
+
+    Args:
+        curve: The best score after each evaluation.
+        grid: Where the curve is read.
+        by_seconds: Whether curves are over time, not over evaluations.
+    """
     entries = curve.incumbents
     x = np.array([e.seconds + e.agent_seconds if by_seconds else e.evaluation for e in entries], np.float64)
     scores = np.array([np.nan, *(entry.held_out for entry in entries)])

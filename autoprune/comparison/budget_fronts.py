@@ -21,6 +21,10 @@ def fronts(labelled: Labelled, *, recovered: bool) -> list[dict[str, Any]]:
 
     The hypervolume is that of each seed which saw every budget: the share of the rectangle from no cost and no accuracy
     to the dense network's cost and full accuracy that the seed's points dominate.
+
+    Args:
+        labelled: Agent's label → its runs.
+        recovered: Whether networks were trained after pruning.
     """
     tasks: dict[tuple[str, str], dict[str, Points]] = defaultdict(lambda: defaultdict(dict))
     for name, cells in labelled.items():

@@ -66,7 +66,12 @@ def unequal_terms(labelled: Labelled) -> list[str]:
 
 
 def listed(names: Sequence[str], *, most: int | None = None) -> str:
-    """a, b and c; or a, b and 12 more."""
+    """a, b and c; or a, b and 12 more.
+
+    Args:
+        names: Names, in order.
+        most: How many are written out.
+    """
     if most is not None and len(names) > most:
         return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

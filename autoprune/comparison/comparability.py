@@ -28,6 +28,10 @@ def of_limit(runs: Sequence[RunSummary], limit: int | None) -> list[RunSummary]:
 
     Raises:
         ValueError: they were not, or none is left.
+
+    Args:
+        runs: Summaries of runs.
+        limit: The evaluation budget.
     """
     limits = sorted({run.evaluations for run in runs})
     if not limits:

@@ -45,7 +45,16 @@ class Missing:
 
 
 def read_run(path: Path, *, read_config: ReadConfig) -> RunSummary:
-    """The summary of a complete run. Raises FileNotFoundError or ValueError for anything else."""
+    """The summary of a complete run.
+
+    Args:
+        path: The run's folder, the sweep's, or a file of summaries.
+        read_config: Reads a run's configuration.
+
+    Raises:
+        FileNotFoundError: The run is not complete.
+        ValueError: A file of it cannot be read.
+    """
     run = RunFolder.open(path)
     if not run.has(RESULT):
         raise ValueError(
@@ -61,7 +70,15 @@ def read_run(path: Path, *, read_config: ReadConfig) -> RunSummary:
 
 
 def read_sweep(path: Path, *, read_config: ReadConfig) -> tuple[list[RunSummary], list[Missing]]:
-    """The runs of a sweep's folder, and its jobs without one. Raises FileNotFoundError where there are no jobs."""
+    """The runs of a sweep's folder, and its jobs without one.
+
+    Args:
+        path: The run's folder, the sweep's, or a file of summaries.
+        read_config: Reads a run's configuration.
+
+    Raises:
+        FileNotFoundError: There are no jobs.
+    """
     reasons = {job: _unfinished(job) for job in job_folders(path)}
     if not reasons:
         raise FileNotFoundError(

@@ -147,7 +147,12 @@ def agent_name(recorded: str) -> str:
 
 
 def write_summaries(path: Path, runs: Iterable[RunSummary]) -> None:
-    """One line of JSON for each; compressed, always to the same bytes, where the name ends in .gz."""
+    """One line of JSON for each; compressed, always to the same bytes, where the name ends in .gz.
+
+    Args:
+        path: The run's folder, the sweep's, or a file of summaries.
+        runs: Summaries of runs.
+    """
     text = "".join(json.dumps(run.as_json(), ensure_ascii=False, allow_nan=False) + "\n" for run in runs)
     data = text.encode()
     path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)

@@ -35,7 +35,15 @@ class Scale:
 
 
 def scale_of(cell: Cell, labelled: Mapping[str, Sequence[RunSummary]]) -> Scale:
-    """The scale of one task and budget, from its runs by agent. Raises ValueError where uniform was not measured."""
+    """The scale of one task and budget, from its runs by agent.
+
+    Args:
+        cell: A task and budget.
+        labelled: Agent's label → its runs.
+
+    Raises:
+        ValueError: Uniform was not measured.
+    """
     runs = [run for ours in labelled.values() for run in ours]
     uniform = [run.baselines[UNIFORM].score for run in runs if UNIFORM in run.baselines]
     uniform = uniform or [run.own.score for run in labelled.get(UNIFORM, ())]

@@ -87,7 +87,16 @@ def publish(project: Project, *, title: str, sentences: list[str]) -> str:
 
 
 def report_of(project: Project, *, title: str, sentences: list[str]) -> Any:
-    """The report, not yet saved. Raises ImportError where wandb-workspaces is not installed."""
+    """The report, not yet saved.
+
+    Args:
+        project: The project of Weights & Biases.
+        title: The heading.
+        sentences: What a reader is told first.
+
+    Raises:
+        ImportError: wandb-workspaces is not installed.
+    """
     try:
         from wandb_workspaces.reports import v2
     except ImportError as error:

@@ -21,6 +21,11 @@ class Agreement:
 
 
 def agreement(predicted: FloatArray, measured: FloatArray) -> Agreement:
-    """How two arrays [plans] of at least two plans agree."""
+    """How two arrays [plans] of at least two plans agree.
+
+    Args:
+        predicted: What was predicted [plans].
+        measured: What was measured, in the same order.
+    """
     errors = np.abs(np.asarray(predicted) / np.asarray(measured) - 1)
     return Agreement(float(errors.mean()), float(errors.max()), spearman(predicted, measured))

@@ -108,7 +108,12 @@ class AnalyticalDevice:
         return Roofline.of(costs, self._figures, self.factors)
 
     def latencies(self, task: Task, networks: Mapping[str, nn.Module]) -> Timings | None:
-        """None: it is not at hand."""
+        """None: it is not at hand.
+
+        Args:
+            task: The trained network, its data and its metric.
+            networks: What is run, on the task's example.
+        """
         return None
 
     def calibrated(self, costs: NetworkCosts, kept: IntArray, measured_ms: FloatArray) -> "AnalyticalDevice":

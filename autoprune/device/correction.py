@@ -31,7 +31,12 @@ class Correction:
     """[terms] in the order of TERMS."""
 
     def applied(self, widths: Widths, tables: Sequence[FloatArray]) -> TableLatency:
-        """The layers' tables [ms] as a cost model that is corrected."""
+        """The layers' tables [ms] as a cost model that is corrected.
+
+        Args:
+            widths: The widths of every layer, by what groups keep.
+            tables: Of each layer [widths read, widths written], in milliseconds.
+        """
         factors = np.array(self.factors[1:])
         terms = [_terms(layer, table) for layer, table in zip(widths.layers, tables, strict=True)]
         corrected = [np.maximum(np.einsum("t,tio->io", factors, term), 0) for term in terms]

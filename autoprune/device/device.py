@@ -23,11 +23,24 @@ class Device(Protocol):
     def name(self) -> str: ...
 
     def costs(self, task: Task, structure: Structure) -> dict[str, CostModel]:
-        """name → cost of the task's plans on this device. Raises ValueError where it is not known."""
+        """name → cost of the task's plans on this device.
+
+        Args:
+            task: The trained network, its data and its metric.
+            structure: The network's groups and layers.
+
+        Raises:
+            ValueError: It is not known.
+        """
         ...
 
     def latencies(self, task: Task, networks: Mapping[str, nn.Module]) -> Timings | None:
-        """Seconds that networks take there, [networks], or None for a device that is not at hand."""
+        """Seconds that networks take there, [networks], or None for a device that is not at hand.
+
+        Args:
+            task: The trained network, its data and its metric.
+            networks: What is run, on the task's example.
+        """
         ...
 
 
@@ -54,7 +67,12 @@ def preferred_levels(cost: CostModel, structure: Structure, group: Group, *, sla
 
 
 def on_steps(structure: Structure, cost: CostModel) -> Structure:
-    """The same groups with preferred levels only; a group that would have one level keeps its lowest one as well."""
+    """The same groups with preferred levels only; a group that would have one level keeps its lowest one as well.
+
+    Args:
+        structure: The network's groups and layers.
+        cost: The latency of a plan.
+    """
     groups = []
     for group in structure.groups:
         levels = preferred_levels(cost, structure, group)
@@ -65,7 +83,15 @@ def on_steps(structure: Structure, cost: CostModel) -> Structure:
 def predicted_and_measured(
     device: Device, task: Task, latency: CostModel, plans: Mapping[str, PruningPlan], networks: Mapping[str, nn.Module]
 ) -> dict[str, Any]:
-    """What was predicted of every network and what it took, in ms, as JSON values; None where it is not at hand."""
+    """What was predicted of every network and what it took, in ms, as JSON values; None where it is not at hand.
+
+    Args:
+        device: The device.
+        task: The trained network, its data and its metric.
+        latency: The latency of plans, in milliseconds.
+        plans: What networks were made by, in the same order.
+        networks: What is run, on the task's example.
+    """
     predicted = {name: float(latency(np.array(plan.kept))) for name, plan in plans.items()}
     timings = device.latencies(task, {name: networks[name] for name in plans})
     least = [None] * len(plans) if timings is None else (1e3 * timings.minimum).tolist()

@@ -45,7 +45,12 @@ def fingerprint(*, runtime: str, device_type: str, batch: int, precision: str, t
 
 
 def differences(made: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs: key → there, here."""
+    """What differs: key → there, here.
+
+    Args:
+        made: The fingerprint of what was measured.
+        now: What is asked for, or measured, now.
+    """
     keys = sorted({*made, *now})
     return {key: (made.get(key), now.get(key)) for key in keys if made.get(key) != now.get(key)}
 

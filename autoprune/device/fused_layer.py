@@ -61,11 +61,22 @@ class FusedLayer:
         return self.kind in ("depthwise", "op")
 
     def module(self, inputs: int, outputs: int) -> nn.Module:
-        """It as a network of so many input and output channels, in eval mode with random weights."""
+        """It as a network of so many input and output channels, in eval mode with random weights.
+
+        Args:
+            inputs: Channels or features that it reads.
+            outputs: Channels or features that it writes.
+        """
         return FusedLayerModule(self, inputs, outputs).eval()
 
     def example(self, inputs: int, outputs: int, *, batch: int) -> tuple[Tensor, ...]:
-        """What that module is called with."""
+        """What that module is called with.
+
+        Args:
+            inputs: Channels or features that it reads.
+            outputs: Channels or features that it writes.
+            batch: Samples at once.
+        """
         generator = torch.Generator().manual_seed(0)
         of_one: tuple[int, ...] = (batch * self.size[0],) if self.kind == "linear" else (batch,)
         spatial = ((), ()) if self.kind == "linear" else (self.size, self.output_size)

@@ -19,7 +19,12 @@ WIDER = (80, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 614
 
 
 def knots(least: int, most: int) -> IntArray:
-    """The widths that are measured of an axis with `least` to `most` channels, ascending."""
+    """The widths that are measured of an axis with `least` to `most` channels, ascending.
+
+    Args:
+        least: The smallest width.
+        most: The largest width.
+    """
     if least == most:
         return np.array([most], np.int64)
     aligned = {*range(ALIGNED, FINE + 1, ALIGNED), FINE + ALIGNED, *WIDER}
@@ -54,7 +59,12 @@ def table(inputs: IntArray, outputs: IntArray, measured: FloatArray) -> FloatArr
 
 
 def line(widths: IntArray, measured: FloatArray) -> FloatArray:
-    """The same for layers of one width: [most + 1] from measured [widths]."""
+    """The same for layers of one width: [most + 1] from measured [widths].
+
+    Args:
+        widths: Widths that are asked for.
+        measured: What was measured, in the same order.
+    """
     return table(widths, np.array([0], np.int64), measured[:, None])[:, 0]
 
 
@@ -98,7 +108,12 @@ def _coordinates(knots: IntArray, measured: FloatArray) -> Callable[[IntArray], 
 
 
 def stepping(knots: IntArray, measured: FloatArray) -> float:
-    """How much of a step the first block beyond FINE is, in [0, 1]: 0 a slope, 1 a step. measured: [knots, others]."""
+    """How much of a step the first block beyond FINE is, in [0, 1]: 0 a slope, 1 a step.
+
+    Args:
+        knots: Widths that were measured, ascending.
+        measured: [knots, others].
+    """
     around = [np.flatnonzero(knots <= FINE), np.flatnonzero(knots > FINE), np.flatnonzero(knots == FINE + BLOCK)]
     around[2] = around[2] if len(around[2]) else np.flatnonzero(knots == FINE + BLOCK - 1)
     if not all(map(len, around)):

@@ -49,6 +49,10 @@ class LatencyTables:
 
         Raises:
             ValueError: The folder holds another device's tables, or none; it says what differs.
+
+        Args:
+            device: The device.
+            tables: The folder of latency tables; None: the device's own.
         """
         if tables is None:
             return cls(cache_dir() / FOLDER / _digest(device), device)
@@ -88,7 +92,13 @@ class LatencyTables:
             return list(map(tuple, data["points"].tolist())), Timings(*(data[name] for name in TIMED))
 
     def add(self, entry: Entry, points: Sequence[Point], timings: Timings) -> None:
-        """Writes these points too; they replace what was measured of them before."""
+        """Writes these points too; they replace what was measured of them before.
+
+        Args:
+            entry: The layer, its widths and settings.
+            points: Widths that were measured.
+            timings: What they took.
+        """
         earlier, before = self.points(entry)
         kept = [row for row, point in enumerate(earlier) if point not in set(points)]
         columns = {name: np.concatenate([getattr(before, name)[kept], getattr(timings, name)]) for name in TIMED}
@@ -99,7 +109,16 @@ class LatencyTables:
         _write(path, buffer.getvalue())
 
     def seconds(self, layer: FusedLayer, inputs: Sequence[int], outputs: Sequence[int]) -> FloatArray:
-        """The least seconds at knots, [inputs, outputs]; of a square layer [inputs, 1]. Raises MissingTableError."""
+        """The least seconds at knots, [inputs, outputs]; of a square layer [inputs, 1].
+
+        Args:
+            layer: The layer, with what runs in one call with it.
+            inputs: Widths that are read [inputs].
+            outputs: Widths that are written [outputs].
+
+        Raises:
+            MissingTableError: It was not measured.
+        """
         points, timings = self.points(layer_entry(layer))
         measured = dict(zip(points, timings.minimum.tolist(), strict=True))
         wanted = points_of(layer, inputs, outputs)
@@ -135,7 +154,13 @@ def network_entry(widths: Widths) -> Entry:
 
 
 def points_of(layer: FusedLayer, inputs: Sequence[int], outputs: Sequence[int]) -> list[Point]:
-    """The points of a layer at these widths; a square layer has one width."""
+    """The points of a layer at these widths; a square layer has one width.
+
+    Args:
+        layer: The layer, with what runs in one call with it.
+        inputs: Widths that are read [inputs].
+        outputs: Widths that are written [outputs].
+    """
     return [(i, i) for i in inputs] if layer.square else [(i, o) for i in inputs for o in outputs]
 
 

@@ -29,7 +29,13 @@ class LayerInstance:
 def layer_instances(
     network: nn.Module, example_input: Samples, *, forward: Forward = plain_forward
 ) -> tuple[list[LayerInstance], list[str]]:
-    """The layers of one forward pass for a single sample, in order, and the operators that are in no layer."""
+    """The layers of one forward pass for a single sample, in order, and the operators that are in no layer.
+
+    Args:
+        network: The network.
+        example_input: A batch [1, ...] that the network runs on.
+        forward: (network, inputs) → outputs: how the network is called.
+    """
     return instances_of(record(network, repeated(example_input, 1), forward=forward))
 
 
@@ -60,6 +66,10 @@ def renamed_as(instances: Sequence[LayerInstance], like: Sequence[LayerInstance]
     """The instances of a narrower network as the same kinds of layers as in the dense one, `like`.
 
     A depthwise convolution of one channel looks like a plain one, and a grouped one of one each like a depthwise.
+
+    Args:
+        instances: Layers of the network.
+        like: Layers whose names are taken over.
     """
     renamed = list(instances)
     for index, (own, dense) in enumerate(zip(instances, like, strict=False)):

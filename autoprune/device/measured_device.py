@@ -72,13 +72,26 @@ class MeasuredDevice:
         return LatencyTables.of(self.fingerprint, tables=None if self.tables is None else Path(self.tables))
 
     def costs(self, task: Task, structure: Structure) -> dict[str, CostModel]:
-        """The task's latency in ms. Raises ValueError, with the command that measures it, where there is no table."""
+        """The task's latency in ms.
+
+        Args:
+            task: The trained network, its data and its metric.
+            structure: The network's groups and layers.
+
+        Raises:
+            ValueError: There is no table; the sentence names the command that measures it.
+        """
         return {
             "latency": self.latency(task, widths_of(task.model, structure, task.example_input, forward=task.forward))
         }
 
     def latency(self, task: Task, widths: Widths) -> TableLatency:
-        """Layers' tables, corrected by the plans of the whole network that were measured."""
+        """Layers' tables, corrected by the plans of the whole network that were measured.
+
+        Args:
+            task: The trained network, its data and its metric.
+            widths: The widths of every layer, by what groups keep.
+        """
         try:
             tables = layers_ms(self.store, widths)
             plans, seconds = network_seconds(self.store, widths)
@@ -99,7 +112,12 @@ class MeasuredDevice:
         )
 
     def latencies(self, task: Task, networks: Mapping[str, nn.Module]) -> Timings:
-        """Seconds of whole networks here."""
+        """Seconds of whole networks here.
+
+        Args:
+            task: The trained network, its data and its metric.
+            networks: What is run, on the task's example.
+        """
         runtime = self.runs()
         with threads_of_torch(self.threads):
             runs = [runtime.network(network, task.example_input, task.forward) for network in networks.values()]
@@ -108,7 +126,15 @@ class MeasuredDevice:
 
 
 def layers_ms(store: LatencyTables, widths: Widths) -> list[FloatArray]:
-    """[layers]: milliseconds at [inputs, outputs], [inputs, 1] of layers of one width. Raises MissingTableError."""
+    """[layers]: milliseconds at [inputs, outputs], [inputs, 1] of layers of one width.
+
+    Args:
+        store: Where measurements are kept.
+        widths: The widths of every layer, by what groups keep.
+
+    Raises:
+        MissingTableError: Something was not measured.
+    """
     tables = []
     for layer, (ins, outs) in zip(widths.layers, widths.ranges, strict=True):
         inputs, outputs = knots(*ins), np.array([0]) if layer.square else knots(*outs)
@@ -117,7 +143,15 @@ def layers_ms(store: LatencyTables, widths: Widths) -> list[FloatArray]:
 
 
 def network_seconds(store: LatencyTables, widths: Widths) -> tuple[IntArray, FloatArray]:
-    """Plans of the whole network [plans, groups], and the least seconds that each took. Raises MissingTableError."""
+    """Plans of the whole network [plans, groups], and the least seconds that each took.
+
+    Args:
+        store: Where measurements are kept.
+        widths: The widths of every layer, by what groups keep.
+
+    Raises:
+        MissingTableError: Something was not measured.
+    """
     plans, timings = store.points(network_entry(widths))
     if not plans:
         raise MissingTableError("the whole network is not measured on this device")

@@ -21,7 +21,12 @@ Runner = Callable[[NDArray[np.generic]], NDArray[np.generic]]
 
 
 def onnx_runner(path: Path | str, *, threads: int = 1) -> Runner:
-    """inputs → first outputs of an ONNX file in ONNX Runtime, on the CPU."""
+    """inputs → first outputs of an ONNX file in ONNX Runtime, on the CPU.
+
+    Args:
+        path: The file.
+        threads: Threads of the runtime, at least 1.
+    """
     session = onnx_session(os.fspath(path), threads=threads)
     name = session.get_inputs()[0].name
 
@@ -35,6 +40,11 @@ def onnx_call(path: Path | str, inputs: Samples, *, threads: int = 1) -> Callabl
     """An ONNX file with its inputs, ready to run: all outputs in order.
 
     An input that the network does not use is not in the file, and not given.
+
+    Args:
+        path: The file.
+        inputs: What the network reads [N, ...].
+        threads: Threads of the runtime, at least 1.
     """
     session = onnx_session(os.fspath(path), threads=threads)
     wanted = [value.name for value in session.get_inputs()]
@@ -43,14 +53,25 @@ def onnx_call(path: Path | str, inputs: Samples, *, threads: int = 1) -> Callabl
 
 
 def onnx_session(model: str | bytes, *, threads: int) -> "onnxruntime.InferenceSession":
-    """A file's path, or a file's content, ready to run with so many threads."""
+    """A file's path, or a file's content, ready to run with so many threads.
+
+    Args:
+        model: An ONNX file's path or content.
+        threads: Threads of the runtime, at least 1.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def onnx_run(model: bytes, inputs: Sequence[NDArray[np.generic]], *, threads: int) -> Callable[[], object]:
-    """A file's content with its inputs, ready to run."""
+    """A file's content with its inputs, ready to run.
+
+    Args:
+        model: An ONNX file's path or content.
+        inputs: What the network reads [N, ...].
+        threads: Threads of the runtime, at least 1.
+    """
     session = onnx_session(model, threads=threads)
     names = [value.name for value in session.get_inputs()]
     return partial(session.run, None, dict(zip(names, inputs, strict=True)))

@@ -12,7 +12,13 @@ EXTRA = "device.runtime=openvino needs OpenVINO: pip install 'autoprune[openvino
 def openvino_run(model: bytes, inputs: Sequence[NDArray[np.generic]], *, threads: int) -> Callable[[], object]:
     """An ONNX file's content, compiled at fp32 for inputs of these shapes, ready to run with so many threads.
 
-    Raises ImportError where the extra is missing.
+    Args:
+        model: An ONNX file's content.
+        inputs: What the network reads [N, ...].
+        threads: Threads of the runtime, at least 1.
+
+    Raises:
+        ImportError: The extra is missing.
     """
     try:
         import openvino

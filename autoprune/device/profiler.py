@@ -171,6 +171,11 @@ def random_plans(structure: Structure, plans: int, *, seed: int) -> IntArray:
     """[plans, groups]: from all but empty to dense, by turns of any widths and of multiples of 4, 8 and 16.
 
     The levels that a group may keep do not matter here: latency depends on widths alone.
+
+    Args:
+        structure: The network's groups and layers.
+        plans: How many plans of the whole network are measured.
+        seed: Of the random numbers, at least 0.
     """
     rng = np.random.default_rng(seed)
     units = structure.units

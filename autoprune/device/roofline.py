@@ -77,7 +77,13 @@ class Roofline:
 
     @classmethod
     def of(cls, costs: NetworkCosts, figures: Figures, factors: Factors) -> "Roofline":
-        """The roofline of a network whose groups lose channels and neurons; ValueError where they lose other things."""
+        """The roofline of a network whose groups lose channels and neurons; ValueError where they lose other things.
+
+        Args:
+            costs: What is counted of each layer.
+            figures: The device's peak compute and bandwidths.
+            factors: How far the device stays behind its figures.
+        """
         structure = costs.structure
         strange = sorted({group.granularity for group in structure.groups} - set(TRACED))
         if strange:

@@ -41,7 +41,13 @@ class Runtime(Protocol):
         ...
 
     def network(self, network: nn.Module, example_input: Tensor, forward: Forward) -> Run:
-        """The network on the example's first sample, as often as the batch is large."""
+        """The network on the example's first sample, as often as the batch is large.
+
+        Args:
+            network: The network.
+            example_input: A batch [1, ...] that the network runs on.
+            forward: (network, inputs) → outputs: how the network is called.
+        """
         ...
 
     def seconds(self, run: Run) -> float:

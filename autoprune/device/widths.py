@@ -54,6 +54,12 @@ def widths_of(
     Raises:
         ValueError: Plans make nothing narrower, as most kinds of groups of a transformer, or the forward pass depends
             on the widths in other ways.
+
+    Args:
+        network: The network.
+        structure: The network's groups and layers.
+        example_input: A batch [1, ...] that the network runs on.
+        forward: (network, inputs) → outputs: how the network is called.
     """
     strange = sorted({group.granularity for group in structure.groups} - set(TRACED))
     if strange:

@@ -73,7 +73,12 @@ class Editing:
         return edited, scale.action(edited / self.structure.units)
 
     def gains(self, outcomes: Sequence[Outcome], before: FloatArray) -> FloatArray:
-        """Returns what each outcome earns over the rewards before it [episodes], and remembers the best plan so far."""
+        """Returns what each outcome earns over the rewards before it [episodes], and remembers the best plan so far.
+
+        Args:
+            outcomes: What was evaluated, with its results.
+            before: Scores before the edit [episodes].
+        """
         for outcome in outcomes:
             if outcome.feasible and outcome.whole and outcome.reward > self.best.reward:
                 self.best = outcome

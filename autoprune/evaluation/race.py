@@ -43,7 +43,13 @@ class Race:
     def survivors(
         self, rewards: Mapping[Key, Rewards], samples: NDArray[np.int32], against: Rewards | None = None
     ) -> list[Key]:
-        """Who goes on, in their order. rewards [blocks] of each, samples [blocks]; against: the one to beat."""
+        """Who goes on, in their order. rewards [blocks] of each, samples [blocks];
+
+        Args:
+            rewards: Plan → its rewards, block by block.
+            samples: Of each block [blocks].
+            against: The one to beat.
+        """
         weights = np.asarray(samples, np.float64)
         mean = {key: float(np.average(values, weights=weights)) for key, values in rewards.items()}
         ranked = sorted(mean, key=lambda key: -mean[key])  # stable: earlier plans first among equals

@@ -38,5 +38,13 @@ def amc(metrics: Metrics, score: float, cost: float, budget: float) -> float:
 
 
 def trade_off(metrics: Metrics, score: float, cost: float, budget: float, *, weight: NonNegative) -> float:
-    """The score plus weight × the fraction of the cost that was removed."""
+    """The score plus weight × the fraction of the cost that was removed.
+
+    Args:
+        metrics: What was measured on the samples.
+        score: Of the pruned network.
+        cost: The plan's cost, as a share of the dense network's.
+        budget: The share of the dense cost that may be used, in (0, 1].
+        weight: Of the cost.
+    """
     return score + weight * (1 - cost)

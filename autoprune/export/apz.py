@@ -64,7 +64,12 @@ def write_apz(path: Path | str, record: Mapping[str, Any], state: Mapping[str, T
 
 
 def encode_state(record: Mapping[str, Any], state: Mapping[str, Tensor]) -> bytes:
-    """Returns the bytes of the file that `write_apz` writes."""
+    """Returns the bytes of the file that `write_apz` writes.
+
+    Args:
+        record: What was written, in JSON's values.
+        state: Tensors by name.
+    """
     shape = {key: value for key, value in record.items() if key != "weights"}  # the file has its own checksum
     tensors = {name: bits_of(tensor) for name, tensor in sorted(state.items())}
     return apz_bytes(json.dumps(shape, separators=(",", ":")).encode(), tensors)

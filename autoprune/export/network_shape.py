@@ -52,6 +52,10 @@ def resize(network: nn.Module, layers: Mapping[str, Mapping[str, int]]) -> None:
     """Gives every plain layer of the dense `network` its new widths, in place; resized tensors hold nothing yet.
 
     Raises ValueError where `layers` are not those of the network, or a width is not in [1, the dense width].
+
+    Args:
+        network: The network.
+        layers: Layer → its width attributes.
     """
     dense = layer_widths(network)
     if layers.keys() != dense.keys():
@@ -77,7 +81,12 @@ def resize(network: nn.Module, layers: Mapping[str, Mapping[str, int]]) -> None:
 def resize_others(network: nn.Module, shapes: Mapping[str, Any]) -> None:
     """Gives the rest of the dense network its shapes and numbers, in place, as `other_shapes` told them.
 
-    Raises ValueError where they are not those of the network, or one is larger than the dense network's.
+    Args:
+        network: The network.
+        shapes: What `other_shapes` said.
+
+    Raises:
+        ValueError: They are not those of the network, or one is larger than the dense network's.
     """
     if not shapes:
         return

@@ -55,6 +55,12 @@ def onnx_difference(
 
     Raises:
         ValueError: It is more than 1e-4 of the outputs' size (at least 1).
+
+    Args:
+        network: The network.
+        example_input: A batch [1, ...] that the network runs on.
+        path: The file.
+        forward: (network, inputs) → outputs: how the network is called.
     """
     generator = torch.Generator().manual_seed(0)
     differences = []

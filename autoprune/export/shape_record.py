@@ -24,7 +24,12 @@ SCHEMAS = (1, 2, 3)
 
 
 def shape_record(network: nn.Module, architecture: Architecture | None) -> dict[str, Any]:
-    """Returns what a file says of a network beside its weights: how the dense one is built, and how it differs."""
+    """Returns what a file says of a network beside its weights: how the dense one is built, and how it differs.
+
+    Args:
+        network: The network.
+        architecture: How the dense network is built; None where only its owner knows.
+    """
     patterns, others = described(network), other_shapes(network)
     record: dict[str, Any] = {
         "schema": 3 if others else 2 if patterns else 1,
@@ -95,7 +100,15 @@ def shaped_network(record: Mapping[str, Any], *, source: Path, model: nn.Module 
 
 
 def pass_over(network: nn.Module, skipped: Mapping[str, Any]) -> None:
-    """Puts what hands on its inputs in the place of the modules that a plan left out. Raises ValueError for others."""
+    """Puts what hands on its inputs in the place of the modules that a plan left out.
+
+    Args:
+        network: The network.
+        skipped: Module → what stands in for it.
+
+    Raises:
+        ValueError: It has no such modules.
+    """
     for name, returns in skipped.items():
         if not name or name not in dict(network.named_modules()):
             raise ValueError(f"it passes over {name!r}, which is not there")

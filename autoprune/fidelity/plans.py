@@ -17,6 +17,13 @@ def sampled_plans(
 
     A search meets both kinds: its first plans are as the random ones, its last as those around a good one. Densities of
     the first are uniform in [LEAST_DENSITY, 1], those of the second log-normal around the good plan's.
+
+    Args:
+        structure: The network's groups and layers.
+        projector: Moves plans into the budget.
+        good: A plan that a search ended with.
+        plans: How many plans, or which.
+        rng: Draws the plans.
     """
     groups = len(structure.groups)
     kept = [projector.project(np.ones(groups)), np.array(good.kept)]

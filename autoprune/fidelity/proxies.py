@@ -53,7 +53,12 @@ def judge_missing(
 
 
 def single_plans(structure: Structure, plans: Sequence[PruningPlan]) -> list[PruningPlan]:
-    """For every group and every number of units that a plan keeps of it, the plan that prunes this group alone."""
+    """For every group and every number of units that a plan keeps of it, the plan that prunes this group alone.
+
+    Args:
+        structure: The network's groups and layers.
+        plans: How many plans, or which.
+    """
     singles: dict[PruningPlan, None] = {}
     for plan in plans:
         for group, kept in enumerate(plan.kept):
@@ -64,7 +69,13 @@ def single_plans(structure: Structure, plans: Sequence[PruningPlan]) -> list[Pru
 
 
 def losses_alone(singles: Mapping[Kept, float], units: Kept, plans: Sequence[Kept]) -> Floats:
-    """The KL of each group pruned alone as the plan prunes it, [plans, groups]. KeyError where one is missing."""
+    """The KL of each group pruned alone as the plan prunes it, [plans, groups]. KeyError where one is missing.
+
+    Args:
+        singles: Plan that prunes one group → its loss.
+        units: Units of each group [groups].
+        plans: How many plans, or which.
+    """
 
     def alone(group: int, kept: int) -> float:
         return singles[(*units[:group], kept, *units[group + 1 :])]

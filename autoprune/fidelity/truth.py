@@ -36,6 +36,13 @@ def trials(budget: str, *, plans: int, steps: Sequence[int], seeds: int, repeate
     """Every plan before recovery and after the longest; every third plan at the lengths between.
 
     `repeated` plans, spread over all, are recovered for longest from more seeds: that is what seeds alone do.
+
+    Args:
+        budget: The budget that plans fill, in words.
+        plans: How many plans, or which.
+        steps: Lengths of recovery.
+        seeds: Of the recoveries.
+        repeated: How many plans are recovered with other seeds too.
     """
     again = {round(i * (plans - 1) / max(1, repeated - 1)) for i in range(repeated)}
     longest = max(steps)

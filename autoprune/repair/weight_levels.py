@@ -66,7 +66,13 @@ class LevelFiles:
         self._warned: set[str] = set()
 
     def get(self, subfolder: str, name: str, make: Callable[[], Tensor]) -> Tensor:
-        """The matrix of that name; what `make` returns where there is none yet."""
+        """The matrix of that name; what `make` returns where there is none yet.
+
+        Args:
+            subfolder: Of the group, in the folder.
+            name: What it is called.
+            make: Computes it where there is no file.
+        """
         path = self.folder / subfolder / f"{name}{SUFFIX}"
         stored = read_tensor(path)
         if stored is not None:

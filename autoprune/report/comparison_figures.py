@@ -39,7 +39,12 @@ def colours(result: Json) -> dict[str, str]:
 
 
 def intervals(result: Json, regime: str) -> Picture:
-    """Every agent's IQM with its interval, and behind it those of each task and budget."""
+    """Every agent's IQM with its interval, and behind it those of each task and budget.
+
+    Args:
+        result: The comparison, as it is written down.
+        regime: "post_training" or "recovered".
+    """
     agents, coloured = agents_of(result, regime), colours(result)
     several = len(result["cells"]) > 1
     baselines = {name for name, entry in result["agents"].items() if entry["baseline"]}
@@ -108,7 +113,12 @@ def over_seconds(result: Json) -> Picture | None:
 
 
 def profiles(result: Json, regime: str) -> Picture | None:
-    """How large a share of runs is above a score."""
+    """How large a share of runs is above a score.
+
+    Args:
+        result: The comparison, as it is written down.
+        regime: "post_training" or "recovered".
+    """
     profile, coloured = result[regime]["profile"], colours(result)
     if not profile["agents"]:
         return None
@@ -130,7 +140,12 @@ def profiles(result: Json, regime: str) -> Picture | None:
 
 
 def front(result: Json, regime: str) -> Picture | None:
-    """Test accuracy against cost where runs of several budgets are compared."""
+    """Test accuracy against cost where runs of several budgets are compared.
+
+    Args:
+        result: The comparison, as it is written down.
+        regime: "post_training" or "recovered".
+    """
     tasks = result[regime]["fronts"][:MOST_CELLS]
     if not tasks:
         return None

@@ -25,7 +25,12 @@ MOST_AGENTS, NAMES = 8, 6  # agents with a sentence of their own, and names in a
 
 
 def print_comparison(result: Json, console: Console | None = None) -> None:
-    """Prints the ranking of each regime, what can be said of the agents, and what is missing."""
+    """Prints the ranking of each regime, what can be said of the agents, and what is missing.
+
+    Args:
+        result: The comparison, as it is written down.
+        console: Where it is printed; None for the terminal.
+    """
     console = console or Console()
     for regime, title in REGIMES.items():
         if agents_of(result, regime):

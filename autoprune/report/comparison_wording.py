@@ -31,7 +31,12 @@ def second_line(result: Json) -> str:
 
 
 def agents_of(result: Json, regime: str) -> list[Json]:
-    """The ranked agents of a regime, best first."""
+    """The ranked agents of a regime, best first.
+
+    Args:
+        result: The comparison, as it is written down.
+        regime: "post_training" or "recovered".
+    """
     return [agent for agent in (result[regime] or {"agents": ()})["agents"] if agent["ranked"]]
 
 
@@ -41,7 +46,13 @@ def main_regime(result: Json) -> str:
 
 
 def at_seeds(result: Json, labels: Sequence[str], regime: str) -> str:
-    """At how many seeds these agents were run, those aside that no seed changes."""
+    """At how many seeds these agents were run, those aside that no seed changes.
+
+    Args:
+        result: The comparison, as it is written down.
+        labels: The agents.
+        regime: "post_training" or "recovered".
+    """
     agents = [agent for agent in result[regime]["agents"] if agent["label"] in labels and not agent["deterministic"]]
     counts = [cell["seeds"] for agent in agents for cell in agent["cells"]]
     if not counts:
@@ -51,7 +62,13 @@ def at_seeds(result: Json, labels: Sequence[str], regime: str) -> str:
 
 
 def pair_sentence(result: Json, pair: Json, regime: str) -> str:
-    """What can be said of two agents over all tasks and budgets."""
+    """What can be said of two agents over all tasks and budgets.
+
+    Args:
+        result: The comparison, as it is written down.
+        pair: Two agents, and what a comparison says of them.
+        regime: "post_training" or "recovered".
+    """
     return (
         f"{pair['a']} is {IS[pair['verdict']]} {pair['b']} {at_seeds(result, (pair['a'], pair['b']), regime)}: "
         f"{interval(pair['difference'], regime, plus=True)}, P(better) {interval(pair['improvement'])}"
@@ -59,7 +76,12 @@ def pair_sentence(result: Json, pair: Json, regime: str) -> str:
 
 
 def cell_phrases(pair: Json, regime: str) -> list[str]:
-    """The same for each task and budget."""
+    """The same for each task and budget.
+
+    Args:
+        pair: Two agents, and what a comparison says of them.
+        regime: "post_training" or "recovered".
+    """
     return [
         f"{' at '.join(cell['cell'])}: {cell['verdict']} ({interval(cell['difference'], regime, plus=True)})"
         for cell in pair["cells"]
@@ -67,7 +89,12 @@ def cell_phrases(pair: Json, regime: str) -> list[str]:
 
 
 def against_all(result: Json, regime: str) -> list[tuple[str, list[tuple[str, list[str]]]]]:
-    """agent → [(verdict, the agents it is that to)], best ranked first."""
+    """agent → [(verdict, the agents it is that to)], best ranked first.
+
+    Args:
+        result: The comparison, as it is written down.
+        regime: "post_training" or "recovered".
+    """
     pairs, agents = result[regime]["pairs"], []
     for name in (agent["label"] for agent in agents_of(result, regime)):
         others = [(pair["verdict"], pair["b"]) for pair in pairs if pair["a"] == name]
@@ -78,7 +105,12 @@ def against_all(result: Json, regime: str) -> list[tuple[str, list[tuple[str, li
 
 
 def agent_sentence(groups: Sequence[tuple[str, Sequence[str]]], *, most: int | None = None) -> str:
-    """As in: better than a and b; no different from c. most: names that are listed each time."""
+    """As in: better than a and b; no different from c.
+
+    Args:
+        groups: Verdicts, each with the agents that it is of.
+        most: Names that are listed each time.
+    """
     return "; ".join(f"{IS[verdict]} {listed(names, most=most)}" for verdict, names in groups)
 
 
@@ -89,7 +121,14 @@ def scale_sentence(cell: Json) -> str:
 
 
 def interval(estimate: Json | None, regime: str = "post_training", *, plus: bool = False, digits: int = 2) -> str:
-    """0.91 [0.89, 0.94]; one number where no seed changes it; a difference is in points after recovery."""
+    """0.91 [0.89, 0.94]; one number where no seed changes it; a difference is in points after recovery.
+
+    Args:
+        estimate: The estimate with its interval; None where there is none.
+        regime: "post_training" or "recovered".
+        plus: Whether a positive number gets its sign.
+        digits: Digits after the point.
+    """
     if estimate is None:
         return DASH
     plus, unit = plus or regime == "recovered", " points" if plus and regime == "recovered" else ""

@@ -158,7 +158,12 @@ def networks_of(result: Json) -> tuple[NetworkReport, ...]:
 
 
 def column(records: Sequence[Json], name: str) -> Floats:
-    """The records' values [records], NaN where there is none."""
+    """The records' values [records], NaN where there is none.
+
+    Args:
+        records: Rows, in JSON's values.
+        name: The name.
+    """
     return np.array([math.nan if record.get(name) is None else record[name] for record in records], np.float64)
 
 

@@ -136,7 +136,12 @@ def _inline(svg: str) -> str:
 
 
 def agent_style(name: str, colours: Mapping[str, str]) -> dict[str, Any]:
-    """How the line of an agent is drawn: in its colour, every second one dashed; thin and grey where it has none."""
+    """How the line of an agent is drawn: in its colour, every second one dashed; thin and grey where it has none.
+
+    Args:
+        name: The name.
+        colours: What is drawn → its colour.
+    """
     if name not in colours:
         return {"color": COLOURS["point"], "lw": 0.9, "alpha": 0.75, "zorder": 2}
     style = DASHED if SERIES.index(colours[name]) % 2 else "-"
@@ -148,20 +153,37 @@ def only_horizontal_grid(axes: Axes) -> None:
 
 
 def percent_axis(axis: Axis, *, digits: int | None = 0, ticks: int = 5) -> None:
-    """Fractions are shown in per cent."""
+    """Fractions are shown in per cent.
+
+    Args:
+        axis: The axis of a figure.
+        digits: Digits after the point.
+        ticks: How many marks at most.
+    """
     axis.set_major_locator(MaxNLocator(nbins=ticks))
     axis.set_major_formatter(PercentFormatter(1, decimals=digits, symbol=" %"))
 
 
 def log_axis(axis: Axis, *, subs: Sequence[float] = (1, 3)) -> None:
-    """Ticks at these multiples of the powers of ten, written out."""
+    """Ticks at these multiples of the powers of ten, written out.
+
+    Args:
+        axis: The axis of a figure.
+        subs: Which multiples of the powers of ten are marked.
+    """
     axis.set_major_locator(LogLocator(subs=subs, numticks=9))
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_locator(NullLocator())
 
 
 def name_rows(axes: Axes, names: Sequence[str], *, longest: int = 20) -> range:
-    """A row for each name, the first at the top; returns the rows' places."""
+    """A row for each name, the first at the top; returns the rows' places.
+
+    Args:
+        axes: A figure's axes.
+        names: Names, in order.
+        longest: Characters that fit.
+    """
     rows = range(len(names))
     axes.set_yticks(rows, [shortened(name, longest=longest) for name in names])
     axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
@@ -171,7 +193,12 @@ def name_rows(axes: Axes, names: Sequence[str], *, longest: int = 20) -> range:
 
 
 def shortened(name: str, *, longest: int) -> str:
-    """A long qualified name without its middle."""
+    """A long qualified name without its middle.
+
+    Args:
+        name: The name.
+        longest: Characters that fit.
+    """
     if len(name) <= longest:
         return name
     tail = longest * 2 // 3

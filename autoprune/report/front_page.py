@@ -19,7 +19,12 @@ PAGE = "front.html"
 
 
 def write_front_page(fronts: Sequence[Front], folder: Path) -> Path:
-    """`front.html` stands in the folder. Returns its path."""
+    """`front.html` stands in the folder. Returns its path.
+
+    Args:
+        fronts: Fronts of one task.
+        folder: The run's folder.
+    """
     RunFolder(folder).write_text(PAGE, render_front(fronts))
     return folder / PAGE
 

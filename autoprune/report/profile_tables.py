@@ -25,7 +25,13 @@ def print_profile(
 ) -> None:
     """Prints what groups save and where steps are, and predictions beside what was measured.
 
-    plans [plans, groups]; minimum_ms, median_ms [plans]: what they took.
+    Args:
+        structure: The network's groups and layers.
+        latency: The latency of plans, in milliseconds.
+        plans: Plans of the whole network [plans, groups].
+        minimum_ms: What each took at the least [plans].
+        median_ms: What each took in the middle [plans].
+        console: Where it is printed; None for the terminal.
     """
     console = console or Console()
     console.print(_groups(structure, latency))

@@ -48,7 +48,14 @@ class StageProgress:
             self._bar.stop()
 
     def update(self, done: int, *, of: int, phase: str, note: str) -> None:
-        """Step `done` `of` so many, counted from 1; 0 before the first."""
+        """Step `done` `of` so many, counted from 1; 0 before the first.
+
+        Args:
+            done: How many are done.
+            of: How many there are.
+            phase: What is going on.
+            note: What is said beside the bar.
+        """
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=of, phase=phase, note=note)
             return

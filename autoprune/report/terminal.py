@@ -31,7 +31,12 @@ STYLES = {"dense": "bright_black", "uniform": "yellow", "sensitivity": "green", 
 
 
 def print_result(folder: RunFolder, console: Console | None = None) -> None:
-    """Prints the table of a finished run and one sentence; of an unfinished one, how far it has come."""
+    """Prints the table of a finished run and one sentence; of an unfinished one, how far it has come.
+
+    Args:
+        folder: The run's folder.
+        console: Where it is printed; None for the terminal.
+    """
     console = console or Console()
     contents = read_contents(folder)
     if contents.networks:

@@ -33,6 +33,10 @@ def write_trainings_comparison(results: Sequence[Json], folder: Path) -> Path:
 
     Raises:
         ValueError: The runs are of different tasks.
+
+    Args:
+        results: One for each run.
+        folder: The run's folder.
     """
     tasks = sorted({result["task"] for result in results})
     if len(tasks) > 1:
@@ -46,7 +50,12 @@ def write_trainings_comparison(results: Sequence[Json], folder: Path) -> Path:
 
 
 def render_trainings(results: Sequence[Json], *, run: Json | None) -> str:
-    """The page as text; `run` is what run.json holds where it is the page of one run."""
+    """The page as text; `run` is what run.json holds where it is the page of one run.
+
+    Args:
+        results: One for each run.
+        run: Where and when it was made; None: not said.
+    """
     first = results[0]
     name = f"{len(results)} trainings of {first['task']}" if run is None else str(run.get("name") or first["task"])
     return page(

@@ -13,7 +13,13 @@ from autoprune.transfer.policy import POLICY, SENSITIVITY
 
 
 def print_trained(rows: Sequence[HeldOut], folder: Path, *, console: Console | None = None) -> None:
-    """A line for each network and budget, and where the policy is. Scores: 0 the uniform plan, 1 the best known."""
+    """A line for each network and budget, and where the policy is. Scores: 0 the uniform plan, 1 the best known.
+
+    Args:
+        rows: A row for each network and budget that was held out.
+        folder: The run's folder.
+        console: Where it is printed; None for the terminal.
+    """
     console = console or Console()
     if rows:
         console.print(_table(rows))

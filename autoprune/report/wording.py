@@ -29,7 +29,13 @@ def points(difference: float | None) -> str:
 
 
 def number(value: float | None, *, digits: int = 3, plus: bool = False) -> str:
-    """With a minus that is one, and where asked for with a plus; what rounds to zero has no sign."""
+    """With a minus that is one, and where asked for with a plus; what rounds to zero has no sign.
+
+    Args:
+        value: The number; None where there is none.
+        digits: Digits after the point.
+        plus: Whether a positive number gets its sign.
+    """
     if value is None:
         return DASH
     text = f"{value:+.{digits}f}" if plus else f"{value:.{digits}f}"
@@ -53,7 +59,12 @@ def size(value: float | None) -> str:
 
 
 def amount(value: float | None, unit: str) -> str:
-    """A cost in its unit: bytes, a count, or what is written with its unit, such as 0.123 ms."""
+    """A cost in its unit: bytes, a count, or what is written with its unit, such as 0.123 ms.
+
+    Args:
+        value: The number; None where there is none.
+        unit: The cost's unit.
+    """
     if unit == "bytes":
         return size(value)
     if value is None or not (unit in SECONDS or unit in JOULES):
@@ -98,17 +109,34 @@ def quotient(top: float | None, bottom: float | None) -> float | None:
 
 
 def share(network: NetworkReport, dense: NetworkReport | None, cost: str) -> float | None:
-    """The cost as a fraction of the dense network's."""
+    """The cost as a fraction of the dense network's.
+
+    Args:
+        network: What the report says of the network.
+        dense: What the report says of the dense network.
+        cost: The cost's name.
+    """
     return quotient(network.cost.get(cost), dense.cost.get(cost) if dense else None)
 
 
 def theoretical_speedup(network: NetworkReport, dense: NetworkReport | None) -> float | None:
-    """Dense ÷ pruned MACs: what counting promises."""
+    """Dense ÷ pruned MACs: what counting promises.
+
+    Args:
+        network: What the report says of the network.
+        dense: What the report says of the dense network.
+    """
     return quotient(dense.cost.get("macs") if dense else None, network.cost.get("macs"))
 
 
 def speedup(network: NetworkReport, dense: NetworkReport | None, runtime: str) -> float | None:
-    """Dense ÷ pruned median latency: what was measured."""
+    """Dense ÷ pruned median latency: what was measured.
+
+    Args:
+        network: What the report says of the network.
+        dense: What the report says of the dense network.
+        runtime: What ran the network.
+    """
     return quotient(median(dense, runtime) if dense else None, median(network, runtime))
 
 
@@ -182,7 +210,12 @@ class Quality:
         return percent(self.value(metrics)) if self.is_percent else number(self.value(metrics))
 
     def difference(self, metrics: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
-        """How it differs from another network's, in percentage points where it is a percentage."""
+        """How it differs from another network's, in percentage points where it is a percentage.
+
+        Args:
+            metrics: What was measured on the samples.
+            reference: What it is compared with.
+        """
         ours, theirs = self.value(metrics), self.value(reference)
         apart = None if ours is None or theirs is None else ours - theirs
         return points(apart) if self.is_percent else number(apart)
@@ -248,7 +281,12 @@ def choice(contents: Contents) -> str:
 
 
 def origin(run: Mapping[str, Any], *, command: str) -> list[tuple[str, str]]:
-    """When, by which command and on which machine a run.json was made, and of which data: terms and texts."""
+    """When, by which command and on which machine a run.json was made, and of which data: terms and texts.
+
+    Args:
+        run: The run's own record.
+        command: The command's name, such as search.
+    """
     facts = [("Started", str(run.get("started", DASH)))]
     if "overrides" in run:
         facts.append(("Launched as", shlex.join(["autoprune", command, *map(str, run["overrides"])])))

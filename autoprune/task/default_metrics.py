@@ -106,6 +106,10 @@ def has_defaults(kind: OutputKind, targets: Tensor | None) -> bool:
     """Whether targets alone say how good the output is.
 
     Not where there are none, nor labels of an embedding, nor numbers that are no distributions over the classes.
+
+    Args:
+        kind: What the output means.
+        targets: What outputs are compared with, batch by batch.
     """
     if targets is None:
         return False
@@ -118,6 +122,11 @@ def mean_loss(loss: Callable[..., Any], outputs: Samples, targets: Samples) -> C
     """The loss itself where it is a mean over samples, or is not to be told from one; else `MeanLoss` of it.
 
     A sum of the same samples twice is twice as large.
+
+    Args:
+        loss: (outputs, targets) → a scalar; used by criteria that need gradients.
+        outputs: What the network returned.
+        targets: What outputs are compared with.
     """
     value = loss(outputs, targets)
     if isinstance(value, Tensor) and value.numel() > 1:

@@ -23,8 +23,12 @@ _log = logging.getLogger(__name__)
 def folder_of(model: str, *, weights: bool) -> Path:
     """A local folder as it is, or what the hub has by that name, downloaded unless it was before.
 
-    weights: whether the weights have to be there too, or only configuration and tokenizer.
-    Raises ValueError where there is no such model, and ConnectionError where the hub can't be reached.
+    Args:
+        model: A folder, or a name on the Hugging Face Hub.
+        weights: Whether the weights have to be there too, or only configuration and tokenizer.
+
+    Raises:
+        ValueError: There is no such model, and ConnectionError where the hub can't be reached.
     """
     if Path(model).is_dir():
         return Path(model)

@@ -31,8 +31,13 @@ def smollm2(
 ) -> Task:
     """SmolLM2-135M-Instruct (Llama: 30 blocks, 9 query and 3 key-value heads), judged on next tokens.
 
-    sources, sizes: what differs from `Sources.offline()` and CAUSAL_SIZES. positions: of each window, that are judged.
-    Raises ModuleNotFoundError where the package with its weights isn't installed.
+    Args:
+        sources: What differs from `Sources.offline()` and CAUSAL_SIZES.
+        sizes: What differs from `Sources.offline()` and CAUSAL_SIZES.
+        positions: Of each window, that are judged.
+
+    Raises:
+        ModuleNotFoundError: The package with its weights isn't installed.
     """
     return _causal("smollm2", smollm2_folder(), sources=sources, sizes=sizes, positions=positions)
 
@@ -40,8 +45,12 @@ def smollm2(
 def minilm(*, sources: TextsOfRoles | None = None, sizes: Mapping[str, int] | None = None) -> Task:
     """all-MiniLM-L6-v2 (BERT: 6 blocks, 12 heads), judged on finding passages by their other halves.
 
-    sources, sizes: what differs from `Sources.offline()` and ENCODER_SIZES.
-    Raises ModuleNotFoundError where the package with its weights isn't installed.
+    Args:
+        sources: What differs from `Sources.offline()` and ENCODER_SIZES.
+        sizes: What differs from `Sources.offline()` and ENCODER_SIZES.
+
+    Raises:
+        ModuleNotFoundError: The package with its weights isn't installed.
     """
     return _encoder("minilm", minilm_folder(), sources=sources, sizes=sizes)
 
@@ -53,7 +62,14 @@ def hf_causal_lm(
     sizes: Mapping[str, int] | None = None,
     positions: Count = 32,
 ) -> Task:
-    """A causal language model by its folder or its name on the Hugging Face hub; the rest as for `smollm2`."""
+    """A causal language model by its folder or its name on the Hugging Face hub; the rest as for `smollm2`.
+
+    Args:
+        model: A folder, or a name on the Hugging Face Hub.
+        sources: Texts that differ from the default ones; None: none.
+        sizes: Sizes that differ from the default ones; None: none.
+        positions: Tokens that the model can read at most.
+    """
     name, folder = _fetched(model, CAUSAL)
     return _causal(name, folder, sources=sources, sizes=sizes, positions=positions)
 
@@ -61,7 +77,13 @@ def hf_causal_lm(
 def hf_encoder(
     *, model: str | None, sources: TextsOfRoles | None = None, sizes: Mapping[str, int] | None = None
 ) -> Task:
-    """An encoder by its folder or its name on the Hugging Face hub; the rest as for `minilm`."""
+    """An encoder by its folder or its name on the Hugging Face hub; the rest as for `minilm`.
+
+    Args:
+        model: A folder, or a name on the Hugging Face Hub.
+        sources: Texts that differ from the default ones; None: none.
+        sizes: Sizes that differ from the default ones; None: none.
+    """
     name, folder = _fetched(model, ENCODERS)
     return _encoder(name, folder, sources=sources, sizes=sizes)
 

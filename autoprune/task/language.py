@@ -50,7 +50,13 @@ class EncoderForward:
 
 
 def embeddings(network: nn.Module, inputs: Tensor, *, pad: int) -> Tensor:
-    """Unit vectors [N, hidden]: the mean of an encoder's last hidden states over tokens [N, T] that aren't `pad`."""
+    """Unit vectors [N, hidden]: the mean of an encoder's last hidden states over tokens [N, T] that aren't `pad`.
+
+    Args:
+        network: The network.
+        inputs: What is read.
+        pad: The token that stands for nothing.
+    """
     mask = inputs != pad
     hidden: Tensor = network(input_ids=inputs, attention_mask=mask.long()).last_hidden_state.float()
     weights = mask.float().unsqueeze(-1)
@@ -58,10 +64,20 @@ def embeddings(network: nn.Module, inputs: Tensor, *, pad: int) -> Tensor:
 
 
 def token_accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """In [0, 1]: how often the likeliest of logits [N, P, V] is the next token [N, P]."""
+    """In [0, 1]: how often the likeliest of logits [N, P, V] is the next token [N, P].
+
+    Args:
+        outputs: What the network returned.
+        targets: What outputs are compared with.
+    """
     return (outputs.argmax(dim=-1) == targets).float().mean().item()
 
 
 def token_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The mean negative log-likelihood, in nats, of next tokens [N, P] under logits [N, P, V]: log perplexity."""
+    """The mean negative log-likelihood, in nats, of next tokens [N, P] under logits [N, P, V]: log perplexity.
+
+    Args:
+        outputs: What the network returned.
+        targets: What outputs are compared with.
+    """
     return F.cross_entropy(outputs.flatten(0, -2), targets.flatten())

@@ -81,7 +81,14 @@ class EncoderMeasures:
 
     @classmethod
     def of(cls, model: nn.Module, forward: EncoderForward, *, inputs: Tensor, targets: Tensor) -> "EncoderMeasures":
-        """Those that compare with the dense `model`."""
+        """Those that compare with the dense `model`.
+
+        Args:
+            model: The dense network, in eval mode.
+            forward: (network, inputs) → outputs: how the network is called.
+            inputs: What is read.
+            targets: What outputs are compared with.
+        """
         return cls(forward, inputs, targets, _embedded(model, inputs, pad=forward.pad))
 
     def __call__(self, network: nn.Module) -> Measures:
@@ -101,7 +108,12 @@ class EncoderMeasures:
 
 @torch.inference_mode()
 def perplexity(network: nn.Module, windows: Tensor) -> float:
-    """exp of the mean negative log-likelihood over all positions of token windows [N, T + 1], computed in float32."""
+    """exp of the mean negative log-likelihood over all positions of token windows [N, T + 1], computed in float32.
+
+    Args:
+        network: The network.
+        windows: Tokens [N, T + 1].
+    """
     nats, device = 0.0, _device(network)
     for batch in windows.split(BATCH):
         tokens = batch.to(device)
@@ -112,7 +124,12 @@ def perplexity(network: nn.Module, windows: Tensor) -> float:
 
 @torch.inference_mode()
 def cache_bytes_per_token(network: nn.Module, window: Tensor) -> float:
-    """Bytes of keys and values, over all layers, per token of the window [1, T] that was read; 0 without attention."""
+    """Bytes of keys and values, over all layers, per token of the window [1, T] that was read; 0 without attention.
+
+    Args:
+        network: The network.
+        window: Tokens [1, T].
+    """
     layers = _read(network, window)[1].layers
     held = [tensor for layer in layers for tensor in (layer.keys, layer.values) if tensor is not None]
     return float(sum(tensor.numel() * tensor.element_size() for tensor in held)) / window.shape[1]

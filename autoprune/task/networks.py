@@ -9,22 +9,45 @@ from torch.nn import functional as F
 
 
 def resnet20(*, width: int = 16, in_channels: int = 1, classes: int = 10) -> nn.Module:
-    """A CIFAR-style ResNet-20 (He et al., arXiv 1512.03385) with projection shortcuts: every stream can be pruned."""
+    """A CIFAR-style ResNet-20 (He et al., arXiv 1512.03385) with projection shortcuts: every stream can be pruned.
+
+    Args:
+        width: Channels of the first stage.
+        in_channels: Channels of the images.
+        classes: Classes, at least 2.
+    """
     return Stages(BasicBlock, width=width, in_channels=in_channels, classes=classes)
 
 
 def plain20(*, width: int = 16, in_channels: int = 1, classes: int = 10) -> nn.Module:
-    """ResNet-20 without its skip connections: every convolution is a group of its own."""
+    """ResNet-20 without its skip connections: every convolution is a group of its own.
+
+    Args:
+        width: Channels of the first stage.
+        in_channels: Channels of the images.
+        classes: Classes, at least 2.
+    """
     return Stages(PlainBlock, width=width, in_channels=in_channels, classes=classes)
 
 
 def mobilenet_v1(*, width_multiplier: float = 0.5, in_channels: int = 1, classes: int = 10) -> nn.Module:
-    """MobileNetV1 (Howard et al., arXiv 1704.04861) with a stride-1 stem, for small images."""
+    """MobileNetV1 (Howard et al., arXiv 1704.04861) with a stride-1 stem, for small images.
+
+    Args:
+        width_multiplier: What all widths are multiplied by.
+        in_channels: Channels of the images.
+        classes: Classes, at least 2.
+    """
     return MobileNetV1(width_multiplier=width_multiplier, in_channels=in_channels, classes=classes)
 
 
 def digits_net(*, width: int = 16, classes: int = 10) -> nn.Module:
-    """A tiny network for 8×8 images with one of each coupling: residual, depthwise, concatenated, flattened."""
+    """A tiny network for 8×8 images with one of each coupling: residual, depthwise, concatenated, flattened.
+
+    Args:
+        width: Channels of the first stage.
+        classes: Classes, at least 2.
+    """
     return DigitsNet(width=width, classes=classes)
 
 

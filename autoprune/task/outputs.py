@@ -90,11 +90,23 @@ class OutputKind:
         return scale.view(shape)
 
     def divergence(self, outputs: Tensor, reference: Tensor, scale: Tensor | None) -> Tensor:
-        """How far each sample's outputs are from the dense network's, [N], at least 0."""
+        """How far each sample's outputs are from the dense network's, [N], at least 0.
+
+        Args:
+            outputs: What the network returned.
+            reference: The dense network's output.
+            scale: What scores are divided by: "none", "mean" or the like.
+        """
         return _per_sample(self._divergences(outputs, reference, scale))
 
     def agreement(self, outputs: Tensor, reference: Tensor, scale: Tensor | None) -> Tensor:
-        """How much of each sample's answer is the dense network's, [N], in [0, 1]."""
+        """How much of each sample's answer is the dense network's, [N], in [0, 1].
+
+        Args:
+            outputs: What the network returned.
+            reference: The dense network's output.
+            scale: What scores are divided by: "none", "mean" or the like.
+        """
         if self.kind in CATEGORICAL:
             return _per_sample((outputs.argmax(dim=self.dim) == reference.argmax(dim=self.dim)).double())
         if self.kind == "multilabel":
@@ -109,6 +121,12 @@ class OutputKind:
 
         Of kinds with probabilities T² · KL(teacher / T ‖ student / T): T² keeps the size of its gradients independent
         of the temperature.
+
+        Args:
+            student: Hidden states of the network that learns.
+            teacher: The dense network's output.
+            scale: What scores are divided by: "none", "mean" or the like.
+            temperature: Softens both sides of the distillation loss, above 0.
         """
         if self.kind in CATEGORICAL:
             wanted, given = (
@@ -160,7 +178,12 @@ class OutputKind:
 
 
 def combined(kinds: tuple[OutputKind, ...], values: Mapping[str, Tensor]) -> Tensor:
-    """The weighted mean of a value of each output. values: by the outputs' names."""
+    """The weighted mean of a value of each output.
+
+    Args:
+        kinds: What each output means.
+        values: By the outputs' names.
+    """
     counted = [kind for kind in kinds if kind.weight]
     if len(counted) == 1:
         return values[counted[0].name]

@@ -30,7 +30,13 @@ class PairData:
 def pair_data(tokenizer: Tokenizer, *, sources: Sources, sizes: Sizes) -> PairData:
     """Documents cut into runs of words, of each of which the beginning has to find the end, by half of its words.
 
-    Raises ValueError where a text has too few words, or the tokenizer no token to fill samples up with.
+    Args:
+        tokenizer: Turns text into tokens.
+        sources: The text of each role.
+        sizes: Tokens per sample, and samples per role.
+
+    Raises:
+        ValueError: A text has too few words, or the tokenizer no token to fill samples up with.
     """
     if tokenizer.pad_token_id is None:
         raise ValueError("the tokenizer has no padding token, which samples of different lengths need; give it one")

@@ -38,10 +38,15 @@ class Pretrained:
 
     @classmethod
     def check(cls, folder: Path, families: Sequence[str], *, memory: int | None = None) -> "Pretrained":
-        """What lies in the folder. memory: bytes; None: what this machine has.
+        """What lies in the folder.
 
         Raises ValueError where it has no configuration, no tokenizer or another architecture, and MemoryError where a
         search on its model needs more than `memory`.
+
+        Args:
+            folder: Where the files lie.
+            families: Model types that are supported.
+            memory: Bytes; None: what this machine has.
         """
         transformers = library()
         path = folder / "config.json"

@@ -28,7 +28,12 @@ def leaves(samples: Samples) -> list[Tensor]:
 
 
 def mapped(samples: Samples, function: Callable[[Tensor], Any]) -> Samples:
-    """The same structure with `function` of every tensor in the tensor's stead."""
+    """The same structure with `function` of every tensor in the tensor's stead.
+
+    Args:
+        samples: A tensor [N, ...], or a tuple, list or mapping of such.
+        function: What is made of every tensor.
+    """
     match samples:
         case Tensor():
             return function(samples)
@@ -52,7 +57,12 @@ def number_of(samples: Samples) -> int:
 
 
 def rows(samples: Samples, which: slice | Tensor) -> Samples:
-    """Some of the samples: a slice of them, or those at an index tensor."""
+    """Some of the samples: a slice of them, or those at an index tensor.
+
+    Args:
+        samples: A tensor [N, ...], or a tuple, list or mapping of such.
+        which: A slice of them, or an index tensor.
+    """
     return mapped(samples, lambda tensor: tensor[which])
 
 
@@ -60,12 +70,21 @@ def cut(samples: Samples, size: int) -> list[Samples]:
     """Parts of `size` samples each; the last one may be smaller. A single left-over sample joins the part before it.
 
     BatchNorm that normalises by its batch needs two samples at least.
+
+    Args:
+        samples: A tensor [N, ...], or a tuple, list or mapping of such.
+        size: Samples of one part.
     """
     return [rows(samples, slice(start, stop)) for start, stop in itertools.pairwise(cuts(number_of(samples), size))]
 
 
 def cuts(number: int, size: int) -> list[int]:
-    """Where `cut` cuts so many samples: 0, the parts' ends, and last the number itself."""
+    """Where `cut` cuts so many samples: 0, the parts' ends, and last the number itself.
+
+    Args:
+        number: How many samples there are.
+        size: Samples of one part.
+    """
     stops = [*range(size, number, size), number]
     if size > 1 and len(stops) > 1 and stops[-1] - stops[-2] == 1:
         del stops[-2]
@@ -80,7 +99,12 @@ def joined_samples(parts: Sequence[Samples]) -> Samples:
 
 
 def repeated(example: Samples, number: int) -> Samples:
-    """The first sample so many times."""
+    """The first sample so many times.
+
+    Args:
+        example: One sample [1, ...].
+        number: How many samples there are.
+    """
     return mapped(example, lambda tensor: tensor[:1].repeat(number, *[1] * (tensor.ndim - 1)))
 
 
@@ -130,13 +154,23 @@ def named_outputs(outputs: Samples) -> dict[str, Tensor]:
 
 
 def largest_difference(outputs: Samples, others: Samples) -> float:
-    """The largest absolute difference between all outputs of two networks."""
+    """The largest absolute difference between all outputs of two networks.
+
+    Args:
+        outputs: What the network returned.
+        others: What is compared with it, of the same structure.
+    """
     pairs = zip(named_outputs(outputs).values(), named_outputs(others).values(), strict=True)
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
 def paired_targets(names: list[str], targets: Samples) -> dict[str, Tensor | None]:
-    """Output → its targets: those of its name, or at its position; a single tensor belongs to the first output."""
+    """Output → its targets: those of its name, or at its position; a single tensor belongs to the first output.
+
+    Args:
+        names: The outputs' names.
+        targets: What outputs are compared with.
+    """
     if isinstance(targets, Tensor):
         return dict.fromkeys(names) | {names[0]: targets}
     if isinstance(targets, Mapping):

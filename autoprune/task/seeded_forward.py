@@ -30,7 +30,13 @@ class SeededForward:
 
 
 def draws_random_numbers(network: nn.Module, inputs: Samples, forward: Forward) -> bool:
-    """Whether the network returns something else for the same two samples when it is asked again."""
+    """Whether the network returns something else for the same two samples when it is asked again.
+
+    Args:
+        network: The network.
+        inputs: What the network reads [N, ...].
+        forward: (network, inputs) → outputs: how the network is called.
+    """
     few = rows(inputs, slice(0, 2))
     with torch.no_grad():
         first, second = forward(network, few), forward(network, few)

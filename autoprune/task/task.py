@@ -50,12 +50,22 @@ PROBED_NUMBERS = 500_000
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """Top-1 accuracy in [0, 1] of logits [N, classes] against class indices [N]."""
+    """Top-1 accuracy in [0, 1] of logits [N, classes] against class indices [N].
+
+    Args:
+        outputs: What the network returned.
+        targets: What outputs are compared with.
+    """
     return (outputs.argmax(dim=1) == targets).float().mean().item()
 
 
 def plain_forward(network: nn.Module, inputs: Samples) -> Samples:
-    """What a network returns: a tuple of inputs is its positional arguments, a mapping its keyword arguments."""
+    """What a network returns: a tuple of inputs is its positional arguments, a mapping its keyword arguments.
+
+    Args:
+        network: The network.
+        inputs: What the network reads [N, ...].
+    """
     match inputs:
         case Mapping():
             return network(**inputs)
@@ -66,7 +76,13 @@ def plain_forward(network: nn.Module, inputs: Samples) -> Samples:
 
 @torch.inference_mode()
 def outputs_of(network: nn.Module, inputs: Samples, forward: Forward = plain_forward) -> Samples:
-    """The network's outputs for a batch [N, ...], in float32 and without gradients."""
+    """The network's outputs for a batch [N, ...], in float32 and without gradients.
+
+    Args:
+        network: The network.
+        inputs: What the network reads [N, ...].
+        forward: (network, inputs) → outputs: how the network is called.
+    """
     return in_float32(forward(network, inputs))
 
 

@@ -89,7 +89,14 @@ class CausalData:
 def causal_data(tokenizer: Tokenizer, *, sources: Sources, sizes: Sizes, positions: int) -> CausalData:
     """Fixed windows that don't overlap, of T tokens and the one that follows; documents run on from one to the next.
 
-    positions: how many of each window are judged. Raises ValueError where a text has too few tokens.
+    Args:
+        tokenizer: Turns text into tokens.
+        sources: The text of each role.
+        sizes: Tokens per sample, and samples per role.
+        positions: How many of each window are judged.
+
+    Raises:
+        ValueError: A text has too few tokens.
     """
     asked = judged_positions(sizes.tokens, positions)
     shares = share_out(sources, sizes, Windows(tokenizer, sizes.tokens + 1))
@@ -164,7 +171,15 @@ class Windows:
 def share_out(sources: Sources, sizes: Sizes, cut: SampleCutter[Sample]) -> Shares[Sample]:
     """Samples for every role and held-out text: consecutive ones of a text for those who read the same.
 
-    No document is read twice, whatever texts it stands in. Raises ValueError where a text has too little.
+    No document is read twice, whatever texts it stands in.
+
+    Args:
+        sources: The text of each role.
+        sizes: Tokens per sample, and samples per role.
+        cut: What makes samples of a text.
+
+    Raises:
+        ValueError: A text has too little.
     """
     readers = [(role, str(getattr(sources, role)), getattr(sizes, role)) for role in ROLES[:-1]]
     held_out = [sources.held_out] if isinstance(sources.held_out, str) else list(dict.fromkeys(sources.held_out))

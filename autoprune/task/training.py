@@ -147,7 +147,12 @@ class TrainingLoop:
         return loss
 
     def backward(self, inputs: Samples, targets: Samples) -> Tensor:
-        """The trained parameters hold the gradients of these samples' loss, which is returned."""
+        """The trained parameters hold the gradients of these samples' loss, which is returned.
+
+        Args:
+            inputs: What the network reads [N, ...].
+            targets: What outputs are compared with.
+        """
         inputs = images_last(inputs)
         _set_norms(self.model, training=number_of(inputs) > 1)
         device = self.batches.role.device.type
@@ -182,7 +187,12 @@ class ShuffledBatches:
 
 
 def flip(inputs: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirrors each image [N, C, H, W] left–right with probability one half."""
+    """Mirrors each image [N, C, H, W] left–right with probability one half.
+
+    Args:
+        inputs: What is read.
+        generator: Draws all that is random here.
+    """
     mirrored = torch.rand(len(inputs), generator=generator, device=inputs.device) < 0.5
     return torch.where(mirrored[:, None, None, None], inputs.flip(-1), inputs)
 
@@ -199,7 +209,13 @@ def supports_bf16(device: torch.device) -> bool:
 
 
 def runs_in_bf16(network: nn.Module, inputs: Samples, forward: Forward) -> bool:
-    """Whether the device computes in bfloat16 itself, and all of the network's operators do (an FFT does not)."""
+    """Whether the device computes in bfloat16 itself, and all of the network's operators do (an FFT does not).
+
+    Args:
+        network: The network.
+        inputs: What the network reads [N, ...].
+        forward: (network, inputs) → outputs: how the network is called.
+    """
     device = leaves(inputs)[0].device
     if not supports_bf16(device):
         return False
@@ -212,7 +228,12 @@ def runs_in_bf16(network: nn.Module, inputs: Samples, forward: Forward) -> bool:
 
 
 def one_cycle(progress: float, *, warmup: float) -> float:
-    """The learning rate's factor: linearly up over the first `warmup` of progress in [0, 1], then down a cosine."""
+    """The learning rate's factor: linearly up over the first `warmup` of progress in [0, 1], then down a cosine.
+
+    Args:
+        progress: The share of the steps that is done, in [0, 1].
+        warmup: The share of the steps in which the rate rises, in [0, 1].
+    """
     if progress < warmup:
         return progress / warmup
     return 0.5 * (1 + torch.cos(torch.tensor(torch.pi * (progress - warmup) / (1 - warmup))).item())

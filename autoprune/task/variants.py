@@ -36,9 +36,16 @@ def variant(
 ) -> Task:
     """The `number`-th network of a family, on 8×8 digits or Fashion-MNIST.
 
-    family: plain (convolutions in a row), residual, depthwise (separable convolutions) or dense (linear layers alone).
     Depth, widths and strides are drawn from the number. It is trained when it is asked for first, and cached.
-    Raises ValueError for an unknown family, number or kind of images.
+
+    Args:
+        family: plain (convolutions in a row), residual, depthwise (separable convolutions) or dense (linear layers
+            alone).
+        number: Which variant.
+        images: digits or fashion.
+
+    Raises:
+        ValueError: An unknown family, number or kind of images.
     """
     model = variant_network(family=family, number=number, images=images)
     data = DATA[images]()
@@ -61,7 +68,13 @@ def variant(
 
 
 def variant_network(*, family: str, number: Natural, images: str) -> nn.Module:
-    """The same network, untrained; equal arguments give equal weights."""
+    """The same network, untrained; equal arguments give equal weights.
+
+    Args:
+        family: As of `variant`.
+        number: Which variant.
+        images: digits or fashion.
+    """
     _check(family, number, images)
     rng = np.random.default_rng([list(get_args(Family)).index(family), number])
     side = 8 if images == "digits" else 14  # of the images behind the stem

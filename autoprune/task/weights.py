@@ -12,7 +12,12 @@ from autoprune.files import atomic_write
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """The model's weights as a safetensors file, tied ones once, which appears whole or not at all."""
+    """The model's weights as a safetensors file, tied ones once, which appears whole or not at all.
+
+    Args:
+        model: The dense network, in eval mode.
+        path: The file or folder.
+    """
     with atomic_write(path) as partial:
         safetensors.torch.save_file({name: t.contiguous() for name, t in untied(model.state_dict()).items()}, partial)
 
@@ -20,7 +25,12 @@ def save_weights(model: nn.Module, path: Path) -> None:
 def load_weights(model: nn.Module, path: Path) -> nn.Module:
     """The model with the weights of a safetensors file, floating-point ones converted to the model's own precision.
 
-    Raises ValueError where the file is damaged or belongs to another architecture.
+    Args:
+        model: The dense network, in eval mode.
+        path: The file or folder.
+
+    Raises:
+        ValueError: The file is damaged or belongs to another architecture.
     """
     try:
         weights = safetensors.torch.load_file(path)
@@ -35,7 +45,12 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
 
 
 def untied(state: Mapping[str, Tensor], *, first: Mapping[str, object] | None = None) -> dict[str, Tensor]:
-    """The state without tensors that share another one's memory: of those, the one in `first`, or the first, stays."""
+    """The state without tensors that share another one's memory: of those, the one in `first`, or the first, stays.
+
+    Args:
+        state: Tensors by name.
+        first: Tensors that are kept as they are, where others share them.
+    """
     names = sorted(state, key=lambda name: name not in first) if first is not None else list(state)
     kept: dict[tuple[int, torch.Size], str] = {}
     for name in names:

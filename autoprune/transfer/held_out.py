@@ -39,7 +39,12 @@ class HeldOut:
     kl: Mapping[str, Mapping[str, float]]
 
     def score(self, plan: str, *, role: str = "search") -> float:
-        """0: as good as the uniform plan, 1: as the best known; within [−1, 1], and 0 where those two are the same."""
+        """0: as good as the uniform plan, 1: as the best known; within [−1, 1], and 0 where those two are the same.
+
+        Args:
+            plan: The plan's name.
+            role: The samples that are read.
+        """
         kl = self.kl[role]
         span = kl[UNIFORM] - kl[BEST]
         return float(np.clip((kl[UNIFORM] - kl[plan]) / span, -1, 1)) if span > 0 else 0.0
