@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
-
-import wandb
-import wandb.errors
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from autoprune.ranges import ProjectName
+
+if TYPE_CHECKING:  # it takes half a second to import, and a run without tracking never needs it
+    import wandb
 
 Axis = Literal["evaluation", "agent/step", "recover/step", "schedule/step"]  # what a metric is plotted against
 Mode = Literal["auto", "online", "offline"]
@@ -173,6 +173,8 @@ class WandbTracker:
 
     def bars(self, name: str, labels: Sequence[str], values: Sequence[float], *, title: str) -> None:
         def draw() -> None:
+            import wandb
+
             table = _table(["name", "value"], list(zip(labels, values, strict=True)))
             self._log({name: wandb.plot.bar(table, "name", "value", title=title)})
 
@@ -180,6 +182,8 @@ class WandbTracker:
 
     def page(self, name: str, path: Path) -> None:
         def show() -> None:
+            import wandb
+
             self._log({name: wandb.Html(path.read_text(encoding="utf-8"), inject=False)})
 
         self._go_on(f"the page {name}", show)
@@ -194,6 +198,8 @@ class WandbTracker:
         """
 
         def keep() -> None:
+            import wandb
+
             artifact = wandb.Artifact(_artifact_name(f"{name}-{self._run.id}"), type=kind)
             files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
             if not files:
@@ -257,6 +263,9 @@ def wandb_tracking(
     Raises:
         RuntimeError: "online" is asked for and there is no login, or no answer.
     """
+    import wandb
+    import wandb.errors
+
     if mode not in get_args(Mode):
         raise ValueError(f"tracking.mode must be one of {get_args(Mode)}, got {mode!r}")
     wandb.setup(settings=wandb.Settings(silent=True))
@@ -304,6 +313,8 @@ def wandb_tracking(
 
 def wandb_settings() -> "wandb.Settings":
     """Returns what all runs have in common: they say little, and send nothing that was not logged."""
+    import wandb
+
     return wandb.Settings(
         console="off",
         silent=True,
@@ -332,6 +343,9 @@ def _resolve(mode: Mode) -> Literal["online", "offline"]:
 
 def _logged_in() -> bool:
     """Whether W&B finds a key: in the environment, in netrc or in its own settings. Asks no server and no person."""
+    import wandb
+    import wandb.errors
+
     try:
         return wandb.login(prompt=False, verify=False)
     except wandb.errors.AuthenticationError as error:
@@ -342,6 +356,8 @@ def _logged_in() -> bool:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> "wandb.Table":
+    import wandb
+
     return wandb.Table(columns=list(columns), data=[list(row) for row in rows])
 
 

@@ -82,6 +82,8 @@ class FieldsOf:
 def check(settings: Mapping[str, Any], section: type[Section], rules: Rules, *, command: str) -> None:
     """Every setting has a type and a range that its command can use, and there is no other setting.
 
+    The command's own settings are first: a misspelt one is answered before any target is imported, and with it torch.
+
     Args:
         settings: the composed configuration, interpolations resolved.
         section: what the command may be told.
@@ -91,12 +93,14 @@ def check(settings: Mapping[str, Any], section: type[Section], rules: Rules, *, 
     Raises:
         SettingsError: one sentence for each setting that is not what it may be, with its full key.
     """
-    form = _Form(rules, command)
-    adapter: TypeAdapter[Any] = TypeAdapter(form.of_section(settings, section, ()), config=STRICT)
-    try:
-        adapter.validate_json(json.dumps(settings, default=str))
-    except ValidationError as errors:
-        raise SettingsError("\n".join(form.sentences(errors, settings))) from None
+    for parts in (False, True):
+        form = _Form(rules, command, parts=parts)
+        adapter: TypeAdapter[Any] = TypeAdapter(form.of_section(settings, section, ()), config=STRICT)
+        try:
+            adapter.validate_json(json.dumps(settings, default=str))
+        except ValidationError as errors:
+            if sentences := list(form.sentences(errors, settings)):
+                raise SettingsError("\n".join(sentences)) from None
 
 
 def dotted(keys: Sequence[str]) -> str:
@@ -121,6 +125,8 @@ class _Form:
 
     rules: Rules
     command: str
+    parts: bool
+    """Whether groups of settings are looked into, which imports what they are settings of."""
     names: dict[Keys, list[str]] = field(default_factory=dict)
     targets: dict[Keys, str] = field(default_factory=dict)
     optional: set[Keys] = field(default_factory=set)
@@ -132,6 +138,8 @@ class _Form:
 
     def of(self, value: Any, hint: Any, keys: Keys, *, own: bool) -> Any:
         """The type that checks this value. own: the hint is autoprune's, which says what it means."""
+        if not self.parts and (isinstance(value, Mapping) or _holds_nodes(value)):
+            return Any
         if (rule := self._rule(keys)) is not None:
             hint, own = rule, True
         if NoneType in get_args(hint) or hint is Any:
@@ -240,7 +248,8 @@ class _Form:
                 continue  # the type that this value was meant to be of says what is wrong inside
             match several[0]["type"]:
                 case "extra_forbidden":
-                    yield self._unknown(keys)
+                    if self.parts or difflib.get_close_matches(keys[-1], self.names[()], n=1):
+                        yield self._unknown(keys)
                 case "missing":
                     yield self._missing(keys)
                 case _:

@@ -1,5 +1,7 @@
 """Every setting of every command has a type and a range, and nothing else is a setting."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -301,3 +303,14 @@ def test_an_object_of_another_class_is_refused() -> None:
 def test_what_calls_a_part_passes_is_no_setting() -> None:
     (sentence,) = wrong("search", "+reward.score=1")
     assert sentence.startswith("reward.score is no setting")
+
+
+@pytest.mark.parametrize("override", ["evalutions=5", "evaluations=abc"])
+def test_a_wrong_setting_of_the_command_is_answered_before_torch_is_imported(override: str) -> None:
+    code = f"import sys; sys.argv = ['autoprune', 'search', {override!r}]; sys.modules['torch'] = None\n"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}from autoprune.cli import main; main()"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "evaluations" in done.stderr
+    assert "Traceback" not in done.stderr
