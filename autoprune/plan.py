@@ -40,7 +40,16 @@ class PruningPlan:
 
     @classmethod
     def from_sparsity(cls, units: Mapping[str, int], sparsity: Mapping[str, float]) -> "PruningPlan":
-        """Rounds each group's sparsity to whole units, at least one kept; a group that is not named stays whole."""
+        """Rounds each group's sparsity to whole units, at least one kept; a group that is not named stays whole.
+
+        Args:
+            units: Group → its units, in the network's order.
+            sparsity: Group → the fraction that is removed, in [0, 1).
+
+        Raises:
+            TypeError: It is no mapping of groups to numbers.
+            ValueError: A group is unknown, or a sparsity outside of its range.
+        """
         check_value(sparsity, Mapping[str, float], "the sparsity")
         unknown = sorted(set(sparsity) - set(units))
         if unknown:

@@ -102,6 +102,10 @@ def resampled_counts(values: int, *, rng: np.random.Generator, resamples: int = 
 def improvement(a: Strata, b: Strata) -> float:
     """The probability that a run of a is better than one of b in the same stratum, ties half; the mean over strata.
 
+    Args:
+        a: Scores of one agent by stratum.
+        b: Those of another, of the same strata in the same order.
+
     >>> improvement([np.array([1.0, 2.0])], [np.array([0.0, 2.0])])
     0.625
     """
@@ -158,6 +162,10 @@ def seeds_suffice(a: Strata, b: Strata) -> bool:
     Two groups that are alike are apart completely, in one direction or the other, in 2 of all their permutations, and
     these have to be enough. A constant has no seeds to be counted: two of them simply differ or not; against one, it
     stands for as many runs as there are of the other, and where these are too few, Student's t may still do.
+
+    Args:
+        a: Scores of one agent by stratum.
+        b: Those of another, of the same strata in the same order.
 
     >>> three = np.array([0.9, 1.0, 1.1])
     >>> seeds_suffice([three], [three + 5]), seeds_suffice([three] * 2, [three + 5] * 2)
@@ -237,6 +245,10 @@ def pearson(x: Floats, y: Floats, counts: Floats | None = None) -> Floats:
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
     """Pearson's correlation of the ranks, ties sharing their mean rank; NaN where x or y is constant.
 
+    Args:
+        x: Numbers.
+        y: As many numbers.
+
     >>> round(spearman([1, 2, 3], [4, 9, 30]), 9)
     1.0
     """
@@ -281,6 +293,10 @@ def pareto_front(cost: ArrayLike, quality: ArrayLike) -> NDArray[np.int64]:
     """Indices of the points that no other is at most as costly and better, or cheaper and as good; by ascending cost.
 
     Points where either is NaN are no part of it; of equal points the first is.
+
+    Args:
+        cost: Costs [points], less is better.
+        quality: Qualities [points], more is better.
 
     >>> pareto_front([1, 2, 2, 3], [0.5, 0.6, 0.9, 0.8]).tolist()
     [0, 2]

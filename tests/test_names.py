@@ -12,6 +12,14 @@ ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "autoprune").rglob("*.py"))
 SOURCES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
 VAGUE = {"found", "known", "told", "said", "wish", "wished", "wishes", "many", "shown", "place"}  # say what a value is
+UNDOCUMENTED = {
+    "structure",
+    "cost",
+    "coding",
+    "quantize",
+    "schedule",
+}  # rooms whose arguments are not all explained yet
+DOCUMENTED = [path for path in MODULES if path.relative_to(ROOT).parts[1] not in UNDOCUMENTED]
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60  # lines
 
 
@@ -51,6 +59,33 @@ def test_public_names_are_made_of_words_that_the_design_explains() -> None:
         if explained.isdisjoint(_base_forms(word.lower()))
     }
     assert sorted(unexplained) == [], "explain them in docs/design.md (The words), or use one that stands there"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.relative_to(ROOT).parts[1] not in UNDOCUMENTED], ids=str
+)
+def test_public_docstrings_say_what_each_argument_is(path: Path) -> None:
+    """Of functions of two arguments or more. Methods without a docstring do what their protocol says."""
+    assert [f"{f.name} lacks {lacking}" for f in _public_functions(SOURCES[path]) if (lacking := _unexplained(f))] == []
+
+
+def _public_functions(tree: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef]:
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield node
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from _public_functions(node)
+
+
+def _unexplained(function: ast.FunctionDef) -> list[str]:
+    """Arguments that no line of the docstring's Args begins with."""
+    document = ast.get_docstring(function)
+    every = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
+    names = [argument.arg for argument in every if argument.arg not in ("self", "cls")]
+    if document is None or len(names) < 2:
+        return []
+    section = document.partition("Args:\n")[2].partition("\n\n")[0]
+    return [name for name in names if not re.search(rf"^    {name}: ", section, re.MULTILINE)]
 
 
 def _bound(tree: ast.AST) -> Iterator[tuple[str, int]]:

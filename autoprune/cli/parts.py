@@ -78,6 +78,11 @@ def named_task(name: str) -> "Task":
 def chosen_name(group: str, *, choice: str, target: str) -> str:
     """What a run calls a part: the name of its file in conf/, or, where the target is another one, the target's.
 
+    Args:
+        group: The folder of conf/.
+        choice: The file of that folder, without .yaml.
+        target: What its `_target_` is.
+
     >>> chosen_name("task", choice="fashion_resnet20", target="my_module.my_task")
     'my_task'
     """

@@ -48,7 +48,12 @@ def of_limit(runs: Sequence[RunSummary], limit: int | None) -> list[RunSummary]:
 
 
 def check_comparable(runs: Sequence[RunSummary], names: Sequence[str]) -> None:
-    """Raises ValueError where runs of one task are of different networks or scores, or one was made twice."""
+    """Raises ValueError where runs of one task are of different networks or scores, or one was made twice.
+
+    Args:
+        runs: Summaries of runs.
+        names: What runs may be told apart by, such as agent.
+    """
     for task in dict.fromkeys(run.task for run in runs):
         of_task = [run for run in runs if run.task == task]
         scores = sorted({run.score_name for run in of_task})

@@ -27,7 +27,13 @@ class TableLatency:
 
     @classmethod
     def of(cls, widths: Widths, tables: Sequence[FloatArray], *, constant: float = 0.0) -> "TableLatency":
-        """tables [layers]: milliseconds at [inputs, outputs], [inputs, 1] of layers of one width."""
+        """tables [layers]: milliseconds at [inputs, outputs], [inputs, 1] of layers of one width.
+
+        Args:
+            widths: The widths of every layer, by what groups keep.
+            tables: Milliseconds at [inputs, outputs] of each layer; [inputs, 1] of layers of one width.
+            constant: What does not depend on widths, in milliseconds.
+        """
         starts = np.cumsum([0, *(table.size for table in tables)])
         strides = np.array([0 if widths.layers[i].square else tables[i].shape[1] for i in widths.index], np.int64)
         values = np.concatenate([table.ravel() for table in tables])

@@ -121,7 +121,12 @@ class Additivity:
 
 
 def additivity(alone: Floats, joint: Floats) -> Additivity:
-    """alone [plans, groups]: the loss of each group pruned alone; joint [plans]: of all of them together."""
+    """How far losses of groups pruned alone add up to those of plans.
+
+    Args:
+        alone: The loss of each group pruned alone [plans, groups].
+        joint: The loss of all of them together [plans].
+    """
     total = alone.sum(axis=1)
     ratios = joint[total > 0] / total[total > 0]
     return Additivity(

@@ -23,7 +23,18 @@ def fpgm(
     """Scores a unit by the sum of Euclidean distances from its filter to its group's others, over the group's layers.
 
     The units nearest to the geometric median are those that the others can replace. Modules that can be passed over
-    are scored by block influence. Raises ValueError for single weights.
+    are scored by block influence.
+
+    Args:
+        model: The dense network, in eval mode.
+        structure: The network's groups and layers.
+        role: Not read.
+        loss: Not read.
+        forward: Not read.
+        generator: Not read.
+
+    Raises:
+        ValueError: Units are single weights.
     """
     refuse_single_weights(structure, criterion="fpgm", reason="it compares whole filters")
     scores = {}

@@ -25,8 +25,17 @@ def magnitude(  # noqa: PLR0913 - a Criterion and its settings
 ) -> Scores:
     """Scores a unit by the norm of the weights that write it, added up over its group's layers; a weight by its size.
 
-    order: of the norm, 1 or 2. read: also the weights that read the unit. Modules that can be passed over are scored
-    by block influence.
+    Modules that can be passed over are scored by block influence.
+
+    Args:
+        model: The dense network, in eval mode.
+        structure: The network's groups and layers.
+        role: Samples for block influence.
+        loss: Not read.
+        forward: (network, inputs) → outputs: how the network is called.
+        generator: Not read.
+        order: Of the norm: 1 or 2 are usual.
+        read: Whether the weights that read a unit count too.
     """
     if order <= 0:
         raise ValueError(f"the order of a norm must be positive, got {order}; 1 and 2 are usual")

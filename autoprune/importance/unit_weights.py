@@ -90,7 +90,13 @@ def compared_weight(model: nn.Module, group: Group) -> Tensor:
 
 
 def refuse_single_weights(structure: Structure, *, criterion: str, reason: str) -> None:
-    """Raises ValueError where a group compares single weights, which the criterion cannot score."""
+    """Raises ValueError where a group compares single weights, which the criterion cannot score.
+
+    Args:
+        structure: The network's groups and layers.
+        criterion: The criterion's name.
+        reason: Why it cannot, to go on with after “as”.
+    """
     groups = [group.name for group in structure.groups if group.compared]
     if groups:
         raise ValueError(

@@ -92,6 +92,10 @@ class Reconstruction:
 
         A fraction: 1 without any inputs, 0 with all; the layer's inputs from elsewhere stay whole. The energy is about
         the mean where the inputs are centred. The ridge is counted in: this is what the weights make smallest.
+
+        Args:
+            layer: A layer that is restored.
+            group: A group that it reads.
         """
         errors = self._reader(layer).errors
         if group not in errors:

@@ -15,7 +15,16 @@ from autoprune.task.task import Role
 
 
 def check_match(table: Table, candidates: Candidates, settings: EvaluationSettings) -> None:
-    """Raises ValueError, with all that is different, where the table's answers would not be those of live judging."""
+    """The table's answers are those of live judging.
+
+    Args:
+        table: Every plan of a network, judged.
+        candidates: The network, ranked and repaired as it is now.
+        settings: How it would be judged live.
+
+    Raises:
+        ValueError: They are not; the sentence says all that is different.
+    """
     wrong = [*_of_network(table, candidates), *_of_settings(table, settings)]
     if settings.training is not None:
         wrong.append("evaluation.training trains every network before it is judged, and the table's were not trained")

@@ -159,6 +159,12 @@ def continuation(network: nn.Module, tokenizer: Any, prompt: str, *, tokens: int
     """The text that the network adds to the prompt: at most `tokens` tokens, the likeliest each, by its own `generate`.
 
     Raises ValueError where the prompt is empty or leaves no position.
+
+    Args:
+        network: A decoder.
+        tokenizer: Turns text into tokens, and back.
+        prompt: The text that is gone on with.
+        tokens: How many tokens are added.
     """
     written: Tensor = tokenizer(prompt, return_tensors="pt").input_ids.to(_device(network)).long()
     read = written.shape[-1]

@@ -112,6 +112,10 @@ def causal_data(tokenizer: Tokenizer, *, sources: Sources, sizes: Sizes, positio
 def judged_positions(tokens: int, number: int) -> tuple[int, ...]:
     """So many positions of a window, ascending and evenly spread over its second half, or more where that's short.
 
+    Args:
+        tokens: Tokens of a window.
+        number: How many of its positions are judged.
+
     >>> judged_positions(128, 4)
     (79, 95, 111, 127)
     """

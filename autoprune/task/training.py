@@ -38,11 +38,29 @@ def fit(  # noqa: PLR0913 - keyword-only settings of an optimiser
     """Trains those of `model`'s parameters that require gradients, in place, and leaves it in eval mode.
 
     The learning rate rises linearly over the first `warmup` fraction of steps and falls to zero along a cosine.
-    loss: (outputs, inputs, targets) → scalar tensor; inputs are what the network saw, after augmentation.
-    optimizer: "sgd" with Nesterov momentum, or "adamw" (arXiv 1711.05101), where `momentum` is β₁.
-    clip_norm: the longest gradient. forward: how the network is called. on_step: called with (step, steps, loss).
-    Dropout draws from numbers of its own, seeded as `generator` was. Raises FloatingPointError where the loss is not
-    finite, and ValueError where all parameters are frozen.
+    Dropout draws from numbers of its own, seeded as `generator` was.
+
+    Args:
+        model: The network, on the device of the role.
+        role: The samples that it learns from.
+        loss: (outputs, inputs, targets) → scalar tensor; inputs are what the network saw, after augmentation.
+        steps: Of the optimiser; 0 trains nothing.
+        learning_rate: At the peak of the schedule, above 0.
+        generator: Draws batches and augmentation.
+        batch_size: Samples in a step, at least 1.
+        momentum: Nesterov's, in [0, 1); with adamw β₁.
+        weight_decay: Of the optimiser, at least 0.
+        warmup: The fraction of the steps in which the rate rises, in [0, 1].
+        optimizer: "sgd" with Nesterov momentum, or "adamw" (arXiv 1711.05101).
+        clip_norm: The longest gradient; None for any length.
+        augment: (inputs, generator) → inputs; None for none.
+        bf16: Whether to autocast to bfloat16.
+        forward: (network, inputs) → outputs: how the network is called.
+        on_step: Called with (step, steps, loss) after every step.
+
+    Raises:
+        FloatingPointError: The loss is not finite.
+        ValueError: All parameters are frozen.
     """
     settings = LoopSettings(
         batch_size=batch_size,

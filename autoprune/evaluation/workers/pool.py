@@ -138,7 +138,12 @@ class PendingJob:
 
 
 def check_pool_settings(workers: int, time_limit_s: float | None) -> None:
-    """Raises ValueError unless there is at least one worker and the time limit, if any, is above 0 s."""
+    """Raises ValueError unless there is at least one worker and the time limit, if any, is above 0 s.
+
+    Args:
+        workers: Processes of one thread each.
+        time_limit_s: What one job may take, in seconds; None for any time.
+    """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}; evaluation.workers=0 judges without any")
     if time_limit_s is not None and not time_limit_s > 0:
