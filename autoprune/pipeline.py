@@ -17,6 +17,7 @@ from autoprune.device.device import predicted_and_measured
 from autoprune.evaluation.curves import single_group_curves
 from autoprune.evaluation.incumbents import describe_anytime
 from autoprune.evaluation.judge import Judge
+from autoprune.export.apz import apz_size
 from autoprune.export.latency_measurement import measure_latency
 from autoprune.export.network import TOKENIZER_FOLDER, load_network, network_bytes, save_network
 from autoprune.export.onnx import export_onnx
@@ -24,6 +25,7 @@ from autoprune.plan import PruningPlan
 from autoprune.prior.sensitivity_plan import sensitivity_plan
 from autoprune.prior.uniform_plan import uniform_plan
 from autoprune.problem.problem import Problem, Search
+from autoprune.quantize.quantized_network import Quantize, no_quantization
 from autoprune.records import (
     Ledgers,
     Recorder,
@@ -66,6 +68,8 @@ class Job:
     compared_with: tuple[str, ...] = (UNIFORM, SENSITIVITY)
     """The baselines: "uniform", "sensitivity", both or none."""
     left_out: Mapping[str, str] = field(default_factory=dict)
+    quantize: Quantize = no_quantization
+    """What is done to recovered networks before they are measured and written."""
 
     def execute(self) -> dict[str, Any]:
         """Searches, chooses, recovers, measures and exports; returns what `result.json` holds.
@@ -222,8 +226,16 @@ class Job:
                     generator=torch_generator(self.seed, "recover"),
                     on_step=partial(self._recovering, name, progress),
                 )
+            if not self._unquantized:
+                done[plans[name]] = self.quantize(
+                    done[plans[name]], self.problem.task, generator=torch_generator(self.seed, "quantize")
+                )
             save_weights(done[plans[name]], weights)
         return {name: done[plan] for name, plan in plans.items()}
+
+    @property
+    def _unquantized(self) -> bool:
+        return getattr(self.quantize, "func", self.quantize) is no_quantization
 
     def measure(
         self,
@@ -287,6 +299,8 @@ class Job:
                 export_onnx(networks[name], task.example_input, path, forward=task.forward)
             latency = measure_latency(networks, task.example_input, onnx_files=onnx_files, forward=task.forward)
             sizes = {name: {"safetensors": network_bytes(network)} for name, network in networks.items()}
+            if not self._unquantized or any(group.compared for group in self.problem.structure.groups):
+                sizes = {name: each | apz_size(networks[name]) for name, each in sizes.items()}
             for name, path in onnx_files.items():
                 sizes[name]["onnx"] = path.stat().st_size
         return {

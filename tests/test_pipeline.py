@@ -12,10 +12,15 @@ import torch
 
 import autoprune
 from autoprune.evaluation.judge import Judge
+from autoprune.export.apz import save_apz
 from autoprune.pipeline import Job
 from autoprune.plan import PruningPlan
 from autoprune.prior.starts import first_plan
 from autoprune.problem.problem import Problem
+from autoprune.quantize.quantized_network import quantizable, quantize_codebook
+from autoprune.report.contents import read_contents
+from autoprune.report.page import render
+from autoprune.report.wording import on_the_disk
 from autoprune.search import prior_plan
 from autoprune.structure.edit import masked, shrink
 from autoprune.task.shipped import digits
@@ -141,3 +146,22 @@ def test_a_task_of_ones_own_goes_all_the_way(name: str, tmp_path: Path) -> None:
         expected = model(inputs)
     small = shrink(model, prepared_task.structure, plan, prepared_task.candidates.ranking)
     assert (small(inputs) - expected).abs().max() <= 1e-4
+
+
+def test_networks_are_quantized_after_recovery_and_what_is_on_the_disk_is_said(tmp_path: Path) -> None:
+    quantize = partial(
+        quantize_codebook, bits=3, convolution_bits=4, initialisation="linear", steps=0, learning_rate=0.001
+    )
+    work = job(tmp_path / "run", task=digits(), evaluations=3, compared_with=("uniform",), quantize=quantize)
+    result = work.execute()
+    assert result["failed"] == {}
+    loaded = autoprune.load(work.run.path)
+    assert all(len(layer.get_parameter("weight").unique()) <= 17 for layer in quantizable(loaded).values())
+    files = result["networks"][result["chosen"]]["file_bytes"]
+    assert files["apz"] < 0.4 * files["safetensors"]
+    assert files["apz"] == save_apz(loaded, tmp_path / "small.apz", architecture=None)
+    work.run.write_json("run.json", {"task": "digits", "agent": "random"})
+    note = on_the_disk(read_contents(work.run))
+    assert note.startswith("On the disk: ")
+    assert "smaller than the dense network's safetensors" in note
+    assert note in render(read_contents(work.run)).replace("&#39;", "'")

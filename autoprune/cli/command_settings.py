@@ -73,6 +73,7 @@ class SearchSettings(Section):
     constraint: Described
     agent: Described
     recover: Described
+    quantize: Described
     tracking: Described
     costs: Described
     evaluation: Described
@@ -259,6 +260,7 @@ RULES = Rules(
         "reward": {"metrics", "score", "cost", "budget"},
         "agent": {"problem", "rng"},
         "recover": {"network", "task", "teacher", "generator", "on_step"},
+        "quantize": {"network", "task", "generator"},
         "tracking": {"run"},
     },
     mappings={"autoprune.agent.agent_spec.AgentSpec": ("hyperparameters", _hyperparameters)},

@@ -118,7 +118,7 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
 
     settings, folder = session.settings, session.folder
     allocator = session.prepare_process()
-    agent, recover = session.part("agent"), session.part("recover")
+    agent, recover, quantize = (session.part(name) for name in ("agent", "recover", "quantize"))
     task = session.task()
     print(task.describe())
     problem = Problem.prepare(task, session.spec(), seed=settings["seed"])
@@ -144,6 +144,7 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
                 problem,
                 search=agent,
                 recover=recover,
+                quantize=quantize,
                 agent=launch.agent,
                 evaluations=settings["evaluations"],
                 seed=settings["seed"],

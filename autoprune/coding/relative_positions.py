@@ -13,7 +13,7 @@ from autoprune.coding.symbols import Symbols, entropy_bits
 
 WIDEST = 15  # bits of a relative index
 NEARLY = 1.003
-TABLE_BITS = 4  # about what an entropy code's table takes for a symbol
+TABLE_BITS = 4  # about what an entropy code's table takes for a symbol that comes; one for each that does not
 
 Positions = NDArray[np.int64]
 
@@ -91,4 +91,4 @@ def _estimate(positions: Positions, width: int) -> float:
     zeros = np.diff(positions, prepend=-1) - 1
     counts = np.bincount(zeros % padding, minlength=padding + 1)
     counts[padding] = (zeros // padding).sum()
-    return entropy_bits(counts) + TABLE_BITS * (int(np.flatnonzero(counts).max(initial=0)) + 1)
+    return entropy_bits(counts) + TABLE_BITS * int(np.count_nonzero(counts)) + (1 << width)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from autoprune.coding.apz_file import ApzFile, apz_bytes
 from autoprune.coding.byte_reader import DamagedBytes
 from autoprune.coding.coded_tensor import NUMBERS, TensorBits
+from autoprune.coding.predicted_size import predicted_bytes
 from autoprune.export.network_shape import some
 from autoprune.export.shape_record import checked_record, fill_network, shape_record, shaped_network
 from autoprune.files import atomic_write
@@ -19,6 +20,7 @@ from autoprune.task.task import Architecture
 from autoprune.task.weights import untied
 
 APZ_SUFFIX = ".apz"
+LARGEST_CODED = 5_000_000  # entries of a network that is coded only to know its size
 SIGNED = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes → what torch views patterns as
 
 
@@ -64,15 +66,30 @@ def write_apz(path: Path | str, record: Mapping[str, Any], state: Mapping[str, T
 
 
 def encode_state(record: Mapping[str, Any], state: Mapping[str, Tensor]) -> bytes:
-    """Returns the bytes of the file that `write_apz` writes.
+    """Returns the bytes of the file that `write_apz` writes; -0 is written as 0.
 
     Args:
         record: What was written, in JSON's values.
         state: Tensors by name.
     """
     shape = {key: value for key, value in record.items() if key != "weights"}  # the file has its own checksum
-    tensors = {name: bits_of(tensor) for name, tensor in sorted(state.items())}
+    # A product with a mask leaves -0 where weights are gone; adding 0 makes it 0, which is equal, and is not stored.
+    whole = {name: tensor + 0 if tensor.is_floating_point() else tensor for name, tensor in sorted(state.items())}
+    tensors = {name: bits_of(tensor) for name, tensor in whole.items()}
     return apz_bytes(json.dumps(shape, separators=(",", ":")).encode(), tensors)
+
+
+def apz_size(network: nn.Module) -> dict[str, int]:
+    """Returns how large the network's file is: {"apz": bytes}, or {"apz_predicted": bytes} where coding takes minutes.
+
+    Args:
+        network: One of more than 5 million entries is predicted from entropies.
+    """
+    record, state = shape_record(network, None), state_of(network)
+    if sum(tensor.numel() for tensor in state.values()) <= LARGEST_CODED:
+        return {"apz": len(encode_state(record, state))}
+    tensors = {name: bits_of(tensor + 0) for name, tensor in state.items()}
+    return {"apz_predicted": round(predicted_bytes(tensors)) + len(json.dumps(record)) // 4}
 
 
 def load_apz(path: Path | str, *, model: nn.Module | None = None) -> nn.Module:

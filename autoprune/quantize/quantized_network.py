@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from autoprune.quantize.codebook import Initialisation, codebook_of
-from autoprune.ranges import Natural, Positive
+from autoprune.ranges import Count, Natural, Positive
 from autoprune.structure.layer_types import CONVOLUTIONS
 from autoprune.task.task import Task
 from autoprune.task.training import fit
@@ -34,12 +34,13 @@ def quantize_codebook(  # noqa: PLR0913  conf/quantize/codebook.yaml names them 
     network: nn.Module,
     task: Task,
     *,
-    bits: int | Mapping[str, int],
-    convolution_bits: int | None = None,
-    initialisation: Initialisation = "linear",
-    steps: Natural = 0,
-    learning_rate: Positive = 0.001,
+    bits: Count,
+    convolution_bits: Count | None = None,
+    initialisation: Initialisation,
+    steps: Natural,
+    learning_rate: Positive,
     generator: torch.Generator,
+    layer_bits: Mapping[str, int] | None = None,
     on_step: OnStep | None = None,
 ) -> nn.Module:
     """Returns a copy whose every matrix and kernel has a codebook; its centroids are trained with all other parameters.
@@ -51,12 +52,13 @@ def quantize_codebook(  # noqa: PLR0913  conf/quantize/codebook.yaml names them 
     Args:
         network: Pruned; it stays as it is.
         task: Whose train role is seen.
-        bits: Of a code, 1 to 8; or of each layer by its name.
-        convolution_bits: Of a convolution's codes, where `bits` is one number; None: the same.
+        bits: Of a code, 1 to 8.
+        convolution_bits: Of a convolution's codes; None: the same.
         initialisation: Of centroids, see `codebook_of`.
         steps: Of training, each of 128 samples; 0: centroids are means of weights.
         learning_rate: AdamW's highest.
         generator: Of the samples' order and of random centroids.
+        layer_bits: Layer → bits of its codes, instead of both; those that it does not name stay as they are.
         on_step: Called with (step, steps, loss).
 
     Raises:
@@ -65,11 +67,12 @@ def quantize_codebook(  # noqa: PLR0913  conf/quantize/codebook.yaml names them 
     """
     quantized = copy.deepcopy(network)
     layers = quantizable(quantized)
-    if isinstance(bits, Mapping) and (unknown := sorted(bits.keys() - layers.keys())):
-        raise ValueError(f"bits are given for {unknown}, which are no layers of weights; these are {list(layers)}")
+    if unknown := sorted((layer_bits or {}).keys() - layers.keys()):
+        raise ValueError(f"layer_bits names {unknown}, which are no layers of weights; these are {list(layers)}")
     rng = np.random.default_rng(generator.initial_seed() % 2**63)
     for name, layer in layers.items():
-        width = bits_of_layer(layer, name, bits, convolution_bits)
+        own = bits if convolution_bits is None or isinstance(layer, nn.Linear) else convolution_bits
+        width = own if layer_bits is None else layer_bits.get(name)
         if width is not None:
             _share(layer, width, initialisation, rng)
     if steps:
@@ -127,15 +130,6 @@ def quantizable(network: nn.Module) -> dict[str, nn.Module]:
         if isinstance(layer, (*CONVOLUTIONS, nn.Linear)):
             layers.setdefault(id(layer.weight), (name, layer))
     return dict(layers.values())
-
-
-def bits_of_layer(
-    layer: nn.Module, name: str, bits: int | Mapping[str, int], convolution_bits: int | None
-) -> int | None:
-    """Returns the bits of a layer's codes; None for one that a mapping does not name."""
-    if isinstance(bits, Mapping):
-        return bits.get(name)
-    return bits if convolution_bits is None or isinstance(layer, nn.Linear) else convolution_bits
 
 
 def _share(layer: nn.Module, bits: int, initialisation: Initialisation, rng: np.random.Generator) -> None:

@@ -49,7 +49,7 @@ class RankedLevels:
     def __call__(self, layer: str, kept: int) -> Tensor:
         check_level(self._matrices, layer, kept)
         weight = self._weights[layer]
-        return weight if kept == self._matrices[layer].size else weight * (self._places[layer] < kept)
+        return weight if kept == self._matrices[layer].size else weight.where(self._places[layer] < kept, 0.0)
 
 
 class LevelFiles:

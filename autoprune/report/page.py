@@ -15,7 +15,9 @@ from autoprune.report.wording import DASH, RUNTIMES, percent
 from autoprune.runs import RunFolder
 
 REPORT = "report.html"
-FILES = {"safetensors": "safetensors", "onnx": "ONNX"}
+FILES = {"safetensors": "safetensors", "onnx": "ONNX"}  # of every network
+CODED = {"apz": "apz", "apz_predicted": "apz, predicted"}  # where weights are zero or share values
+LEAD = (wording.choice, wording.on_device, wording.without_kernel, wording.on_the_disk)
 STAGES = {"load": "loading", "recover": "recovery", "export": "measuring and export"}
 
 
@@ -35,7 +37,7 @@ def render(contents: Contents) -> str:
         title=name,
         above=f"· {name}",
         headline=wording.headline(contents),
-        lead=[wording.choice(contents), wording.on_device(contents), wording.without_kernel(contents)],
+        lead=[sentence(contents) for sentence in LEAD],
         contents=contents,
         quality=_quality(contents),
         expense=_expense(contents),
@@ -72,7 +74,9 @@ def _quality(contents: Contents) -> PageTable:
 def _expense(contents: Contents) -> PageTable:
     """Costs, files and speed."""
     costs = wording.costs(contents)
-    columns = [("Cost", wording.title(cost)) for cost in costs] + [("File", kind) for kind in FILES.values()]
+    written_kinds = {kind for network in contents.networks for kind in network.files}
+    files = FILES | {kind: title for kind, title in CODED.items() if kind in written_kinds}
+    columns = [("Cost", wording.title(cost)) for cost in costs] + [("File", kind) for kind in files.values()]
     columns += [("Theoretical", "speedup"), *(("Measured speedup", runtime) for runtime in RUNTIMES.values())]
     dense, rows = contents.network("dense"), []
     for network in contents.networks:
@@ -81,7 +85,7 @@ def _expense(contents: Contents) -> PageTable:
             amount = wording.amount(network.cost.get(cost), unit)
             share = percent(wording.share(network, dense, cost))
             cells.append(Cell(amount if network is dense else share, hover=amount))
-        cells += [Cell(wording.size(network.files.get(kind))) for kind in FILES]
+        cells += [Cell(wording.size(network.files.get(kind))) for kind in files]
         cells.append(Cell(wording.times(wording.theoretical_speedup(network, dense))))
         for runtime in RUNTIMES:
             spread: Mapping[str, Any] = network.latency.get(runtime) or {}

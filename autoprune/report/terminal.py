@@ -16,6 +16,7 @@ from autoprune.report.wording import (
     median,
     milliseconds,
     on_device,
+    on_the_disk,
     percent,
     share,
     size,
@@ -51,7 +52,7 @@ def print_result(folder: RunFolder, console: Console | None = None) -> None:
                     console.print(Text.assemble((f"{network.name}: ", STYLES[network.name]), " ".join(text.split())))
                 console.print()
         console.print(choice(contents), style="dim", markup=False, highlight=False)
-        for note in filter(None, (on_device(contents), without_kernel(contents))):
+        for note in filter(None, (on_device(contents), without_kernel(contents), on_the_disk(contents))):
             console.print(note, style="dim", markup=False, highlight=False)
     console.print(f"{headline(contents)}.", style="bold", markup=False, highlight=False)
 

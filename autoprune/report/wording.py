@@ -157,6 +157,21 @@ def without_kernel(contents: Contents) -> str:
     )
 
 
+def on_the_disk(contents: Contents) -> str:
+    """How large the chosen network's files are where weights are zero or share values; empty for others."""
+    chosen, dense = contents.chosen, contents.network("dense")
+    coded = None if chosen is None else chosen.files.get("apz") or chosen.files.get("apz_predicted")
+    if chosen is None or dense is None or not coded:
+        return ""
+    stored, whole = chosen.files.get("safetensors"), dense.files.get("safetensors")
+    about = "" if chosen.files.get("apz") else "about "
+    return (
+        f"On the disk: {about}{size(coded)} as .apz, {times(quotient(whole, coded))} smaller than the dense network's "
+        f"safetensors ({size(whole)}). Its own safetensors file stores the zeros and has {size(stored)}; "
+        "`autoprune export RUN format=apz` writes the small one."
+    )
+
+
 def on_device(contents: Contents) -> str:
     """The chosen network's latency on the run's device, as it was predicted and as it was measured; empty without."""
     device, chosen = (contents.result or {}).get("device"), contents.chosen

@@ -38,7 +38,8 @@ def shrink(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
     for group, kept in partly(structure, plan):
         for matrix in group.compared:
             weight = layers[matrix.layer].get_parameter("weight")
-            weight.data = weight.data * (ranking[group.name].to(weight.device) < kept)
+            stays = ranking[group.name].to(weight.device) < kept
+            weight.data = weight.data.where(stays, 0.0)  # a product would leave -0, which is not 0 in a file
         for pattern in group.patterns:
             install_pattern(layers[pattern.module], pattern, kept)
         for skip in group.skips if kept == 0 else ():

@@ -1,6 +1,7 @@
 """Quantized networks: few values, zeros stay, training the centroids helps, and files know the form."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from autoprune.export.apz import bits_of
 from autoprune.quantize.quantized_network import no_quantization, quantizable, quantize_codebook, quantize_int8
 from autoprune.task.shipped import digits
 from autoprune.task.task import Task
+
+shared = partial(quantize_codebook, initialisation="linear", steps=0, learning_rate=0.001)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def generator() -> torch.Generator:
 def test_every_layer_has_few_values_and_keeps_its_zeros(task: Task, steps: int) -> None:
     network = sparse(task)
     before = copy.deepcopy(network.state_dict())
-    quantized = quantize_codebook(network, task, bits=3, convolution_bits=4, steps=steps, generator=generator())
+    quantized = shared(network, task, bits=3, convolution_bits=4, steps=steps, generator=generator())
     for name, layer in quantizable(quantized).items():
         weight, old = layer.get_parameter("weight"), before[f"{name}.weight"]
         assert torch.equal(weight == 0, old == 0)
@@ -67,7 +70,7 @@ def test_training_centroids_helps_and_a_bit_is_not_enough(task: Task) -> None:
     network, judge = sparse(task), Judge(task, task.data.search)
 
     def loss(bits: int, steps: int) -> float:
-        quantized = quantize_codebook(network, task, bits=bits, steps=steps, generator=generator())
+        quantized = shared(network, task, bits=bits, steps=steps, generator=generator())
         return float(judge(quantized).loss)
 
     coarse, trained, fine = loss(2, 0), loss(2, 60), loss(6, 0)
@@ -77,13 +80,13 @@ def test_training_centroids_helps_and_a_bit_is_not_enough(task: Task) -> None:
 
 def test_bits_may_be_of_single_layers(task: Task) -> None:
     first, second, *_ = quantizable(task.model)
-    quantized = quantize_codebook(task.model, task, bits={first: 2}, generator=generator())
+    quantized = shared(task.model, task, bits=8, layer_bits={first: 2}, generator=generator())
     assert len(quantizable(quantized)[first].get_parameter("weight").unique()) <= 4
     assert len(quantizable(quantized)[second].get_parameter("weight").unique()) > 16
-    with pytest.raises(ValueError, match="bits are given for"):
-        quantize_codebook(task.model, task, bits={"nowhere": 2}, generator=generator())
+    with pytest.raises(ValueError, match="layer_bits names"):
+        shared(task.model, task, bits=8, layer_bits={"nowhere": 2}, generator=generator())
     with pytest.raises(ValueError, match="1 to 8 bits, got 11"):
-        quantize_codebook(task.model, task, bits=11, generator=generator())
+        shared(task.model, task, bits=11, generator=generator())
 
 
 def test_int8_has_a_scale_for_each_output_which_files_know(task: Task) -> None:
