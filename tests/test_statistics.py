@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -102,7 +102,6 @@ def test_the_iqm_moves_and_stretches_with_the_values(values: Any, shift: float, 
     assert float(iqm(values[::-1])) == pytest.approx(float(iqm(values)), abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
 @given(ours=strata)
 def test_an_interval_holds_its_estimate_and_stays_inside_the_values(ours: Any) -> None:
     found = iqm_estimate(ours, rng=rng())
@@ -121,7 +120,6 @@ def test_more_seeds_make_narrower_intervals() -> None:
     assert widths == sorted(widths, reverse=True)
 
 
-@settings(max_examples=40, deadline=None)
 @given(pairs=st.lists(st.tuples(samples, samples), min_size=1, max_size=3))
 def test_improvement_is_a_probability_and_turns_around(pairs: Any) -> None:
     a, b = [x for x, _ in pairs], [y for _, y in pairs]

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.coding.byte_reader import DamagedBytes
@@ -28,7 +28,6 @@ def check(seed: int) -> None:
     assert np.array_equal(decoded.bits, tensor.bits)
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_decoding_is_the_inverse_of_encoding(seed: int) -> None:
     check(seed)
@@ -46,7 +45,6 @@ def test_unusual_floats_keep_their_bits(values: list[float]) -> None:
     assert np.array_equal(returned(TensorBits("float32", array.view("<u4"))).bits, array.view("<u4"))
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 5000), unique=True), st.integers(1, 15))
 def test_relative_indices_lead_back_to_the_positions(places: list[int], width: int) -> None:
     positions = np.array(sorted(places), np.int64)

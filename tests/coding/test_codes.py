@@ -4,7 +4,7 @@ import heapq
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.coding import canonical_huffman, fixed_width, interleaved_ans
@@ -14,7 +14,6 @@ from autoprune.coding.symbols import entropy_bits
 
 
 @pytest.mark.parametrize("code", CODES.values(), ids=lambda code: code.name)
-@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 300), st.integers(0, 600), st.floats(0.02, 5), st.integers(0, 2**32 - 1))
 def test_decoding_gives_the_symbols_back(code: Code, alphabet: int, count: int, evenness: float, seed: int) -> None:
     rng = np.random.default_rng(seed)

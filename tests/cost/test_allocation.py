@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.cost.allocation import GenericAllocator, QuadraticAllocator, allocator_of
@@ -49,7 +49,6 @@ def test_allocators_over_networks_are_the_projectors(data: st.DataObject) -> Non
     assert_as_the_projector_says(projector, allocator, data.draw(targets_of(projector)))
 
 
-@settings(max_examples=100)
 @given(st.data())
 def test_allocators_over_made_up_costs_are_the_projectors(data: st.DataObject) -> None:
     projector, _ = data.draw(bilinear_projectors())

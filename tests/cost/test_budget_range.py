@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.cost.budget_range import BudgetRange
@@ -30,7 +30,6 @@ def test_it_goes_up_within_0_and_1(text: str) -> None:
         BudgetRange.parse(text)
 
 
-@settings(deadline=None, max_examples=50)
 @given(low=st.floats(0.05, 1), high=st.floats(0.05, 1), count=st.integers(1, 9), seed=st.integers(0, 99))
 def test_one_is_drawn_of_each_part(low: float, high: float, count: int, seed: int) -> None:
     low, high = sorted((low, high))

@@ -5,7 +5,7 @@ import operator
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
@@ -124,7 +124,6 @@ def test_along_a_group_it_is_the_cost_of_each_level(data: st.DataObject) -> None
         assert (np.diff(cost.along(kept[0], group, levels)) >= 0).all()
 
 
-@settings(max_examples=25)
 @given(st.data())
 def test_plans_fill_a_budget_of_memory(data: st.DataObject) -> None:
     cost, structure = PREDICTED["dense"], NETWORKS["dense"].structure()

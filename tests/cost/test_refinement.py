@@ -1,7 +1,7 @@
 """A step of a cost is not paid for where its price buys more elsewhere."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.cost.budget import Budget
@@ -39,7 +39,6 @@ def test_a_group_that_wants_its_units_most_keeps_them() -> None:
     assert projector.refined(np.array([5, 4]), np.array([8.0, 1.0])).tolist() == [5, 4]
 
 
-@settings(max_examples=25)
 @given(st.data())
 def test_refining_ends_in_a_filled_plan_and_changes_it_no_more(data: st.DataObject) -> None:
     projector = data.draw(staircases())
@@ -49,7 +48,6 @@ def test_refining_ends_in_a_filled_plan_and_changes_it_no_more(data: st.DataObje
     assert projector.refined(kept, target).tolist() == kept.tolist()
 
 
-@settings(max_examples=25)
 @given(st.data())
 def test_macs_have_no_steps(data: st.DataObject) -> None:
     network = PRUNABLE[data.draw(st.sampled_from(["residual", "dense", "grouped", "digits_net"]))]

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.cost.budget import parse_budget
@@ -104,7 +104,6 @@ def test_a_cost_that_is_nothing_cannot_be_bounded() -> None:
         parse_budget("time:0.5", costs, structure_with([(1, 2, 3, 4)]))
 
 
-@settings(max_examples=20)
 @given(st.data())
 def test_plans_fill_several_exact_budgets(data: st.DataObject) -> None:
     fractions = [data.draw(st.floats(0.15, 0.95)) for _ in COSTS]

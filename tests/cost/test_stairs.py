@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.cost.allocation import allocator_of
@@ -17,7 +17,6 @@ from tests.cost.stairs import TableCost, assert_filled, meets_all, raised, stair
 EPISODES = 3
 
 
-@settings(max_examples=50)
 @given(st.data())
 def test_projected_plans_are_inside_every_budget_and_filled(data: st.DataObject) -> None:
     projector = data.draw(staircases())
@@ -28,7 +27,6 @@ def test_projected_plans_are_inside_every_budget_and_filled(data: st.DataObject)
     assert both[0].tolist() == kept.tolist()
 
 
-@settings(max_examples=50)
 @given(st.data())
 def test_walks_end_inside_every_budget_with_nothing_left_for_the_last_group(data: st.DataObject) -> None:
     """The last group that is not whole could not keep any more, unless the budget is used up to the last bit."""
@@ -47,7 +45,6 @@ def test_walks_end_inside_every_budget_with_nothing_left_for_the_last_group(data
             assert not any(meets_all(projector, more) for more in raised(projector, kept, int(open_groups[-1])))
 
 
-@settings(max_examples=50)
 @given(st.data())
 def test_filling_keeps_what_it_is_given(data: st.DataObject) -> None:
     projector = data.draw(staircases())
@@ -57,7 +54,6 @@ def test_filling_keeps_what_it_is_given(data: st.DataObject) -> None:
     assert_filled(projector, kept)
 
 
-@settings(max_examples=40)
 @given(st.data())
 def test_costs_that_never_fall_are_projected_onto_as_if_it_were_known(data: st.DataObject) -> None:
     """What is asked more of a cost that might fall finds nothing more where it does not."""

@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.cost.allocation import GenericAllocator, allocator_of
@@ -128,7 +128,6 @@ def test_every_form_of_a_cost_with_tables_is_the_cost(data: st.DataObject) -> No
     assert np.array_equal(plans, before), "plans are not written to"
 
 
-@settings(max_examples=20)
 @given(st.data())
 def test_allocators_over_costs_with_tables_are_generic_and_the_projectors(data: st.DataObject) -> None:
     projector, _ = data.draw(tabled())

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.env.transfer_env import TransferVectorEnv
@@ -48,7 +48,6 @@ def test_no_action_is_the_prior(setting: TransferTask) -> None:
     assert setting.executable(nothing).tolist() == nothing.tolist()
 
 
-@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_actions_become_plans_inside_the_budget_and_back(made: tuple[TransferTask, Any], data: st.DataObject) -> None:
     setting = made[0]

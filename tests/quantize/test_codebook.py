@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from autoprune.quantize.codebook import codebook_of
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 8), st.sampled_from(["linear", "density", "random"]), st.integers(0, 2**31))
 def test_every_weight_has_its_nearest_centroid_and_every_centroid_is_used(
     count: int, bits: int, how: str, seed: int

@@ -28,6 +28,7 @@ SEARCHES: dict[str, Run] = {
 AGENTS = [
     "a2c", "amc", "critic_guided", "crossq", "ddpg", "dqn", "edit_ppo", "ppo", "recurrent_ppo", "sac", "td3", "tqc",
 ]  # fmt: skip
+FAST = ("critic_guided", "dqn", "edit_ppo", "ppo")  # a replay with a seed, levels, edits, rollouts
 FIELDS = {field.name for field in fields(EnvSpec)}
 
 

@@ -14,6 +14,7 @@ from autoprune.evaluation.metered import POLICY
 from autoprune.evaluation.outcome import Metrics, Outcome
 from autoprune.plan import PruningPlan
 from autoprune.search.constraint import COLLAPSED, Constraint, Free, Lagrangian, Penalty, Projection, rewarded
+from tests.sampling import covering
 from tests.search.known import KNOWN
 from tests.search.learners import learnable
 from tests.search.searches import search
@@ -110,7 +111,7 @@ AGENTS = {
 
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", covering(list(AGENTS), ("ppo", "edit_ppo of three", "sac")))
 def test_every_constraint_ends_inside_the_budget_and_spends_all(agent: str, constraint: str, tmp_path: Path) -> None:
     seen: list[Any] = []
     known = KNOWN["chain"]

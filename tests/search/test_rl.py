@@ -10,7 +10,8 @@ from hydra.errors import InstantiationException
 from autoprune.agent.bundle import load_policy, load_training
 from autoprune.cli import conf_dir
 from autoprune.search import random_search as random
-from tests.search.searches import AGENTS, search, short
+from tests.sampling import covering
+from tests.search.searches import AGENTS, FAST, search, short
 from tests.search.toys import filled, problem
 from tests.tasks import prepared, tiny_task
 
@@ -23,7 +24,7 @@ ALGORITHM = {
 }
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", covering(AGENTS, FAST))
 def test_it_spends_its_budget_and_returns_the_best_of_what_it_saw(name: str, tmp_path: Path) -> None:
     ready, seen = prepared(tiny_task()), list[Any]()
     given = problem(ready, tmp_path, limit=60, seen=seen)
@@ -41,7 +42,7 @@ def test_they_are_all_the_agents_that_are_configured() -> None:
     assert sorted(path.stem for path in configured) == AGENTS
 
 
-@pytest.mark.parametrize("name", ["critic_guided", "ddpg", "dqn", "edit_ppo", "ppo", "recurrent_ppo"])
+@pytest.mark.parametrize("name", covering(AGENTS, ("critic_guided", "edit_ppo")))  # every algorithm: test_learn.py
 def test_the_same_seed_gives_the_same_search(name: str, tmp_path: Path) -> None:
     histories = []
     for attempt, seed in enumerate([0, 0, 1]):

@@ -13,9 +13,10 @@ from autoprune.cost.model import QuadraticCost
 from autoprune.cost.projection import Projector, Rounding
 from autoprune.search import random_search as random
 from autoprune.structure.groups import Structure
+from tests.sampling import covering
 from tests.search.known import KNOWN, KnownProblem
 from tests.search.learners import learnable, seen
-from tests.search.searches import AGENTS, search, short
+from tests.search.searches import AGENTS, FAST, search, short
 from tests.search.toys import additive, depth, toy, weights
 
 # How far from the best plan they are after 80 evaluations on the chain, at most; uniform is 1.
@@ -26,7 +27,7 @@ REGRET = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", covering(AGENTS, FAST))
 def test_every_agent_comes_near_the_best_plan_of_a_known_problem(name: str, tmp_path: Path) -> None:
     problem = learnable(KNOWN["chain"], tmp_path, limit=EVALUATIONS)
     plan = search(name, **short(name))(problem, rng=np.random.default_rng(0))
@@ -87,7 +88,7 @@ AGENTS_OF_EVERY_KIND = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", AGENTS_OF_EVERY_KIND)
+@pytest.mark.parametrize("name", covering(list(AGENTS_OF_EVERY_KIND), FAST))
 @pytest.mark.parametrize("reward", [0.0, -2.5])
 def test_constant_rewards_do_no_harm(name: str, reward: float, tmp_path: Path) -> None:
     known = replace(KNOWN["chain"], loses=lambda gone: np.full(gone.shape[:-1], -reward))
@@ -99,7 +100,7 @@ def test_constant_rewards_do_no_harm(name: str, reward: float, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("later", [False, True])
-@pytest.mark.parametrize("name", AGENTS_OF_EVERY_KIND)
+@pytest.mark.parametrize("name", covering(list(AGENTS_OF_EVERY_KIND), FAST))
 def test_a_reward_that_is_no_number_is_an_error(name: str, later: bool, tmp_path: Path) -> None:
     asked, after = 0, later * (10 if name == "dqn" else 30)  # different plans; without a prior, few are
 
@@ -123,7 +124,7 @@ def test_a_structure_without_groups_is_refused() -> None:
             kind(empty, Budget("weights:1", cost, 1.0, 1.0))
 
 
-@pytest.mark.parametrize("name", AGENTS_OF_EVERY_KIND)
+@pytest.mark.parametrize("name", covering(list(AGENTS_OF_EVERY_KIND), FAST))
 def test_a_network_that_can_be_emptied_is_not(name: str, tmp_path: Path) -> None:
     """Every module may be passed over, and the objective pays for it: plans fill the budget all the same."""
     structure, projector = additive(*(depth(f"b{at}") for at in range(4)), prices=[2, 3, 4, 5], limit=8)
@@ -134,7 +135,7 @@ def test_a_network_that_can_be_emptied_is_not(name: str, tmp_path: Path) -> None
     assert all(sum(outcome.plan.kept) >= 1 for _, outcome in history)
 
 
-@pytest.mark.parametrize("name", AGENTS_OF_EVERY_KIND)
+@pytest.mark.parametrize("name", covering(list(AGENTS_OF_EVERY_KIND), FAST))
 def test_a_problem_of_one_group_or_of_one_plan_ends(name: str, tmp_path: Path) -> None:
     one = additive(weights("only", units=8), prices=[5], limit=22)
     for parts, best in ((one, (4,)), (additive(depth("only"), prices=[5], limit=3), (0,))):

@@ -30,7 +30,6 @@ def structure_on(projector: Projector) -> Structure:
     return structure_with([tuple(levels.tolist()) for levels in projector.levels])
 
 
-@settings(max_examples=30)
 @given(staircases(), st.integers(0, 2**16), st.sampled_from([0.02, 0.3, 1.0]))
 def test_switches_stay_inside(projector: Projector, seed: int, step: float) -> None:
     rng, switch = np.random.default_rng(seed), Switch(projector, step)
@@ -42,7 +41,6 @@ def test_switches_stay_inside(projector: Projector, seed: int, step: float) -> N
         assert_filled(projector, kept)
 
 
-@settings(max_examples=15)
 @given(staircases(), st.integers(0, 2**16))
 def test_sensitivity_plans_are_filled(projector: Projector, seed: int) -> None:
     structure = structure_on(projector)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.evaluation import judge
@@ -106,7 +106,6 @@ def evaluator(live: Problem) -> ExhaustiveEvaluator:
     return evaluator_of(live.candidates, live.held_out, BATCH_SIZE)
 
 
-@settings(max_examples=15)
 @given(order=st.lists(st.integers(0, 15), min_size=1, max_size=8), first=st.integers(0, 3))
 def test_what_is_recalled_does_not_depend_on_the_plans_before(
     live: Problem, evaluator: ExhaustiveEvaluator, order: list[int], first: int
@@ -238,7 +237,6 @@ def test_what_is_saved_is_what_is_loaded(file: Path, table: Table, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["again.npz"]
 
 
-@settings(max_examples=15)
 @given(end=st.floats(0, 0.999), at=st.floats(0, 0.999), flip=st.integers(1, 255))
 def test_a_damaged_file_is_refused(file: Path, table: Table, end: float, at: float, flip: int) -> None:
     good, file = file.read_bytes(), file.with_name("damaged.npz")

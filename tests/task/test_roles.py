@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -68,7 +68,6 @@ def test_unlabelled_piles() -> None:
     assert two.train.targets.dtype == torch.int64
 
 
-@settings(max_examples=25)
 @given(
     rare=st.integers(1, 30), number=st.integers(40, 150), seed=st.integers(0, 99),
     shares=st.sampled_from([None, (0.25, 0.25, 0.25, 0.25), (0.7, 0.05, 0.2, 0.05)]),
