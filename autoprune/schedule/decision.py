@@ -54,6 +54,8 @@ class TrainingState:
     layers: tuple[LayerState, ...]
     """Layers whose weights can be removed, in order of execution."""
 
+    signals: Mapping[str, float] | None = None
+    """Features of signals.FEATURES by name, for a schedule that has `decisions`: how many it makes."""
     fixed: int = 0
     """Weights of layers that stay dense, which count in densities."""
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -16,6 +16,9 @@ from autoprune.schedule.masked_training import Snapshot, Training, TrainingRecip
 from autoprune.schedule.weight_masks import Masks, WeightMasking, Weights, masked_layers
 from autoprune.task.shipped import shipped_task
 from autoprune.task.task import Task
+
+if TYPE_CHECKING:
+    from autoprune.schedule.signals import SignalMeter
 
 CHECKPOINT = "training.safetensors"  # in a run's folder
 SAVE_EVERY = 200  # steps between checkpoints, beside those at decision points
@@ -90,6 +93,8 @@ class PruningRun:
         self.overlap = 1.0
         """Share of the weights that stay which had stayed before the last decision."""
         self._save: set[int] = set()
+        self.meter: SignalMeter | None = None
+        """Measures what a schedule sees beside the state, where one asks for it."""
 
     def _target(self) -> int:
         """How many weights stay in the end. Raises ValueError where so few cannot."""
@@ -148,6 +153,7 @@ class PruningRun:
             counted=self.goal.counted,
             cost=self.cost,
             step=clock.step,
+            signals=None if self.meter is None else self.meter.measure().values,
             fixed=self.masking.total - sum(layer.weights for layer in free),
             loss=sum(clock.losses) / len(clock.losses) if clock.losses else None,
             layers=tuple(
@@ -183,6 +189,8 @@ class PruningRun:
         self.overlap = mask_overlap(before, masks)
         if clock.step == 0:
             self._save = set(decision.save_steps)
+        if self.meter is not None:
+            self.meter.removed()
 
     def impose(self, masks: Masks) -> None:
         """These masks, and no decision's, begin an interval with a learning-rate curve of its own."""
@@ -268,7 +276,11 @@ class PruningRun:
             "save": sorted(self._save),
             "overlap": self.overlap,
         }
-        return Snapshot(inner.tensors, {**inner.numbers, "run": run})
+        if self.meter is None:
+            return Snapshot(inner.tensors, {**inner.numbers, "run": run})
+        before = {f"before/{name}": value for name, value in self.meter.before.items()}
+        memory = dict(self.meter.memory)
+        return Snapshot({**inner.tensors, **before}, {**inner.numbers, "run": run, "memory": memory})
 
     def restore(self, snapshot: Snapshot) -> None:
         """The run is what it was when the snapshot was taken."""
@@ -282,6 +294,10 @@ class PruningRun:
             decision["save_steps"] = tuple(decision["save_steps"])
             interval = Interval(**{**interval, "decision": Decision(**decision)})
         self.interval = interval
+        if self.meter is not None and "memory" in snapshot.numbers:
+            tensors = snapshot.tensors.items()
+            self.meter.memory = dict(snapshot.numbers["memory"])
+            self.meter.before = {name[len("before/") :]: t for name, t in tensors if name.startswith("before/")}
 
     def _charged_gradients(self) -> Mapping[str, torch.Tensor]:
         clock = self.training.clock
@@ -334,6 +350,10 @@ def train_pruned(
     """
     task = shipped_task(task) if isinstance(task, str) else task
     run = PruningRun(task, goal, recipe or TrainingRecipe(), seed)
+    if isinstance(decisions := getattr(schedule, "decisions", None), int):
+        from autoprune.schedule.signals import SignalMeter  # which knows the engine
+
+        run.meter = SignalMeter(run, decisions)
     checkpoint = None if folder is None else folder / CHECKPOINT
     if checkpoint is not None and checkpoint.is_file():
         run.restore(Snapshot.load(checkpoint))

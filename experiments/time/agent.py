@@ -1,19 +1,24 @@
 """Agents against cubic schedules, both tuned on the tables of schedules at the same cost."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch import nn
 
 import autoprune  # noqa: F401  registers the environments
-from autoprune.schedule.schedule_table import DECISIONS, ScheduleTable, ScheduleTableEnv
+from autoprune.schedule.policy_schedule import save_policy_schedule
+from autoprune.schedule.schedule_table import DECISIONS, ZOO, ScheduleTable, ScheduleTableEnv
 from autoprune.schedule.schedules import cubic
 from experiments.cells import kept
 
 TABLES = ("digits_mlp", "digits_cnn")
+POLICY_STEPS = 40_000
 SCHEDULES = 100  # that each method may have trained
 Choices = tuple[int, ...]
 
@@ -120,3 +125,17 @@ def _cubic(table: str, seed: int) -> dict[str, Any]:
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     study.optimize(objective, n_trials=SCHEDULES)
     return _of(table, tried)
+
+
+def train_policy(card: dict[str, Any]) -> None:
+    """The policy that comes along learns on both tables, and its own schedules are printed."""
+    env = DummyVecEnv([partial(ScheduleTableEnv, table=name) for name in TABLES])  # type: ignore[arg-type]
+    options: dict[str, Any] = {"n_steps": 64 * DECISIONS, "batch_size": 64, "n_epochs": 10, "ent_coef": 0.01}
+    network = {"net_arch": [64, 64]}
+    model = PPO("MlpPolicy", env, seed=0, gamma=1.0, device="cpu", learning_rate=1e-3, policy_kwargs=network, **options)
+    model.learn(POLICY_STEPS)
+    policy: Any = model.policy
+    layers = nn.Sequential(*policy.mlp_extractor.policy_net, policy.action_net)
+    own = {name: _greedy(model, name) for name in TABLES}
+    print(_of(TABLES[0], list(own.values()), own))
+    save_policy_schedule(layers, ZOO / "schedule_policy", decisions=DECISIONS, card={"origin": card, "tables": TABLES})

@@ -20,7 +20,7 @@ from autoprune.task.task import Roles, Task, outputs_of
 from autoprune.task.training import flip
 from experiments.cells import kept
 from experiments.origin import ROOT, origin
-from experiments.time.agent import agent_cells
+from experiments.time.agent import agent_cells, train_policy
 
 HERE = Path(__file__).parent
 CELLS = ROOT / "runs" / "time"
@@ -40,7 +40,7 @@ DENSITIES = (0.1, 0.05)
 def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("study", choices=("tickets", "schedules", "agent"))
+    parser.add_argument("study", choices=("tickets", "schedules", "agent", "policy"))
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--steps", type=int)
     arguments = parser.parse_args()
@@ -49,6 +49,8 @@ def main() -> None:
             rows = tickets(arguments.seeds or 5, arguments.steps or 1000)
         case "schedules":
             rows = schedules(arguments.seeds or 5, arguments.steps or 200)
+        case "policy":
+            return train_policy(origin("experiments/time/run policy"))
         case _:
             rows = agent_cells(CELLS, seeds=arguments.seeds or 10)
     record = {"origin": origin(f"experiments/time/run {arguments.study}"), "rows": rows}
