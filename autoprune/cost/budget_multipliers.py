@@ -22,8 +22,10 @@ class BudgetMultipliers:
 
     def __init__(self, budget: Budget) -> None:
         self._bounds, self.limit = budget.bounds, budget.limit
-        multipliers = np.array([1 / bound.relative for bound in self._bounds])
-        self._multipliers = multipliers / multipliers.sum()
+        self._multipliers = np.ones(1)
+        if len(self._bounds) > 1:  # one budget alone may be 0, where every group may go
+            multipliers = np.array([1 / bound.relative for bound in self._bounds])
+            self._multipliers = multipliers / multipliers.sum()
 
     @property
     def cost(self) -> CostModel:
