@@ -7,6 +7,7 @@ from typing import Annotated
 
 from torch import nn
 
+from autoprune.cost.encoded_bytes import encoded_bytes
 from autoprune.cost.model import CostModel
 from autoprune.cost.observed import NetworkCosts
 from autoprune.cost.peak_memory import peak_memory
@@ -18,6 +19,7 @@ from autoprune.task.samples import Samples
 
 ALWAYS = ("macs", "params", "weights", "bytes")  # in every record
 BITS = (8, 16, 32)
+ENCODED_BITS = (*range(1, 9), 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class CostSettings:
     """Costs to count in every record, whether the budget bounds them or not."""
     weight_bits: Annotated[int, OneOf(BITS)] = 8
     """Of each weight of a matrix or kernel: 8, 16 or 32."""
+    encoded_bits: Annotated[int, OneOf(ENCODED_BITS)] = 32
+    """Of each weight's code in `encoded_bytes`: 1 to 8 for a codebook's, 32 for values as they are."""
     activation_bits: Annotated[int, OneOf(BITS)] = 32
     """Of each activation, keys and values included: 8, 16 or 32."""
     context: Count | None = None
@@ -73,6 +77,7 @@ class Countable(Mapping[str, CostModel]):
             "weights": lambda: self._observed.weights(),
             "bytes": lambda: self._observed.parameter_bytes(),
             "weight_bytes": lambda: self._observed.weight_bytes(bytes_per_weight=weight_bytes),
+            "encoded_bytes": self._encoded_bytes,
             "peak_memory": self._peak_memory,
             "energy": self._energy,
             "kv_cache": lambda: self._observed.kv_cache(
@@ -110,6 +115,11 @@ class Countable(Mapping[str, CostModel]):
     def _observed(self) -> NetworkCosts:
         model, structure, example = self._network
         return NetworkCosts(model, structure, example, forward=self._forward)
+
+    def _encoded_bytes(self) -> CostModel:
+        model, structure, _ = self._network
+        bits = self._settings.encoded_bits
+        return encoded_bytes(model, structure, self._observed.stored_bits(bits_per_weight=bits), value_bits=bits)
 
     def _peak_memory(self) -> CostModel:
         model, structure, example = self._network

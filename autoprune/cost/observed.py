@@ -138,6 +138,10 @@ class NetworkCosts:
         """The same where matrices and kernels take so many bytes a weight, and all else stays at fp32."""
         return self._stored("weight_bytes", of_matrices=bytes_per_weight, of_others=4)
 
+    def stored_bits(self, *, bits_per_weight: int) -> CostModel:
+        """Bits of all that is saved, where matrices and kernels take so many bits a weight, and all else 32."""
+        return self._stored("stored_bits", of_matrices=bits_per_weight, of_others=32, unit="bits")
+
     def bytes_moved(self, *, weight_bytes: int, activation_bytes: int) -> CostModel:
         """Bytes between memory and arithmetic for one sample: weights are read once, outputs written and read once.
 
@@ -216,10 +220,10 @@ class NetworkCosts:
             raise ValueError(f"{parameter} is no parameter of the network, or is computed from others")
         return self._sizes["parameter", self._names[parameter]][axis].affine(len(self.structure.groups))
 
-    def _stored(self, name: str, *, of_matrices: int, of_others: int) -> CostModel:
+    def _stored(self, name: str, *, of_matrices: int, of_others: int, unit: str = "bytes") -> CostModel:
         tensors = (*self._keys("parameter"), *self._keys("buffer"))
         return self._cost(
-            name, "bytes", ((self._tensor(key), of_matrices if self._is_matrix(key) else of_others) for key in tensors)
+            name, unit, ((self._tensor(key), of_matrices if self._is_matrix(key) else of_others) for key in tensors)
         )
 
     def _keys(self, kind: str) -> list[Key]:

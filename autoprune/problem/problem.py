@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from autoprune.cost.budget import Budget
+from autoprune.cost.encoded_bytes import encoding_error
 from autoprune.cost.model import CostModel, FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.evaluation.candidates import Candidates
@@ -130,7 +131,7 @@ class Problem:
             candidates=candidates,
             objective=MeteredObjective(objective, limit=UNLIMITED, record=_unheard),
             held_out=held_out,
-            measured={**measured, "repair": repair_record},
+            measured={**measured, **encoding_error(costs), "repair": repair_record},
             uncounted=countable.uncounted,
             seed=seed,
         )

@@ -56,7 +56,7 @@ def test_costs_of_another_origin_stand_beside_these() -> None:
     )  # fmt: skip
     assert costs["latency"] is latency
     assert "latency" in costs.recorded()
-    assert len(costs) == len(list(costs)) == 9
+    assert len(costs) == len(list(costs)) == 10
 
 
 def test_what_a_network_has_not_is_said() -> None:

@@ -1,0 +1,85 @@
+"""Bytes on the disk, predicted: near what is written, for any plan, and usable as a budget."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from autoprune.cost.budget import parse_budget
+from autoprune.cost.counted import CostSettings, Countable
+from autoprune.cost.encoded_bytes import EncodedBytes
+from autoprune.cost.model import plans_along
+from autoprune.cost.projection import Projector
+from autoprune.export.apz import apz_size
+from autoprune.quantize.quantized_network import quantize_codebook
+from autoprune.structure.edit import shrink
+from autoprune.structure.graph import find_structure
+from autoprune.structure.groups import Structure
+from autoprune.task.task import Task
+from tests.language_models import causal_task
+
+
+@pytest.fixture(scope="module")
+def made() -> tuple[Task, Structure]:
+    task = causal_task("llama", hidden_size=64, intermediate_size=160)
+    return task, find_structure(task.model, task.example_input, prune=("weights",), forward=task.forward)
+
+
+def counted(task: Task, structure: Structure, **settings: int) -> Countable:
+    known = CostSettings(**settings)  # type: ignore[arg-type]
+    return Countable(task.model, structure, task.example_input, forward=task.forward, settings=known)
+
+
+def pruned(task: Task, structure: Structure, kept: np.ndarray) -> torch.nn.Module:
+    ranking = {}
+    for group in structure.groups:
+        weight = task.model.get_submodule(group.compared[0].layer).get_parameter("weight").detach()
+        ranking[group.name] = weight.abs().argsort(dim=1, descending=True).argsort(dim=1).to(torch.int16)
+    return shrink(task.model, structure, structure.plan(kept), ranking)
+
+
+@pytest.mark.parametrize("density", [0.1, 0.5, 1.0])
+def test_the_prediction_is_near_what_is_written(made: tuple[Task, Structure], density: float) -> None:
+    task, structure = made
+    cost = counted(task, structure)["encoded_bytes"]
+    kept = np.maximum((structure.units * density).astype(np.int64), 1)
+    written = apz_size(pruned(task, structure, kept))["apz"]
+    assert float(cost(kept)) == pytest.approx(written, rel=0.03)
+    assert isinstance(cost, EncodedBytes)
+    assert 0 <= cost.error < 0.03
+
+
+def test_codes_take_their_bits(made: tuple[Task, Structure]) -> None:
+    task, structure = made
+    kept = np.maximum(structure.units // 4, 1)
+    shared = partial(quantize_codebook, initialisation="linear", steps=0, learning_rate=0.001)
+    layers = {matrix.layer: 4 for group in structure.groups for matrix in group.compared}
+    network = shared(
+        pruned(task, structure, kept), task, bits=4, layer_bits=layers, generator=torch.Generator().manual_seed(0)
+    )
+    cost = counted(task, structure, encoded_bits=4)["encoded_bytes"]
+    assert float(cost(kept)) < 0.5 * float(counted(task, structure)["encoded_bytes"](kept))
+    assert apz_size(network)["apz"] < apz_size(pruned(task, structure, kept))["apz"]
+
+
+@pytest.mark.parametrize("bits", [2, 32])
+def test_many_plans_at_once_cost_what_each_does_and_a_budget_is_met(made: tuple[Task, Structure], bits: int) -> None:
+    task, structure = made
+    costs = counted(task, structure, encoded_bits=bits)
+    cost = costs["encoded_bytes"]
+    rng = np.random.default_rng(0)
+    plans = np.stack([[rng.choice(group.levels) for group in structure.groups] for _ in range(20)])
+    assert np.allclose(cost(plans), [float(cost(plan)) for plan in plans])
+    levels = np.array(structure.groups[0].levels)
+    assert np.allclose(cost.along(plans[0], 0, levels), cost(plans_along(plans[0], 0, levels)))
+    middle = float(cost(structure.floor) + cost(structure.units)) / 2
+    projector = Projector(structure, parse_budget(f"encoded_bytes:{middle / 1000:.3f}kB", costs, structure))
+    for density in rng.random((5, len(structure.groups))) + 0.01:
+        spent = float(cost(projector.project(density)))
+        assert 0.9 * middle < spent <= middle * 1.001
+
+
+def test_bits_are_a_codebooks_or_none() -> None:
+    with pytest.raises(ValueError, match="encoded_bits"):
+        CostSettings(encoded_bits=12)
