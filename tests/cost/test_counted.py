@@ -44,7 +44,7 @@ def test_a_precision_is_of_weights_or_activations() -> None:
     assert at[32]["peak_memory"](units) == 4 * at[8]["peak_memory"](units)
     matrices = 3 * 8 * 9 + 8 * 6 * 9 + 6 * 8 * 9 + 8 * 5
     assert at[32]["weight_bytes"](units) - at[8]["weight_bytes"](units) == 3 * matrices
-    with pytest.raises(ValueError, match="costs.weight_bits must be 8, 16 or 32, got 4"):
+    with pytest.raises(ValueError, match=r"costs\.weight_bits must be 8, 16 or 32, got 4"):
         CostSettings(weight_bits=4)
 
 
