@@ -13,7 +13,7 @@ from torch import nn
 from autoprune.schedule.channel_masks import ChannelMasking
 from autoprune.schedule.decision import Decision, LayerState, PruningGoal, Schedule, TrainingState
 from autoprune.schedule.masked_training import Snapshot, Training, TrainingRecipe, initialised
-from autoprune.schedule.weight_masks import Masks, WeightMasking, Weights, masked_layers
+from autoprune.schedule.weight_masks import Masks, WeightMasking, Weights, mask_overlap, masked_layers
 from autoprune.task.shipped import shipped_task
 from autoprune.task.task import Task
 
@@ -270,6 +270,7 @@ class PruningRun:
         inner = self.training.snapshot()
         interval = None if self.interval is None else asdict(self.interval)
         run = {
+            "conditions": self.conditions,
             "decisions": self.decisions,
             "history": [dict(record) for record in self.history],
             "interval": interval,
@@ -281,6 +282,23 @@ class PruningRun:
         before = {f"before/{name}": value for name, value in self.meter.before.items()}
         memory = dict(self.meter.memory)
         return Snapshot({**inner.tensors, **before}, {**inner.numbers, "run": run, "memory": memory})
+
+    @property
+    def conditions(self) -> Record:
+        """What a run that goes on has to share with the one that was cut off: JSON values."""
+        goal = {**asdict(self.goal), "keep": sorted(self.goal.keep)}
+        return {"task": self.task.name, "goal": goal, "recipe": asdict(self.recipe), "seed": self.seed}
+
+    def resume(self, path: Path) -> None:
+        """The run is what it was when the file was saved. Raises ValueError where that was another run."""
+        snapshot = Snapshot.load(path)
+        before = snapshot.numbers["run"]["conditions"]
+        if before != self.conditions:
+            differing = [key for key, value in self.conditions.items() if before.get(key) != value]
+            raise ValueError(
+                f"{path} is of a run with another {' and '.join(differing)}; go on with those, or use another folder"
+            )
+        self.restore(snapshot)
 
     def restore(self, snapshot: Snapshot) -> None:
         """The run is what it was when the snapshot was taken."""
@@ -356,7 +374,7 @@ def train_pruned(
         run.meter = SignalMeter(run, decisions)
     checkpoint = None if folder is None else folder / CHECKPOINT
     if checkpoint is not None and checkpoint.is_file():
-        run.restore(Snapshot.load(checkpoint))
+        run.resume(checkpoint)
 
     def save() -> None:
         if checkpoint is not None:
@@ -375,13 +393,6 @@ def train_pruned(
         if on_interval is not None:
             on_interval(run.history[-1])
     return run.finish()
-
-
-def mask_overlap(before: Masks, after: Masks) -> float:
-    """Returns the share of the weights that stay after which had stayed before, in [0, 1]; 1 where nothing stays."""
-    stay = sum(int(mask.sum()) for mask in after.values())
-    both = sum(int((mask & before[name]).sum()) if name in before else int(mask.sum()) for name, mask in after.items())
-    return both / stay if stay else 1.0
 
 
 def _diverged(error: FloatingPointError, run: PruningRun, folder: Path | None) -> str:

@@ -291,6 +291,13 @@ def largest(scores: Tensor, count: int) -> Tensor:
     return mask
 
 
+def mask_overlap(before: Masks, after: Masks) -> float:
+    """Returns the share of the weights that stay after which had stayed before, in [0, 1]; 1 where nothing stays."""
+    stay = sum(int(mask.sum()) for mask in after.values())
+    both = sum(int((mask & before[name]).sum()) if name in before else int(mask.sum()) for name, mask in after.items())
+    return both / stay if stay else 1.0
+
+
 def _has_weight(module: nn.Module) -> bool:
     weight = dict(module.named_parameters(recurse=False)).get("weight")
     return weight is not None and weight.ndim >= 2

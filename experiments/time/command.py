@@ -21,6 +21,7 @@ from autoprune.task.training import flip
 from experiments.cells import kept
 from experiments.origin import ROOT, origin
 from experiments.time.agent import agent_cells, train_policy
+from experiments.time.summary import write_summary
 
 HERE = Path(__file__).parent
 CELLS = ROOT / "runs" / "time"
@@ -40,7 +41,7 @@ DENSITIES = (0.1, 0.05)
 def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("study", choices=("tickets", "schedules", "agent", "policy"))
+    parser.add_argument("study", choices=("tickets", "schedules", "agent", "policy", "summary"))
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--steps", type=int)
     arguments = parser.parse_args()
@@ -49,6 +50,8 @@ def main() -> None:
             rows = tickets(arguments.seeds or 5, arguments.steps or 1000)
         case "schedules":
             rows = schedules(arguments.seeds or 5, arguments.steps or 200)
+        case "summary":
+            return write_summary()
         case "policy":
             return train_policy(origin("experiments/time/run policy"))
         case _:
@@ -113,7 +116,7 @@ def schedules(seeds: int, steps: int) -> list[Any]:
             "macs": result.macs, "test_accuracy": task.metric(outputs, data.test.targets),
         }  # fmt: skip
 
-    cells = [(n, s, d, seed) for seed in range(seeds) for d in DENSITIES for n in tasks for s in SCHEDULES]
+    cells = [(n, s, d, seed) for d in DENSITIES for n in tasks for seed in range(seeds) for s in SCHEDULES]
     return [
         kept(CELLS, f"schedules_{steps}_{n}_{s}_{d}_{seed}", partial(one, n, s, d, seed)) for n, s, d, seed in cells
     ]

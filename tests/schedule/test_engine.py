@@ -265,6 +265,13 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
         pruned(one_shot(), folder=tmp_path)
 
 
+def test_a_folder_of_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
+    pruned(one_shot(), steps=4, folder=tmp_path)
+    assert pruned(one_shot(), steps=4, folder=tmp_path).weights == 193
+    with pytest.raises(ValueError, match="of a run with another goal; go on with those"):
+        pruned(one_shot(), steps=5, folder=tmp_path)
+
+
 def test_networks_with_parameters_of_their_own_are_not_initialised_in_part() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
