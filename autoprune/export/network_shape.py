@@ -150,6 +150,8 @@ def _numbers(name: str, module: nn.Module, network: nn.Module) -> dict[str, int 
     own = vars(module)
     if is_sliceable(module) or type(module).__module__.startswith("torch.nn"):
         sizes = {key: own[key] for key in NUMBERS if key in own and is_sliceable(module)}
+        if isinstance(module, nn.Unflatten):
+            sizes["unflattened_size"] = own["unflattened_size"]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in sizes.items()}
     public = {key: value for key, value in own.items() if not key.startswith("_")}
     numbers: dict[str, int | list[int]] = {k: v for k, v in public.items() if type(v) is int and v > 0}

@@ -24,6 +24,7 @@ from autoprune.structure.layer_types import (
 )
 from autoprune.structure.refused import computed_weights
 from autoprune.structure.stand_ins import Couplings
+from autoprune.structure.standardised_weights import standardises_weight
 
 OUTPUT = "the network's output"
 INPUTS = "its channels are the network's inputs"
@@ -228,7 +229,8 @@ class _Components:
         normalisers: dict[int, dict[str, None]] = defaultdict(dict)
         for (name, axis), labels in self.axes.items():
             layer = self.modules[name]
-            if axis == "out" and isinstance(layer, OVER_CHANNELS) and not _goes_whole(layer, labels):
+            over = axis == "out" and isinstance(layer, OVER_CHANNELS) and not _goes_whole(layer, labels)
+            if over or (axis == "in" and standardises_weight(layer)):
                 for label in np.unique(labels).tolist():
                     normalisers[label][name] = None
         for laboratory in laboratories:

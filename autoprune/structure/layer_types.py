@@ -53,7 +53,22 @@ def tensor_axes(layer: nn.Module, axis: Axis) -> list[TensorAxis]:
     if slash:
         return [TensorAxis(layer, parameter, int(dim))]
     named = [TensorAxis(*fields) for fields in _places(layer, axis)]
-    return [own for own in named if getattr(own.owner, own.key, None) is not None]
+    return [own for own in named if getattr(own.owner, own.key, None) is not None] + _further(layer, axis)
+
+
+def _further(layer: nn.Module, axis: Axis) -> list[TensorAxis]:
+    """Tensors that a subclass adds, whose dimensions are the weight's: a mask, a gain, two factors of an update."""
+    if type(layer).__module__.startswith("torch.nn.") or not isinstance(layer, (*CONVOLUTIONS, nn.Linear)):
+        return []
+    dim, weight = ("out", "in").index(axis) if axis in ("out", "in") else 2, getattr(layer, "weight", None)
+    return [
+        TensorAxis(layer, key, dim)
+        for key, tensor in (*layer._parameters.items(), *layer._buffers.items(), *vars(layer).items())
+        if isinstance(tensor, Tensor) and key not in ("weight", "bias")
+        if isinstance(weight, Tensor) and dim < weight.ndim
+        if tensor.ndim == weight.ndim or (tensor.ndim == 1 and dim == 0)
+        if tensor.shape[dim] == weight.shape[dim] > 1
+    ]
 
 
 def _places(layer: nn.Module, axis: Axis) -> Iterator[tuple[nn.Module, str, int, int]]:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from autoprune.structure.edit import Ranking, masked, shrink, temporarily_shrunk
 from autoprune.structure.families import model_type
 from autoprune.structure.groups import Attribute, Group, IntArray, Member, Structure
-from autoprune.structure.layer_types import is_sliceable
+from autoprune.structure.layer_types import CONVOLUTIONS, is_sliceable
 from autoprune.structure.skipped_modules import patched_forward
+from autoprune.structure.standardised_weights import OwnWeight
 
 PROBED = 16  # tokens that removing is compared with masking on
 TOLERANCE = 1e-4  # largest difference between masked and shrunk, relative to each output's own size
@@ -142,10 +143,18 @@ class Verifier:
 
     def _numbers(self, group: Group) -> dict[str, list[Attribute]]:
         """What the number of units may stand in: "class.name·per unit" → the whole numbers of modules around it."""
-        owners: dict[str, None] = {}
+        around: dict[str, None] = {}
         for member in group.members:
             parts = member.layer.split(".") if member.layer else []
-            owners |= dict.fromkeys(".".join(parts[:end]) for end in range(len(parts), -1, -1))
+            around |= dict.fromkeys(".".join(parts[:end]) for end in range(len(parts), -1, -1))
+        beside = (  # modules without parameters that only reshape, such as nn.Unflatten
+            f"{owner}.{name}".removeprefix(".")
+            for owner in around
+            for name, child in self._modules[owner].named_children()
+            if not [*child.children(), *child.parameters()]
+            if isinstance(child, nn.Unflatten) or not type(child).__module__.startswith("torch.nn.")
+        )
+        owners = around | dict.fromkeys(beside)
         sizes = {1, *(member.positions.shape[1] for member in group.members)}
         sizes |= {member.size // group.units for member in group.members if member.size % group.units == 0}
         numbers: dict[str, list[Attribute]] = {}
@@ -230,8 +239,20 @@ def differs(
 
 @contextmanager
 def _passing(network: nn.Module, names: Sequence[str]) -> Iterator[None]:
-    with patched_forward({network.get_submodule(name): _first for name in names}):
+    modules = [network.get_submodule(name) for name in names]
+    multiply = (*CONVOLUTIONS, nn.Linear)
+    with patched_forward({m: _by_own_weight(m) if isinstance(m, multiply) else _first for m in modules}):
         yield
+
+
+def _by_own_weight(layer: nn.Module) -> Callable[..., Any]:
+    """The forward pass of a layer that standardises its weight, with the weight as it is."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with OwnWeight(layer.get_parameter("weight")):
+            return type(layer).forward(layer, *args, **kwargs)
+
+    return forward
 
 
 def _first(*args: Any, **kwargs: Any) -> Any:

@@ -18,6 +18,7 @@ from experiments.coverage.blocks import (
     FrozenBatchNorm2d,
     Ghost,
     Llama,
+    MaskedLinear,
     NonLocal,
     Residual,
     SelectiveKernel,
@@ -26,6 +27,7 @@ from experiments.coverage.blocks import (
     SpatialGate,
     SqueezeExcite,
     StandardConv,
+    UpdatedLinear,
     cbr,
     head,
 )
@@ -249,6 +251,21 @@ OWN: Mapping[str, Architecture] = {
     "mlp": Architecture(
         lambda: S(nn.Linear(12, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 24), nn.PReLU(24), nn.Linear(24, 4)),
         lambda: torch.randn(1, 12),
+    ),
+    "masked weights": Architecture(
+        lambda: S(MaskedLinear(12, 20), nn.ReLU(), MaskedLinear(20, 16), nn.ReLU(), MaskedLinear(16, 4)),
+        lambda: torch.randn(1, 12),
+    ),
+    "low-rank updates": Architecture(
+        lambda: S(UpdatedLinear(12, 20), nn.ReLU(), UpdatedLinear(20, 16), nn.ReLU(), UpdatedLinear(16, 4)),
+        lambda: torch.randn(1, 12),
+    ),
+    "decoder of images": Architecture(
+        lambda: S(
+            *(nn.Linear(6, 384), nn.ReLU(), nn.Unflatten(1, (24, 4, 4))),
+            *(nn.ConvTranspose2d(24, 12, 2, 2), nn.ReLU(), nn.Conv2d(12, 3, 1)),
+        ),
+        lambda: torch.randn(1, 6),
     ),
     "gated mlp": Architecture(
         lambda: S(nn.Linear(12, 32), nn.GLU(), nn.Linear(16, 32), nn.GLU(), nn.Linear(16, 4)),

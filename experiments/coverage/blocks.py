@@ -270,6 +270,30 @@ class Experts(nn.Module):
         return x + sum(weights[..., i : i + 1] * expert(x) for i, expert in enumerate(self.experts))
 
 
+class MaskedLinear(nn.Linear):
+    """A linear layer of which some weights are always zero, by a buffer of its own (arXiv 1502.03509)."""
+
+    mask: Tensor
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.register_buffer("mask", (torch.rand(outputs, inputs) > 0.3).float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.mask, self.bias)
+
+
+class UpdatedLinear(nn.Linear):
+    """A linear layer with an update of low rank beside its weight (arXiv 2106.09685)."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int = 3) -> None:
+        super().__init__(inputs, outputs)
+        self.down, self.up = nn.Parameter(torch.randn(rank, inputs)), nn.Parameter(torch.zeros(outputs, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + x @ self.down.T @ self.up.T
+
+
 class StandardConv(nn.Conv2d):
     """Its weights are standardised over what they read (Big Transfer, NFNets)."""
 

@@ -36,6 +36,9 @@ UNITS = {
     "super-resolution": {"0": 12, "1.inner.0": 12, "2": 12},
     "channel multiplier": {"0.0": 8},
     "list of split sizes": {"a": 10, "a#2": 6, "b": 8},
+    "masked weights": {"0": 20, "2": 16},
+    "low-rank updates": {"0": 20, "2": 16},
+    "decoder of images": {"0": 24, "3": 12},  # the written-out 24 follows
     "parameters of one's own": {"embed": 24, "in_weight": 4},
 }
 
@@ -90,7 +93,7 @@ def test_what_belongs_together_is_found(name: str) -> None:
     assert {group: units.get(group) for group in UNITS[name]} == UNITS[name]
 
 
-@pytest.mark.parametrize("name", ["vit", "convnext", "torch encoder"])
+@pytest.mark.parametrize("name", ["vit", "convnext", "torch encoder", "weight standardisation"])
 def test_groups_that_a_norm_normalises_are_offered_when_asked_for(name: str) -> None:
     network, inputs, exact = built(name)
     structure = find_structure(network, inputs, inexact=True)
