@@ -44,12 +44,13 @@ def main() -> None:
     parser.add_argument("study", choices=("tickets", "schedules", "agent", "policy", "summary"))
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--collect", action="store_true", help="of schedules: what is there already, and no more")
     arguments = parser.parse_args()
     match arguments.study:
         case "tickets":
             rows = tickets(arguments.seeds or 5, arguments.steps or 1000)
         case "schedules":
-            rows = schedules(arguments.seeds or 5, arguments.steps or 200)
+            rows = schedules(arguments.seeds or 5, arguments.steps or 200, collect=arguments.collect)
         case "summary":
             return write_summary()
         case "policy":
@@ -98,7 +99,7 @@ def tickets(seeds: int, steps: int) -> list[Any]:
     return [row for seed in range(seeds) for row in kept(CELLS, f"tickets_{steps}_{seed}", partial(one, seed))]
 
 
-def schedules(seeds: int, steps: int) -> list[Any]:
+def schedules(seeds: int, steps: int, *, collect: bool) -> list[Any]:
     """Test accuracy of every schedule at equal training MACs."""
     data = fashion_subset()
     tasks = {
@@ -117,6 +118,7 @@ def schedules(seeds: int, steps: int) -> list[Any]:
         }  # fmt: skip
 
     cells = [(n, s, d, seed) for d in DENSITIES for n in tasks for seed in range(seeds) for s in SCHEDULES]
+    names = {f"schedules_{steps}_{n}_{s}_{d}_{seed}": partial(one, n, s, d, seed) for n, s, d, seed in cells}
     return [
-        kept(CELLS, f"schedules_{steps}_{n}_{s}_{d}_{seed}", partial(one, n, s, d, seed)) for n, s, d, seed in cells
+        kept(CELLS, name, make) for name, make in names.items() if not collect or (CELLS / f"{name}.json").is_file()
     ]
