@@ -21,6 +21,7 @@ from autoprune.export.apz import apz_size
 from autoprune.export.latency_measurement import measure_latency
 from autoprune.export.network import TOKENIZER_FOLDER, load_network, network_bytes, save_network
 from autoprune.export.onnx import export_onnx
+from autoprune.export.pretrained_folder import copy_tokenizer
 from autoprune.plan import PruningPlan
 from autoprune.prior.sensitivity_plan import sensitivity_plan
 from autoprune.prior.uniform_plan import uniform_plan
@@ -334,8 +335,7 @@ class Job:
         task, folder = self.problem.task, self.run.path / "network"
         save_network(network, folder, architecture=task.architecture)
         if task.tokenizer is not None:
-            weights = shutil.ignore_patterns("*.safetensors", "*.gguf", "*.bin")
-            shutil.copytree(task.tokenizer, folder / TOKENIZER_FOLDER, ignore=weights, dirs_exist_ok=True)
+            copy_tokenizer(task.tokenizer, folder / TOKENIZER_FOLDER)
         samples = rows(task.data.calibration.inputs, slice(0, SAMPLES))
         expected = outputs_of(network, samples, task.forward)
         reloaded = outputs_of(load_network(folder, model=task.model), samples, task.forward)

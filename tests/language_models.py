@@ -34,6 +34,17 @@ CAUSAL: Mapping[str, dict[str, Any]] = {
     "qwen2": {**DECODER, "num_hidden_layers": 2, "tie_word_embeddings": True},
     "qwen3": {**DECODER, "num_hidden_layers": 2, "tie_word_embeddings": False, "head_dim": 16},
     "smollm3": {**DECODER, "num_hidden_layers": 2, "tie_word_embeddings": True, "no_rope_layers": [1, 0]},
+    "gemma": {**DECODER, "num_hidden_layers": 2, "head_dim": 8},
+    "gemma2": {
+        **DECODER, "num_hidden_layers": 2, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "gemma3_text": {
+        **DECODER, "num_hidden_layers": 2, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "granite": {**DECODER, "num_hidden_layers": 2, "residual_multiplier": 0.7},
+    "starcoder2": {**DECODER, "num_hidden_layers": 2, "sliding_window": None},
     "gpt2": {
         "vocab_size": VOCABULARY, "n_embd": HIDDEN, "n_inner": FFN, "n_head": HEADS, "n_layer": 2, "n_positions": 32,
         **TOKEN_IDS,
@@ -42,6 +53,9 @@ CAUSAL: Mapping[str, dict[str, Any]] = {
 ENCODERS: Mapping[str, dict[str, Any]] = {
     "bert": {**SHAPE, "num_hidden_layers": 3},
     "roberta": {**SHAPE, "num_hidden_layers": 2, **TOKEN_IDS, "pad_token_id": 1, "bos_token_id": 0},
+    "xlm-roberta": {**SHAPE, "num_hidden_layers": 2, **TOKEN_IDS, "pad_token_id": 1, "bos_token_id": 0},
+    "camembert": {**SHAPE, "num_hidden_layers": 2, **TOKEN_IDS, "pad_token_id": 1, "bos_token_id": 0},
+    "electra": {**SHAPE, "num_hidden_layers": 2, "embedding_size": 16},
     "distilbert": {
         "vocab_size": VOCABULARY, "dim": HIDDEN, "hidden_dim": FFN, "n_heads": HEADS, "n_layers": 2,
         "max_position_embeddings": 32, "pad_token_id": 0,

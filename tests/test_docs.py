@@ -59,6 +59,10 @@ def test_the_new_search_conforms() -> None:
     assert settings == {"_target_": "autoprune.search.mixtures.search", "_partial_": True, "sigma": 0.1}
 
 
+def test_a_padded_folder_is_loaded_by_transformers() -> None:
+    exec(_blocks("docs/after_pruning.md", "python")[0], {})
+
+
 def test_the_format_gives_back_every_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}

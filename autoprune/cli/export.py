@@ -2,23 +2,26 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from autoprune.cli.arguments import read_arguments
 from autoprune.cli.session import run_command
 from autoprune.cli.validation import Section
 
-USAGE = """usage: autoprune export RUN format=apz [out=FILE]
+USAGE = """usage: autoprune export RUN format=apz|hf [out=PATH] [layout=auto|stock|padded|blocks]
 
 A finished run's network in another format, in RUN/network unless out= says where. format=apz: one small file, in which
-zeros and shared values take next to no room (docs/format.md); autoprune.load reads it."""
+zeros and shared values take next to no room (docs/format.md); autoprune.load reads it. format=hf: a folder with
+config.json, safetensors and tokenizer, which plain transformers loads where one configuration describes all blocks
+(layout=stock, or padded with zeros), and else with the sizes of every block (layout=blocks; docs/after_pruning.md)."""
 
 
 class ExportSettings(Section):
     """What is written KEY=VALUE."""
 
-    format: Literal["apz"] | None = None
+    format: Literal["apz", "hf"] | None = None
     out: str | None = None
+    layout: Literal["auto", "stock", "padded", "blocks"] | None = None
 
 
 def export(arguments: Sequence[str]) -> None:
@@ -33,13 +36,15 @@ def _export(arguments: Sequence[str]) -> None:
     if settings["format"] is None:
         raise ValueError(f"export needs a format=, one of {list(FORMATS)}\n{USAGE}")
     out = None if settings["out"] is None else Path(settings["out"])
-    print(FORMATS[settings["format"]](Path(others[0]), out))
+    print(FORMATS[settings["format"]](Path(others[0]), out, settings["layout"]))
 
 
-def _apz(run: Path, out: Path | None) -> str:
+def _apz(run: Path, out: Path | None, layout: str | None) -> str:
     from autoprune.export.apz import APZ_SUFFIX, write_apz
     from autoprune.export.network import WEIGHTS_FILE, network_folder, read_network
 
+    if layout is not None:
+        raise ValueError(f"layout={layout} is for format=hf; format=apz has one layout")
     folder = network_folder(run)
     record, state = read_network(folder)
     path = folder / f"network{APZ_SUFFIX}" if out is None else out
@@ -47,5 +52,26 @@ def _apz(run: Path, out: Path | None) -> str:
     return f"{path}: {size:,} bytes, {size / stored:.1%} of {WEIGHTS_FILE}"
 
 
-FORMATS: Mapping[str, Callable[[Path, Path | None], str]] = {"apz": _apz}
-"""Format → (run, file or folder to write) → what to say."""
+def _hf(run: Path, out: Path | None, layout: Any) -> str:
+    from autoprune.export.network import TOKENIZER_FOLDER, load_network, network_folder
+    from autoprune.export.pretrained_folder import write_pretrained_folder
+
+    folder = network_folder(run)
+    tokenizer = folder / TOKENIZER_FOLDER
+    written = write_pretrained_folder(
+        load_network(folder),
+        folder / "hf" if out is None else out,
+        layout=layout or "auto",
+        tokenizer=tokenizer if tokenizer.is_dir() else None,
+    )
+    zeros = f", {written.zeros:,} of them zeros that fill up narrower blocks" if written.zeros else ""
+    loads = (
+        "sizes of every block, which plain transformers does not read (docs/after_pruning.md; layout=padded does)"
+        if written.layout == "blocks"
+        else f'transformers loads it: from_pretrained("{written.folder}")'
+    )
+    return f"{written.folder}: layout={written.layout}, {written.params:,} parameters{zeros}; {loads}"
+
+
+FORMATS: Mapping[str, Callable[[Path, Path | None, str | None], str]] = {"apz": _apz, "hf": _hf}
+"""Format → (run, file or folder to write, layout) → what to say."""

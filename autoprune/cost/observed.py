@@ -14,10 +14,10 @@ from autoprune.cost.recording import Forward, Product, Shape
 from autoprune.cost.unit_tables import pair_tables
 from autoprune.structure.families import FAMILIES, model_type
 from autoprune.structure.groups import IntArray, Structure, holds
+from autoprune.task.pretrained import CAUSAL
 from autoprune.task.samples import Samples
 from autoprune.task.task import plain_forward
 
-DECODERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gpt2")
 MILLIJOULES = 1e-9  # of a picojoule
 # operators that are not products of two matrices
 OTHER_KINDS = (
@@ -191,8 +191,8 @@ class NetworkCosts:
             ValueError: The model keeps no such cache.
         """
         kind = self._kind
-        if kind not in DECODERS:
-            raise ValueError(f"only decoders keep keys and values, of the types {list(DECODERS)}; this one is {kind!r}")
+        if kind not in CAUSAL:
+            raise ValueError(f"only decoders keep keys and values, of the types {list(CAUSAL)}; this one is {kind!r}")
         if context < 1:
             raise ValueError(f"the cache is of at least one token, got context={context}")
         query, *others = FAMILIES[kind].projections

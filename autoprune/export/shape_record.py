@@ -14,7 +14,7 @@ from autoprune.export.builder import build_dense
 from autoprune.export.network_shape import layer_widths, other_shapes, resize, resize_others, some
 from autoprune.export.patterns import described, narrow
 from autoprune.structure.edit import number_caches
-from autoprune.structure.pretrained_guard import refuse_save_pretrained, tensor_shapes
+from autoprune.structure.pretrained_guard import guard_save_pretrained, tensor_shapes
 from autoprune.structure.skipped_modules import Skipped
 from autoprune.task.task import Architecture
 from autoprune.task.weights import untied
@@ -95,7 +95,7 @@ def shaped_network(record: Mapping[str, Any], *, source: Path, model: nn.Module 
         narrow(network, record["patterns"])
     except ValueError as error:
         raise ValueError(f"{source} does not fit a {type(network).__name__}: {error}") from error
-    refuse_save_pretrained(network, dense=dense_shapes)
+    guard_save_pretrained(network, dense=dense_shapes)
     return network
 
 

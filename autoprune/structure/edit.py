@@ -12,7 +12,7 @@ from autoprune.ranges import check_value
 from autoprune.structure.block_sparse import install_pattern
 from autoprune.structure.groups import Attribute, Axis, Group, Structure
 from autoprune.structure.layer_types import ATTENTIONS, tensor_axes, widths
-from autoprune.structure.pretrained_guard import refuse_save_pretrained, tensor_shapes
+from autoprune.structure.pretrained_guard import guard_save_pretrained, tensor_shapes
 from autoprune.structure.skipped_modules import Skipped, patched_forward
 from autoprune.structure.sliced_attention import slice_attention
 
@@ -45,7 +45,7 @@ def shrink(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
         for skip in group.skips if kept == 0 else ():
             small.set_submodule(skip.module, Skipped(skip.returns))
     number_caches(small)
-    refuse_save_pretrained(small, dense=tensor_shapes(model))
+    guard_save_pretrained(small, dense=tensor_shapes(model))
     return small
 
 
@@ -135,13 +135,18 @@ def number_caches(network: nn.Module) -> None:
     """
     if not any(isinstance(module, Skipped) for module in network.modules()):
         return
-    owners = [module for module in network.modules() if isinstance(getattr(module, "layer_idx", None), int)]
+    owners = [
+        module
+        for name, module in network.named_modules()
+        # blocks of some types have the number too, and none of the entries
+        if isinstance(getattr(module, "layer_idx", None), int) and not name.rpartition(".")[2].isdigit()
+    ]
     kinds = getattr(getattr(network, "config", None), "layer_types", None) or [None] * (
         1 + max((_entry(o) for o in owners), default=0)
     )
     free = {kind: [index for index, other in enumerate(kinds) if other == kind] for kind in dict.fromkeys(kinds)}
     for module, kind in [(owner, kinds[_entry(owner)]) for owner in owners]:
-        module.layer_idx = free[kind].pop(0)  # type: ignore[assignment]
+        module.layer_idx = free[kind].pop(0)
 
 
 def _entry(owner: nn.Module) -> int:

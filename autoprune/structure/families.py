@@ -1,7 +1,7 @@
 """Where each type of transformer keeps its parts, by the names of its modules."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -17,6 +17,8 @@ class Family:
     skip_attention, skip_ffn: what stands in for the modules of a sublayer that is passed over, norms included.
     ratio: attribute of the attention that says how many query heads share a key head. sizes: its other attributes that
     follow the number of heads; per_unit "head" counts heads, "width" their features.
+    ffn_size: the configuration's entry for the FFN's width. free_heads: whether the configuration says how wide a head
+    is, so that fewer heads can be written down; otherwise that follows from the hidden size.
     """
 
     blocks: str
@@ -31,6 +33,13 @@ class Family:
     skip_ffn: tuple[tuple[str, Returns], ...]
     ratio: str | None = None
     sizes: tuple[tuple[str, str], ...] = ()
+    ffn_size: str = "intermediate_size"
+    free_heads: bool = False
+
+    @property
+    def pre_norm(self) -> bool:
+        """Whether a sublayer adds to the stream behind it, so that one that returns zeros is one that is not there."""
+        return self.skip_ffn[-1][1] == "zeros" or len(self.skip_ffn) == 3
 
 
 LLAMA = Family(
@@ -45,7 +54,14 @@ LLAMA = Family(
     skip_attention=(("input_layernorm", "input"), ("self_attn", "zeros, None")),
     skip_ffn=(("post_attention_layernorm", "input"), ("mlp", "zeros")),
     ratio="num_key_value_groups",
+    free_heads=True,
 )
+GEMMA2 = replace(  # norms before and behind each sublayer
+    LLAMA,
+    skip_attention=(("input_layernorm", "input"), ("self_attn", "zeros, None"), ("post_attention_layernorm", "input")),
+    skip_ffn=(("pre_feedforward_layernorm", "input"), ("mlp", "zeros"), ("post_feedforward_layernorm", "input")),
+)
+STARCODER2 = replace(LLAMA, ffn_inputs=("mlp.c_fc",), ffn_output="mlp.c_proj")
 GPT2 = Family(
     blocks="h",
     attention="attn",
@@ -58,6 +74,7 @@ GPT2 = Family(
     skip_attention=(("ln_1", "input"), ("attn", "zeros, None")),
     skip_ffn=(("ln_2", "input"), ("mlp", "zeros")),
     sizes=(("num_heads", "head"), ("split_size", "width")),
+    ffn_size="n_inner",
 )
 BERT = Family(
     blocks="encoder.layer",
@@ -84,11 +101,14 @@ DISTILBERT = Family(
     skip_attention=(("attention", "zeros, None"), ("sa_layer_norm", "input")),
     skip_ffn=(("ffn", "zeros"), ("output_layer_norm", "input")),
     sizes=(("n_heads", "head"),),
+    ffn_size="hidden_dim",
 )
 FAMILIES: Mapping[str, Family] = {
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3"), LLAMA),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "granite"), LLAMA),
+    **dict.fromkeys(("gemma2", "gemma3_text"), GEMMA2),
+    "starcoder2": STARCODER2,
     "gpt2": GPT2,
-    **dict.fromkeys(("bert", "roberta"), BERT),
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), BERT),
     "distilbert": DISTILBERT,
 }
 
@@ -104,3 +124,16 @@ def model_type(model: nn.Module) -> str | None:
     """The type that a Hugging Face model says it is; None for any other network."""
     kind = getattr(getattr(model, "config", None), "model_type", None)
     return kind if isinstance(kind, str) else None
+
+
+def blocks_name(model: nn.Module, family: Family) -> str:
+    """Returns the name of the model's list of blocks.
+
+    Raises:
+        ValueError: It has none.
+    """
+    name: str
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and (name == family.blocks or name.endswith(f".{family.blocks}")):
+            return name
+    raise ValueError(f"this {type(model).__name__} has no list of blocks named {family.blocks!r}")

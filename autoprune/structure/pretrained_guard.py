@@ -1,11 +1,13 @@
-"""A pruned network that came from a hub does not write itself in the dense one's format."""
+"""A pruned network that came from a hub writes itself as a configuration describes it, or not at all."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from torch import nn
 
 from autoprune.structure.block_sparse import patterns_of
+from autoprune.structure.families import model_type
+from autoprune.structure.stock_network import stock_network
 
 
 def tensor_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -14,18 +16,19 @@ def tensor_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
     return shapes | {"": (len(patterns_of(network)),)}
 
 
-def refuse_save_pretrained(network: nn.Module, *, dense: Mapping[str, tuple[int, ...]]) -> None:
-    """`network.save_pretrained` raises from now on if a plain `from_pretrained` would not bring the network back.
+def guard_save_pretrained(network: nn.Module, *, dense: Mapping[str, tuple[int, ...]]) -> None:
+    """`network.save_pretrained` writes from now on what plain `from_pretrained` loads to the same outputs, or raises.
 
     It would write the dense configuration beside the smaller weights, and modules that were removed would be loaded
     with random weights. That concerns the network and all parts of it that can save themselves. Where shapes and
-    modules are the dense network's, as after pruning single weights, saving stays as it is.
+    modules are the dense network's, as after pruning single weights, saving stays as it is, but for GPT-2, whose
+    layers hold their weights transposed here.
 
     Args:
         network: A copy of the dense network from which units were removed; it is changed in place.
         dense: `tensor_shapes` of the dense network, whose configuration it carries.
     """
-    if tensor_shapes(network) == dense:
+    if tensor_shapes(network) == dense and model_type(network) != "gpt2":
         return
     for part in _savable(network):
         # A class of its own, as torch's parametrizations and FSDP make them: no method is replaced on an instance.
@@ -35,16 +38,32 @@ def refuse_save_pretrained(network: nn.Module, *, dense: Mapping[str, tuple[int,
 class PrunedPretrained:
     """What a pruned network inherits from before its own class."""
 
-    def save_pretrained(self, *_: Any, **__: Any) -> NoReturn:
-        """Raises NotImplementedError, which says how a pruned network is saved and loaded."""
-        raise NotImplementedError(
-            f"this {type(self).__name__} was pruned by autoprune, and save_pretrained would write the dense network's "
-            "configuration, which does not fit its weights: removed modules would come back with random ones. Its run "
-            "has saved it: autoprune.load(RUN_FOLDER) gives it back, with model=YOUR_DENSE_MODEL where it is a network "
-            "of yours. autoprune.export.network.save_network saves it anywhere, and load_network loads that"
-        )
+    is_pruned = True
 
-    push_to_hub = save_pretrained
+    def save_pretrained(self, folder: Any, **options: Any) -> None:
+        """Writes the network with a configuration that describes it; plain transformers loads it to the same outputs.
+
+        Args:
+            folder: Where to.
+            options: As of transformers' own `save_pretrained`.
+
+        Raises:
+            NotImplementedError: No configuration describes it; the sentence says why, and how it is saved otherwise.
+        """
+        self._stock().save_pretrained(folder, **options)
+
+    def push_to_hub(self, repository: str, **options: Any) -> Any:
+        """Uploads what `save_pretrained` writes. Raises NotImplementedError as that does."""
+        return self._stock().push_to_hub(repository, **options)
+
+    def _stock(self: Any) -> Any:
+        try:
+            return stock_network(self)
+        except ValueError as error:
+            raise NotImplementedError(
+                f"{error}. Its run has saved it too: autoprune.load(RUN_FOLDER) gives it back, with "
+                "model=YOUR_DENSE_MODEL where it is a network of yours"
+            ) from error
 
     def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
         return _restored, (type(self).__mro__[2],), self.__dict__.copy()

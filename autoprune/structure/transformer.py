@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.structure.block_sparse import is_causal
-from autoprune.structure.families import FAMILIES, Family, model_type
+from autoprune.structure.families import FAMILIES, Family, blocks_name, model_type
 from autoprune.structure.groups import (
     Attribute,
     Comparison,
@@ -56,7 +56,7 @@ def transformer_structure(
         raise ValueError(f"models of type {kind!r} are not supported; the types that are: {sorted(FAMILIES)}")
     check_kinds(prune)
     family = FAMILIES[kind]
-    listed = _blocks(model, family)
+    listed = blocks_name(model, family)
     children = model.get_submodule(listed).named_children()
     blocks = [_Block(f"{listed}.{name}", block, family, index) for index, (name, block) in enumerate(children)]
     layers = _layers(model, blocks, example_input)
@@ -248,14 +248,6 @@ def _rows(model: nn.Module, example_input: Tensor) -> dict[str, tuple[nn.Linear,
         for handle in handles:
             handle.remove()
     return rows
-
-
-def _blocks(model: nn.Module, family: Family) -> str:
-    name: str
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and (name == family.blocks or name.endswith(f".{family.blocks}")):
-            return name
-    raise ValueError(f"this {type(model).__name__} has no list of blocks named {family.blocks!r}")
 
 
 def _plain(layer: str, axis: str, units: int) -> Member:

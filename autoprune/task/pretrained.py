@@ -15,9 +15,15 @@ from torch import nn
 
 from autoprune.task.text import Tokenizer
 
-CAUSAL = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gpt2")
-ENCODERS = ("bert", "roberta", "distilbert")
-WITH_POOLER = ("bert", "roberta")  # a layer behind the first token, which mean-pooled embeddings don't use
+CAUSAL = (
+    "llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma2", "gemma3_text", "granite",
+    "starcoder2", "gpt2",
+)  # fmt: skip
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")  # whose positions start behind the padding token's
+ENCODERS = ("bert", *OFFSET_POSITIONS, "electra", "distilbert")
+WITH_POOLER = ("bert", *OFFSET_POSITIONS)  # a layer behind the first token, which mean-pooled embeddings don't use
+
+EAGER = ("gemma2",)  # whose scores are capped, which PyTorch's fused attention cannot do
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 BYTES_PER_PARAMETER = 4
@@ -78,7 +84,7 @@ class Pretrained:
             model, loading = _auto(self.family).from_pretrained(
                 self.folder,
                 dtype=torch.float32,
-                attn_implementation="sdpa",
+                attn_implementation=_attention(self.family),
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
@@ -115,7 +121,7 @@ class Pretrained:
     def check_length(self, tokens: int) -> None:
         """Raises ValueError where samples of so many tokens are longer than the model can read."""
         longest = self._number("max_position_embeddings", "n_positions")
-        if self.family == "roberta":  # its positions start behind the padding token's
+        if self.family in OFFSET_POSITIONS:
             longest -= self._number("pad_token_id") + 1
         if tokens > longest:
             raise ValueError(
@@ -138,7 +144,7 @@ def built(config: str) -> nn.Module:
         model = _auto(family).from_config(
             transformers.AutoConfig.for_model(family, **settings),
             dtype=torch.float32,
-            attn_implementation="sdpa",
+            attn_implementation=_attention(family),
             trust_remote_code=False,
             **_options(family),
         )
@@ -195,6 +201,10 @@ def _said_of(folder: Path) -> Iterator[None]:
 
 def _auto(family: str) -> Any:
     return library().AutoModel if family in ENCODERS else library().AutoModelForCausalLM
+
+
+def _attention(family: str) -> str:
+    return "eager" if family in EAGER else "sdpa"
 
 
 def _options(family: str) -> dict[str, bool]:

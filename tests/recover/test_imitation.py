@@ -15,11 +15,11 @@ from autoprune.recover.hidden_states import LAST, blocks_of, hearing, hidden_los
 from autoprune.recover.imitation import imitate
 from autoprune.structure.skipped_modules import Skipped
 from autoprune.task.task import Task
-from tests.language_models import TINY
+from tests.language_models import CAUSAL, ENCODERS, TINY
 
 BLOCKS = {
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3"), "model.layers"),
-    "gpt2": "transformer.h", "bert": "encoder.layer", "roberta": "encoder.layer", "distilbert": "transformer.layer",
+    **dict.fromkeys(CAUSAL, "model.layers"), **dict.fromkeys(ENCODERS, "encoder.layer"),
+    "gpt2": "transformer.h", "distilbert": "transformer.layer",
 }  # fmt: skip
 
 

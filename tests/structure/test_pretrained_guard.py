@@ -1,4 +1,4 @@
-"""A pruned model of a hub raises where it would write the dense configuration; everything else saves as before."""
+"""A pruned model of a hub writes what transformers loads to the same outputs, or raises; all else saves as before."""
 
 import copy
 import pickle
@@ -16,11 +16,15 @@ from autoprune.structure.graph import find_structure
 from tests.language_models import TINY
 
 
-def pruned(family: str, *, kinds: tuple[str, ...], removed: int = 1) -> tuple[nn.Module, nn.Module]:
+def pruned(
+    family: str, *, kinds: tuple[str, ...], removed: int = 1, last_only: bool = False
+) -> tuple[nn.Module, nn.Module]:
     """The dense network, and one from which every group lost that many of its levels' steps."""
     task = TINY[family]()
     structure = find_structure(task.model, task.example_input, prune=kinds)
     kept = [group.levels[-1 - removed] for group in structure.groups]
+    if last_only:
+        kept[:-1] = structure.units[:-1]
     ranking = {
         group.name: torch.arange(group.units)
         if not group.compared
@@ -34,29 +38,42 @@ def pruned(family: str, *, kinds: tuple[str, ...], removed: int = 1) -> tuple[nn
 
 
 @pytest.mark.parametrize(
-    ("family", "kinds"),
-    [("llama", ("heads", "neurons")), ("llama", ("blocks",)), ("gpt2", ("neurons",)), ("bert", ("heads",))],
+    ("family", "kinds"), [("llama", ("attention",)), ("gpt2", ("heads",)), ("bert", ("heads",)), ("llama", ("keys:4",))]
 )
-def test_a_pruned_network_does_not_save_itself_as_the_dense_one(
-    family: str, kinds: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_network_without_a_configuration_raises(family: str, kinds: tuple[str, ...], tmp_path: Path) -> None:
     dense, small = pruned(family, kinds=kinds)
-    parts = [part for part in small.modules() if isinstance(part, transformers.PreTrainedModel)]
-    for part in [*parts, copy.deepcopy(small), pickle.loads(pickle.dumps(small))]:
-        with pytest.raises(NotImplementedError, match=r"autoprune\.load"):
-            part.save_pretrained(tmp_path / "pruned")  # type: ignore[operator]
-        with pytest.raises(NotImplementedError, match=r"autoprune\.load"):
-            part.push_to_hub("anybody/model")  # type: ignore[operator]
+    for part in [small, copy.deepcopy(small), pickle.loads(pickle.dumps(small))]:
+        for save in (part.save_pretrained, part.push_to_hub):
+            with pytest.raises(NotImplementedError, match=r"layout=padded.*autoprune\.load"):
+                save(tmp_path / "pruned")
     assert not (tmp_path / "pruned").exists()
     assert isinstance(small, type(dense))
     assert repr(type(small)) == repr(type(dense))
     dense.save_pretrained(tmp_path / "dense")  # type: ignore[operator]
     assert (tmp_path / "dense" / "config.json").is_file(), "the dense network saves as before"
-    save_network(small, tmp_path / "saved", architecture=None)
-    loaded = load_network(tmp_path / "saved", model=dense)
-    with pytest.raises(NotImplementedError, match=r"autoprune\.load"):
-        loaded.save_pretrained(tmp_path / "again")  # type: ignore[operator]
-    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in small.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("family", "kinds"),
+    [
+        ("llama", ("heads", "neurons")),
+        ("smollm3", ("blocks",)),
+        ("gemma2", ("heads", "neurons")),
+        ("gpt2", ("neurons",)),
+        ("gpt2", ("weights",)),
+        ("bert", ("neurons",)),
+    ],
+)
+def test_a_pruned_network_saves_what_transformers_loads(family: str, kinds: tuple[str, ...], tmp_path: Path) -> None:
+    task, (_, small) = TINY[family](), pruned(family, kinds=kinds, last_only=kinds == ("blocks",))
+    auto = transformers.AutoModelForCausalLM if hasattr(small, "lm_head") else transformers.AutoModel
+    save_network(small, tmp_path / "saved", architecture=task.architecture)
+    for index, network in enumerate([small, load_network(tmp_path / "saved"), pickle.loads(pickle.dumps(small))]):
+        network.save_pretrained(tmp_path / f"{index}")
+        again = auto.from_pretrained(tmp_path / f"{index}", attn_implementation=small.config._attn_implementation)  # type: ignore[union-attr]
+        with torch.inference_mode():
+            outputs, expected = (n.eval()(task.example_input)[0] for n in (again, small))
+        assert torch.equal(outputs, expected)
 
 
 @pytest.mark.parametrize(("kinds", "removed"), [(("heads", "neurons"), 0), (("weights",), 1)])

@@ -46,7 +46,19 @@ KINDS = (
     ("blocks", "keys:4"),
     ("weights", "keys:4"),
 )
-CASES = [(family, kinds) for family in TINY for kinds in KINDS if "queries" not in kinds or family in GROUPED]
+# built as others in the table are: one case of each says that their parts are where the table says
+ALIKE = ("gemma", "gemma2", "gemma3_text", "granite", "starcoder2", "xlm-roberta", "camembert", "electra")
+CASES = [
+    *(
+        (family, kinds)
+        for family in TINY
+        if family not in ALIKE
+        for kinds in KINDS
+        if "queries" not in kinds or family in GROUPED
+    ),
+    *((family, ("heads", "neurons", "attention", "ffn")) for family in ALIKE),
+    *((family, ("blocks",)) for family in ("gemma2", "gemma3_text")),
+]
 # of every family all that is exported differently, once
 EXPORTED = [
     (family, kinds)

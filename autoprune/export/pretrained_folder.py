@@ -1,0 +1,163 @@
+"""A pruned language model as a folder that transformers loads, or that engines with sizes of every block read."""
+
+import copy
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from autoprune.files import atomic_write
+from autoprune.structure.families import blocks_name
+from autoprune.structure.stock_network import BlockSizes, block_sizes, family_of, stock_network
+from autoprune.task.pretrained import quiet
+from autoprune.task.weights import untied
+
+Layout = Literal["auto", "stock", "padded", "blocks"]
+CONFIGURATIONS = ("config.json", "generation_config.json")
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".h5", ".onnx", ".pt", ".msgpack")
+CHECKED_TOKENS = 8
+TOLERANCE = 1e-3  # of outputs that the folder gives, relative to the largest
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFolder:
+    """What was written."""
+
+    folder: Path
+    layout: Layout
+    """As it turned out: never "auto"."""
+    params: int
+    """Tied weights once."""
+    zeros: int
+    """Of the parameters, those that fill up narrower blocks."""
+
+
+def write_pretrained_folder(
+    network: nn.Module, folder: Path, *, layout: Layout = "auto", tokenizer: Path | None = None
+) -> WrittenFolder:
+    """Writes the network as `config.json` and `model.safetensors`, and returns in which layout.
+
+    A stock or padded folder is read back by transformers, and its outputs compared, before it stands.
+
+    Args:
+        network: A pruned transformer of a type in structure.families; it stays as it is.
+        folder: Must not exist yet.
+        layout: "stock": blocks renumbered, one configuration; "padded": the same, with zeros where blocks are narrower;
+            "blocks": the sizes of every block in `block_configs`; "auto": stock where that is possible, else blocks.
+        tokenizer: A folder whose tokenizer files are copied beside it.
+
+    Raises:
+        ValueError: The network has no such layout, or was not the same when it was read back.
+        FileExistsError: The folder exists.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already; give another folder by out=, or remove it")
+    stock: nn.Module | None = None
+    if layout != "blocks":
+        try:
+            stock = stock_network(network, pad=layout == "padded")
+        except ValueError:
+            if layout != "auto" or not (family_of(network).free_heads and block_sizes(network)):
+                raise
+    chosen: Layout = "blocks" if stock is None else "stock" if layout == "auto" else layout
+    with atomic_write(folder) as partial, quiet():
+        partial.mkdir()
+        if stock is None:
+            _write_blocks(network, partial)
+        else:
+            stock.save_pretrained(partial)  # type: ignore[operator]
+            _check_read_back(network, stock, partial)
+        if tokenizer is not None:
+            copy_tokenizer(tokenizer, partial)
+    own = _params(network)
+    params = own if stock is None else _params(stock)
+    return WrittenFolder(folder, chosen, params, max(0, params - own))
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """The tokenizer's files lie in the folder, and neither weights nor the configuration of the dense network.
+
+    Where the tokenizer does not say of which class it is, a `config.json` that says the model's type alone does.
+
+    Args:
+        source: A folder of a Hugging Face model or of its tokenizer.
+        folder: Is made where it does not exist; a `config.json` that it has stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir()):
+        if file.is_file() and file.name not in CONFIGURATIONS and file.suffix not in WEIGHT_SUFFIXES:
+            shutil.copy(file, folder / file.name)
+    config, settings = source / "config.json", source / "tokenizer_config.json"
+    named = settings.is_file() and "tokenizer_class" in json.loads(settings.read_text(encoding="utf-8"))
+    if not named and config.is_file() and not (folder / "config.json").exists():
+        kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+        (folder / "config.json").write_text(json.dumps({"model_type": kind}) + "\n", encoding="utf-8")
+
+
+def block_entries(sizes: Iterable[BlockSizes]) -> list[dict[str, Any]]:
+    """Returns `block_configs`: of every block what its attention and its FFN are, `no_op` where it has none."""
+    return [
+        {
+            "attention": {
+                "no_op": not size.key_heads,
+                "num_attention_heads": size.key_heads * size.queries or None,
+                "num_key_value_heads": size.key_heads or None,
+                "n_heads_in_group": size.queries or None,
+            },
+            "ffn": {"no_op": not size.neurons, "intermediate_size": size.neurons or None},
+        }
+        for size in sizes
+    ]
+
+
+def _write_blocks(network: nn.Module, folder: Path) -> None:
+    family, sizes = family_of(network), block_sizes(network)
+    if not family.free_heads:
+        raise ValueError(
+            f"a {type(network).__name__} has no layout with sizes of every block, which engines read for decoders with "
+            "rotary positions only; export it with layout=padded, or keep it in its run, which autoprune.load reads"
+        )
+    config: Any = copy.deepcopy(network.config)
+    listed = f"{blocks_name(network, family)}."
+    settings = config.to_dict() | {"num_hidden_layers": len(sizes), "block_configs": block_entries(sizes)}
+    for name in ("layer_types", "no_rope_layers"):
+        if settings.get(name) is not None:
+            settings[name] = [settings[name][size.index] for size in sizes]
+    settings["architectures"] = [type(network).__name__]
+    settings["num_key_value_heads"] = max((size.key_heads for size in sizes), default=0)
+    settings["num_attention_heads"] = max((size.key_heads * size.queries for size in sizes), default=0)
+    settings["intermediate_size"] = max((size.neurons for size in sizes), default=0)
+    numbers = {str(size.index): str(number) for number, size in enumerate(sizes)}
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in untied(network.state_dict()).items():
+        number, dot, part = name.removeprefix(listed).partition(".")
+        renamed = f"{listed}{numbers[number]}{dot}{part}" if name.startswith(listed) else name
+        tensors[renamed] = tensor.detach().clone().contiguous()
+    (folder / "config.json").write_text(json.dumps(settings, indent=1, default=str) + "\n", encoding="utf-8")
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _check_read_back(network: nn.Module, stock: nn.Module, folder: Path) -> None:
+    """Raises ValueError where transformers reads another network than was to be written."""
+    read = type(stock).from_pretrained(folder, local_files_only=True, dtype=next(stock.parameters()).dtype)  # type: ignore[attr-defined]
+    words: Any = network.get_input_embeddings()  # type: ignore[operator]
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(2, words.num_embeddings, (1, CHECKED_TOKENS), generator=generator)
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        expected, outputs = (model.eval().to(device)(tokens.to(device))[0].float() for model in (network, read))
+    if not torch.allclose(outputs, expected, atol=TOLERANCE * float(expected.abs().max())):
+        raise ValueError(
+            f"what was written gives other outputs than the network, by {float((outputs - expected).abs().max()):.2g}: "
+            f"a {type(network).__name__} depends on the numbers of its blocks; use layout=blocks, or autoprune.load"
+        )
+
+
+def _params(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
