@@ -178,12 +178,15 @@ def test_another_devices_tables_are_refused(cache: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"runtime": "tensorrt"}, r"one of \['onnxruntime', 'openvino', 'torch', 'torch_compiled'\], got 'tensorrt'"),
+        (
+            {"runtime": "tensorrt"},
+            r"device.runtime must be onnxruntime, .* or torch_compiled, got 'tensorrt'",
+        ),
         ({"device_type": "tpu"}, "device.device_type must be cpu or cuda, got 'tpu'"),
-        ({"precision": "fp8"}, r"device.precision must be one of \['fp32', 'bf16'\], got 'fp8'"),
+        ({"precision": "fp8"}, r"device.precision must be fp32 or bf16, got 'fp8'"),
         ({"runtime": "onnxruntime", "precision": "bf16"}, "onnxruntime is measured at fp32 on the CPU"),
         ({"batch": 0}, "device.batch must be at least 1, got 0"),
-        ({"threads": 0}, "device.threads must be at least 1, got 0"),
+        ({"threads": 0}, "device.threads must be in \\[1, 1024\\], got 0"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(changes: dict[str, Any], told: str) -> None:
