@@ -1,6 +1,5 @@
 """Devices that are not at hand, by their public figures."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +11,7 @@ from autoprune.cost.peak_memory import peak_memory
 from autoprune.device.calibration import fitted_factors
 from autoprune.device.roofline import Factors, Figures, Roofline
 from autoprune.device.timing import Timings
-from autoprune.ranges import Count, NonNegative, Positive
+from autoprune.ranges import Count, NonNegative, Positive, check_fields
 from autoprune.structure.groups import IntArray, Structure
 from autoprune.task.task import Task
 
@@ -46,34 +45,21 @@ class AnalyticalDevice:
     """From `calibrated`, or guessed."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "device")
         if not set(self.peak_gmacs) <= set(BYTES) or len(self.peak_gmacs) == 0:
             raise ValueError(
                 f"device.peak_gmacs of {self.name!r} must have one of {list(BYTES)} at least and no other, got "
                 f"{list(self.peak_gmacs)}"
             )
-        for precision, value in self.peak_gmacs.items():
-            self._check(f"peak_gmacs.{precision}", value)
         if self.precision not in self.peak_gmacs:
             raise ValueError(
                 f"device.precision of {self.name!r} is {self.precision!r}, for which peak_gmacs has no figure; it has "
                 f"{list(self.peak_gmacs)}"
             )
-        self._check("memory_gb_s", self.memory_gb_s)
-        self._check("kernel_us", self.kernel_us, zero=True)
-        if type(self.granularity) is not int or self.granularity < 1:
-            raise ValueError(
-                f"device.granularity of {self.name!r} must be a whole number from 1 on, got {self.granularity!r}"
-            )
-        for size, speed in self.caches.items():
-            self._check("caches", size)
-            self._check(f"caches.{size}", speed)
         if sorted(self.caches.values(), reverse=True) != [self.caches[size] for size in sorted(self.caches)]:
             raise ValueError(
                 f"device.caches of {self.name!r}: a larger cache is faster than a smaller one: {self.caches}"
             )
-        for key in ("sram_kib", "pj_per_mac", "pj_per_byte"):
-            if getattr(self, key) is not None:
-                self._check(key, getattr(self, key))
 
     def costs(self, task: Task, structure: Structure) -> dict[str, CostModel]:
         """Latency in ms for one sample and, where the figures are known, energy in mJ.
@@ -136,10 +122,3 @@ class AnalyticalDevice:
             kernel_s=1e-6 * self.kernel_us,
             granularity=self.granularity,
         )
-
-    def _check(self, key: str, value: object, *, zero: bool = False) -> None:
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or value < 0 or (value == 0 and not zero):  # type: ignore[operator]
-            raise ValueError(
-                f"device.{key} of {self.name!r} must be a number {'of at least' if zero else 'above'} 0, got {value!r}"
-            )

@@ -1,12 +1,13 @@
 """Latency from a device's figures: a layer takes as long as its arithmetic, or its memory traffic."""
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.cost.model import FloatArray, plans_along
 from autoprune.cost.observed import NetworkCosts
+from autoprune.ranges import FiniteNonNegative, check_fields
 from autoprune.structure.groups import IntArray
 
 COUNTED = ("conv", "linear")  # kinds of layers that take time of their own; what follows them is fused into them
@@ -37,21 +38,19 @@ class Figures:
 class Factors:
     """How many times longer than its figures say a device takes, each at least 0."""
 
-    compute: float = 1.0
+    compute: FiniteNonNegative = 1.0
     """For arithmetic."""
-    unaligned: float = 1.0
+    unaligned: FiniteNonNegative = 1.0
     """For arithmetic of layers whose input channels are no multiple of 4, on top of that."""
-    depthwise: float = 1.0
+    depthwise: FiniteNonNegative = 1.0
     """For arithmetic of depthwise layers."""
-    memory: float = 1.0
+    memory: FiniteNonNegative = 1.0
     """For memory traffic."""
-    kernel: float = 1.0
+    kernel: FiniteNonNegative = 1.0
     """For what a layer takes whatever it computes."""
 
     def __post_init__(self) -> None:
-        for field, value in zip(fields(self), astuple(self), strict=True):
-            if not (isinstance(value, int | float) and 0 <= value < float("inf")):
-                raise ValueError(f"device.factors.{field.name} must be a number of at least 0, got {value!r}")
+        check_fields(self, "device.factors")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

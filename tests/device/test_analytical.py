@@ -60,23 +60,23 @@ def test_every_figure_has_a_source_or_is_called_a_guess(name: str) -> None:
     [
         ({"peak_gmacs": {}}, r"device.peak_gmacs of 'test' must have one of .*'fp32'.* got \[\]"),
         ({"peak_gmacs": {"fp31": 1.0}}, r"peak_gmacs.*got \['fp31'\]"),
-        ({"peak_gmacs": {"fp32": 0}}, r"device.peak_gmacs.fp32 of 'test' must be a number above 0, got 0"),
+        ({"peak_gmacs": {"fp32": 0}}, r"device.peak_gmacs must be .* above 0, got {'fp32': 0}"),
         ({"precision": "bf16"}, r"device.precision of 'test' is 'bf16', for which peak_gmacs has no figure; it has"),
-        ({"memory_gb_s": -1.0}, "device.memory_gb_s of 'test' must be a number above 0, got -1.0"),
-        ({"memory_gb_s": None}, "device.memory_gb_s of 'test' must be a number above 0, got None"),
-        ({"memory_gb_s": "fast"}, "must be a number above 0, got 'fast'"),
-        ({"memory_gb_s": float("nan")}, "must be a number above 0, got nan"),
-        ({"kernel_us": -1}, "device.kernel_us of 'test' must be a number of at least 0, got -1"),
-        ({"granularity": 0}, "device.granularity of 'test' must be a whole number from 1 on, got 0"),
-        ({"granularity": 1.5}, "device.granularity of 'test' must be a whole number from 1 on, got 1.5"),
-        ({"caches": {256: 0.0}}, "device.caches.256 of 'test' must be a number above 0, got 0.0"),
+        ({"memory_gb_s": -1.0}, "device.memory_gb_s must be above 0, got -1.0"),
+        ({"memory_gb_s": None}, "device.memory_gb_s must be a number, got None"),
+        ({"memory_gb_s": "fast"}, "device.memory_gb_s must be a number, got 'fast'"),
+        ({"memory_gb_s": float("nan")}, "device.memory_gb_s must be above 0, got nan"),
+        ({"kernel_us": -1}, "device.kernel_us must be at least 0, got -1"),
+        ({"granularity": 0}, "device.granularity must be at least 1, got 0"),
+        ({"granularity": 1.5}, "device.granularity must be a whole number, got 1.5"),
+        ({"caches": {256: 0.0}}, "device.caches must be .* above 0, got {256: 0.0}"),
         ({"caches": {256: 1.0, 4096: 2.0}}, "a larger cache is faster than a smaller one"),
-        ({"sram_kib": 0}, "device.sram_kib of 'test' must be a number above 0, got 0"),
-        ({"pj_per_mac": True}, "device.pj_per_mac of 'test' must be a number above 0, got True"),
+        ({"sram_kib": 0}, "device.sram_kib must be above 0 or None, got 0"),
+        ({"pj_per_mac": True}, "device.pj_per_mac must be a number or None, got True"),
     ],
 )
 def test_impossible_figures_name_the_key_and_the_rule(changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises((ValueError, TypeError), match=told):
         device(**changes)
 
 
@@ -88,7 +88,7 @@ def test_missing_figures_are_named(missing: str) -> None:
 
 @pytest.mark.parametrize("value", [-1.0, float("inf"), "much"])
 def test_factors_are_checked(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"device\.factors\.memory must be a number of at least 0"):
+    with pytest.raises((ValueError, TypeError), match=r"device\.factors\.memory must be (in \[0, inf\)|a number), got"):
         Factors(memory=value)
 
 
