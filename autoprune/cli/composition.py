@@ -81,7 +81,7 @@ def _no_such_key(key: str, overrides: Sequence[str], name: str, section: type[Se
     added = [f"+{override}" if override.startswith(f"{key}=") else override for override in single]
     with contextlib.suppress(ConfigCompositionException):
         try:
-            check(composed(name, added), section, RULES, command=name)
+            check(composed(name, added), section, RULES, command=name, overrides=overrides)
             return f"{key} stands in no file of this configuration; add it: +{key}=VALUE"
         except SettingsError as error:
             for sentence in str(error).splitlines():

@@ -88,7 +88,7 @@ class Session:
             command: The command's name, such as search.
         """
         settings: Any = OmegaConf.to_container(config, resolve=True)
-        check(settings, section, RULES, command=command)
+        check(settings, section, RULES, command=command, overrides=overrides)
         return cls(settings, OmegaConf.to_yaml(config, resolve=True), folder, overrides)
 
     def prepare_process(self) -> bool:

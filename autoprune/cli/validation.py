@@ -79,21 +79,31 @@ class FieldsOf:
     name: str
 
 
-def check(settings: Mapping[str, Any], section: type[Section], rules: Rules, *, command: str) -> None:
+def check(
+    settings: Mapping[str, Any],
+    section: type[Section],
+    rules: Rules,
+    *,
+    command: str,
+    overrides: Sequence[str] | None = None,
+) -> None:
     """Every setting has a type and a range that its command can use, and there is no other setting.
 
-    The command's own settings are first: a misspelt one is answered before any target is imported, and with it torch.
+    Where a person set only the command's own settings, these are first: a misspelt one is answered before any target is
+    imported, and with it torch. Otherwise all that is wrong is said at once.
 
     Args:
         settings: the composed configuration, interpolations resolved.
         section: what the command may be told.
         rules: what signatures do not say.
         command: for messages, such as "autoprune search".
+        overrides: what the person set, as KEY=VALUE; None where nobody knows.
 
     Raises:
         SettingsError: one sentence for each setting that is not what it may be, with its full key.
     """
-    for parts in (False, True):
+    own = overrides is not None and not any(map(_of_a_part, overrides))
+    for parts in (False, True) if own else (True,):
         form = _Form(rules, command, parts=parts)
         adapter: TypeAdapter[Any] = TypeAdapter(form.of_section(settings, section, ()), config=STRICT)
         try:
@@ -101,6 +111,12 @@ def check(settings: Mapping[str, Any], section: type[Section], rules: Rules, *, 
         except ValidationError as errors:
             if sentences := list(form.sentences(errors, settings)):
                 raise SettingsError("\n".join(sentences)) from None
+
+
+def _of_a_part(override: str) -> bool:
+    """Whether it sets something inside a group of settings, which only the group's target can judge."""
+    key, _, value = override.partition("=")
+    return ("." in key and not key.startswith("hydra.")) or "{" in value
 
 
 def dotted(keys: Sequence[str]) -> str:
