@@ -9,17 +9,18 @@ import numpy as np
 
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector, Rounding
-from autoprune.env.episodes import Evaluate, PlanVectorEnv, SingleEpisode
+from autoprune.env.action_scale import PlanScale
+from autoprune.env.episodes import Array, Evaluate, PlanVectorEnv, SingleEpisode
 from autoprune.env.layerwise import FEATURE_NAMES, LayerwiseVectorEnv
 from autoprune.env.one_shot import OneShotVectorEnv
 from autoprune.env.plan_edits import Editing, EditVectorEnv
 from autoprune.env.replay_seed import ReplaySeed
-from autoprune.prior.level_switches import switches_near
+from autoprune.prior.level_switches import log_midpoint_target, switches_near
 from autoprune.prior.starts import Prior, price, prior_of
 from autoprune.problem.group_features import GROUP_FEATURES
 from autoprune.problem.problem import Problem
 from autoprune.ranges import Count, Positive, check_fields
-from autoprune.structure.groups import Structure
+from autoprune.structure.groups import IntArray, Structure
 
 Mode = Literal["layerwise", "one_shot", "edit"]
 PriorName = Literal["none", "uniform", "sensitivity", "closed_form"]
@@ -182,6 +183,22 @@ class EnvFactory:
             neighbours=switches_near(self.projector, plans_of=env.plans_of, action_of=env.action_of),
             done=len(outcomes) if self.prior.curves is None else 1,  # plans of curves exceed the budget
         )
+
+    def demonstration(self, kept: IntArray) -> tuple[Array, Array]:
+        """Returns what is observed [steps, features] and done [steps, …] in an episode that ends with this plan.
+
+        As far as actions can say it: a correction is no larger than max_log_correction. The plan is evaluated by
+        `evaluate`. Only for actions in a box, in mode=one_shot or layerwise.
+        """
+        prior = self._parts["prior"]
+        scale = PlanScale.around(prior, self.problem.structure, self._parts["max_log_correction"])
+        actions = scale.action(log_midpoint_target(self.projector, kept))
+        env = self.batch(1)
+        observations, done = [env.reset()[0][0]], []
+        for action in [actions] if self.spec.mode == "one_shot" else actions[:, None]:
+            done.append(action)
+            observations.append(env.step(action[None])[0][0])
+        return np.stack(observations[:-1]), np.stack(done)
 
     @cached_property
     def projector(self) -> Projector:

@@ -1,5 +1,6 @@
 """The plans that searches and environments begin at, evaluated and charged."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -7,11 +8,12 @@ from typing import Literal, get_args
 from autoprune.evaluation.curves import Curve, curve_plans, single_group_curves
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
-from autoprune.prior.closed_form_plan import POWERS, closed_form_plans
+from autoprune.prior.closed_form_plan import MOST_PLANS, closed_form_plans, reader_errors, unsolved_groups
 from autoprune.prior.sensitivity_plan import sensitivity_plan
 from autoprune.prior.uniform_plan import uniform_plan
 from autoprune.problem.problem import Problem
 
+log = logging.getLogger(__name__)
 Start = Literal["uniform", "sensitivity", "closed_form"]
 
 
@@ -54,10 +56,10 @@ def price(problem: Problem, *, start: Start) -> int:
     """
     if start not in get_args(Start):
         raise ValueError(f"agent.start must be uniform, sensitivity or closed_form, got {start!r}")
-    if start == "uniform":
+    if start == "uniform" or (start == "closed_form" and unsolved_groups(problem)):
         return 1
     if start == "closed_form":
-        needed, why = len(POWERS), "one for each power of the reconstruction errors"
+        needed, why = MOST_PLANS, "one for each way to weigh the reconstruction errors"
     else:
         points = sum(len(plans) for plans in curve_plans(problem.structure).values())
         needed, why = points + 2, f"{points} for single-group curves, the dense network and the plan itself"
@@ -82,7 +84,11 @@ def prior_of(problem: Problem, *, start: Start) -> Prior:
         case "uniform":
             return Prior(objective.evaluate([uniform_plan(structure, projector)])[0])
         case "closed_form":
-            plans = closed_form_plans(structure, projector, problem.errors)
+            errors = reader_errors(problem)
+            if errors is None:
+                log.info(_no_closed_form(unsolved_groups(problem)))
+                return Prior(objective.evaluate([uniform_plan(structure, projector)])[0])
+            plans = closed_form_plans(structure, projector, errors)
             outcomes = sorted(objective.evaluate(plans, raced=False), key=lambda outcome: -outcome.reward)
             return Prior(outcomes[0], tuple(outcomes[1:]))
     curves = single_group_curves(structure, lambda plans: objective.evaluate(plans, phase="curves"))
@@ -90,3 +96,8 @@ def prior_of(problem: Problem, *, start: Start) -> Prior:
     first, *_ = curves.values()
     others = [first.outcomes[-1], *(each for curve in curves.values() for each in curve.outcomes[:-1])]
     return Prior(outcome, tuple(others), curves)
+
+
+def _no_closed_form(unsolved: Sequence[str]) -> str:
+    more = f" and {len(unsolved) - 1} more groups" if len(unsolved) > 1 else ""
+    return f"least squares says nothing of {unsolved[0]}{more}, so the search begins at the uniform plan instead"

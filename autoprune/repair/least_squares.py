@@ -102,6 +102,10 @@ class Reconstruction:
             raise KeyError(f"{layer!r} does not read group {group!r}; it reads {sorted(errors)}")
         return errors[group]
 
+    def reads(self, layer: str, group: str) -> bool:
+        """Whether the layer is restored from the group's units."""
+        return layer in self._readers and group in self._readers[layer].errors
+
     def group_error(self, group: str) -> FloatArray:
         """The mean of `error` over the group's readers, [units + 1]."""
         errors = [reader.errors[group] for reader in self._readers.values() if group in reader.errors]

@@ -78,11 +78,19 @@ def search(
         seeds=[factory.replay_seed()] if env.seed_replay else [],
     )
     trials.finish(learned.policy)
-    _save(problem, env, learned.policy)
+    save_own_policy(problem, env, learned.policy)
     return best_plan(problem)
 
 
-def _save(problem: Problem, env: EnvSpec, policy: TrainedPolicy) -> None:
+def save_own_policy(problem: Problem, env: EnvSpec, policy: TrainedPolicy, *, budgets: Sequence[str] = ()) -> None:
+    """The policy is in the run's folder, with all that it needs to act on its own network.
+
+    Args:
+        problem: What was searched.
+        env: What the policy acts in.
+        policy: What learned.
+        budgets: Others than the problem's that it was trained under.
+    """
     save_policy(
         policy,
         problem.folder / "policy",
@@ -91,7 +99,7 @@ def _save(problem: Problem, env: EnvSpec, policy: TrainedPolicy) -> None:
             mode=env.mode,
             actions="densities" if env.prior == "none" else f"corrections to the {env.prior} plan",
             tasks=(problem.task.name,),
-            budget=problem.projector.budget.text,
+            budget=", ".join([problem.projector.budget.text, *budgets]),
             seeds=(problem.seed,),
             evaluations=problem.objective.spent,
             environment=env.as_json(),

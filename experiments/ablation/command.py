@@ -22,12 +22,25 @@ HERE = Path(__file__).resolve().parent
 CELLS = [Cell("table_plain", "macs:0.3"), Cell("table_residual", "macs:0.3")]
 GUIDANCE = "agent.agent.critic_guidance"
 VARIANTS: Mapping[str, Sequence[str]] = {
-    "critic-guided search": ["agent=critic_guided"],
-    "without the actor": ["agent=critic_guided", f"{GUIDANCE}.actor_fraction=0", f"{GUIDANCE}.neighbour_fraction=1"],
-    "random ranking instead of critics": ["agent=critic_guided", f"+{GUIDANCE}.ranking=random"],
-    "Gaussian steps instead of level switches": ["agent=critic_guided", f"{GUIDANCE}.neighbour_fraction=0"],
+    "critic-guided search": ["agent=critic_guided", "agent.env.prior=uniform"],
+    "without the actor": [
+        "agent=critic_guided",
+        "agent.env.prior=uniform",
+        f"{GUIDANCE}.actor_fraction=0",
+        f"{GUIDANCE}.neighbour_fraction=1",
+    ],
+    "random ranking instead of critics": [
+        "agent=critic_guided",
+        "agent.env.prior=uniform",
+        f"+{GUIDANCE}.ranking=random",
+    ],
+    "Gaussian steps instead of level switches": [
+        "agent=critic_guided",
+        "agent.env.prior=uniform",
+        f"{GUIDANCE}.neighbour_fraction=0",
+    ],
     "begun at the closed-form plans": ["agent=critic_guided", "agent.env.prior=closed_form"],
-    "evolution": ["agent=evolution"],
+    "evolution": ["agent=evolution", "agent.start=uniform"],
     "evolution, begun at the closed-form plans": ["agent=evolution", "agent.start=closed_form"],
 }
 HALF = "found after half"

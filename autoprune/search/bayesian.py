@@ -1,0 +1,53 @@
+"""Bayesian optimisation: a model of what plans are worth chooses among level switches near the best ones.
+
+The strongest control of whatever learns a policy: it uses the same model, and has none.
+"""
+
+import numpy as np
+
+from autoprune.evaluation.metered import EvaluationsSpent
+from autoprune.plan import PruningPlan
+from autoprune.prior.starts import Start, prior_of
+from autoprune.problem.problem import Problem, best_plan
+from autoprune.ranges import Count, NonNegative
+from autoprune.search.paid_plans import PaidPlans
+
+
+def search(
+    problem: Problem,
+    *,
+    rng: np.random.Generator,
+    start: Start,
+    batch: Count,
+    candidates_per_evaluation: Count,
+    elite: Count,
+    kappa: NonNegative,
+) -> PruningPlan:
+    """Returns the best plan met.
+
+    Args:
+        problem: What is searched.
+        rng: Draws the candidates.
+        start: The plans that it begins with, charged.
+        batch: Plans that are evaluated at once, at least 1.
+        candidates_per_evaluation: Neighbours that the model ranks, for each plan that is evaluated.
+        elite: Of the best plans, whose neighbours are candidates.
+        kappa: Standard deviations that are hoped for above the model's mean, at least 0.
+    """
+    for name, value in (("batch", batch), ("candidates_per_evaluation", candidates_per_evaluation), ("elite", elite)):
+        if value < 1:
+            raise ValueError(f"agent.{name} must be at least 1, got {value}")
+    if kappa < 0:
+        raise ValueError(f"agent.kappa is how far uncertainty counts, at least 0; got {kappa}")
+    paid, projector = PaidPlans(problem.structure.units), problem.projector
+    try:
+        prior = prior_of(problem, start=start)
+        paid.add([prior.outcome, *prior.others])
+        while True:
+            best = paid.best(elite, projector)
+            kept = paid.neighbours(best, projector, count=batch * candidates_per_evaluation, rng=rng)
+            if paid.fitted:
+                kept = kept[paid.model.batch(kept, count=batch, kappa=kappa)]
+            paid.add(problem.objective.evaluate([problem.structure.plan(row) for row in kept[:batch]]))
+    except EvaluationsSpent:
+        return best_plan(problem)

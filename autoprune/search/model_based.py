@@ -1,0 +1,267 @@
+"""Model-based reinforcement learning: an agent learns in a model of what plans are worth, and its policy is evaluated.
+
+Dyna's loop (Sutton, 1991; MBPO, arXiv 1906.08253). A model is fitted to every plan that was paid for. The agent
+plays thousands of imagined episodes whose plans the model judges, and imitates the best plan met. Its own plan and
+what the model hopes for near the best plans are evaluated, and the model is fitted again. What a plan is worth does not
+depend on the budget, so one model serves several.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+import numpy as np
+from torch import Tensor
+
+from autoprune.agent.agent_spec import AgentSpec
+from autoprune.agent.learn import learn
+from autoprune.agent.self_imitation import imitate
+from autoprune.agent.trained_policy import TrainedPolicy
+from autoprune.cost.budget import parse_budget
+from autoprune.env.env_spec import EnvFactory, EnvSpec
+from autoprune.env.episodes import Array
+from autoprune.env.several_budgets import SeveralBudgetsVectorEnv
+from autoprune.evaluation.metered import POLICY, SEARCH, EvaluationsSpent
+from autoprune.evaluation.outcome import Metrics, Outcome
+from autoprune.plan import PruningPlan
+from autoprune.problem.problem import Problem, best_plan
+from autoprune.ranges import Count, Natural, NonNegative, OneOf
+from autoprune.search.paid_plans import PaidPlans
+from autoprune.search.policy_trials import play
+from autoprune.search.rl import save_own_policy
+from autoprune.structure.groups import IntArray
+
+RANKINGS = ("model", "random")
+ENDLESS = 10**9  # imagined episodes: the evaluations end the search
+SMALLEST = 1e-9
+UNJUDGED = Metrics(np.nan, np.nan, np.nan, np.nan, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImaginedPlay:
+    """What happens between two batches of evaluations, and what is evaluated then."""
+
+    updates: Count
+    """Of the agent, each on a rollout of imagined episodes, between two batches."""
+    batch: Count
+    """Plans that are evaluated at once, the policy's own among them; at least 2."""
+    candidates_per_evaluation: Count
+    """Neighbours of the best plans and of the policy's that are ranked, for each plan that is evaluated."""
+    elite: Count
+    """Of the best plans, whose neighbours are candidates."""
+    kappa: NonNegative
+    """Standard deviations that are hoped for above the model's mean."""
+    imitation: Natural
+    """Gradient steps after each batch towards the best plan of every budget; 0 for none."""
+    pessimism: NonNegative
+    """Standard deviations below the model's mean that the agent is rewarded by (MOPO, arXiv 2005.13239)."""
+    ranking: Annotated[str, OneOf(RANKINGS)] = "model"
+    """Who chooses among the candidates; `random` is an ablation."""
+
+    def __post_init__(self) -> None:
+        for name, least in {
+            "updates": 1,
+            "batch": 2,
+            "candidates_per_evaluation": 1,
+            "elite": 1,
+            "kappa": 0,
+            "imitation": 0,
+            "pessimism": 0,
+        }.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"agent.imagination.{name} must be at least {least}, got {getattr(self, name)}")
+        if self.ranking not in RANKINGS:
+            raise ValueError(f"agent.imagination.ranking must be one of {RANKINGS}, got {self.ranking!r}")
+
+
+def search(
+    problem: Problem,
+    *,
+    rng: np.random.Generator,
+    env: EnvSpec,
+    agent: AgentSpec,
+    imagination: ImaginedPlay,
+    budgets: Sequence[str],
+) -> PruningPlan:
+    """Returns the best plan met; the policy whose own plan was best is saved in the run's folder.
+
+    Args:
+        problem: What is searched.
+        rng: Draws candidates and seeds the agent.
+        env: How imagined episodes are revealed to the agent.
+        agent: What learns in them, on policy.
+        imagination: What is imagined and what is evaluated.
+        budgets: Others that the policy shall serve, too: evaluations are spread over all.
+
+    Raises:
+        ValueError: An option does not apply, or too few evaluations are left, before anything is charged.
+    """
+    if agent.off_policy or agent.memory is not None or env.mode == "edit" or env.seed_replay:
+        raise ValueError(
+            "imagined episodes are those of A2C or PPO in agent.env.mode=one_shot or layerwise, without seed_replay; "
+            f"got {agent.algorithm} with mode={env.mode} and seed_replay={env.seed_replay}"
+        )
+    problems = [problem, *(under(problem, text) for text in budgets)]
+    price = sum(env.price(each) for each in problems)
+    if problem.objective.left < (needed := price + len(problems) * imagination.batch):
+        raise ValueError(
+            f"model-based search needs {needed} evaluations: {price} for where it begins, and a batch for each budget; "
+            f"got {problem.objective.left}. Give it more with evaluations=N"
+        )
+    paid = PaidPlans(problem.structure.units)
+    serving = [BudgetShare(each, env, paid, imagination) for each in problems]
+    for each in serving:
+        each.begin(rng)
+    rounds = _Rounds(problem, serving, imagination, rng)
+    part = agent.parallel_episodes
+    learned = learn(
+        agent,
+        env=SeveralBudgetsVectorEnv([each.factory for each in serving], num_envs=part),
+        episode_steps=env.steps(problem.structure),
+        episodes=ENDLESS,
+        seed=int(rng.integers(2**31)),
+        on_metrics=problem.log_agent,
+        on_update=rounds.when_due,
+        begin=rounds.begin,
+    )
+    rounds.finish(learned.policy)
+    save_own_policy(problem, env, learned.policy, budgets=tuple(budgets))
+    return best_plan(problem)
+
+
+def under(problem: Problem, budget: str) -> Problem:
+    """Returns the problem under another budget; what is asked there is charged here."""
+    return replace(problem.under(parse_budget(budget, problem.costs, problem.structure)), objective=problem.objective)
+
+
+@dataclass(eq=False)
+class BudgetShare:
+    """One budget of the search: its imagined environments, its best plans, and the best of the policy's own."""
+
+    problem: Problem
+    env: EnvSpec
+    paid: PaidPlans
+    imagination: ImaginedPlay
+
+    def begin(self, rng: np.random.Generator) -> None:
+        """The plans that the search begins at are paid for, and as many more as a model needs."""
+        prior, projector = self.env.prior_of(self.problem), self.problem.projector
+        self.paid.add([] if prior is None else [prior.outcome, *prior.others])
+        if not len(self.paid.best(1, projector)):  # without a prior, or where its plans could not be judged
+            self.judge(projector.project(np.ones((1, len(projector.units)))))
+        while not self.paid.fitted:
+            self.judge(self.candidates(self.paid.best(1, projector), count=self.imagination.batch, rng=rng))
+        factory = EnvFactory(self.problem, self.env, self._imagined, prior)
+        self.factory, self.apart = factory, factory.one()
+        self.first = max(self.paid.outcomes[tuple(kept)].reward for kept in self.paid.best(1, projector).tolist())
+
+    def own(self, policy: TrainedPolicy) -> PruningPlan:
+        """Returns the plan that the policy makes without exploring; it is not evaluated."""
+        return play(self.apart, policy).plan
+
+    def demonstration(self) -> tuple[Array, Array]:
+        """Returns observations and actions of an imagined episode that ends with the best plan so far."""
+        return self.factory.demonstration(self.paid.best(1, self.problem.projector)[0])
+
+    def gain(self, plan: PruningPlan) -> float:
+        """Returns by how much a paid plan is better than where the search began, as a share of what that scored."""
+        return (self.paid.outcomes[plan.kept].reward - self.first) / max(abs(self.first), SMALLEST)
+
+    def candidates(self, plans: IntArray, *, count: int, rng: np.random.Generator) -> IntArray:
+        """Returns new plans near these [at most count, groups]."""
+        return self.paid.neighbours(plans, self.problem.projector, count=count, rng=rng)
+
+    def explore(self, own: PruningPlan, *, count: int, rng: np.random.Generator) -> None:
+        """Of what is near the best plans and the policy's own, `count` plans are evaluated."""
+        asked = self.imagination
+        near = np.concatenate([self.paid.best(asked.elite, self.problem.projector), np.array([own.kept], np.int64)])
+        kept = self.candidates(near, count=count * asked.candidates_per_evaluation, rng=rng)
+        if asked.ranking == "model":
+            kept = kept[self.paid.model.batch(kept, count=count, kappa=asked.kappa)]
+        self.judge(kept[:count])
+
+    def judge(self, kept: IntArray, *, phase: str = SEARCH) -> None:
+        """The plans [plans, groups] are evaluated, charged and added to what is known."""
+        plans = [self.problem.structure.plan(row) for row in kept]
+        raced = self.problem.objective.best is not None and phase == SEARCH
+        self.paid.add(self.problem.objective.evaluate(plans, phase=phase, raced=raced))
+
+    def _imagined(self, plans: Sequence[PruningPlan]) -> list[Outcome]:
+        """What the model says of plans, as if they had been judged."""
+        kept = np.array([plan.kept for plan in plans], np.int64)
+        rewards = self.paid.model.expected(kept, pessimism=self.imagination.pessimism)
+        return [
+            Outcome(plan, UNJUDGED, {}, reward, reward, feasible=True, seconds=0.0, whole=True)
+            for plan, reward in zip(plans, rewards.tolist(), strict=True)
+        ]
+
+
+@dataclass(eq=False)
+class _Rounds:
+    """Evaluates what policy and model propose, after every so many updates; keeps the policy's best weights."""
+
+    problem: Problem
+    serving: Sequence[BudgetShare]
+    imagination: ImaginedPlay
+    rng: np.random.Generator
+    updates: int = 0
+    turn: int = 0
+    best: float = -np.inf
+    _weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def left(self) -> int:
+        """Evaluations, but those at the end, one for each budget."""
+        return self.problem.objective.left - len(self.serving)
+
+    def begin(self, policy: TrainedPolicy) -> None:
+        """The policy that has not learned makes the prior's plans, or near ones: what it becomes is held against it."""
+        self._evaluate_own(policy)
+
+    def when_due(self, policy: TrainedPolicy) -> None:
+        """A batch is evaluated if it is time. Raises EvaluationsSpent where only the policy's last plans are left."""
+        self.updates += 1
+        if self.updates % self.imagination.updates == 0:
+            before = self.left
+            self._evaluate_own(policy)
+            count = min(self.imagination.batch - (before - self.left), self.left)
+            if count > 0:
+                turn = self.serving[self.turn % len(self.serving)]
+                self.turn += 1
+                turn.explore(turn.own(policy), count=count, rng=self.rng)
+                self._imitate(policy)
+        if self.left <= 0:
+            raise EvaluationsSpent("what is left is for the policy's own plans")
+
+    def _imitate(self, policy: TrainedPolicy) -> None:
+        """The policy is drawn to the best plan of every budget."""
+        if not self.imagination.imitation:
+            return
+        shown = [each.demonstration() for each in self.serving]
+        observations, actions = (np.concatenate(of) for of in zip(*shown, strict=True))
+        error = imitate(policy, observations, actions, steps=self.imagination.imitation)
+        self.problem.log_agent({"train/imitation_error": error}, self.problem.objective.spent)
+        if self.left > 0:
+            self._evaluate_own(policy)
+
+    def _evaluate_own(self, policy: TrainedPolicy) -> None:
+        """The policy's own plans are evaluated where they are new; weights that made the best ones are kept."""
+        plans = [each.own(policy) for each in self.serving]
+        for each, plan in zip(self.serving, plans, strict=True):
+            outcome = each.paid.outcomes.get(plan.kept)
+            if outcome is None or not outcome.whole:
+                if self.left <= 0:
+                    return
+                each.judge(np.array([plan.kept]), phase=POLICY)
+        if not all(plan.kept in each.paid.outcomes for each, plan in zip(self.serving, plans, strict=True)):
+            return  # one of them could not be judged
+        gain = float(np.mean([each.gain(plan) for each, plan in zip(self.serving, plans, strict=True)]))
+        if gain >= self.best:
+            self.best, self._weights = gain, {k: v.clone() for k, v in policy.network.state_dict().items()}
+
+    def finish(self, policy: TrainedPolicy) -> None:
+        """The policy gets its best weights, and its own plans are evaluated with them: the last evaluations."""
+        if self._weights:
+            policy.network.load_state_dict(self._weights)
+        for each in reversed(self.serving):  # the search's own budget last
+            each.judge(np.array([each.own(policy).kept]), phase=POLICY)

@@ -1,0 +1,63 @@
+"""All plans that a search has paid for, the model that is fitted to them, and new plans near the best of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autoprune.cost.projection import Projector
+from autoprune.evaluation.outcome import Outcome
+from autoprune.prior.level_switches import SWITCHED, Kept, Switch, mutated
+from autoprune.search.plan_model import PlanModel
+from autoprune.structure.groups import IntArray
+
+LEAST = 4  # plans that a model is fitted to
+MOST_SWITCHES = 4
+
+
+class PaidPlans:
+    """What plans were worth, by their kept units; under whichever budget they were asked for.
+
+    Args:
+        units: Of the dense network [groups].
+    """
+
+    def __init__(self, units: IntArray) -> None:
+        self.model = PlanModel(units)
+        self.outcomes: dict[Kept, Outcome] = {}
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there was enough to fit the model to."""
+        return len(self.outcomes) >= LEAST
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        """The outcomes are known, and the model is fitted to them all."""
+        self.outcomes |= {each.plan.kept: each for each in outcomes if np.isfinite(each.reward)}
+        if self.fitted:
+            rewards = np.array([outcome.reward for outcome in self.outcomes.values()])
+            self.model.fit(np.array(list(self.outcomes), np.int64), rewards)
+
+    def best(self, count: int, projector: Projector) -> IntArray:
+        """Returns the best plans inside the projector's budget, best first [at most count, groups]."""
+        ranked = sorted(self.outcomes.values(), key=lambda outcome: -outcome.reward)
+        inside = [outcome.plan.kept for outcome in ranked if projector.budget.meets(np.array(outcome.plan.kept))]
+        return np.array(inside[:count], np.int64).reshape(-1, len(projector.units))
+
+    def neighbours(self, plans: IntArray, projector: Projector, *, count: int, rng: np.random.Generator) -> IntArray:
+        """Returns filled plans a few level switches from these in turn, new ones where there are any.
+
+        Args:
+            plans: Inside the budget, at least one [plans, groups].
+            projector: Holds the budget.
+            count: How many are drawn; equal ones are returned once.
+            rng: Draws the switches.
+        """
+        switches = [Switch(projector, step) for step in SWITCHED]
+        near = dict.fromkeys(
+            tuple(mutated(parent, switch, self.outcomes, switches=MOST_SWITCHES, rng=rng).tolist())
+            for parent, switch in (
+                (plans[index % len(plans)], switches[rng.integers(len(switches))]) for index in range(count)
+            )
+        )
+        fresh = [kept for kept in near if kept not in self.outcomes]
+        return np.array(fresh or list(near), np.int64)
