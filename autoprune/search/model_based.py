@@ -237,8 +237,8 @@ class _Rounds:
         """The policy is drawn to the best plan of every budget."""
         if not self.imagination.imitation:
             return
-        shown = [each.demonstration() for each in self.serving]
-        observations, actions = (np.concatenate(of) for of in zip(*shown, strict=True))
+        episodes = [each.demonstration() for each in self.serving]
+        observations, actions = (np.concatenate(of) for of in zip(*episodes, strict=True))
         error = imitate(policy, observations, actions, steps=self.imagination.imitation)
         self.problem.log_agent({"train/imitation_error": error}, self.problem.objective.spent)
         if self.left > 0:

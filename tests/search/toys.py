@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +22,7 @@ from autoprune.evaluation.race import Race
 from autoprune.evaluation.workers import InProcess
 from autoprune.problem.problem import Problem
 from autoprune.problem.spec import ProblemSpec
+from autoprune.repair.least_squares import Reconstruction
 from autoprune.structure.groups import Group, Skip, Structure
 from tests.evaluation.tables import BLOCKS, Kept, Table
 from tests.tasks import tiny_task
@@ -87,7 +89,7 @@ def toy(  # noqa: PLR0913 - keyword-only settings
         features=np.zeros((len(structure.groups), 0)),
         errors={},
         costs=objective.costs,
-        candidates=cast(Candidates, None),  # there are no networks
+        candidates=cast(Candidates, SimpleNamespace(reconstruction=Reconstruction({}, {}))),  # there are no networks
         held_out=TASK.data.test,
         measured={},
         folder=folder,
