@@ -103,7 +103,12 @@ class Reconstruction:
         return errors[group]
 
     def reads(self, layer: str, group: str) -> bool:
-        """Whether the layer is restored from the group's units."""
+        """Returns whether the layer is restored from the group's units.
+
+        Args:
+            layer: Its name.
+            group: The group's name.
+        """
         return layer in self._readers and group in self._readers[layer].errors
 
     def group_error(self, group: str) -> FloatArray:

@@ -130,7 +130,12 @@ def search(
 
 
 def under(problem: Problem, budget: str) -> Problem:
-    """Returns the problem under another budget; what is asked there is charged here."""
+    """Returns the problem under another budget; what is asked there is charged here.
+
+    Args:
+        problem: What is searched.
+        budget: `cost:amount`.
+    """
     return replace(problem.under(parse_budget(budget, problem.costs, problem.structure)), objective=problem.objective)
 
 
@@ -144,7 +149,11 @@ class BudgetShare:
     imagination: ImaginedPlay
 
     def begin(self, rng: np.random.Generator) -> None:
-        """The plans that the search begins at are paid for, and as many more as a model needs."""
+        """The plans that the search begins at are paid for, and as many more as a model needs.
+
+        Args:
+            rng: Draws those.
+        """
         prior, projector = self.env.prior_of(self.problem), self.problem.projector
         self.paid.add([] if prior is None else [prior.outcome, *prior.others])
         if not len(self.paid.best(1, projector)):  # without a prior, or where its plans could not be judged
@@ -168,11 +177,23 @@ class BudgetShare:
         return (self.paid.outcomes[plan.kept].reward - self.first) / max(abs(self.first), SMALLEST)
 
     def candidates(self, plans: IntArray, *, count: int, rng: np.random.Generator) -> IntArray:
-        """Returns new plans near these [at most count, groups]."""
+        """Returns new plans near these [at most count, groups].
+
+        Args:
+            plans: Inside the budget [plans, groups].
+            count: How many are drawn.
+            rng: Draws them.
+        """
         return self.paid.neighbours(plans, self.problem.projector, count=count, rng=rng)
 
     def explore(self, own: PruningPlan, *, count: int, rng: np.random.Generator) -> None:
-        """Of what is near the best plans and the policy's own, `count` plans are evaluated."""
+        """Of what is near the best plans and the policy's own, `count` plans are evaluated.
+
+        Args:
+            own: The policy's plan.
+            count: At least 1.
+            rng: Draws the candidates.
+        """
         asked = self.imagination
         near = np.concatenate([self.paid.best(asked.elite, self.problem.projector), np.array([own.kept], np.int64)])
         kept = self.candidates(near, count=count * asked.candidates_per_evaluation, rng=rng)
@@ -181,7 +202,12 @@ class BudgetShare:
         self.judge(kept[:count])
 
     def judge(self, kept: IntArray, *, phase: str = SEARCH) -> None:
-        """The plans [plans, groups] are evaluated, charged and added to what is known."""
+        """The plans are evaluated, charged and added to what is known.
+
+        Args:
+            kept: Units [plans, groups].
+            phase: Of the search, or of the policy's own plans, which are judged on all samples.
+        """
         plans = [self.problem.structure.plan(row) for row in kept]
         raced = self.problem.objective.best is not None and phase == SEARCH
         self.paid.add(self.problem.objective.evaluate(plans, phase=phase, raced=raced))

@@ -38,7 +38,12 @@ class PaidPlans:
             self.model.fit(np.array(list(self.outcomes), np.int64), rewards)
 
     def best(self, count: int, projector: Projector) -> IntArray:
-        """Returns the best plans inside the projector's budget, best first [at most count, groups]."""
+        """Returns the best plans inside a budget, best first [at most count, groups].
+
+        Args:
+            count: How many, at most.
+            projector: Holds the budget.
+        """
         ranked = sorted(self.outcomes.values(), key=lambda outcome: -outcome.reward)
         inside = [outcome.plan.kept for outcome in ranked if projector.budget.meets(np.array(outcome.plan.kept))]
         return np.array(inside[:count], np.int64).reshape(-1, len(projector.units))

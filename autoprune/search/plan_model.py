@@ -58,7 +58,12 @@ class PlanModel:
         self._kernel = self._process.kernel_
 
     def expected(self, kept: IntArray, *, pessimism: float = 0.0) -> FloatArray:
-        """Returns the predictions, so many standard deviations below the mean: kept [plans, groups] → [plans]."""
+        """Returns the predictions [plans].
+
+        Args:
+            kept: Units [plans, groups].
+            pessimism: Standard deviations that are taken off the mean.
+        """
         mean, deviation = self._process.predict(self._scaled(self._logarithms(kept)), return_std=True)
         return np.asarray(mean - pessimism * deviation)
 

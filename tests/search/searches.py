@@ -35,7 +35,8 @@ FIELDS = {field.name for field in fields(EnvSpec)}
 def search(name: str, *, constraint: str = "projection", **changes: Any) -> Any:
     """The search that conf/agent/NAME.yaml configures, other values for some keys (`agent__hidden=…`)."""
     settings = yaml.safe_load((conf_dir() / "agent" / f"{name}.yaml").read_text())
-    settings["constraint"] = yaml.safe_load((conf_dir() / "constraint" / f"{constraint}.yaml").read_text())
+    if "constraint" in settings:
+        settings["constraint"] = yaml.safe_load((conf_dir() / "constraint" / f"{constraint}.yaml").read_text())
     for key, value in changes.items():
         *path, last = f"env__{key}".split("__") if key in FIELDS else key.split("__")
         place = settings

@@ -142,7 +142,12 @@ def test_an_agent_beats_random_where_it_has_evaluations_enough(tmp_path: Path) -
         ("ppo", {"reward_shaping": "shaped", "mode": "layerwise", "prior": "uniform"}, "got layerwise and uniform"),
         (
             "ppo",
-            {"reward_shaping": "shaped", "prior": "sensitivity", "mode": "layerwise", "agent__hyperparameters__gamma": 0.9},
+            {
+                "reward_shaping": "shaped",
+                "prior": "sensitivity",
+                "mode": "layerwise",
+                "agent__hyperparameters__gamma": 0.9,
+            },
             "only without discount: set gamma=1.0, not 0.9",
         ),
         (

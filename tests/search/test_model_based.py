@@ -1,0 +1,111 @@
+"""Searches that fit a model of what plans are worth, and a policy that learns in it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autoprune.agent.bundle import load_policy, load_training
+from autoprune.env.env_spec import EnvFactory, EnvSpec
+from autoprune.evaluation.metered import POLICY
+from autoprune.prior.closed_form_plan import closed_form_plans, reader_errors
+from autoprune.prior.starts import prior_of
+from autoprune.search.plan_model import PlanModel
+from autoprune.search.policy_trials import own_evaluations, play
+from tests.search.known import KNOWN, least_loss
+from tests.search.learners import learnable
+from tests.search.searches import search
+from tests.tasks import prepared, tiny_task
+
+SHORT = {"imagination__updates": 2, "imagination__candidates_per_evaluation": 8, "agent__experience__episodes": 32}
+
+
+def test_a_model_ranks_plans_that_it_has_not_seen() -> None:
+    rng, units = np.random.default_rng(0), np.array([16, 8, 12])
+    plans = rng.integers(1, units + 1, (80, 3))
+    rewards = -((np.log(plans / units) + [0.2, 0.7, 1.0]) ** 2).sum(axis=1)
+    model = PlanModel(units)
+    model.fit(plans[:60], rewards[:60])
+    order = model.expected(plans[60:]).argsort()
+    assert np.corrcoef(order.argsort(), rewards[60:].argsort().argsort())[0, 1] > 0.9
+    assert (model.expected(plans[60:], pessimism=1.0) <= model.expected(plans[60:])).all()
+    shuffled = PlanModel(units)
+    shuffled.fit(plans[:60], rng.permutation(rewards[:60]))  # the control
+    order = shuffled.expected(plans[60:]).argsort()
+    assert np.corrcoef(order.argsort(), rewards[60:].argsort().argsort())[0, 1] < 0.9
+
+
+def test_a_batch_has_no_plan_twice_and_spreads() -> None:
+    model, units = PlanModel(np.array([10, 10])), np.array([10, 10])
+    plans = np.array([[k, 11 - k] for k in range(1, 11)])
+    model.fit(plans[::3], np.arange(len(plans[::3]), dtype=float))
+    chosen = model.batch(plans, count=4, kappa=3.0)
+    assert len(set(chosen)) == 4
+    assert model.batch(plans[:2], count=4, kappa=0.0) in ([0, 1], [1, 0])
+    assert units.shape == (2,)
+
+
+@pytest.mark.parametrize("name", ["bayesian", "model_based"])
+def test_it_finds_the_best_plan_of_a_known_problem(name: str, tmp_path: Path) -> None:
+    known = KNOWN["chain"]
+    problem = learnable(known, tmp_path, limit=60)
+    plan = search(name, **(SHORT if name == "model_based" else {}))(problem, rng=np.random.default_rng(0))
+    assert problem.objective.spent == 60
+    assert known.regret(plan) < 0.1, (known.loss(plan.kept), least_loss(known))
+
+
+@pytest.mark.parametrize("changes", [{}, {"mode": "layerwise", "observation": "groups"}])
+def test_its_policy_makes_the_best_plan_and_is_saved(changes: Any, tmp_path: Path) -> None:
+    known, history = KNOWN["chain"], list[Any]()
+    problem = learnable(known, tmp_path, limit=60, seen_by=history)
+    search("model_based", **SHORT, **changes)(problem, rng=np.random.default_rng(0))
+    own = [outcome for phase, outcome in history if phase == POLICY]
+    assert history[-1][1] is own[-1], "the last evaluation is its"
+    assert len(history) == 60
+    assert known.regret(own[-1].plan) < 0.5
+    training = load_training(tmp_path / "policy")
+    assert training.environment is not None
+    again = learnable(known, tmp_path, limit=99)
+    spec = EnvSpec(**training.environment)
+    factory = EnvFactory(again, spec, own_evaluations(again, projected=True), spec.prior_of(again))
+    assert play(factory.one(), load_policy(tmp_path / "policy")).plan == own[-1].plan
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit", "message"),
+    [
+        ({"mode": "edit", "edits": 1, "length": 1, "observation": "groups"}, 60, "in agent.env.mode=one_shot or"),
+        ({"imagination__batch": 1}, 60, "agent.imagination.batch must be at least 2, got 1"),
+        ({"imagination__ranking": "best"}, 60, "agent.imagination.ranking must be one of"),
+        ({}, 5, "needs 9 evaluations: 1 for where it begins"),
+    ],
+)
+def test_what_does_not_apply_is_an_error(changes: Any, limit: int, message: str, tmp_path: Path) -> None:
+    problem = learnable(KNOWN["chain"], tmp_path, limit=limit)
+    with pytest.raises(Exception, match=message):
+        search("model_based", **changes)(problem, rng=np.random.default_rng(0))
+    assert problem.objective.spent == 0
+
+
+def test_closed_form_plans_know_which_outputs_the_loss_depends_on(tmp_path: Path) -> None:
+    problem = prepared(tiny_task()).limited(9, folder=tmp_path)
+    errors = reader_errors(problem)
+    assert errors is not None
+    assert all(weight > 0 for readers in errors for weight, _ in readers)
+    plans = closed_form_plans(problem.structure, problem.projector, errors)
+    assert 1 <= len(plans) <= 4
+    prior = prior_of(problem, start="closed_form")
+    assert problem.objective.spent == len(plans)
+    assert prior.outcome.reward == max(outcome.reward for outcome in (prior.outcome, *prior.others))
+    heavier = [*errors[:-1], [(1e8 * weight, error) for weight, error in errors[-1]]]
+    moved = closed_form_plans(problem.structure, problem.projector, heavier)
+    assert max(plan.kept[-1] for plan in moved) > max(plan.kept[-1] for plan in plans), "what weighs more is kept"
+
+
+def test_a_group_without_errors_lets_a_search_begin_at_the_uniform_plan(tmp_path: Path, caplog: Any) -> None:
+    problem = learnable(KNOWN["chain"], tmp_path, limit=9)
+    with caplog.at_level("INFO"):
+        prior = prior_of(problem, start="closed_form")
+    assert prior.outcome.plan == prior_of(problem, start="uniform").outcome.plan
+    assert "least squares says nothing of" in caplog.text
