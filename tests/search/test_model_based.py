@@ -18,13 +18,17 @@ from tests.search.learners import learnable
 from tests.search.searches import search
 from tests.tasks import prepared, tiny_task
 
-SHORT = {"imagination__updates": 2, "imagination__candidates_per_evaluation": 8, "agent__experience__episodes": 32}
+SHORT: dict[str, Any] = {
+    "imagination__updates": 2,
+    "imagination__candidates_per_evaluation": 8,
+    "agent__experience__episodes": 32,
+}
 
 
 def test_a_model_ranks_plans_that_it_has_not_seen() -> None:
     rng, units = np.random.default_rng(0), np.array([16, 8, 12])
     plans = rng.integers(1, units + 1, (80, 3))
-    rewards = -((np.log(plans / units) + [0.2, 0.7, 1.0]) ** 2).sum(axis=1)
+    rewards = -(([*np.log(plans / units), 0.2, 0.7, 1.0]) ** 2).sum(axis=1)
     model = PlanModel(units)
     model.fit(plans[:60], rewards[:60])
     order = model.expected(plans[60:]).argsort()
