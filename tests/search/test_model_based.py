@@ -28,7 +28,7 @@ SHORT: dict[str, Any] = {
 def test_a_model_ranks_plans_that_it_has_not_seen() -> None:
     rng, units = np.random.default_rng(0), np.array([16, 8, 12])
     plans = rng.integers(1, units + 1, (80, 3))
-    rewards = -(([*np.log(plans / units), 0.2, 0.7, 1.0]) ** 2).sum(axis=1)
+    rewards = -((np.log(plans / units) + np.array([0.2, 0.7, 1.0])) ** 2).sum(axis=1)
     model = PlanModel(units)
     model.fit(plans[:60], rewards[:60])
     order = model.expected(plans[60:]).argsort()
