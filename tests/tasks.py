@@ -22,10 +22,11 @@ SAMPLES = {"train": 64, "calibration": 32, "search": 60, "test": 40}
 
 
 def prepared(task: Task, *, seed: int = 0, **changes: Any) -> Problem:
-    """The task made ready with the main job's settings, but for what is said otherwise."""
+    """The task made ready with the main job's settings and every level, but for what is said otherwise."""
     evaluation = {"proxy_samples": 40, "batch_size": 40, "precision": "fp32", "race": None, "store": None}
     evaluation |= {name: changes.pop(name) for name in list(changes) if name in EvaluationSettings.__slots__}
-    structure = {name: changes.pop(name) for name in list(changes) if name in StructureSettings.__slots__}
+    structure = {"round_to": 1}  # every level of groups that are small
+    structure |= {name: changes.pop(name) for name in list(changes) if name in StructureSettings.__slots__}
     settings = {"repair": Repair(batch_norm=True), **changes}
     spec = ProblemSpec(
         structure=StructureSettings(**structure), evaluation=EvaluationSettings(**evaluation), **settings

@@ -110,9 +110,10 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
 
     from autoprune.pipeline import Job
     from autoprune.problem.problem import Problem
-    from autoprune.records import Ledgers, describe_measured, describe_repair
+    from autoprune.records import Ledgers, describe_measured, describe_repair, describe_structure
     from autoprune.report.page import write_report
     from autoprune.report.terminal import print_result
+    from autoprune.report.wording import level_steps
     from autoprune.runs import RunFolder
     from autoprune.tracked import tracked_config
 
@@ -124,6 +125,8 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     problem = Problem.prepare(task, session.spec(), seed=settings["seed"])
     measured = {**problem.measured, "freed_memory_kept": allocator}
     print(describe_measured(measured))
+    if steps := level_steps(describe_structure(problem)["groups"]):
+        print(f"levels in steps {steps} (structure.round_to={problem.spec.structure.round_to})")
     if sentence := describe_repair(measured["repair"]):
         print(sentence)
     record = _record(session, launch, problem, measured)

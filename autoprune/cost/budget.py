@@ -127,9 +127,11 @@ def _beyond(budget: Budget, structure: Structure) -> str:
 
 def _feasible(budget: Budget, structure: Structure) -> str:
     name, least = budget.cost.name, _least(budget, structure)
+    coarse = any(group.levels[0] > 1 for group in structure.groups)
     return (
         f"feasible budgets lie between {name}:{_rounded(least / budget.dense)} and {name}:1 "
         f"({written(least)} to {written(budget.dense)} {budget.cost.unit})"
+        + ("; structure.round_to=1 structure.min_units=1 allow less" if coarse else "")
     )
 
 

@@ -62,26 +62,38 @@ def task_structure(
         settings: Which groups are looked for.
         device: Where networks will run; None for nowhere in particular.
     """
+    if settings.round_to == "device" and device is None:
+        raise ValueError("structure.round_to=device needs a device, such as device=this_cpu; or set a whole number")
+    if device is None:
+        a_table = settings.round_to == "auto" and task.table is not None  # its plans are those of all levels
+        return _levelled(task, settings, 1 if a_table else settings.round_to), {}
+    every_level = settings.round_to in ("auto", "device")
+    structure = _levelled(task, settings, 1 if every_level else settings.round_to)
+    costs = device.costs(task, structure)
+    if not every_level:
+        return structure, costs
+    stepped = on_steps(structure, costs["latency"])
+    has_steps = any(left.levels != group.levels for left, group in zip(stepped.groups, structure.groups, strict=True))
+    if settings.round_to == "device" or has_steps:
+        return stepped, costs
+    rounded = _levelled(task, settings, "auto")  # a device without steps says nothing of widths
+    return rounded, device.costs(task, rounded)
+
+
+def _levelled(task: Task, settings: StructureSettings, round_to: Any) -> Structure:
     structure = find_structure(
         task.model,
         task.example_input,
         keep=task.keep,
         prune=task.prune if settings.prune is None else settings.prune,
-        round_to=1 if settings.round_to == "device" else settings.round_to,
+        round_to=round_to,
         min_units=settings.min_units,
         forward=task.forward,
         example_inputs=task.example_inputs,
         inexact=settings.inexact,
         time_limit_s=settings.time_limit_s,
     )
-    if task.levels is not None:
-        structure = evenly_spaced(structure, task.levels)
-    costs = {} if device is None else device.costs(task, structure)
-    if settings.round_to != "device":
-        return structure, costs
-    if "latency" not in costs:
-        raise ValueError("structure.round_to=device needs a device, such as device=this_cpu; or set a whole number")
-    return on_steps(structure, costs["latency"]), costs
+    return structure if task.levels is None else evenly_spaced(structure, task.levels)
 
 
 def evenly_spaced(structure: Structure, count: int) -> Structure:

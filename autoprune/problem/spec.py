@@ -37,8 +37,9 @@ class StructureSettings:
 
     prune: tuple[Text, ...] | None = None
     """Kinds of groups of a transformer, such as `heads` or `neurons`; None for the task's."""
-    round_to: Count | Literal["device"] = 1
-    """Kept units are a multiple of it; "device": they are steps of the device's latency."""
+    round_to: Count | Literal["auto", "device"] = "auto"
+    """Kept units are a multiple of it; "device": they are steps of the device's latency; "auto": the device's steps
+    where a device is given, else multiples of 8 channels or neurons, or of fewer where a group is small."""
     min_units: Count = 1
     """The fewest units that a group keeps, at least 1."""
     inexact: bool = False

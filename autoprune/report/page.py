@@ -101,6 +101,8 @@ def _facts(contents: Contents) -> list[tuple[str, str]]:
     run, result = contents.run, contents.result or {}
     facts = [(term, str(run.get(term.lower(), DASH))) for term in ("Task", "Agent", "Seed")]
     facts.append(("Budget", ". ".join(_bound_in_words(bound, contents.chosen) for bound in contents.bounds) or DASH))
+    if steps := wording.level_steps(contents.structure.get("groups") or ()):
+        facts.append(("Levels", f"in steps {steps} (structure.round_to={contents.structure.get('round_to', 1)})"))
     if evaluations := result.get("evaluations"):
         facts.append(("Evaluations", f"{evaluations['spent']} spent of {evaluations['limit']}"))
     if seconds := result.get("seconds"):

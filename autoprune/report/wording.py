@@ -2,15 +2,18 @@
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from autoprune.cost.cost_units import JOULES, SECONDS
 from autoprune.report.contents import Contents, NetworkReport
 
 FASTER = 1.05  # speedups below this are none
-NOT_FASTER = "odd widths are slow: set structure.round_to=8, a lower budget, or budget=latency:… with a device"
+ODD_WIDTHS = "odd widths are slow: set structure.round_to=auto, "
+NOT_FASTER = "a lower budget, or budget=latency:… with a device"  # what helps, whatever the widths
 DASH = "–"
 GAP = "\u00a0"  # keeps a number and its unit on one line
 COSTS = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
@@ -189,6 +192,20 @@ def on_device(contents: Contents) -> str:
     )
 
 
+def level_steps(groups: Sequence[Mapping[str, Any]]) -> str:
+    """By how many units the levels of groups go, such as `of 4 units in 7 groups, of 8 in 12`; empty of no groups.
+
+    Args:
+        groups: Those of structure.json. A group counts by the least difference of its levels.
+    """
+    steps = Counter(min((b - a for a, b in pairwise(group.get("levels", ()))), default=0) for group in groups)
+    parts = [f"of {step} in {n}" for step, n in sorted(steps.items()) if step]
+    if not parts:
+        return ""
+    first, *others = parts
+    return ", ".join([first.replace(" in", " units in") + " groups", *others])
+
+
 def drawn_metric(contents: Contents) -> str:
     """What figures draw, a fraction in [0, 1]: accuracy, or agreement with the dense network for other metrics."""
     judged: Mapping[str, Any] = contents.run.get("judged") or CLASSIFIER
@@ -251,7 +268,8 @@ def headline(contents: Contents) -> str:
     if factor is None:
         factor, runtime = speedup(network, dense, "torch"), "torch"
     if factor is not None:
-        advice = "" if factor >= FASTER else f" ({NOT_FASTER})"
+        odd = contents.structure.get("round_to", 1) == 1
+        advice = "" if factor >= FASTER else f" ({ODD_WIDTHS if odd else 'set '}{NOT_FASTER})"
         parts.append(f"{_pace(factor)} in {RUNTIMES[runtime]}{advice}")
     quality = Quality.of(contents)
     recovered = quality.value(network.recovered) is not None

@@ -4,7 +4,7 @@ import copy
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from autoprune.structure.edit import evaluating
 from autoprune.structure.examples import Example, in_single_precision, runs_of
 from autoprune.structure.families import FAMILIES, model_type
 from autoprune.structure.geometry import Survey, examples_like, idle_layers, other_params, survey, widths_of
-from autoprune.structure.groups import Group, Structure, holds, levels_of
+from autoprune.structure.groups import Group, RoundTo, Structure, holds, levels_of
 from autoprune.structure.kinds import DEFAULT_KINDS
 from autoprune.structure.layer_flow import Nodes
 from autoprune.structure.refused import refuse_wrapped
@@ -34,7 +34,7 @@ def find_structure(  # noqa: PLR0913 - keyword-only settings, part of the public
     *,
     keep: Collection[str] = frozenset(),
     prune: tuple[str, ...] | None = None,
-    round_to: int = 1,
+    round_to: RoundTo = 1,
     min_units: int = 1,
     forward: Forward = plain_forward,
     example_inputs: Sequence[Any] = (),
@@ -52,7 +52,8 @@ def find_structure(  # noqa: PLR0913 - keyword-only settings, part of the public
         example_input: What it is called with: a tensor [1, ...], a tuple or a dict of several.
         keep: Layers whose outputs stay whole, or modules that hold such layers.
         prune: The kinds of groups of a transformer (structure/kinds.py); None: heads and neurons.
-        round_to: Kept units fill multiples of so many channels or features, or all of the group's.
+        round_to: Kept units fill multiples of so many channels or features, or all of the group's; "auto": of 8, or of
+            fewer where a group is small, and heads go one by one.
         min_units: The fewest units that a group keeps.
         forward: (network, inputs) → outputs: how the network is called.
         example_inputs: More examples, for layers that only some inputs reach.
@@ -68,7 +69,7 @@ def find_structure(  # noqa: PLR0913 - keyword-only settings, part of the public
             time is up.
     """
     check_value(model, nn.Module, "the model")
-    check_value(round_to, Count, "round_to")
+    check_value(round_to, Count | Literal["auto"], "round_to")
     check_value(min_units, Count, "min_units")
     check_value(keep, Collection[str], "keep")
     keep = frozenset(keep)
@@ -101,7 +102,7 @@ def find_structure(  # noqa: PLR0913 - keyword-only settings, part of the public
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    round_to: int
+    round_to: RoundTo
     min_units: int
     inexact: bool
     deadline: float
@@ -146,7 +147,8 @@ def _structure(
     round_to, min_units = settings.round_to, settings.min_units
 
     def levels(group: Group) -> tuple[int, ...]:
-        return levels_of(group.units, round_to=round_to, min_units=min_units, each=group.members[0].positions.shape[1])
+        step = 1 if round_to == "auto" and group.granularity == "head" else round_to
+        return levels_of(group.units, round_to=step, min_units=min_units, each=group.members[0].positions.shape[1])
 
     unprunable: dict[str, str] = {}
     groups: list[Group] = []

@@ -13,7 +13,11 @@ IntArray = NDArray[np.int64]
 Axis = str  # "out", "in"; of attentions "head", "key", "value" too; "PARAMETER/DIM" of a module's own tensor
 Granularity = Literal["channel", "neuron", "head", "query", "block", "weight", "n_m", "key_block"]
 LayerKind = Literal["conv", "linear", "norm", "attention", "embedding", "recurrent", "other"]
+RoundTo = int | Literal["auto"]
 Returns = Literal["input", "input, None", "second", "zeros", "zeros, None"]
+
+AUTOMATIC_STEPS = (8, 4, 2, 1)  # channels or features, which processors compute so many of together
+FEWEST_LEVELS = 4  # that rounding leaves a group with: fewer are no search, and small budgets could not be met
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,14 +209,31 @@ class Structure:
         return self.plan(self.units)
 
 
-def levels_of(units: int, *, round_to: int, min_units: int, each: int = 1) -> tuple[int, ...]:
+def levels_of(units: int, *, round_to: RoundTo, min_units: int, each: int = 1) -> tuple[int, ...]:
     """The numbers of units that may be kept: all, and from `min_units` on those that fill multiples of `round_to`.
 
-    each: entries of a layer that a unit fills.
+    Args:
+        units: Of the group, at least 1.
+        round_to: Entries, at least 1; "auto": `automatic_step`, or 1 where `min_units` leaves no choice of it.
+        min_units: The fewest units that are kept, at least 1.
+        each: Entries of a layer that a unit fills.
     """
-    step = round_to // math.gcd(round_to, each)
+    entries = automatic_step(units, each=each) if round_to == "auto" else round_to
+    step = entries // math.gcd(entries, each)
     first = max(step, math.ceil(min_units / step) * step)
+    if round_to == "auto" and first >= units:
+        step, first = 1, min_units
     return tuple(sorted({*range(first, units, step), units}))
+
+
+def automatic_step(units: int, *, each: int = 1) -> int:
+    """The largest of AUTOMATIC_STEPS that leaves a group a choice of FEWEST_LEVELS numbers of units, 1 where none does.
+
+    >>> [automatic_step(units) for units in (64, 32, 24, 12, 6)]
+    [8, 8, 4, 2, 1]
+    """
+    steps = (step for step in AUTOMATIC_STEPS if units // (step // math.gcd(step, each)) >= FEWEST_LEVELS)
+    return next(steps, 1)
 
 
 def holds(module: str, layer: str) -> bool:

@@ -18,6 +18,7 @@ from autoprune.structure.groups import (
     Layer,
     Member,
     Pattern,
+    RoundTo,
     Skip,
     Structure,
     holds,
@@ -42,13 +43,14 @@ def transformer_structure(
     *,
     prune: tuple[str, ...] = DEFAULT_KINDS,
     keep: frozenset[str] = frozenset(),
-    round_to: int = 1,
+    round_to: RoundTo = 1,
     min_units: int = 1,
 ) -> Structure:
     """The groups of the kinds in `prune`, block by block, and the geometry of all layers.
 
     example_input [1, T]: token ids; costs are counted for one window of T tokens. It may be on the meta device.
-    round_to, min_units: of neurons and single weights; heads and blocks of keys go one by one.
+    round_to, min_units: of neurons and single weights; heads and blocks of keys go one by one. "auto" rounds
+        neurons only.
     Raises ValueError for a model type that FAMILIES lacks, unknown kinds, or kinds that exclude each other.
     """
     kind = model_type(model)
@@ -105,7 +107,7 @@ class _Block:
         return f"{self.name}.{part}"
 
 
-def _groups(block: _Block, kind: str, *, tokens: int, round_to: int, min_units: int) -> Iterator[Group]:
+def _groups(block: _Block, kind: str, *, tokens: int, round_to: RoundTo, min_units: int) -> Iterator[Group]:
     family = block.family
     match kind:
         case "heads":
@@ -186,11 +188,11 @@ def _depth(name: str, skips: tuple[Skip, ...]) -> Group:
     return Group(name, "block", 1, (), (0, 1), skips=skips)
 
 
-def _matrix(name: str, inputs: int, kind: str, round_to: int, min_units: int) -> Group:
+def _matrix(name: str, inputs: int, kind: str, round_to: RoundTo, min_units: int) -> Group:
     granularity: Granularity
     if kind == "weights":
         granularity, size = "weight", inputs
-        levels = levels_of(inputs, round_to=round_to, min_units=min_units)
+        levels = levels_of(inputs, round_to=1 if round_to == "auto" else round_to, min_units=min_units)
     else:
         kept, size = n_m(kind)
         granularity, levels = "n_m", (kept, size)

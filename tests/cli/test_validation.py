@@ -150,7 +150,11 @@ def impossible(key: str, value: Any) -> list[Any]:
         case int() | float():
             return ["abc", "", True, [], {"a": 1}, float("nan"), float("inf"), -1]
         case str():
-            others = {"batch_size": [1.5, True], "bf16": [5, 1.5]}  # with a word for what is best
+            others = {
+                "batch_size": [1.5, True],
+                "round_to": [1.5, True],
+                "bf16": [5, 1.5],
+            }  # with a word for what is best
             return [*others.get(key, [5, 1.5, True]), [], {"a": 1}]
         case list():
             return ["abc", 5, True, {"a": 1}, [True], [None], [[]]]

@@ -65,7 +65,17 @@ def test_the_headline_says_slower_and_no_faster(run: RunFolder) -> None:
     change(run, "searched", latency_ms={"onnxruntime": {"median": 1.12, "low": 1.1, "high": 1.2}})
     assert "2.0× slower in ONNX Runtime" in headline(run)
     change(run, "searched", latency_ms={"onnxruntime": {"median": 0.55, "low": 0.5, "high": 0.6}})
-    assert "no faster in ONNX Runtime (odd widths are slow: set structure.round_to=8" in headline(run)
+    assert "no faster in ONNX Runtime (odd widths are slow: set structure.round_to=auto, a lower budget" in headline(
+        run
+    )
+    run.write_json("structure.json", {**run.read_json("structure.json"), "round_to": "auto"})
+    assert "no faster in ONNX Runtime (set a lower budget, or budget=latency" in headline(run)
+
+
+def test_the_steps_of_levels_are_counted_by_group() -> None:
+    groups = [{"levels": [4, 8, 12]}, {"levels": [8, 16]}, {"levels": [4, 8]}, {"levels": [0, 1]}, {"levels": [5]}]
+    assert wording.level_steps(groups) == "of 1 units in 1 groups, of 4 in 2, of 8 in 1"
+    assert wording.level_steps([{"levels": [5]}]) == wording.level_steps([]) == ""
 
 
 def test_the_headline_falls_back_to_torch_and_to_the_post_training_accuracy(run: RunFolder) -> None:
