@@ -88,6 +88,11 @@ class Contents:
         return {group["name"]: int(group["units"]) for group in self.structure.get("groups") or []}
 
     @property
+    def uncounted(self) -> list[str]:
+        """What of the costs could not be counted, a sentence each."""
+        return list(self.structure.get("uncounted") or ())
+
+    @property
     def densities(self) -> dict[str, dict[str, float]]:
         """Plan that the run compares, the dense one left out → group → fraction of its units kept."""
         return {network.name: network.density for network in self.networks if network.name != "dense"}

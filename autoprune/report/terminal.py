@@ -54,6 +54,8 @@ def print_result(folder: RunFolder, console: Console | None = None) -> None:
         console.print(choice(contents), style="dim", markup=False, highlight=False)
         for note in filter(None, (on_device(contents), without_kernel(contents), on_the_disk(contents))):
             console.print(note, style="dim", markup=False, highlight=False)
+    for sentence in contents.uncounted:
+        console.print(f"Not in the costs: {sentence}", style="yellow", markup=False, highlight=False)
     console.print(f"{headline(contents)}.", style="bold", markup=False, highlight=False)
 
 

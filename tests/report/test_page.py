@@ -78,6 +78,18 @@ def test_the_runs_facts_are_there(page: str) -> None:
     assert "budget: macs:0.35" in text
 
 
+def test_what_is_not_counted_stands_on_the_page_of_any_run(tmp_path: Path, page: str) -> None:
+    assert "What is not counted" not in page
+    for finished in (True, False):
+        folder = write_run(tmp_path / str(finished), evaluations=40, curves=False, finished=finished)
+        sentences = [f"multiply–accumulates of {EVIL} are not counted", "attn is counted as in the dense network"]
+        folder.write_json("structure.json", {**folder.read_json("structure.json"), "uncounted": sentences})
+        text = render(read_contents(folder))
+        check_page(text)
+        assert text.count("<li>multiply–accumulates of &lt;script&gt;alert(1)") == 1
+        assert f"<li>{sentences[1]}</li>" in text
+
+
 def test_equal_plans_are_said_to_be_equal(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", evaluations=40, curves=False)
     result = folder.read_json("result.json")

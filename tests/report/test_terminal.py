@@ -39,6 +39,17 @@ def test_the_sentence_ends_it(run: RunFolder) -> None:
     )
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_is_not_counted_is_said(*, finished: bool, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", evaluations=40, finished=finished)
+    assert "Not in the costs" not in printed(run, width=80)
+    sentences = ["multiply–accumulates of fft[0], which runs 2 times, are not counted", "attn is not counted"]
+    run.write_json("structure.json", {**run.read_json("structure.json"), "uncounted": sentences})
+    text = " ".join(printed(run, width=80).split())
+    for sentence in sentences:
+        assert f"Not in the costs: {sentence}" in text
+
+
 @pytest.mark.parametrize("chosen", ["searched", "sensitivity"])
 def test_a_table_of_80_columns_cuts_nothing_off(chosen: str, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", evaluations=40)
