@@ -20,8 +20,11 @@ from autoprune.cli.sweep import SweepJob, resume_hint, value_of
 
 if TYPE_CHECKING:
     from autoprune.problem.problem import Problem
+    from autoprune.task.task import Task
 
 log = logging.getLogger(__name__)
+
+PATIENCE_S = 2.0  # what takes longer shows how far it is
 
 
 def search(config: DictConfig) -> float | None:
@@ -109,7 +112,6 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     _check_policy(session.settings)
 
     from autoprune.pipeline import Job
-    from autoprune.problem.problem import Problem
     from autoprune.records import Ledgers, describe_measured, describe_repair, describe_structure
     from autoprune.report.page import write_report
     from autoprune.report.terminal import print_result
@@ -122,7 +124,7 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     agent, recover, quantize = (session.part(name) for name in ("agent", "recover", "quantize"))
     task = session.task()
     print(task.describe())
-    problem = Problem.prepare(task, session.spec(), seed=settings["seed"])
+    problem = _prepared(task, session)
     measured = {**problem.measured, "freed_memory_kept": allocator}
     print(describe_measured(measured))
     if steps := level_steps(describe_structure(problem)["groups"]):
@@ -166,6 +168,23 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     return value_of(result)
 
 
+def _prepared(task: "Task", session: Session) -> "Problem":
+    """The task made ready, with progress where that takes long, and a line on what each step took."""
+    from autoprune.problem.problem import Problem
+    from autoprune.report.progress import StageProgress
+    from autoprune.report.wording import preparation
+
+    with StageProgress(after_s=PATIENCE_S) as progress:
+        problem = Problem.prepare(
+            task,
+            session.spec(),
+            seed=session.settings["seed"],
+            progress=lambda step, done, of: progress.update(done, of=of, phase=step, note=""),
+        )
+    print(f"prepared in {preparation(problem.preparation_seconds)}")
+    return problem
+
+
 def _record(session: Session, launch: Launch, problem: "Problem", measured: Mapping[str, Any]) -> dict[str, Any]:
     """What run.json says."""
     from autoprune.records import describe_budget
@@ -175,6 +194,7 @@ def _record(session: Session, launch: Launch, problem: "Problem", measured: Mapp
         "group": launch.group,
         "budget": describe_budget(problem),
         "measured": measured,
+        "preparation_seconds": problem.preparation_seconds,
         "judged": problem.task.judged,
         "device": None if problem.spec.device is None else problem.spec.device.name,
     }

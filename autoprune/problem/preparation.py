@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from autoprune.repair.repair import Repair
 from autoprune.repair.sparse_gpt_levels import sparse_gpt_levels
 from autoprune.repair.weight_levels import WeightLevels
 from autoprune.seeding import torch_generator
+from autoprune.structure.couplings import Progress
 from autoprune.structure.edit import Ranking
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Group, Structure
@@ -53,7 +55,7 @@ def split_search_role(task: Task, proxy_samples: int | None) -> tuple[Role, Role
 
 
 def task_structure(
-    task: Task, settings: StructureSettings, device: Device | None
+    task: Task, settings: StructureSettings, device: Device | None, *, progress: Progress | None = None
 ) -> tuple[Structure, Mapping[str, CostModel]]:
     """The task's groups with the levels that each may keep, and the costs that the device adds.
 
@@ -61,14 +63,16 @@ def task_structure(
         task: The trained network, its data and its metric.
         settings: Which groups are looked for.
         device: Where networks will run; None for nowhere in particular.
+        progress: Called with (done, of) now and then while groups are looked for.
     """
+    levelled = partial(_levelled, task, settings, progress)
     if settings.round_to == "device" and device is None:
         raise ValueError("structure.round_to=device needs a device, such as device=this_cpu; or set a whole number")
     if device is None:
         a_table = settings.round_to == "auto" and task.table is not None  # its plans are those of all levels
-        return _levelled(task, settings, 1 if a_table else settings.round_to), {}
+        return levelled(1 if a_table else settings.round_to), {}
     every_level = settings.round_to in ("auto", "device")
-    structure = _levelled(task, settings, 1 if every_level else settings.round_to)
+    structure = levelled(1 if every_level else settings.round_to)
     costs = device.costs(task, structure)
     if not every_level:
         return structure, costs
@@ -76,11 +80,11 @@ def task_structure(
     has_steps = any(left.levels != group.levels for left, group in zip(stepped.groups, structure.groups, strict=True))
     if settings.round_to == "device" or has_steps:
         return stepped, costs
-    rounded = _levelled(task, settings, "auto")  # a device without steps says nothing of widths
+    rounded = levelled("auto")  # a device without steps says nothing of widths
     return rounded, device.costs(task, rounded)
 
 
-def _levelled(task: Task, settings: StructureSettings, round_to: Any) -> Structure:
+def _levelled(task: Task, settings: StructureSettings, progress: Progress | None, round_to: Any) -> Structure:
     structure = find_structure(
         task.model,
         task.example_input,
@@ -92,6 +96,7 @@ def _levelled(task: Task, settings: StructureSettings, round_to: Any) -> Structu
         example_inputs=task.example_inputs,
         inexact=settings.inexact,
         time_limit_s=settings.time_limit_s,
+        progress=progress,
     )
     return structure if task.levels is None else evenly_spaced(structure, task.levels)
 

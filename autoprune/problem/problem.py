@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -31,6 +32,7 @@ from autoprune.problem.preparation import (
     task_structure,
 )
 from autoprune.problem.spec import ProblemSpec
+from autoprune.problem.step_times import OnStep, StepTimes
 from autoprune.ranges import Seed, check_value
 from autoprune.structure.groups import Structure
 from autoprune.task.shipped import shipped_task
@@ -79,6 +81,8 @@ class Problem:
     """What was found out about this machine and network: precision, batch size, and what they were chosen by."""
     uncounted: tuple[str, ...] = ()
     """What of the network's costs could not be counted, a sentence each."""
+    preparation_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Step of making the task ready → how long it took, in seconds."""
     seed: int = 0
     """Where the criterion's and the agent's random numbers begin."""
     folder: Path = Path()
@@ -87,13 +91,16 @@ class Problem:
     """Takes an agent's own numbers and its step."""
 
     @classmethod
-    def prepare(cls, task: str | Task, spec: ProblemSpec | None = None, *, seed: int = 0) -> Self:
+    def prepare(
+        cls, task: str | Task, spec: ProblemSpec | None = None, *, seed: int = 0, progress: OnStep = _unheard
+    ) -> Self:
         """The task is ready to be searched.
 
         Args:
             task: one of one's own, or the name of one that comes along.
             spec: None for all defaults.
             seed: of the criterion's random numbers, at least 0.
+            progress: takes the step that is taken, and how much of it is done, of how much.
 
         Raises:
             ValueError: something does not fit; the sentence names the setting.
@@ -104,12 +111,19 @@ class Problem:
         spec = ProblemSpec() if spec is None else spec
         task = shipped_task(task) if isinstance(task, str) else task
         proxy, held_out = split_search_role(task, spec.evaluation.proxy_samples)
-        structure, device_costs = task_structure(task, spec.structure, spec.device)
-        countable, projector = bounded_costs(task, structure, spec.budget, settings=spec.costs, others=device_costs)
+        times = StepTimes(progress)
+        structure, device_costs = times.take(
+            "structure", task_structure, task, spec.structure, spec.device, progress=partial(progress, "structure")
+        )
+        countable, projector = times.take(
+            "costs", bounded_costs, task, structure, spec.budget, settings=spec.costs, others=device_costs
+        )
         costs = countable.recorded()
-        scores, ranking = ranked_units(task, structure, spec.importance, seed=seed)
-        candidates, repair_record = repaired_networks(task, structure, ranking, spec, proxy=proxy)
-        objective, measured = build_objective(
+        scores, ranking = times.take("ranking", ranked_units, task, structure, spec.importance, seed=seed)
+        candidates, repair_record = times.take("repair", repaired_networks, task, structure, ranking, spec, proxy=proxy)
+        objective, measured = times.take(
+            "measuring",
+            build_objective,
             candidates,
             costs=costs,
             projector=projector,
@@ -133,6 +147,7 @@ class Problem:
             held_out=held_out,
             measured={**measured, **encoding_error(costs), "repair": repair_record},
             uncounted=countable.uncounted,
+            preparation_seconds=times.seconds,
             seed=seed,
         )
 

@@ -105,6 +105,8 @@ def _facts(contents: Contents) -> list[tuple[str, str]]:
         facts.append(("Levels", f"in steps {steps} (structure.round_to={contents.structure.get('round_to', 1)})"))
     if evaluations := result.get("evaluations"):
         facts.append(("Evaluations", f"{evaluations['spent']} spent of {evaluations['limit']}"))
+    if preparation := run.get("preparation_seconds"):
+        facts.append(("Preparation", wording.preparation(preparation)))
     if seconds := result.get("seconds"):
         stages = {STAGES.get(s, s): wording.duration(value) for s, value in seconds.items() if s != "total"}
         facts.append(("Time", f"{wording.duration(seconds.get('total'))} in all: {wording.pairs(stages)}"))

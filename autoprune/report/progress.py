@@ -19,8 +19,9 @@ class StageProgress:
     ...     progress.update(1, of=300, phase="search", note=search_note(best=None, score=-0.7))
     """
 
-    def __init__(self, *, console: Console | None = None) -> None:
-        self._console = console or Console()
+    def __init__(self, *, console: Console | None = None, after_s: float = 0.0) -> None:
+        """Shows nothing of what ends within `after_s` seconds, on the terminal or on another console."""
+        self._console, self._after_s = console or Console(), after_s
         self._start = time.monotonic()
         self._lines = 0
         self._bar: Progress | None = None
@@ -37,7 +38,7 @@ class StageProgress:
 
     def __enter__(self) -> Self:
         self._start = time.monotonic()
-        if self._bar is not None:
+        if self._bar is not None and not self._after_s:
             self._bar.start()
         return self
 
@@ -56,7 +57,10 @@ class StageProgress:
             phase: What is going on.
             note: What is said beside the bar.
         """
+        if time.monotonic() - self._start < self._after_s:
+            return
         if self._bar is not None:
+            self._bar.start()  # which does nothing where it has begun
             self._bar.update(self._task, completed=done, total=of, phase=phase, note=note)
             return
         line = done * LINES // of

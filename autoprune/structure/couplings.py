@@ -47,6 +47,8 @@ class Laboratory:
             if self._progress is not None:
                 self._progress(done, len(self._run.reads))
             self._follow(tap)
+        if self._progress is not None:
+            self._progress(len(self._run.reads), len(self._run.reads))
         leaves = [tap.tensor for tap in self._run.written]
         for output in self._run.outputs:
             for tap, gradient in zip(self._run.written, self._gradients([output], leaves), strict=True):

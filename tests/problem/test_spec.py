@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from autoprune.cli.parts import conf_dir, spec_of
 from autoprune.problem.problem import Problem
 from autoprune.problem.spec import ProblemSpec, StructureSettings
+from autoprune.problem.step_times import StepTimes
 from autoprune.repair.repair import Repair
 from tests.tasks import tiny_task
 
@@ -63,3 +64,26 @@ def test_a_search_gets_the_same_problem_with_a_limit_of_its_own(tmp_path: Path) 
 def composed_evaluation() -> Any:
     settings = composed("evaluation.proxy_samples=40", "evaluation.batch_size=40", "evaluation.store=null")
     return spec_of(settings).evaluation
+
+
+def test_preparing_says_which_step_it_takes_and_how_long_each_took() -> None:
+    seen: list[tuple[str, int, int]] = []
+    spec = ProblemSpec(evaluation=composed_evaluation())
+    problem = Problem.prepare(tiny_task(), spec, progress=lambda *step: seen.append(step))
+    steps = ["structure", "costs", "ranking", "repair", "measuring"]
+    assert list(dict.fromkeys(step for step, _, _ in seen)) == steps
+    inside = [(done, of) for step, done, of in seen[1:] if step == "structure"]
+    assert inside[-1] == (len(inside) - 1, len(inside) - 1)  # one call a layer that reads, and one at the end
+    assert len(inside) > 2
+    assert list(problem.preparation_seconds) == steps
+    assert min(problem.preparation_seconds.values()) >= 0
+    assert problem.preparation_seconds["structure"] > 0
+
+
+def test_the_seconds_of_a_step_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([10.0, 12.5, 20.0, 20.25])
+    monkeypatch.setattr("autoprune.problem.step_times.time.perf_counter", lambda: next(clock))
+    times = StepTimes(lambda step, done, of: None)
+    assert times.take("first", max, 3, 4) == 4
+    assert times.take("second", sorted, [2, 1], reverse=True) == [2, 1]
+    assert times.seconds == {"first": 2.5, "second": 0.25}

@@ -85,6 +85,23 @@ def test_progress_outside_a_terminal_is_a_line_now_and_then() -> None:
     assert lines[-1].endswith("0.0 s left")
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_that_waits_shows_only_what_takes_longer(*, terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("autoprune.report.progress.time.monotonic", lambda: now)
+    file = io.StringIO()
+    with StageProgress(console=Console(file=file, force_terminal=terminal, width=100), after_s=2.0) as progress:
+        progress.update(1, of=20, phase="structure", note="")
+        assert file.getvalue() == ""
+        now = 102.5
+        progress.update(4, of=20, phase="structure", note="")
+    assert "4/20" in file.getvalue()
+    assert "1/20" not in file.getvalue()
+    with StageProgress(console=Console(file=(quiet := io.StringIO()), force_terminal=terminal), after_s=2.0) as quick:
+        quick.update(20, of=20, phase="structure", note="")
+    assert quiet.getvalue().strip("\x1b[?25hl\n") == ""  # but for the cursor
+
+
 def test_progress_of_a_short_search_is_a_line_each() -> None:
     file = io.StringIO()
     with StageProgress(console=Console(file=file)) as progress:

@@ -128,7 +128,7 @@ def test_time_that_is_up_is_said() -> None:
 def test_progress_is_told() -> None:
     seen: list[tuple[int, int]] = []
     find_structure(conv_net(), torch.randn(1, 3, 12), progress=lambda done, of: seen.append((done, of)))
-    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_images_are_looked_at_small_and_counted_as_they_are() -> None:
