@@ -39,7 +39,7 @@ def block_influence(model: nn.Module, structure: Structure, role: Role, *, forwa
     """Group with skips → [1], in [0, 2]: 1 − the mean cosine between the stream before and after what is skipped.
 
     The mean is over samples and positions. What is read of a group is what its first skipped module reads; what comes
-    after it is what its last one returns, added to that if zeros are to stand in for it.
+    after it is what its last one returns, added to that if zeros are to stand in for it, or for all that it reads.
 
     Args:
         model: The dense network, in eval mode.
@@ -65,12 +65,16 @@ class _Stream:
     """The stream around one group's modules."""
 
     def __init__(self, group: Group) -> None:
-        self.group, self.adds = group, group.skips[-1].returns.startswith("zeros")
+        self.group = group
         self.before: Tensor | None = None
+        self.sublayer: Tensor | None = None  # what zeros would stand in for
         self.total, self.positions = 0.0, 0
 
     def enter(self, module: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         self.before = arguments[0] if arguments else next(iter(named.values()))
+
+    def replaced(self, module: nn.Module, arguments: tuple[Tensor, ...], output: object) -> None:
+        self.sublayer = first_outputs(output)
 
     def leave(self, module: nn.Module, arguments: tuple[Tensor, ...], output: object) -> None:
         if self.before is None:
@@ -79,10 +83,12 @@ class _Stream:
                 f"{self.group.name!r} must stand in order of execution"
             )
         after = first_outputs(output)
-        cosines = F.cosine_similarity(self.before, self.before + after if self.adds else after, dim=-1)
+        # A norm that reads nothing but the sublayer is part of what is added; one that reads the sum makes the stream.
+        adds = after is self.sublayer or (arguments and arguments[0] is self.sublayer)
+        cosines = F.cosine_similarity(self.before, self.before + after if adds else after, dim=-1)
         self.total += cosines.double().sum().item()
         self.positions += cosines.numel()
-        self.before = None
+        self.before = self.sublayer = None
 
     def influence(self) -> Tensor:
         if not self.positions:
@@ -96,6 +102,9 @@ def _watched(model: nn.Module, streams: list[_Stream]) -> Iterator[None]:
     for stream in streams:
         first, last = (model.get_submodule(stream.group.skips[end].module) for end in (0, -1))
         hooks.append(first.register_forward_pre_hook(stream.enter, with_kwargs=True))
+        for skip in stream.group.skips:
+            if skip.returns.startswith("zeros"):
+                hooks.append(model.get_submodule(skip.module).register_forward_hook(stream.replaced))
         hooks.append(last.register_forward_hook(stream.leave))
     try:
         yield

@@ -40,7 +40,7 @@ def digits() -> Task:
 
 def fashion_resnet20() -> Task:
     """ResNet-20 on Fashion-MNIST: residual streams, twelve groups."""
-    return _fashion("fashion_resnet20", networks.resnet20, budget="macs:0.35")
+    return _fashion("fashion_resnet20", networks.resnet20, budget="macs:0.15")
 
 
 def fashion_plain20() -> Task:
