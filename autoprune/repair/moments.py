@@ -112,6 +112,8 @@ def input_moments(
         rows: The most rows of inputs that are kept.
         generator: Draws all that is random here.
     """
+    if not names:  # nothing is read for nobody
+        return {}
     positions = {layer.name: layer.positions for layer in structure.layers}
     first = first_readers(model, names, role, forward=forward)
     moments = {

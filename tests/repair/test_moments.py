@@ -86,3 +86,14 @@ def test_a_layer_that_never_runs_is_named() -> None:
     moments = Moments(nn.Linear(3, 3), total=5, wanted=5)
     with pytest.raises(ValueError, match="'x' read nothing"):
         moments.gram("x", centred=False, ridge=1e-3)
+
+
+def test_where_no_layer_is_asked_for_the_network_does_not_run() -> None:
+    task = TINY["llama"]()
+    structure = transformer_structure(task.model, task.example_input)
+
+    def runs(*_: object) -> Tensor:
+        raise AssertionError("the network ran, and nobody reads what its layers read")
+
+    role, generator = task.data.calibration, torch.Generator()
+    assert input_moments(task.model, structure, role, forward=runs, names=(), rows=9, generator=generator) == {}
