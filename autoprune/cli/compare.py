@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from autoprune.runs import RunFolder
 
 USAGE = """usage: autoprune compare RUN … | sweep=DIR | SUMMARIES.jsonl[.gz] … | wandb=ENTITY/PROJECT[/GROUP]
-                         [evaluations=N] [out=DIR] [publish=wandb]
+                         [by=both|search|policy] [evaluations=N] [out=DIR] [publish=wandb]
 
 Which agent is better, and at how many seeds can that be said? Runs, sweeps, files of summaries that were written before
-and a project on a server may be given together. evaluations=N compares what was best after N evaluations. out= is the
-folder of the page and its data; publish=wandb makes a report of it in the project."""
+and a project on a server may be given together. by=policy ranks what learned policies propose by themselves, by=search
+the best plans that searches met, by=both (the default) shows both. evaluations=N compares what was best
+after N evaluations. out= is the folder of the page and its data; publish=wandb makes a report of it in the project."""
 SUMMARIES, SUFFIXES = "run_summaries.jsonl", (".jsonl", ".gz")
 
 
@@ -33,6 +34,7 @@ class CompareSettings(Section):
     sweep: tuple[Text, ...] = ()
     wandb: Text | None = None
     evaluations: Count | None = None
+    by: Literal["both", "search", "policy"] = "both"
     out: Text | None = None
     publish: Literal["wandb"] | None = None
 
@@ -56,6 +58,8 @@ class CompareRequest:
     """On a server: ENTITY/PROJECT[/GROUP]."""
     evaluations: int | None = None
     """After how many evaluations; None: all of them."""
+    by: Literal["both", "search", "policy"] = "both"
+    """What ranks agents: the best plans that they met, their policies' own, or the first beside the second."""
     out: Path | None = None
     """The folder that is written."""
     publish: bool = False
@@ -77,6 +81,7 @@ class CompareRequest:
             files=tuple(Path(path) for path in paths if path.endswith(SUFFIXES)),
             project=settings["wandb"],
             evaluations=settings["evaluations"],
+            by=settings["by"],
             out=None if settings["out"] is None else Path(settings["out"]),
             publish=settings["publish"] is not None,
             arguments=tuple(arguments),
@@ -97,7 +102,7 @@ class CompareRequest:
             print(f"{headline(trainings)}.\npage: {written}")
             return
         runs, missing = self.read()
-        comparison = compared(runs, missing=missing, evaluations=self.evaluations)
+        comparison = compared(runs, missing=missing, evaluations=self.evaluations, by=self.by)
         out = new_folder(self.out, "comparison")
         folder = RunFolder(out)
         folder.write_json(DATA, {**comparison, "arguments": list(self.arguments)})

@@ -3,13 +3,14 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from autoprune.comparison.agent_ranking import Ranking, Scores
 from autoprune.comparison.anytime import anytime
 from autoprune.comparison.budget_fronts import fronts
+from autoprune.comparison.by_policy import rank_policies, uniform_caveats, with_policies
 from autoprune.comparison.caveats import FEWEST, caveats, unequal_terms
 from autoprune.comparison.comparability import (
     Cell,
@@ -24,22 +25,32 @@ from autoprune.comparison.run_summary import DETERMINISTIC, SENSITIVITY, UNIFORM
 from autoprune.comparison.score_scale import Scale, scale_of
 from autoprune.statistics import Floats, iqm, seeds_needed
 
+By = Literal["both", "search", "policy"]
 Json = dict[str, Any]
 DIGITS = 8  # significant ones
 
 
-def compare(runs: Sequence[RunSummary], *, missing: Sequence[Missing] = (), evaluations: int | None = None) -> Json:
+def compare(
+    runs: Sequence[RunSummary],
+    *,
+    missing: Sequence[Missing] = (),
+    evaluations: int | None = None,
+    by: By = "both",
+) -> Json:
     """Everything that the page and the table show, as JSON values, numbers to DIGITS digits.
 
     Args:
         runs: in any order.
         missing: jobs without a result, which are listed.
         evaluations: only runs that were given so many; None: all, which were given as many.
+        by: ranks the plans that searches met, those that learned policies propose, or the former beside the latter.
 
     Raises:
         ValueError: there is nothing to rank, or the runs cannot be compared.
     """
-    runs = of_limit(without_copies(runs), evaluations)
+    runs, left_out = of_limit(without_copies(runs), evaluations), list[str]()
+    if by == "policy":
+        runs, left_out = with_policies(runs)
     names = labels(runs)
     check_comparable(runs, names)
     labelled = _with_baselines(runs, names)
@@ -53,11 +64,14 @@ def compare(runs: Sequence[RunSummary], *, missing: Sequence[Missing] = (), eval
     scales = {cell: scale_of(cell, {n: ours.get(cell, ()) for n, ours in labelled.items()}) for cell in cells}
     after = _recovered(labelled)
     result = {
+        "by": by,
         "evaluations": runs[0].evaluations,
         "runs": len(runs),
         "agents": agents,
         "cells": [_cell(cell, scales[cell], labelled) for cell in cells],
         "caveats": [
+            *left_out,
+            *([] if by == "search" else uniform_caveats(runs, names)),
             *caveats(labelled, scales, deterministic=deterministic),
             *unequal_terms({name: labelled[name] for name in dict.fromkeys(names)}),
         ],
@@ -68,6 +82,7 @@ def compare(runs: Sequence[RunSummary], *, missing: Sequence[Missing] = (), eval
             "accuracy": _accuracies(labelled, recovered=False),
             "fronts": fronts(labelled, recovered=False),
         },
+        "policies": rank_policies(runs, names) if by == "both" else None,
         "recovered": {
             **Ranking("recovered", after, {UNIFORM}).as_json(),
             "accuracy": _accuracies(labelled, recovered=True),

@@ -13,6 +13,7 @@ from autoprune.comparison.run_summary import (
     UNIFORM,
     AnytimeCurve,
     MeasuredPlan,
+    PolicyPlan,
     RunIncumbent,
     RunSummary,
     agent_name,
@@ -160,6 +161,7 @@ def _summary(result: Json, run: Json, config: Json) -> RunSummary:
         agent_seconds=seconds.get("agent"),
         optimum=result.get("optimum"),
         settings=settings_of(config),
+        policy=_policy(result.get("policy")) if UNIFORM in networks else None,
     )
 
 
@@ -173,6 +175,18 @@ def _measured(record: Json, score: str, *, recovers: bool) -> MeasuredPlan:
         test=dict(record["before"]),
         recovered=dict(after) if recovers and after is not None else None,
         costs=dict(record["cost"]),
+    )
+
+
+def _policy(record: Json | None) -> PolicyPlan | None:
+    if record is None:
+        return None
+    gap = record["gap"]
+    return PolicyPlan(
+        plan=PruningPlan.from_json(record["plan"]),
+        score=record["score"],
+        uniform=record["uniform"],
+        best=None if gap is None else record["score"] + gap,
     )
 
 

@@ -35,6 +35,18 @@ class MeasuredPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyPlan:
+    """What a learned policy proposes by itself, judged on the samples that its search saw; higher is better."""
+
+    plan: PruningPlan
+    score: float
+    uniform: float
+    """The uniform plan's score."""
+    best: float | None = None
+    """The score of the best plan that the search met; None where none was inside the budget."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunIncumbent:
     """The best plan from one evaluation on."""
 
@@ -104,6 +116,12 @@ class RunSummary:
     """The score of the best plan that there is inside the budget, where that is known."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The configuration by dotted name, to tell two of one agent apart."""
+    policy: PolicyPlan | None = None
+    """The plan of what was learned; None where nothing was, or nobody evaluated it."""
+
+    def __post_init__(self) -> None:
+        if self.policy is not None and UNIFORM not in self.baselines:
+            raise ValueError("a run with a policy's own plan needs the uniform plan among its baselines")
 
     @property
     def cell(self) -> tuple[str, str]:
@@ -129,12 +147,13 @@ class RunSummary:
             ValueError: a field is missing, unknown or broken.
         """
         try:
-            anytime = record.get("anytime")
+            anytime, policy = record.get("anytime"), record.get("policy")
             values = dict(record) | {
                 "agent": agent_name(record["agent"]),
                 "own": _measured(record["own"]),
                 "baselines": {name: _measured(value) for name, value in record.get("baselines", {}).items()},
                 "anytime": None if anytime is None else _curve(anytime),
+                "policy": policy and PolicyPlan(**(dict(policy) | {"plan": PruningPlan.from_json(policy["plan"])})),
             }
             return cls(**values)
         except (TypeError, KeyError, AttributeError) as error:

@@ -15,6 +15,7 @@ from autoprune.report.comparison_wording import (
     interval,
     main_regime,
     pair_sentence,
+    policy_score,
     scale_sentence,
     second_line,
 )
@@ -83,12 +84,16 @@ def _part(result: Json, regime: str) -> dict[str, Any]:
 def _scores(result: Json, regime: str) -> PageTable:
     """A row for every agent, the unranked ones last and without an average."""
     coloured, rows = figures.colours(result), []
+    policies = regime == "post_training" and bool(result.get("policies"))
     accuracy = {(e["label"], *e["cell"]): percent(e["accuracy"]) for e in result[regime]["accuracy"]}
     for rank, agent in enumerate(result[regime]["agents"], start=1):
         label, estimates = agent["label"], {tuple(cell["cell"]): cell for cell in agent["cells"]}
         seeds = sorted({cell["seeds"] for cell in agent["cells"]})
         mean, _, ends = interval(agent["iqm"], regime).partition(" ")
         cells = [Cell(mean, small=ends, style="strong")]
+        if policies:
+            mean, _, ends = policy_score(result, label).partition(" [")
+            cells.append(Cell(mean, small=f"[{ends}" if ends else ""))
         for cell in (tuple(cell["cell"]) for cell in result["cells"]):
             value, _, ends = interval(estimates.get(cell), regime).partition(" ")
             cells.append(Cell(value, small="\n".join(filter(None, (ends, accuracy.get((label, *cell)))))))
@@ -98,7 +103,13 @@ def _scores(result: Json, regime: str) -> PageTable:
         note = "baseline" if result["agents"][label]["baseline"] else ""
         note, rank_text = (note, str(rank)) if agent["ranked"] else ("not ranked: one seed", " ")
         rows.append(Row(label, cells, colour=coloured.get(label), note=note, rank=rank_text))
-    columns = [("", "over all"), *((cell["cell"][0], cell["cell"][1]) for cell in result["cells"]), ("", "seeds")]
+    beside = [("", "policy's own plan")] if policies else []
+    columns = [
+        ("", "over all"),
+        *beside,
+        *((cell["cell"][0], cell["cell"][1]) for cell in result["cells"]),
+        ("", "seeds"),
+    ]
     return PageTable(columns, rows, "scores")
 
 

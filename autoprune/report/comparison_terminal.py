@@ -15,6 +15,7 @@ from autoprune.report.comparison_wording import (
     agents_of,
     headline,
     interval,
+    policy_score,
     second_line,
 )
 from autoprune.report.wording import DASH, percent
@@ -34,6 +35,7 @@ def print_comparison(result: Json, console: Console | None = None) -> None:
     console = console or Console()
     for regime, title in REGIMES.items():
         if agents_of(result, regime):
+            title = "policy's own plan" if result.get("by") == "policy" else title
             console.print(_that_fits(result, regime, title, console))
             for name, groups in against_all(result, regime)[:MOST_AGENTS]:
                 if groups:
@@ -59,6 +61,9 @@ def _table(result: Json, regime: str, title: str, cells: Sequence[Json]) -> Tabl
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     table.add_column(f"{title}\n", no_wrap=True)
     table.add_column("score\n" if regime == "post_training" else "points above\nuniform", justify="right", no_wrap=True)
+    policies = regime == "post_training" and bool(result.get("policies"))
+    if policies:
+        table.add_column("policy's\nown plan", justify="right", no_wrap=True)
     for cell in cells:
         table.add_column(f"{escape(cell['cell'][0])}\n{escape(cell['cell'][1])}", justify="right", no_wrap=True)
     table.add_column("seeds\n", justify="right", no_wrap=True)
@@ -70,6 +75,7 @@ def _table(result: Json, regime: str, title: str, cells: Sequence[Json]) -> Tabl
         table.add_row(
             escape(label),
             interval(agent["iqm"], regime) if agent["ranked"] else "one seed",
+            *([policy_score(result, label)] if policies else []),
             *(percent(accuracy.get((label, *cell["cell"]))) for cell in cells),
             "any" if agent["deterministic"] else "–".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))),
             DASH if label not in seconds else f"{1000 * seconds[label]:.3g}",

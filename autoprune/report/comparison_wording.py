@@ -25,6 +25,8 @@ def headline(result: Json) -> str:
 
 def second_line(result: Json) -> str:
     """What recovery leaves of it."""
+    if result.get("by") == "policy":
+        return "These are the policies' own plans; by=search ranks the best plans that searches met."
     if not agents_of(result, "recovered"):
         return "Nothing was recovered, so this says nothing about networks that are trained on after pruning."
     return f"Recovered: {_leaders(result, 'recovered')}."
@@ -38,6 +40,19 @@ def agents_of(result: Json, regime: str) -> list[Json]:
         regime: "post_training" or "recovered".
     """
     return [agent for agent in (result[regime] or {"agents": ()})["agents"] if agent["ranked"]]
+
+
+def policy_score(result: Json, label: str) -> str:
+    """What the agent's policy proposes by itself is worth, where 0 is the uniform plan; a dash where it has none.
+
+    Args:
+        result: The comparison, as it is written down.
+        label: The agent.
+    """
+    agents = (result.get("policies") or {"agents": ()})["agents"]
+    return next(
+        (interval(agent["iqm"]) if agent["ranked"] else "one seed" for agent in agents if agent["label"] == label), DASH
+    )
 
 
 def main_regime(result: Json) -> str:
