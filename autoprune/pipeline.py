@@ -31,6 +31,7 @@ from autoprune.records import (
     Ledgers,
     Recorder,
     describe_budget,
+    describe_card,
     describe_curves,
     describe_policy,
     describe_structure,
@@ -143,7 +144,11 @@ class Job:
             return None
         (uniform,) = self.problem.objective.uncharged.evaluate([plans[UNIFORM]], whole=True)
         best = recorder.incumbents[-1].outcome if recorder.incumbents else None
-        return describe_policy(recorder.own, best=best, uniform=uniform)
+        described = describe_policy(recorder.own, best=best, uniform=uniform)
+        card = self.run.path / "policy" / "README.md"
+        if card.is_file():
+            card.write_text(describe_card(card.read_text(encoding="utf-8"), described), encoding="utf-8")
+        return described
 
     def anytime(self, recorder: Recorder, plans: Mapping[str, PruningPlan]) -> Any:
         """How good the best plan was at every point of the search, on samples that no reward has seen.

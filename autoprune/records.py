@@ -170,6 +170,19 @@ def describe_policy(own: Sequence[tuple[int, Outcome]], *, best: Outcome | None,
     }
 
 
+def describe_card(card: str, policy: Mapping[str, Any]) -> str:
+    """Returns the policy's card with what its own plan is worth in its last part, which replaces an earlier such part.
+
+    Args:
+        card: The card as it was saved.
+        policy: What `describe_policy` says.
+    """
+    heading = "## Its own plan"
+    worse = "It is worse than the uniform plan: do not use it as it is.\n" if policy["worse_than_uniform"] else ""
+    text = f"Its score is {policy['score']:.4g} on the search's samples, the uniform plan's {policy['uniform']:.4g}.\n"
+    return f"{card.partition(heading)[0].rstrip()}\n\n{heading}\n\n{text}{worse}"
+
+
 def describe_structure(problem: Problem) -> dict[str, Any]:
     structure = problem.structure
     return {

@@ -14,6 +14,7 @@ from autoprune.records import (
     Ledgers,
     Recorder,
     describe_budget,
+    describe_card,
     describe_curves,
     describe_measured,
     describe_structure,
@@ -193,3 +194,13 @@ def test_descriptions_are_json() -> None:
 )
 def test_what_was_measured_is_said_in_a_sentence(changes: dict[str, Any], expected: str) -> None:
     assert describe_measured({"precision": "fp32", "batch_size": 50, "freed_memory_kept": False} | changes) == expected
+
+
+def test_a_card_says_whether_its_plan_is_worse_than_uniform() -> None:
+    bad = describe_card("# A policy\n", {"score": -0.7, "uniform": -0.6, "worse_than_uniform": True})
+    assert "score is -0.7" in bad
+    assert "worse than the uniform plan" in bad
+    good = describe_card(bad, {"score": -0.5, "uniform": -0.6, "worse_than_uniform": False})
+    assert good.startswith("# A policy\n\n## Its own plan\n\nIts score is -0.5")
+    assert "worse" not in good
+    assert good.count("## ") == 1
