@@ -239,3 +239,17 @@ def automatic_step(units: int, *, each: int = 1) -> int:
 def holds(module: str, layer: str) -> bool:
     """Whether the layer is the module of that name, or in it."""
     return layer == module or layer.startswith(f"{module}.")
+
+
+def apart(structure: Structure) -> list[IntArray]:
+    """Plans in one of which at least, of every two groups of one layer's outputs, one is cut and the other is not.
+
+    Plans that cut both alike don't show that they are coupled: halves of a chunk, say, which have to stay equal.
+
+    Args:
+        structure: The network's groups and layers.
+    """
+    first = [(group.members[0].layer, group.members[0].axis) for group in structure.groups]
+    ranks = np.array([first[:index].count(key) for index, key in enumerate(first)], np.int64)
+    digits = range(int(ranks.max(initial=0)).bit_length())
+    return [np.where(ranks >> digit & 1, structure.floor, structure.units) for digit in digits]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from autoprune.structure.edit import Ranking, masked, shrink, temporarily_shrunk
 from autoprune.structure.families import model_type
-from autoprune.structure.groups import Attribute, Group, IntArray, Member, Structure
+from autoprune.structure.groups import Attribute, Group, IntArray, Member, Structure, apart
 from autoprune.structure.layer_types import CONVOLUTIONS, is_sliceable
 from autoprune.structure.skipped_modules import patched_forward
 from autoprune.structure.standardised_weights import OwnWeight
@@ -180,7 +180,7 @@ class Verifier:
         rng = np.random.default_rng(len(groups))
         some = np.array([rng.choice(group.levels[:-1]) for group in groups], np.int64)
         half = np.where(rng.random(len(groups)) < 0.5, some, structure.units)
-        plans = [structure.floor, some, *([half] if len(groups) > 1 else [])]
+        plans = [structure.floor, some, *([half] if len(groups) > 1 else []), *apart(structure)]
         generator = torch.Generator().manual_seed(len(groups))
         ranking = {group.name: torch.randperm(group.units, generator=generator) for group in groups}
         passed_over = self._normalisers if not all(group.exact for group in groups) else ()

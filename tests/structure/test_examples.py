@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -194,3 +195,29 @@ def test_a_sliced_attention_is_pytorchs_own_before_anything_is_taken(
     assert (answer[1] is None) == (expected[1] is None)
     if expected[1] is not None:
         assert torch.allclose(answer[1], expected[1], atol=1e-6)
+
+
+class Halves(nn.Module):
+    """Two halves of a layer's channels, which a chunk hands to layers that need as many each."""
+
+    def __init__(self, channels: int, halves: int) -> None:
+        super().__init__()
+        self.first, self.halves = nn.Conv2d(3, channels * halves, 1), halves
+        self.each = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(halves))
+        self.last = nn.Linear(channels * halves, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = self.first(x).relu().chunk(self.halves, 1)
+        outputs = [layer(part).relu() for layer, part in zip(self.each, parts, strict=True)]
+        return self.last(torch.cat(outputs, 1).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("channels", "halves"), [(8, 2), (12, 2), (8, 3), (6, 4)])
+@pytest.mark.parametrize("round_to", [1, 2, 4, "auto"])
+def test_parts_of_a_chunk_are_one_group_however_few_levels_there_are(
+    channels: int, halves: int, round_to: int | Literal["auto"]
+) -> None:
+    structure = find_structure(Halves(channels, halves), torch.randn(1, 3, 8, 8), round_to=round_to)
+    cut = [group for group in structure.groups if group.members[0].layer == "first"]
+    assert [group.units for group in cut] == [channels]
+    assert cut[0].members[0].positions.shape == (channels, halves)
