@@ -69,8 +69,8 @@ def task_structure(
     if settings.round_to == "device" and device is None:
         raise ValueError("structure.round_to=device needs a device, such as device=this_cpu; or set a whole number")
     if device is None:
-        a_table = settings.round_to == "auto" and task.table is not None  # its plans are those of all levels
-        return levelled(1 if a_table else settings.round_to), {}
+        own = settings.round_to == "auto" and task.levels is not None  # a task that says its levels, such as a table's
+        return levelled(1 if own else settings.round_to), {}
     every_level = settings.round_to in ("auto", "device")
     structure = levelled(1 if every_level else settings.round_to)
     costs = device.costs(task, structure)

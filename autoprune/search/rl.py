@@ -50,6 +50,11 @@ def search(
     price = env.price(problem)
     left = objective.left - price
     left -= affordable(policy_evaluations, left, price=env.evaluations) * env.evaluations
+    if left < env.evaluations:
+        raise ValueError(
+            f"of {objective.left} evaluations, {objective.left - left} are for the start and the policy's own plan, "
+            "which leaves no episode to learn from: give the search more evaluations, or agent.env.prior=uniform"
+        )
     check_length(agent, left // env.evaluations, steps, seeded=price if env.seed_replay else 0)
     prior = env.prior_of(problem)
     if prior is not None:  # what is known before the agent acts is no reason to adapt

@@ -27,7 +27,7 @@ REGRET = {
 }  # fmt: skip
 
 
-# These problems have single-group curves and nothing that least squares could solve: the agents correct the curves' plan.
+# These problems have single-group curves and nothing that least squares could solve: agents correct the curves' plan.
 FROM_CURVES: dict[str, dict[str, Any]] = {
     name: {"prior": "sensitivity"} for name in REGRET if name not in ("critic_guided", "amc", "dqn")
 }
