@@ -279,26 +279,12 @@ def check_environment(env: gymnasium.Env[Any, Any], *, seed: int = 0) -> None:
         seed: Of the actions.
     """
     inner: Any = env.unwrapped
-    check_env(inner, skip_render_check=True)
-    assert len(inner.feature_names) == math.prod(inner.observation_space.shape), "every number observed has a name"
-    histories = []
-    for _ in range(2):
-        inner.action_space.seed(seed)
-        observation, _ = inner.reset(seed=seed)
-        over, history, info = False, [observation.tolist()], dict[str, Any]()
-        while not over:
-            observation, reward, over, truncated, info = inner.step(inner.action_space.sample())
-            assert not truncated, "episodes have one length"
-            assert inner.action_space.contains(info["executed_action"]), "executed_action is an action"
-            history.append((observation.tolist(), reward))
+
+    def ends(steps: int, info: dict[str, Any]) -> None:
         assert inner.projector.budget.meets(np.array(info["plan"].kept)), "an episode ends inside the budget"
         assert info["outcome"].plan == info["plan"]
-        histories.append(history)
-    assert histories[0] == histories[1], "the same seed and actions give the same episode"
-    inner.reset()
-    shape = inner.action_space.shape or ()
-    for actions in (np.full(shape, math.nan), np.full(shape, math.inf), np.zeros((*shape, 3)), "all", None):
-        assert _refusal(inner.step, actions).startswith("actions must"), f"the action {actions!r} is not refused"
+
+    _check_episodes(inner, seed=seed, ends=ends)
 
 
 def check_training_environment(env: gymnasium.Env[Any, Any], *, seed: int = 0) -> None:
@@ -309,6 +295,20 @@ def check_training_environment(env: gymnasium.Env[Any, Any], *, seed: int = 0) -
         seed: Of the actions.
     """
     inner: Any = env.unwrapped
+
+    def ends(steps: int, info: dict[str, Any]) -> None:
+        assert steps == inner.settings.decisions, "an episode has as many steps as decisions"
+        pruned, pruning = info["pruned"], inner.pruning
+        assert pruned.weights <= pruning.target, "an episode ends at its density"
+        assert pruned.weights == pruning.target or pruning.goal.granularity == "channel", "to one weight"
+        assert pruned.spent <= pruning.goal.steps * (1 + 1e-6), "an episode keeps to its training budget"
+        assert pruned.spent > pruning.goal.steps - 2, "and spends it, to one step"
+
+    _check_episodes(inner, seed=seed, ends=ends)
+
+
+def _check_episodes(inner: Any, *, seed: int, ends: Callable[[int, dict[str, Any]], None]) -> None:
+    """What every environment keeps to; `ends` takes an episode's number of steps and the info of its last one."""
     check_env(inner, skip_render_check=True)
     assert len(inner.feature_names) == math.prod(inner.observation_space.shape), "every number observed has a name"
     histories = []
@@ -322,12 +322,7 @@ def check_training_environment(env: gymnasium.Env[Any, Any], *, seed: int = 0) -
             assert inner.action_space.contains(info["executed_action"]), "executed_action is an action"
             assert inner.observation_space.contains(observation), "features stay inside their bounds"
             history.append((observation.tolist(), reward))
-        assert len(history) == inner.settings.decisions + 1, "an episode has as many steps as decisions"
-        pruned, pruning = info["pruned"], inner.pruning
-        assert pruned.weights <= pruning.target, "an episode ends at its density"
-        assert pruned.weights == pruning.target or pruning.goal.granularity == "channel", "to one weight"
-        assert pruned.spent <= pruning.goal.steps * (1 + 1e-6), "an episode keeps to its training budget"
-        assert pruned.spent > pruning.goal.steps - 2, "and spends it, to one step"
+        ends(len(history) - 1, info)
         histories.append(history)
     assert histories[0] == histories[1], "the same seed and actions give the same episode"
     inner.reset()
