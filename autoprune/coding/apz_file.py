@@ -90,7 +90,12 @@ def encoded(tensor: TensorBits) -> CodedTensor:
 
 
 def assemble(record: bytes, tensors: Mapping[str, CodedTensor]) -> bytes:
-    """Returns the bytes of a file of tensors that are coded already."""
+    """Returns the bytes of a file of tensors that are coded already.
+
+    Args:
+        record: What is said of the network, as JSON in UTF-8.
+        tensors: Name → coded tensor, in the order of the file.
+    """
     if len(record) > LONGEST_RECORD:
         raise ValueError(f"the record of the network's shape has at most {LONGEST_RECORD} bytes, got {len(record)}")
     packed = zlib.compress(record, 9)

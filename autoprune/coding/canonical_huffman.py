@@ -40,7 +40,13 @@ def encode(symbols: Symbols, alphabet: int) -> bytes:
 
 
 def decode(data: bytes, count: int, alphabet: int) -> Symbols:
-    """Returns the symbols that `encode` was given [count]. Raises DamagedBytes for what it does not write."""
+    """Returns the symbols that `encode` was given [count]. Raises DamagedBytes for what it does not write.
+
+    Args:
+        data: What `encode` wrote.
+        count: How many symbols there are, at least 0.
+        alphabet: How many different symbols there may be, at least 1.
+    """
     reader = ByteReader(data)
     nibbles = np.frombuffer(reader.take(-(-alphabet // 2)), np.uint8)
     lengths = np.stack([nibbles >> 4, nibbles & 15], axis=1).reshape(-1).astype(np.int64)

@@ -18,11 +18,22 @@ class Code(Protocol):
         ...
 
     def encode(self, symbols: Symbols, alphabet: int) -> bytes:
-        """Returns the bytes of symbols [count] that are in [0, alphabet)."""
+        """Returns the bytes of symbols [count] that are in [0, alphabet).
+
+        Args:
+            symbols: Whole numbers [count], each in [0, alphabet).
+            alphabet: How many different symbols there may be, at least 1.
+        """
         ...
 
     def decode(self, data: bytes, count: int, alphabet: int) -> Symbols:
-        """Returns the symbols. Raises DamagedBytes for what `encode` does not write; takes memory for `count` only."""
+        """Returns the symbols. Raises DamagedBytes for what `encode` does not write; takes memory for `count` only.
+
+        Args:
+            data: What `encode` wrote.
+            count: How many symbols there are, at least 0.
+            alphabet: How many different symbols there may be, at least 1.
+        """
         ...
 
 

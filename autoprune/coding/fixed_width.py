@@ -21,7 +21,13 @@ def encode(symbols: Symbols, alphabet: int) -> bytes:
 
 
 def decode(data: bytes, count: int, alphabet: int) -> Symbols:
-    """Returns the symbols that `encode` was given [count]. Raises DamagedBytes for what it does not write."""
+    """Returns the symbols that `encode` was given [count]. Raises DamagedBytes for what it does not write.
+
+    Args:
+        data: What `encode` wrote.
+        count: How many symbols there are, at least 0.
+        alphabet: How many different symbols there may be, at least 1.
+    """
     width = width_of(alphabet)
     if len(data) != -(-count * width // 8):
         raise DamagedBytes(f"{count} symbols of {width} bits are not {len(data)} bytes")

@@ -37,7 +37,12 @@ def relative_indices(positions: Positions, width: int) -> Symbols:
 
 
 def positions_of(symbols: Symbols, width: int) -> Positions:
-    """Returns the positions of which `relative_indices` made the symbols."""
+    """Returns the positions of which `relative_indices` made the symbols.
+
+    Args:
+        symbols: Gaps, and the padding of those that are too wide [count].
+        width: Bits of an index, at least 1.
+    """
     padding = 2**width - 1
     ends = np.cumsum(np.where(symbols == padding, padding, symbols + 1)) - 1
     positions: Positions = ends[symbols < padding]

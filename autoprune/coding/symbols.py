@@ -29,7 +29,12 @@ def entropy_bits(counts: Counts) -> float:
 
 
 def checked(symbols: Symbols, alphabet: int) -> Symbols:
-    """Returns the symbols as int64. Raises ValueError where one is not in [0, alphabet), or there are too many."""
+    """Returns the symbols as int64. Raises ValueError where one is not in [0, alphabet), or there are too many.
+
+    Args:
+        symbols: Whole numbers [count].
+        alphabet: How many different symbols there may be, at least 1.
+    """
     if not 1 <= alphabet <= MOST:
         raise ValueError(f"an alphabet has 1 to {MOST} symbols, got {alphabet}")
     symbols = np.asarray(symbols, np.int64).reshape(-1)
@@ -39,6 +44,11 @@ def checked(symbols: Symbols, alphabet: int) -> Symbols:
 
 
 def check_count(count: int, counts_sum: int) -> None:
-    """Raises DamagedBytes where a table is for another number of symbols than there are."""
+    """Raises DamagedBytes where a table is for another number of symbols than there are.
+
+    Args:
+        count: How many symbols are asked for.
+        counts_sum: How many the table is for.
+    """
     if count != counts_sum:
         raise DamagedBytes(f"the table is for {counts_sum} symbols, and there are {count}")

@@ -61,7 +61,12 @@ def codebook_of(
 
 
 def nearest_codes(weights: Values, centroids: Values) -> NDArray[np.int64]:
-    """Returns the index of the centroid that is nearest to each weight; centroids [count] ascending."""
+    """Returns the index of the centroid that is nearest to each weight; centroids [count] ascending.
+
+    Args:
+        weights: Of any shape.
+        centroids: The shared values [count], ascending.
+    """
     return np.searchsorted((centroids[1:] + centroids[:-1]) / 2, weights).astype(np.int64)
 
 

@@ -26,7 +26,13 @@ class Quantize(Protocol):
 
 
 def no_quantization(network: nn.Module, task: Task, *, generator: torch.Generator) -> nn.Module:
-    """Returns a copy of the network, as it is."""
+    """Returns a copy of the network, as it is.
+
+    Args:
+        network: Stays as it is.
+        task: Not read.
+        generator: Not drawn from.
+    """
     return copy.deepcopy(network).eval()
 
 

@@ -53,7 +53,14 @@ class ChannelMasking:
         return self._weights(masks)
 
     def prune(self, current: Weights, decision: Decision, *, least: int, gradients: Callable[[], Scores]) -> Masks:
-        """Returns the masks that a decision leads to. Raises ValueError for what units cannot do."""
+        """Returns the masks that a decision leads to. Raises ValueError for what units cannot do.
+
+        Args:
+            current: The weights now, with their masks.
+            decision: What is to go, and what may grow.
+            least: Weights that stay in all, at least.
+            gradients: Returns a gradient for every weight, where a criterion asks for them.
+        """
         if decision.regrow or isinstance(decision.density, Mapping) or decision.allocation == "erk":
             raise ValueError(
                 "granularity=channel removes units by one density, shared globally or uniformly; schedules that regrow "
@@ -65,13 +72,23 @@ class ChannelMasking:
         return self._filled(current, limit, uniform=decision.allocation == "uniform", chance=decision.criterion)
 
     def final(self, current: Weights, *, count: int) -> Masks:
-        """Returns masks that keep at most so many weights, and no unit less than fits."""
+        """Returns masks that keep at most so many weights, and no unit less than fits.
+
+        Args:
+            current: The weights now, with their masks.
+            count: Weights that may stay in all.
+        """
         if self.kept(current.masks) <= count:
             return current.masks
         return self._filled(current, count, uniform=False, chance="magnitude")
 
     def finish(self, model: nn.Module, masks: Masks) -> nn.Module:
-        """Returns a smaller copy of the network, without the units that are masked."""
+        """Returns a smaller copy of the network, without the units that are masked.
+
+        Args:
+            model: The trained network, which stays as it is.
+            masks: Which weights stay.
+        """
         plan, ranking = self.plan(masks)
         return shrink(model, self.structure, plan, ranking)
 

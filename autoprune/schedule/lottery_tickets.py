@@ -70,7 +70,12 @@ class TicketSettings:
         return float((1 - self.share) ** number)
 
     def decision(self, state: TrainingState, number: int) -> Decision:
-        """Returns what begins a round: round 0 trains the dense network."""
+        """Returns what begins a round: round 0 trains the dense network.
+
+        Args:
+            state: What the schedule may know at this point.
+            number: Of the round, from 0.
+        """
         density: float | Mapping[str, float] = self.density(number)
         if self.allocation == "uniform" and number:
             rates = {layer.name: self.output_rate if layer.output else 1.0 for layer in state.layers}
@@ -236,7 +241,12 @@ class TicketSearch:
 
 
 def save_masks(masks: Masks, path: Path) -> None:
-    """One safetensors file holds the masks, as booleans."""
+    """One safetensors file holds the masks, as booleans.
+
+    Args:
+        masks: Parameter → which of its weights stay.
+        path: Of the file, which is replaced as a whole.
+    """
     with atomic_write(path, durable=True) as partial:
         partial.write_bytes(safetensors.torch.save({name: mask.contiguous() for name, mask in masks.items()}))
 

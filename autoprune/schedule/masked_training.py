@@ -241,6 +241,10 @@ class Training:
     def rewind(self, step: int, *, weights: bool) -> None:
         """The learning rate, and with `weights` the network and its optimizer, are as they were after so many steps.
 
+        Args:
+            step: Of the optimizer, from 0.
+            weights: Whether the network and the optimizer go back too, or the learning rate only.
+
         Raises:
             ValueError: That point was not saved.
         """
@@ -339,6 +343,10 @@ class _OwnRandomness:
 
 def initialised(model: nn.Module, *, seed: int) -> nn.Module:
     """Returns a copy of the network with new weights, drawn as its layers draw theirs when they are made.
+
+    Args:
+        model: Stays as it is.
+        seed: Of the new weights.
 
     Raises:
         ValueError: A module with parameters of its own has no `reset_parameters`.

@@ -67,7 +67,12 @@ class ScheduleTable:
         return -means if measure.endswith("loss") else means
 
     def value(self, choices: Choices, measure: Measure = "search_loss") -> float:
-        """Returns the mean over seeds of a schedule's value, higher is better."""
+        """Returns the mean over seeds of a schedule's value, higher is better.
+
+        Args:
+            choices: The increment of each decision point, in 0 to 5.
+            measure: Which of the table's values is meant.
+        """
         return float(self.values(measure)[checked_choices(choices)])
 
     def best(self, measure: Measure = "search_loss") -> tuple[tuple[int, ...], float]:
@@ -77,7 +82,12 @@ class ScheduleTable:
         return tuple(int(choice) for choice in choices), float(values.max())
 
     def regret(self, choices: Choices, measure: Measure = "search_loss") -> float:
-        """Returns by how much the best schedule is better, at least 0."""
+        """Returns by how much the best schedule is better, at least 0.
+
+        Args:
+            choices: The increment of each decision point, in 0 to 5.
+            measure: Which of the table's values is meant.
+        """
         return self.best(measure)[1] - self.value(choices, measure)
 
     def densities(self, choices: Choices) -> list[float]:

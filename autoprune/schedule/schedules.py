@@ -13,7 +13,13 @@ from autoprune.schedule.decision import Allocation, Criterion, Decision, Growth,
 def one_shot(
     *, start: Fraction = 0.5, allocation: Allocation = "global", criterion: Criterion = "magnitude"
 ) -> Schedule:
-    """Returns: dense until `start` of the training budget is spent, then all at once, and fine-tuning."""
+    """Returns: dense until `start` of the training budget is spent, then all at once, and fine-tuning.
+
+    Args:
+        start: The share of the training budget that is spent on the dense network.
+        allocation: How densities are spread over layers.
+        criterion: By which weights are ranked.
+    """
 
     def schedule(state: TrainingState) -> Decision:
         if state.progress < start and state.decision == 0:
@@ -152,12 +158,24 @@ def sparse_from_start(
 
 
 def rigl(*, decisions: Count = 20, regrow: Fraction = 0.3, end: Fraction = 0.75) -> Schedule:
-    """Returns RigL (arXiv 1911.11134): Erdős–Rényi-kernel densities, weights grow where gradients are largest."""
+    """Returns RigL (arXiv 1911.11134): Erdős–Rényi-kernel densities, weights grow where gradients are largest.
+
+    Args:
+        decisions: How often weights are exchanged.
+        regrow: The share of the kept weights that is exchanged at first; it falls as a cosine.
+        end: The share of the training budget after which nothing is exchanged.
+    """
     return sparse_from_start(decisions=decisions, regrow=regrow, grow_by="gradient", end=end)
 
 
 def sparse_evolutionary(*, decisions: Count = 20, regrow: Fraction = 0.3, end: Fraction = 1.0) -> Schedule:
-    """Returns SET (arXiv 1707.04780): as RigL, but weights grow at random."""
+    """Returns SET (arXiv 1707.04780): as RigL, but weights grow at random.
+
+    Args:
+        decisions: How often weights are exchanged.
+        regrow: The share of the kept weights that is exchanged at first; it falls as a cosine.
+        end: The share of the training budget after which nothing is exchanged.
+    """
     return sparse_from_start(decisions=decisions, regrow=regrow, grow_by="random", end=end)
 
 

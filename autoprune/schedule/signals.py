@@ -200,6 +200,11 @@ class SignalMeter:
 
 
 def accuracy_of(run: PruningRun, role: Role) -> float:
-    """Returns the task's metric of the network as it is, on a role."""
+    """Returns the task's metric of the network as it is, on a role.
+
+    Args:
+        run: The training that is going on.
+        role: The samples that are judged.
+    """
     outputs = outputs_of(run.model.eval(), rows(role.inputs, slice(None)), run.task.forward)
     return float(run.task.metric(outputs, role.targets))

@@ -202,6 +202,10 @@ class TrainingEnv(gymnasium.Env[Observation, Action]):
 def checked_action(action: Action, space: Box | Discrete) -> Any:
     """Returns the action as numbers inside the space, clipped.
 
+    Args:
+        action: What an agent chose.
+        space: The environment's action space.
+
     Raises:
         ValueError: It has another shape, or holds NaN or infinity.
     """

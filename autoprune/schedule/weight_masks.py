@@ -239,7 +239,12 @@ class WeightMasking:
         return masks
 
     def final(self, current: "Weights", *, count: int) -> Masks:
-        """Returns masks that keep exactly so many weights: the largest of those that are left."""
+        """Returns masks that keep exactly so many weights: the largest of those that are left.
+
+        Args:
+            current: The weights now, with their masks.
+            count: Weights that stay in all.
+        """
         if self.kept(current.masks) <= count and not (self.pattern and self.kept(current.masks) < count):
             return current.masks
         scores = {
@@ -284,7 +289,12 @@ class WeightMasking:
 
 
 def largest(scores: Tensor, count: int) -> Tensor:
-    """Returns a mask [N] of exactly `count` of the scores, the largest ones."""
+    """Returns a mask [N] of exactly `count` of the scores, the largest ones.
+
+    Args:
+        scores: [N]
+        count: In [0, N].
+    """
     mask = torch.zeros(scores.shape, dtype=torch.bool)
     if count > 0:
         mask[scores.topk(min(count, len(scores)), sorted=False).indices.cpu()] = True
@@ -292,7 +302,12 @@ def largest(scores: Tensor, count: int) -> Tensor:
 
 
 def mask_overlap(before: Masks, after: Masks) -> float:
-    """Returns the share of the weights that stay after which had stayed before, in [0, 1]; 1 where nothing stays."""
+    """Returns the share of the weights that stay after which had stayed before, in [0, 1]; 1 where nothing stays.
+
+    Args:
+        before: Parameter → which of its weights stayed.
+        after: The same, later.
+    """
     stay = sum(int(mask.sum()) for mask in after.values())
     both = sum(int((mask & before[name]).sum()) if name in before else int(mask.sum()) for name, mask in after.items())
     return both / stay if stay else 1.0
