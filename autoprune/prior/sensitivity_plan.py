@@ -84,7 +84,9 @@ def allocate(losses: list[FloatArray], costs: list[FloatArray], limit: float) ->
     if spare <= 0:
         return [int(np.lexsort((loss, c))[0]) for loss, c in zip(losses, costs, strict=True)]
     bins = max(BINS, BINS_PER_GROUP * len(costs))
-    steps = [np.ceil((c - low) / spare * bins - 1e-9).astype(np.int64) for c, low in zip(costs, cheapest, strict=True)]
+    with np.errstate(over="ignore"):  # next to nothing to spare: the quotient is infinite, that is, beyond all bins
+        bins_used = [np.ceil((c - low) / spare * bins - 1e-9) for c, low in zip(costs, cheapest, strict=True)]
+    steps = [np.minimum(used, bins + 1).astype(np.int64) for used in bins_used]
     value = np.zeros(bins + 1)  # value[b]: least loss of the groups so far with at most b bins
     choices = []
     for loss, step in zip(losses, steps, strict=True):

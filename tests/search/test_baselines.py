@@ -82,6 +82,12 @@ def test_the_dynamic_program_is_exact(groups: list[list[tuple[float, int]]], lim
     assert got <= min((loss for loss, cost in options if cost <= limit - slack), default=np.inf) + 1e-9
 
 
+@pytest.mark.parametrize("spare", [5e-324, 1e-310, 1e-13])
+def test_next_to_nothing_to_spare_is_nothing_to_spare(spare: float) -> None:
+    losses, costs = [np.array([2.0, 1.0]), np.array([1.0, 0.0])], [np.array([0.0, 1.0]), np.array([0.0, 3.0])]
+    assert allocate(losses, costs, spare) == [0, 0] == allocate(losses, costs, 0.0)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_sensitivity_plan_is_near_the_best_for_additive_losses(seed: int) -> None:
     ready = prepared(tiny_task("digits_net"), budget="macs:0.4", round_to=8)
