@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from itertools import product
 from typing import Any
 
 import gymnasium
@@ -15,7 +15,6 @@ import autoprune  # noqa: F401  registers the environments
 from autoprune.schedule.policy_schedule import save_policy_schedule
 from autoprune.schedule.schedule_table import DECISIONS, ZOO, ScheduleTable, ScheduleTableEnv
 from autoprune.schedule.schedules import cubic
-from experiments.cells import kept
 
 TABLES = ("digits_mlp", "digits_cnn")
 POLICY_STEPS = 40_000
@@ -37,8 +36,8 @@ class Counted(gymnasium.Wrapper[Any, int, Any, int]):
         return result
 
 
-def agent_cells(cells: Path, *, seeds: int) -> list[Any]:
-    """Rows of every method, table and seed."""
+def agent_cells(cell: Callable[[str, str, Callable[[], list[Any]]], list[Any]], *, seeds: int) -> None:
+    """Every method, table and seed has its cell."""
     methods: dict[str, Callable[[str, int], dict[str, Any]]] = {
         "ppo": lambda table, seed: _sb3(PPO, table, seed, learning_rate=3e-3),
         "ppo_learning_off": lambda table, seed: _sb3(PPO, table, seed, learning_rate=0.0),
@@ -47,15 +46,13 @@ def agent_cells(cells: Path, *, seeds: int) -> list[Any]:
         "cubic_tpe": _cubic,
         "cubic_default": lambda table, _: _of(table, [ScheduleTable.shipped(table).nearest(cubic())]),  # type: ignore[arg-type]
     }
-    rows = []
-    for table in TABLES:
-        for name, method in methods.items():
-            for seed in range(seeds if name != "cubic_default" else 1):
-                make = lambda name=name, table=table, seed=seed, method=method: {  # noqa: E731
-                    "method": name, "table": table, "seed": seed, **method(table, seed)
-                }  # fmt: skip
-                rows.append(kept(cells, f"agent_{name}_{table}_{seed}", make))
-    return rows
+
+    def all_seeds(name: str, table: str) -> list[Any]:
+        number = 1 if name == "cubic_default" else seeds
+        return [{"method": name, "table": table, "seed": s, **methods[name](table, s)} for s in range(number)]
+
+    for table, name in product(TABLES, methods):
+        cell("agent", f"{name}_{table}", partial(all_seeds, name, table))
 
 
 def _of(table: str, tried: list[Choices], own: dict[str, Choices] | None = None) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""The studies of pruning over time: cells on disk, and their tables as JSON beside the page."""
+"""The studies of pruning over time: what each has made lies on the disk, and it goes on from there."""
 
 import argparse
-import json
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from autoprune.schedule.lottery_tickets import TicketSearch, TicketSettings
 from autoprune.schedule.masked_training import TrainingRecipe
 from autoprune.schedule.schedules import alternating, cubic, one_shot, rigl, sparse_evolutionary, static_mask
 from autoprune.task.fashion_mnist import fashion_full, fashion_subset
+from autoprune.task.networks import resnet20
 from autoprune.task.task import Roles, Task, outputs_of
 from autoprune.task.training import flip
 from experiments.cells import kept
@@ -24,41 +26,51 @@ from experiments.time.agent import agent_cells, train_policy
 from experiments.time.summary import write_summary
 
 HERE = Path(__file__).parent
-CELLS = ROOT / "runs" / "time"
+CELLS = HERE / "data"  # committed: what a study has so far, a file for each of its parts
+CHECKPOINTS = ROOT / "runs" / "time"
 IMAGES = "/usr/share/datasets/fashion-mnist"  # of Debian's dataset-fashion-mnist
-ROUNDS, CONTROL_ROUNDS = 15, (4, 7, 9, 11, 13, 15)
+ROUNDS, CONTROL_ROUNDS = 21, (4, 7, 9, 11, 13, 15, 18, 21)  # the last leaves 1 % of the weights
+SPARSE_FROM_START = ("rigl", "set", "static")
 SCHEDULES: dict[str, Schedule] = {
     "one_shot": one_shot(),
     "cubic": cubic(),
+    "acdc": alternating(),
     "rigl": rigl(),
     "set": sparse_evolutionary(),
     "static": static_mask(),
-    "acdc": alternating(),
 }
-DENSITIES = (0.1, 0.05)
+DENSITIES = (0.1, 0.05, 0.01)
+RESNET_ROUNDS = TicketSettings(rounds=4, share=0.44, steps=400, controls=(), check_every=400)  # to 9.8 %
+RESNET_RECIPE = TrainingRecipe(learning_rate=0.2, bf16=True)  # the rate that the shipped network was trained at
+REWIND_STEPS = (0, 20, 60)
 
 
 def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("study", choices=("tickets", "schedules", "agent", "policy", "summary"))
-    parser.add_argument("--seeds", type=int)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--collect", action="store_true", help="of schedules: what is there already, and no more")
+    parser.add_argument("study", choices=("tickets", "schedules", "resnet", "agent", "policy", "summary"))
+    parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
     match arguments.study:
         case "tickets":
-            rows = tickets(arguments.seeds or 5, arguments.steps or 1000)
+            tickets(arguments.seeds)
         case "schedules":
-            rows = schedules(arguments.seeds or 5, arguments.steps or 200, collect=arguments.collect)
+            schedules(arguments.seeds)
+        case "resnet":
+            rewinding(arguments.seeds)
         case "summary":
-            return write_summary()
+            write_summary()
         case "policy":
-            return train_policy(origin("experiments/time/run policy"))
+            train_policy(origin("experiments/time/run policy"))
         case _:
-            rows = agent_cells(CELLS, seeds=arguments.seeds or 10)
-    record = {"origin": origin(f"experiments/time/run {arguments.study}"), "rows": rows}
-    (HERE / f"{arguments.study}.json").write_text(json.dumps(record, indent=1) + "\n")
+            agent_cells(cell, seeds=arguments.seeds)
+
+
+def cell(study: str, name: str, make: Callable[[], list[Any]]) -> list[Any]:
+    """Returns the rows of one part of a study; they are made once, and lie in a file with where they are from."""
+    command = f"experiments/time/run {study}"
+    content: dict[str, Any] = kept(CELLS, f"{study}_{name}", lambda: {"origin": origin(command), "rows": make()})
+    return list(content["rows"])
 
 
 def lenet(inputs: int = 784) -> nn.Module:
@@ -80,45 +92,58 @@ def task_of(network: nn.Module, data: Roles, name: str, **options: Any) -> Task:
     return Task(network, data.train.inputs[:1], data, name=name, **options)
 
 
-def tickets(seeds: int, steps: int) -> list[Any]:
-    """Rows of every round and control of every seed."""
+def tickets(seeds: int) -> None:
+    """Rounds and controls of LeNet-300-100 on all of Fashion-MNIST."""
     recipe = TrainingRecipe(learning_rate=1.2e-3, batch_size=60, optimizer="adamw", weight_decay=0.0, curve="constant")
     settings = TicketSettings(
-        rounds=ROUNDS, share=0.2, steps=steps, allocation="uniform", output_rate=0.5, control_rounds=CONTROL_ROUNDS,
-        controls=("reinitialised", "random"), check_every=max(1, steps // 10),
+        rounds=ROUNDS, share=0.2, steps=1000, allocation="uniform", output_rate=0.5, control_rounds=CONTROL_ROUNDS,
+        controls=("reinitialised", "random"), check_every=100,
     )  # fmt: skip
     data = fashion_full(folder=IMAGES)
 
     def one(seed: int) -> list[Any]:
-        search = TicketSearch(
-            task_of(lenet(), data, "lenet"), settings, recipe, seed, CELLS / f"tickets_{steps}_{seed}"
-        )
+        search = TicketSearch(task_of(lenet(), data, "lenet"), settings, recipe, seed, CHECKPOINTS / f"tickets_{seed}")
         search.run()
         return search.rows
 
-    return [row for seed in range(seeds) for row in kept(CELLS, f"tickets_{steps}_{seed}", partial(one, seed))]
+    for seed in range(seeds):
+        cell("tickets", f"{seed}", partial(one, seed))
 
 
-def schedules(seeds: int, steps: int, *, collect: bool) -> list[Any]:
-    """Test accuracy of every schedule at equal training MACs."""
+def schedules(seeds: int) -> None:
+    """Test accuracy of every schedule at equal training MACs; those that are sparse throughout not at 1 %."""
     data = fashion_subset()
     tasks = {
         "lenet": (task_of(lenet(), data, "lenet"), TrainingRecipe(learning_rate=0.05)),
         "cnn": (task_of(small_cnn(), data, "cnn", augment=flip), TrainingRecipe(learning_rate=0.1)),
     }
 
-    def one(network: str, schedule: str, density: float, seed: int) -> dict[str, Any]:
+    def one(network: str, schedule: str, density: float, seed: int) -> list[Any]:
         task, recipe = tasks[network]
-        goal = PruningGoal(density=density, steps=steps, start="initial")
+        goal = PruningGoal(density=density, steps=200, start="initial")
         result = train_pruned(task, SCHEDULES[schedule], goal, recipe=recipe, seed=seed)
         outputs = outputs_of(result.network, data.test.inputs)
-        return {
+        return [{
             "network": network, "schedule": schedule, "density": density, "seed": seed, "steps": result.steps,
             "macs": result.macs, "test_accuracy": task.metric(outputs, data.test.targets),
-        }  # fmt: skip
+        }]  # fmt: skip
 
-    cells = [(n, s, d, seed) for d in DENSITIES for n in tasks for seed in range(seeds) for s in SCHEDULES]
-    names = {f"schedules_{steps}_{n}_{s}_{d}_{seed}": partial(one, n, s, d, seed) for n, s, d, seed in cells}
-    return [
-        kept(CELLS, name, make) for name, make in names.items() if not collect or (CELLS / f"{name}.json").is_file()
-    ]
+    for density, seed, network, schedule in product(DENSITIES, range(seeds), tasks, SCHEDULES):
+        if density > 0.02 or schedule not in SPARSE_FROM_START:
+            name = f"{network}_{schedule}_{density:g}_{seed}"
+            cell("schedules", name, partial(one, network, schedule, density, seed))
+
+
+def rewinding(seeds: int) -> None:
+    """ResNet-20 at full learning rate: tickets rewound to step 0, and to later ones."""
+    data = fashion_subset()
+
+    def one(step: int, seed: int) -> list[Any]:
+        settings = replace(RESNET_ROUNDS, rewind="step" if step else "initial", rewind_step=step)
+        task = task_of(resnet20(), data, "resnet20", augment=flip)
+        search = TicketSearch(task, settings, RESNET_RECIPE, seed, CHECKPOINTS / f"resnet_{step}_{seed}")
+        search.run()
+        return [{**row, "rewind_step": step} for row in search.rows]
+
+    for seed, step in product(range(seeds), REWIND_STEPS):
+        cell("resnet", f"{step}_{seed}", partial(one, step, seed))

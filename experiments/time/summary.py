@@ -18,50 +18,70 @@ Rows = Mapping[Any, Mapping[int, float]]
 def write_summary() -> None:
     """The page holds the tables between its markers."""
     text = PAGE.read_text()
-    for study, table in (("tickets", _tickets), ("schedules", _schedules), ("agent", _agent)):
-        file = HERE / f"{study}.json"
-        if not file.is_file():
+    tables = {"tickets": _tickets, "schedules": _schedules, "resnet": _resnet, "agent": _agent}
+    for study, table in tables.items():
+        cells = [json.loads(file.read_text()) for file in sorted((HERE / "data").glob(f"{study}_*.json"))]
+        if not cells:
             continue
-        record = json.loads(file.read_text())
-        origin = record["origin"]
-        where = f"commit {origin['commit']}, {origin['machine']['processor']}"
-        made = f"`{origin['command']}`, {origin['date'][:10]}, {where}."
+        rows = [row for cell in cells for row in cell["rows"]]
+        origins = [cell["origin"] for cell in cells]
+        dates = sorted({origin["date"][:10] for origin in origins})
+        commits = ", ".join(sorted({origin["commit"] for origin in origins}))
+        machines = ", ".join(sorted({origin["machine"]["processor"] for origin in origins}))
+        when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+        made = f"`{origins[0]['command']}`, {when}, at {commits}, {machines}."
         start, end = f"<!-- {study} -->\n", f"<!-- /{study} -->"
         before, _, rest = text.partition(start)
         _, _, after = rest.partition(end)
-        text = before + start + "\n".join([*table(record["rows"]), "", made]) + "\n" + end + after
+        text = before + start + "\n".join([*table(rows), "", made]) + "\n" + end + after
     PAGE.write_text(text)
 
 
 def _tickets(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     accuracy = _by_seed(rows, ("kind", "round"))
     density = {row["round"]: row["density"] for row in rows if row["kind"] == "ticket"}
-    yield "| density | ticket | − dense | − reinitialised | − random mask |"
-    yield "|---|---|---|---|---|"
+    yield "| density | seeds | ticket | − dense | − reinitialised | − random mask |"
+    yield "|---|---|---|---|---|---|"
     for number in sorted(each for kind, each in accuracy if kind == "reinitialised"):
         ticket = accuracy["ticket", number]
         pairs = (("dense", 0), ("reinitialised", number), ("random", number))
         differences = [_interval(_differences(ticket, accuracy[pair])) for pair in pairs]
         mean = f"{100 * np.mean(list(ticket.values())):.2f}"
-        yield f"| {100 * density[number]:.1f} % | {mean} | {' | '.join(differences)} |"
+        yield f"| {100 * density[number]:.1f} % | {len(ticket)} | {mean} | {' | '.join(differences)} |"
 
 
 def _schedules(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     accuracy = _by_seed(rows, ("network", "density", "schedule"))
-    names = list(dict.fromkeys(row["schedule"] for row in rows))
-    yield f"| network, density | {' | '.join(names)} | cubic − one_shot | rigl − static |"
-    yield f"|---|{'---|' * (len(names) + 2)}"
-    for network, density in dict.fromkeys((row["network"], row["density"]) for row in rows):
+    names = sorted({row["schedule"] for row in rows})
+    yield f"| network, density | seeds | {' | '.join(names)} | cubic − one_shot | rigl − static |"
+    yield f"|---|{'---|' * (len(names) + 3)}"
+    for network, density in sorted({(row["network"], row["density"]) for row in rows}, reverse=True):
         each = {name: accuracy.get((network, density, name), {}) for name in names}
         means = [f"{100 * np.mean(list(each[name].values())):.2f}" if each[name] else "–" for name in names]
         pairs = [_interval(_differences(each[a], each[b])) for a, b in (("cubic", "one_shot"), ("rigl", "static"))]
-        yield f"| {network}, {density:g} | {' | '.join([*means, *pairs])} |"
+        seeds = "–".join(str(n) for n in sorted({min(map(len, each.values())), max(map(len, each.values()))}))
+        yield f"| {network}, {density:g} | {seeds} | {' | '.join([*means, *pairs])} |"
+
+
+def _resnet(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    tickets = [row for row in rows if row["kind"] == "ticket"]
+    accuracy = _by_seed(tickets, ("rewind_step", "round"))
+    density = {row["round"]: row["density"] for row in tickets}
+    steps = sorted({step for step, _ in accuracy})
+    titles = [*(f"rewound to {step}" for step in steps), *(f"{step} − 0" for step in steps[1:])]
+    yield f"| density | seeds | {' | '.join(titles)} |"
+    yield f"|---|{'---|' * (len(titles) + 1)}"
+    for number in sorted(density):
+        each = [accuracy.get((step, number), {}) for step in steps]
+        means = [f"{100 * np.mean(list(values.values())):.2f}" if values else "–" for values in each]
+        pairs = [_interval(_differences(values, each[0])) for values in each[1:]]
+        yield f"| {100 * density[number]:.1f} % | {len(each[0])} | {' | '.join([*means, *pairs])} |"
 
 
 def _agent(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     yield "| learned on | method | seeds | regret, best of 100 | own schedule's regret there | on the other network |"
     yield "|---|---|---|---|---|---|"
-    for table, method in dict.fromkeys((row["table"], row["method"]) for row in rows):
+    for table, method in sorted({(row["table"], row["method"]) for row in rows}, reverse=True):
         mine = [row for row in rows if (row["table"], row["method"]) == (table, method)]
         other = next(name for name in mine[0]["own_regret"] if name != table)
         values = [
