@@ -30,7 +30,7 @@ def encode(symbols: Symbols, alphabet: int) -> bytes:
     own, value = lengths[symbols], codes[symbols]
     ends = np.cumsum(own)
     bits = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
-    for index in range(LONGEST):  # bit `index` of every code that is that long, the highest one first
+    for index in range(int(lengths.max(initial=0))):  # bit `index` of every code so long, the highest first
         long = own > index
         bits[ends[long] - own[long] + index] = value[long] >> (own[long] - 1 - index) & 1
     sizes = np.add.reduceat(own, np.arange(0, len(own), BLOCK)) if len(own) else own

@@ -17,6 +17,7 @@ FINEST = 15  # bits of a frequency
 BYTES_PER_LANE = 400  # coded; a lane costs four more, and as many lanes as there are take a step at once
 MOST_STEPS = 2**15  # that lanes take, whatever they cost
 PRECISIONS = (8, 10, 12, 14, 15)  # bits of frequencies that are tried
+FEW_LANES = 16  # up to which Python's numbers are faster than NumPy's arrays of so few
 
 Frequencies = NDArray[np.int64]
 
@@ -40,7 +41,7 @@ def encode(symbols: Symbols, alphabet: int) -> bytes:
     )
     coded = int(_cost(counts, bits, frequencies)) // 8
     lanes = max(1, min(coded // BYTES_PER_LANE, len(symbols) // 8192), len(symbols) // MOST_STEPS)
-    states, words = _encode_lanes(symbols, frequencies, bits, lanes)
+    states, words = (_encode_one_by_one if lanes <= FEW_LANES else _encode_lanes)(symbols, frequencies, bits, lanes)
     head = bytes([bits]) + varint(lanes) + _table(frequencies)
     return b"".join([head, states.astype("<u4").tobytes(), words.astype("<u2").tobytes()])
 
@@ -67,7 +68,10 @@ def decode(data: bytes, count: int, alphabet: int) -> Symbols:
     rest = reader.take(reader.left)
     if len(rest) % 2:
         raise DamagedBytes("half a word is left")
-    return _decode_lanes(states, np.frombuffer(rest, "<u2").astype(np.int64), frequencies, bits, count)
+    if not ((states >= LEAST) & (states < LEAST << 16)).all():
+        raise DamagedBytes("a lane begins in a state that none ends in")
+    step = _decode_one_by_one if lanes <= FEW_LANES else _decode_lanes
+    return step(states, np.frombuffer(rest, "<u2").astype(np.int64), frequencies, bits, count)
 
 
 def frequencies_of(counts: Counts, bits: int) -> Frequencies:
@@ -93,12 +97,18 @@ def frequencies_of(counts: Counts, bits: int) -> Frequencies:
 def _cost(counts: Counts, bits: int, frequencies: Frequencies) -> float:
     """Bits of the coded symbols and the table."""
     used = counts > 0
-    return float((counts[used] * (bits - np.log2(frequencies[used]))).sum()) + 8 * len(_table(frequencies))
+    parameter = _rice_parameter(frequencies)
+    table = int((frequencies >> parameter).sum()) + len(frequencies) * (1 + parameter)
+    return float((counts[used] * (bits - np.log2(frequencies[used]))).sum()) + 8 * (3 + -(-table // 8))
+
+
+def _rice_parameter(frequencies: Frequencies) -> int:
+    return min(int(max(frequencies.mean() * 0.7, 1)).bit_length() - 1, FINEST)
 
 
 def _table(frequencies: Frequencies) -> bytes:
     """Rice codes of the frequencies, whose parameter stands in front: 2^parameter is about their mean."""
-    parameter = min(int(max(frequencies.mean() * 0.7, 1)).bit_length() - 1, FINEST)
+    parameter = _rice_parameter(frequencies)
     high = frequencies >> parameter
     ends = np.cumsum(high + 1 + parameter)
     starts = ends - (high + 1 + parameter)
@@ -134,6 +144,45 @@ def _read_table(reader: ByteReader, alphabet: int) -> Frequencies:
     return frequencies
 
 
+def _encode_one_by_one(
+    symbols: Symbols, frequencies: Frequencies, bits: int, lanes: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """What `_encode_lanes` returns."""
+    each, starts = frequencies.tolist(), (np.cumsum(frequencies) - frequencies).tolist()
+    states, words = [LEAST] * lanes, []
+    for index, symbol in zip(range(len(symbols) - 1, -1, -1), symbols[::-1].tolist(), strict=True):
+        state, frequency = states[index % lanes], each[symbol]
+        if state >= frequency << 32 - bits:
+            words.append(state & 0xFFFF)
+            state >>= 16
+        states[index % lanes] = (state // frequency << bits) + state % frequency + starts[symbol]
+    return np.array(states, np.int64), np.array(words[::-1], np.int64)
+
+
+def _decode_one_by_one(
+    states: NDArray[np.int64], words: NDArray[np.int64], frequencies: Frequencies, bits: int, count: int
+) -> Symbols:
+    """What `_decode_lanes` returns."""
+    symbol_of = np.repeat(np.arange(len(frequencies)), frequencies).tolist()
+    each, starts = frequencies.tolist(), (np.cumsum(frequencies) - frequencies).tolist()
+    lanes, mask, rest = states.tolist(), 2**bits - 1, iter(words.tolist())
+    decoded, number = [0] * count, len(lanes)
+    for index in range(count):
+        state = lanes[index % number]
+        slot = state & mask
+        decoded[index] = symbol = symbol_of[slot]
+        state = each[symbol] * (state >> bits) + slot - starts[symbol]
+        if state < LEAST:
+            word = next(rest, None)
+            if word is None:
+                raise DamagedBytes("the words end before the symbols")
+            state = state << 16 | word
+        lanes[index % number] = state
+    if next(rest, None) is not None or any(state != LEAST for state in lanes):
+        raise DamagedBytes("the lanes do not end where they began")
+    return np.array(decoded, np.int64)
+
+
 def _encode_lanes(
     symbols: Symbols, frequencies: Frequencies, bits: int, lanes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -158,8 +207,6 @@ def _decode_lanes(
     frequency_of = frequencies[symbol_of]
     lanes, mask, at = len(states), 2**bits - 1, 0
     decoded = np.empty(count, np.int64)
-    if not ((states >= LEAST) & (states < LEAST << 16)).all():
-        raise DamagedBytes("a lane begins in a state that none ends in")
     for begin in range(0, count, lanes):
         state = states[: min(lanes, count - begin)]  # a view: the last step may be of fewer lanes
         slot = state & mask

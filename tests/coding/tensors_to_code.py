@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from autoprune.coding.apz_file import apz_bytes
 from autoprune.coding.coded_tensor import DTYPES, TensorBits
 
-SHAPES = ((), (0,), (1,), (7,), (2, 0, 3), (1, 9), (9, 1), (12, 31), (4, 3, 3, 3), (40, 50))
+SHAPES = ((), (0,), (1,), (7,), (2, 0, 3), (1, 9), (9, 1), (6, 21), (4, 3, 3, 3), (20, 30))
 
 
 def random_tensor(rng: np.random.Generator) -> TensorBits:
