@@ -6,16 +6,20 @@ is paid for, and the documentation of a parameter needs no second place.
 
 import collections.abc
 import dataclasses
+import difflib
 import functools
+import inspect
 import numbers as numbers_abc
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator
 from pydantic_core import core_schema
+
+T = TypeVar("T")
 
 Count = Annotated[int, Ge(1)]
 """How many of something there must be: 1, 2, …"""
@@ -104,6 +108,58 @@ def check_value(value: object, hint: Any, name: str) -> None:
         plain = isinstance(value, bool | int | float | str | bytes | NoneType | list | tuple | dict)
         got = repr(value) if plain and len(repr(value)) < LONGEST else _called(value)
         raise kind(f"{name} must be {allowed}, got {got}")
+
+
+def checked_call(
+    function: Callable[..., T], given: Mapping[str, Any], *, owner: str, options: Mapping[str, Any] | None = None
+) -> T:
+    """Returns what the function returns for these arguments, all of which it takes.
+
+    Every fault is a ValueError: to a TypeError, Gymnasium adds the whole task.
+
+    Args:
+        function: A function or class with type hints, with keyword-only arguments.
+        given: Name of an argument → its value.
+        owner: Whose arguments they are, in sentences.
+        options: Name → type hint of what `**` of the function takes; None for what its hint says.
+
+    Raises:
+        ValueError: An argument is missing, unknown, of another type or outside its range.
+    """
+    own = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
+    hints = get_type_hints(own, include_extras=True)
+    parameters = [each for each in inspect.signature(function).parameters.values() if each.name != "self"]
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_KEYWORD and options is None:
+            options = get_type_hints(get_args(hints[parameter.name])[0], include_extras=True)
+    named = {each.name: hints[each.name] for each in parameters if each.kind is not each.VAR_KEYWORD}
+    allowed = {**named, **(options or {})}
+    if unknown := sorted(given.keys() - allowed.keys()):
+        raise ValueError(
+            f"{owner} has no option {unknown[0]!r}{nearest(unknown[0], allowed)}; it has " + ", ".join(sorted(allowed))
+        )
+    for parameter in parameters:
+        name = parameter.name
+        if parameter.default is parameter.empty and name in named and name not in given:
+            kind = (_fault(object(), named[name]) or (None, "given"))[1]
+            raise ValueError(f"{owner} needs {name}, which must be {kind}")
+    try:
+        for name, value in given.items():
+            check_value(value, allowed[name], name)
+        return function(**given)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`; did you mean …?`, or nothing where no name is near.
+
+    Args:
+        name: The setting's or the configuration's name.
+        names: Names that there are.
+    """
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 Fault = tuple[type[TypeError] | type[ValueError], str]  # what to raise, and what is allowed

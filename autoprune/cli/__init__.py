@@ -32,7 +32,8 @@ from autoprune.cli.renamed import refuse_old_names
 from autoprune.cli.search import resume, search
 from autoprune.cli.session import run_command
 from autoprune.cli.train import train
-from autoprune.cli.validation import Section, nearest
+from autoprune.cli.validation import Section
+from autoprune.ranges import nearest
 
 USAGE = """usage: autoprune search [-m] [OVERRIDE ...]   learn a plan, prune, recover, export, report
        autoprune search resume=RUN           go on with a run that was cut off

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from autoprune.cli.command_settings import RULES
 from autoprune.cli.parts import conf_dir
-from autoprune.cli.validation import Section, SettingsError, check, nearest
+from autoprune.cli.validation import Section, SettingsError, check
+from autoprune.ranges import nearest
 
 OPTIONAL = ("data", "device", "evaluation/training", "experiment")
 NO_SUCH_KEY = re.compile(r"Could not override '([^'@]+)'\.\n")

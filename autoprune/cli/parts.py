@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from hydra.utils import instantiate
 
-from autoprune.cli.validation import nearest
+from autoprune.ranges import nearest
 
 if TYPE_CHECKING:
     from autoprune.problem.spec import ProblemSpec

@@ -124,17 +124,6 @@ def dotted(keys: Sequence[str]) -> str:
     return ".".join(keys).replace(".[", "[")
 
 
-def nearest(name: str, names: collections.abc.Iterable[str]) -> str:
-    """`; did you mean …?`, or nothing where no name is near.
-
-    Args:
-        name: The setting's or the configuration's name.
-        names: Names that there are.
-    """
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
 @dataclass(frozen=True, slots=True)
 class _Form:
     """The pydantic types of one configuration, and for messages what they were made of."""

@@ -158,12 +158,15 @@ class EnvFactory:
     def batch(self, num_envs: int, **options: Any) -> PlanVectorEnv:
         """Returns one for so many episodes, whose plans are one batch. options: autoreset_mode and render_mode."""
         options |= {"num_envs": num_envs, "evaluate": self.evaluate, "features": self._features}
+        env: PlanVectorEnv
         if self.editing is not None:
-            return EditVectorEnv(self.editing, **options)
-        options |= self._parts
-        if self.spec.mode == "one_shot":
-            return OneShotVectorEnv(**options)
-        return LayerwiseVectorEnv(lost=self._lost, levels=self.spec.levels, **options)
+            env = EditVectorEnv(self.editing, **options)
+        elif self.spec.mode == "one_shot":
+            env = OneShotVectorEnv(**options, **self._parts)
+        else:
+            env = LayerwiseVectorEnv(lost=self._lost, levels=self.spec.levels, **options, **self._parts)
+        env.problem = self.problem
+        return env
 
     def with_evaluate(self, evaluate: Evaluate) -> "EnvFactory":
         """Returns the same environments, whose plans another function judges."""

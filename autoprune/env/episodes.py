@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from autoprune.cost.projection import Projector
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
+from autoprune.problem.problem import Problem
+from autoprune.ranges import nearest
 from autoprune.structure.groups import IntArray, Structure
 
 Array = NDArray[Any]
@@ -89,6 +91,8 @@ class PlanVectorEnv(VectorEnv[Observation, Array, Array]):
         self.action_space = batch_space(action_space, num_envs)
         self.kept: IntArray = np.full((num_envs, len(structure.groups)), UNDECIDED)
         self.outcomes: Sequence[Outcome] = ()
+        self.problem: Problem | None = None
+        """What is searched, where a factory made the environment: it prunes by plans, and counts evaluations."""
         self._over = False
         self._every = constant(True, num_envs)
 
@@ -101,7 +105,7 @@ class PlanVectorEnv(VectorEnv[Observation, Array, Array]):
         """Executes one step of all episodes; sets `kept` and `outcomes`, which are rendered."""
 
     def reset(self, *, seed: int | None = None, options: Infos | None = None) -> tuple[Observation, Infos]:
-        mask = (options or {}).get("reset_mask")
+        mask = checked_options(options, ("reset_mask",)).get("reset_mask")
         if mask is not None and not np.all(mask):
             raise ValueError("episodes in lockstep begin together: reset all of them, not those of a reset_mask")
         super().reset(seed=seed)
@@ -169,7 +173,7 @@ class SingleEpisode(gymnasium.Env[Observation, Any]):
 
     def __init__(self, make: Callable[..., PlanVectorEnv]) -> None:
         self.episodes = make(num_envs=1, autoreset_mode=AutoresetMode.DISABLED)
-        self.metadata = {"render_modes": ["ansi"]}
+        self.metadata = {"render_modes": ["ansi"], "render_fps": 1}  # gymnasium's checkers warn where none is said
         self.render_mode = self.episodes.render_mode
         self.feature_names = self.episodes.feature_names
         self.observation_space = self.episodes.single_observation_space
@@ -184,6 +188,11 @@ class SingleEpisode(gymnasium.Env[Observation, Any]):
     def projector(self) -> Projector:
         """Holds the budget."""
         return self.episodes.projector
+
+    @property
+    def problem(self) -> Problem | None:
+        """What is searched, where a factory made the environment: it prunes by plans, and counts evaluations."""
+        return self.episodes.problem
 
     def reset(self, *, seed: int | None = None, options: Infos | None = None) -> tuple[Observation, Infos]:
         super().reset(seed=seed)
@@ -225,6 +234,24 @@ def checked_actions(actions: Any, space: gymnasium.Space[Any], *, shape: tuple[i
     if (levels != values).any() or levels.min() < 0 or levels.max() >= space.n:
         raise ValueError(f"actions must be levels from 0 to {space.n - 1}, got {values.tolist()}")
     return levels
+
+
+def checked_options(options: Infos | None, allowed: Sequence[str] = ()) -> Infos:
+    """Returns what reset() was asked for beside a seed.
+
+    Args:
+        options: Of reset(); None for none.
+        allowed: Names that there are.
+
+    Raises:
+        ValueError: There is no such option.
+    """
+    if not isinstance(options, Mapping | None):
+        raise ValueError(f"options of reset() must be a table or None, got {options!r}")
+    if unknown := sorted({} if options is None else options.keys() - {*allowed}):
+        there = f"it has {', '.join(allowed)}" if allowed else "it has none"
+        raise ValueError(f"reset() has no option {unknown[0]!r}{nearest(unknown[0], allowed)}; {there}")
+    return dict(options or {})
 
 
 def objects(values: Sequence[Any] | Observation) -> Array:

@@ -1,22 +1,26 @@
 """Environments from a task and a budget, for `gymnasium.make` and `gymnasium.make_vec`.
 
 Settings that are not named here are the defaults of every problem (problem/spec.py), but that nothing is raced: a
-plan's reward is its own, whichever other plans are evaluated together with it.
+plan's reward is its own, whichever other plans are evaluated together with it. Whoever wants others makes a Problem.
 """
 
-from collections.abc import Sequence
-from dataclasses import fields
-from typing import TypedDict, Unpack
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack
 
 from gymnasium.vector import AutoresetMode
 
 from autoprune.env.env_spec import EnvFactory, EnvSpec, Mode, Observed, PriorName, RewardShaping
 from autoprune.env.episodes import PlanVectorEnv, SingleEpisode
 from autoprune.evaluation.settings import EvaluationSettings
-from autoprune.problem.problem import Problem
+from autoprune.problem.problem import UNLIMITED, Problem
 from autoprune.problem.spec import ProblemSpec
-from autoprune.ranges import check_value
+from autoprune.ranges import Count, Positive, checked_call
 from autoprune.task.task import Task
+
+OF_AN_AGENT = "agent.env."  # what these settings are called on the command line
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Options(TypedDict, total=False):
@@ -26,41 +30,61 @@ class Options(TypedDict, total=False):
     prior: PriorName
     reward_shaping: RewardShaping
     observation: Observed
-    max_log_correction: float | None
-    levels: int | None
-    edits: int | None
-    length: int | None
+    max_log_correction: Positive | None
+    levels: Count | None
+    edits: Count | None
+    length: Count | None
 
 
+def _checked(make: Callable[P, T]) -> Callable[P, T]:
+    """Every wrong argument is one sentence, which calls it what the caller calls it."""
+
+    @wraps(make)
+    def checked(*_: P.args, **given: P.kwargs) -> T:
+        try:
+            return checked_call(make, given, owner="the environment")
+        except ValueError as error:
+            raise ValueError(str(error).replace(OF_AN_AGENT, "")) from error
+
+    return checked
+
+
+@_checked
 def single(
     *,
-    task: str | Task,
+    task: str | Task | Problem,
     budget: str | Sequence[str] | None = None,
-    proxy_samples: int | None = None,
+    proxy_samples: Count | None = None,
+    evaluations: Count | None = None,
     render_mode: str | None = None,
     **options: Unpack[Options],
 ) -> SingleEpisode:
     """`gym.make("autoprune/OneShot-v0", task="digits", budget="macs:0.5", prior="sensitivity")`
 
     Args:
-        task: A shipped task's name, or a Task of one's own.
-        budget: One, or several as a list; None for the task's.
-        proxy_samples: Of the search role; None for half of it, at most 1,500, unless the task says.
+        task: A shipped task's name, a Task of one's own, or a Problem with all its settings.
+        budget: One, or several as a list; None for the task's. A Problem has its own.
+        proxy_samples: Of the search role; None for half of it, at most 1,500, unless the task says. A Problem has its
+            own.
+        evaluations: Plans that may be evaluated, the prior's included; a step that needs more raises EvaluationsSpent.
+            None for any number, or what a Problem has left.
         render_mode: None, or "ansi".
         options: Fields of EnvSpec, which every agent has too; the prior's evaluations are made once, here.
 
     Raises:
-        ValueError: Options do not fit together, or not to the task.
+        ValueError: Options are unknown, do not fit together, or not to the task.
     """
-    return _factory(task, budget, proxy_samples, options).one(render_mode=render_mode)
+    return _factory(task, budget, proxy_samples, evaluations, options).one(render_mode=render_mode)
 
 
+@_checked
 def vector(
     *,
-    num_envs: int,
-    task: str | Task,
+    num_envs: Count,
+    task: str | Task | Problem,
     budget: str | Sequence[str] | None = None,
-    proxy_samples: int | None = None,
+    proxy_samples: Count | None = None,
+    evaluations: Count | None = None,
     autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
     render_mode: str | None = None,
     **options: Unpack[Options],
@@ -72,27 +96,37 @@ def vector(
         task: As in `single`.
         budget: As in `single`.
         proxy_samples: As in `single`.
+        evaluations: As in `single`.
         autoreset_mode: SAME_STEP, NEXT_STEP, or DISABLED.
         render_mode: None, or "ansi".
         options: As in `single`.
     """
-    factory = _factory(task, budget, proxy_samples, options)
+    factory = _factory(task, budget, proxy_samples, evaluations, options)
     return factory.batch(num_envs, autoreset_mode=autoreset_mode, render_mode=render_mode)
 
 
 def _factory(
-    task: str | Task, budget: str | Sequence[str] | None, proxy_samples: int | None, options: Options
+    task: str | Task | Problem,
+    budget: str | Sequence[str] | None,
+    proxy_samples: int | None,
+    evaluations: int | None,
+    options: Options,
 ) -> EnvFactory:
-    own = [field.name for field in fields(EnvSpec)]
-    if unknown := sorted(options.keys() - own):
-        raise ValueError(f"an environment has no option {unknown[0]!r}; it has task, budget, proxy_samples and {own}")
-    try:
-        spec = EnvSpec(**options)  # before anything is prepared
-        check_value(task, str | Task, "task")
-        check_value(budget, str | Sequence[str] | None, "budget")
+    spec = EnvSpec(**options)  # before anything is prepared
+    if isinstance(task, Problem):
+        problem = task
+        if budget is not None or proxy_samples is not None:
+            raise ValueError(
+                f"a Problem has its budget and its samples already; got budget={budget!r} and "
+                f"proxy_samples={proxy_samples!r} beside it"
+            )
+    else:
         bounds = budget if budget is None or isinstance(budget, str) else tuple(budget)
         evaluation = EvaluationSettings(proxy_samples=proxy_samples, race=None)
-    except TypeError as error:  # to which Gymnasium would add the whole task
-        raise ValueError(str(error)) from error
-    problem = Problem.prepare(task, ProblemSpec(budget=bounds, evaluation=evaluation))
-    return EnvFactory(problem, spec, problem.objective.uncharged.evaluate, spec.prior_of(problem))
+        problem = Problem.prepare(task, ProblemSpec(budget=bounds, evaluation=evaluation))
+    if evaluations is not None:
+        problem = problem.limited(evaluations)
+    judge: Any = problem.objective.uncharged.evaluate
+    if problem.objective.limit < UNLIMITED:
+        judge = partial(problem.objective.evaluate, raced=False)
+    return EnvFactory(problem, spec, judge, spec.prior_of(problem))

@@ -77,6 +77,10 @@ class EvaluationStore:
         self._identity: tuple[int, int] | None = None  # of the file that is connected to
         self._open()
 
+    def __reduce__(self) -> tuple[type["EvaluationStore"], tuple[Path]]:
+        """A copy, in this process or another, is connected by itself."""
+        return EvaluationStore, (self.path,)
+
     def within(self, description: Mapping[str, Any]) -> "Context":
         """Returns what was judged under the same circumstances, by the same code.
 

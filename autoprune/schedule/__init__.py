@@ -2,6 +2,6 @@
 
 import gymnasium
 
-gymnasium.register("autoprune/Schedule-v0", entry_point="autoprune.schedule.schedule_env:ScheduleEnv")
-gymnasium.register("autoprune/Rounds-v0", entry_point="autoprune.schedule.rounds_env:RoundsEnv")
-gymnasium.register("autoprune/ScheduleTab-v0", entry_point="autoprune.schedule.schedule_table:ScheduleTableEnv")
+_HOME = "autoprune.schedule.make_training"
+for _name, _function in {"Schedule-v0": "schedule", "Rounds-v0": "rounds", "ScheduleTab-v0": "schedule_table"}.items():
+    gymnasium.register(f"autoprune/{_name}", entry_point=f"{_HOME}:{_function}")

@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
+from autoprune.env.episodes import checked_options
 from autoprune.files import atomic_write
 from autoprune.schedule.decision import Schedule, TrainingState
 from autoprune.schedule.signals import BOUND, FEATURES
@@ -157,7 +158,7 @@ class ScheduleTableEnv(gymnasium.Env[NDArray[np.float32], int]):
     decided on it.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012  (gymnasium's)
+    metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012  (gymnasium's)
 
     def __init__(
         self,
@@ -175,12 +176,12 @@ class ScheduleTableEnv(gymnasium.Env[NDArray[np.float32], int]):
             measure: What the reward at the end is of.
             shaping: Weight of the potential, at least 0.
             seeds: Rows of the table that episodes are drawn from; None: all.
-            render_mode: None.
+            render_mode: None, or "ansi".
         """
         self.table = ScheduleTable.shipped(table) if isinstance(table, str) else table
-        if render_mode is not None:
-            raise ValueError(f"render_mode must be None, got {render_mode!r}")
-        self.measure, self.shaping, self.render_mode = measure, shaping, None
+        if render_mode not in (None, "ansi"):
+            raise ValueError(f"render_mode must be None or 'ansi', got {render_mode!r}")
+        self.measure, self.shaping, self.render_mode = measure, shaping, render_mode
         self.rows = list(range(self.table.seeds)) if seeds is None else list(seeds)
         if not self.rows or not set(self.rows) <= set(range(self.table.seeds)):
             raise ValueError(f"the table has the seeds 0 to {self.table.seeds - 1}, got {self.rows}")
@@ -192,6 +193,7 @@ class ScheduleTableEnv(gymnasium.Env[NDArray[np.float32], int]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        checked_options(options)
         super().reset(seed=seed)
         self._row, self._path = self.rows[int(self.np_random.integers(len(self.rows)))], []
         return self._seen(), {"seed": self._row}
@@ -211,6 +213,13 @@ class ScheduleTableEnv(gymnasium.Env[NDArray[np.float32], int]):
         score = -value if self.measure.endswith("loss") else value
         info |= {"score": score, "choices": tuple(self._path), "density": float(self.table.card["target"])}
         return np.zeros(len(FEATURES), np.float32), score + before, True, False, info
+
+    def render(self) -> str | None:
+        """Returns the densities that were decided on."""
+        if self.render_mode is None:
+            return None
+        densities = ", ".join(f"{density:.4g}" for density in self.table.densities(self._path))
+        return f"decision {len(self._path)} of {DECISIONS}, seed {self._row}: densities {densities or 'not decided on'}"
 
     def _seen(self) -> NDArray[np.float32]:
         seen: NDArray[np.float32] = self.table.features[self._row, self.table.node(self._path)].astype(np.float32)

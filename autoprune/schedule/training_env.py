@@ -13,7 +13,8 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoprune.ranges import Count, Natural, NonNegative, Positive, Share
+from autoprune.env.episodes import checked_options
+from autoprune.ranges import Count, Natural, NonNegative, Positive, Share, check_fields
 from autoprune.schedule.decision import Counted, Decision, PruningGoal, Start
 from autoprune.schedule.engine import PruningRun
 from autoprune.schedule.masked_training import Snapshot, TrainingRecipe
@@ -52,6 +53,9 @@ class EpisodeSettings:
     remembered: Natural = 64
     """Beginnings of episodes that are kept, so that they are trained once."""
 
+    def __post_init__(self) -> None:
+        check_fields(self, "")
+
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
@@ -78,7 +82,7 @@ class TrainingEnv(gymnasium.Env[Observation, Action]):
         render_mode: None, or "ansi".
     """
 
-    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012  (gymnasium's)
+    metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012  (gymnasium's)
 
     def __init__(
         self,
@@ -126,6 +130,7 @@ class TrainingEnv(gymnasium.Env[Observation, Action]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
+        checked_options(options)
         super().reset(seed=seed)
         self._path, self._over = (), False
         self._return_to(self._first)
