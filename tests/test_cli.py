@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from autoprune.cli import JOBS, READERS, main
-from tests.commands import AUTOPRUNE, MY_TASK, run
+from tests.commands import MY_TASK, run, start
 
 QUICK = ["task=digits", "threads=1", "tracking=none", "recover.steps=5"]
 
@@ -63,7 +62,7 @@ def test_wrong_arguments_get_one_clear_message(arguments: list[str], message: st
 
 def test_help_and_version(tmp_path: Path) -> None:
     assert "autoprune search" in run(cwd=tmp_path).stdout
-    assert run("search", "--version", cwd=tmp_path).stdout.startswith("autoprune 0.")
+    assert run("search", "--version", cwd=tmp_path, fresh=True).stdout.startswith("autoprune 0.")
     assert "agent: " in run("search", "--help", cwd=tmp_path).stdout
 
 
@@ -97,11 +96,7 @@ def test_commands_are_completed(
 
 def test_settings_are_completed_behind_their_command(tmp_path: Path) -> None:
     def completed(line: str) -> list[str]:
-        done = subprocess.run(
-            [AUTOPRUNE, "-sc", "query=bash"], cwd=tmp_path, text=True, capture_output=True,
-            env=os.environ | {"COMP_LINE": line},
-        )  # fmt: skip
-        return done.stdout.split()
+        return run("-sc", "query=bash", cwd=tmp_path, env=os.environ | {"COMP_LINE": line}).stdout.split()
 
     assert completed("autoprune search agent=crit") == ["agent=critic_guided"]
     assert completed("autoprune train held_out.ev") == ["held_out.evaluations="]
@@ -167,15 +162,12 @@ def test_a_task_of_ones_own_from_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_was_paid_for_and_says_so(tmp_path: Path) -> None:
     arguments = ["search", *QUICK, "agent=random", "evaluations=100000", "hydra.run.dir=run"]
-    process = subprocess.Popen(
-        [AUTOPRUNE, *arguments], cwd=tmp_path, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
+    process = start(*arguments, cwd=tmp_path)
     history, deadline = tmp_path / "run" / "history.jsonl", time.monotonic() + 120
     while not (history.exists() and history.read_text().count("\n") > 20) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode != 0
     assert "Interrupted" in errors
     assert "Traceback" not in errors

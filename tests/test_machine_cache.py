@@ -1,6 +1,4 @@
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +9,7 @@ import torch
 
 from autoprune import machine_cache
 from autoprune.machine_cache import FILE, MeasurementCache, cache_dir, choose_allocator, keep_freed_memory
+from tests.commands import run_python
 
 QUESTION = {"question": "how fast", "size": 3}
 
@@ -116,9 +115,9 @@ def test_the_allocator_is_chosen_by_measuring_once(tmp_path: Path) -> None:
         "    assert [float(torch.ones(n).sum()) for n in (3, 10**6, 10**7)] == [3, 10**6, 10**7]\n"
         "print(chosen)"
     )
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    said = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.strip()
+    done = run_python(program, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.strip()
     (answer,) = json.loads((tmp_path / FILE).read_text()).values() if sys.platform == "linux" else (said == "True",)
     assert said == str(answer)
 

@@ -5,8 +5,6 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,9 @@ from typing import Any
 import pytest
 
 from autoprune.machine_cache import cache_dir
+from tests import commands
+from tests.commands import Started
 
-AUTOPRUNE = Path(sys.executable).with_name("autoprune")
 SETTINGS = ["task=digits", "threads=1", "evaluations=75", "recover.steps=40", "hydra.run.dir=run"]
 ALIKE = ("evaluation", "phase", "kept", "samples", "accuracy", "kl", "score", "reward", "feasible", "best")
 
@@ -32,19 +31,15 @@ def environment(folder: Path) -> dict[str, str]:
     return os.environ | {"AUTOPRUNE_CACHE": str(cache), "PYTHONUNBUFFERED": "1", "WANDB_MODE": "offline"}
 
 
-def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+def start(folder: Path, *arguments: str) -> Started:
     folder.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [AUTOPRUNE, "search", *arguments], cwd=folder, text=True, env=environment(folder),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    return commands.start("search", *arguments, cwd=folder, env=environment(folder))
 
 
-def finish(folder: Path, *arguments: str) -> str:
-    process = start(folder, *arguments)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    return output
+def finish(folder: Path, *arguments: str, fresh: bool = False) -> None:
+    folder.mkdir(exist_ok=True)
+    done = commands.run("search", *arguments, cwd=folder, env=environment(folder), fresh=fresh)
+    assert done.returncode == 0, done.stderr
 
 
 def kill_once(folder: Path, *arguments: str, file: str, lines: int) -> int:
@@ -55,8 +50,8 @@ def kill_once(folder: Path, *arguments: str, file: str, lines: int) -> int:
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(0.002)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL, output
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
     return path.read_bytes().count(b"\n")
 
 
@@ -101,7 +96,7 @@ def test_a_run_killed_at_random_moments_ends_as_one_left_alone(agent: list[str],
         now = kill_once(killed, *arguments, file=file, lines=lines)
         assert now >= survived.get(file, 0)  # nothing that was there is gone
         survived[file] = now
-    finish(killed, "resume=run")
+    finish(killed, "resume=run", fresh=True)  # which orders sets in another way
     for name in ("history.jsonl", "plans.json", "plan.json"):
         assert not (killed / "run" / f"{name}.before-resuming").exists()
     one, other = (
@@ -117,7 +112,7 @@ def test_a_run_killed_at_random_moments_ends_as_one_left_alone(agent: list[str],
     assert len(record["resumed"]) == 5
     offline = list((killed / "run" / "wandb").glob("offline-run-*"))
     assert {path.name.rpartition("-")[2] for path in offline} == {record["tracker"]}  # one id for all parts
-    assert "is complete" in start(killed, "resume=run").communicate(timeout=60)[0]
+    assert "is complete" in start(killed, "resume=run").communicate()[0]
 
 
 @pytest.mark.slow
@@ -128,9 +123,9 @@ def test_what_cannot_be_resumed_is_refused_with_a_reason(tmp_path: Path) -> None
         (["resume=nowhere"], "not a run folder"),
         (["resume=empty", "seed=3"], "takes no other override"),
     ):
-        output, _ = start(tmp_path, *arguments).communicate(timeout=60)
-        assert message in output
-        assert "Traceback" not in output
+        _, errors = start(tmp_path, *arguments).communicate()
+        assert message in errors
+        assert "Traceback" not in errors
 
 
 @pytest.mark.slow

@@ -1,15 +1,14 @@
 import errno
 import json
-import os
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from autoprune.runs import RunFolder, machine, versions
+from tests.commands import start_python
 
 
 @pytest.fixture
@@ -127,15 +126,11 @@ def test_a_killed_process_loses_no_line_that_it_appended(tmp_path: Path) -> None
         "for i in range(200): folder.append('h.jsonl', {'i': i})\n"
         "print('written', flush=True); time.sleep(60)"
     )
-    root = Path(__file__).parent.parent
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"written\n"
-        process.send_signal(signal.SIGKILL)
+    process = start_python(program, str(tmp_path))
+    while process.poll() is None and "written" not in process.output():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
     assert len(RunFolder(tmp_path).read_lines("h.jsonl")) == 200
 
 

@@ -4,7 +4,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,13 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from autoprune.cli.sweep import FAILED
+from tests.commands import run, start
 
-AUTOPRUNE = Path(sys.executable).with_name("autoprune")
 SMALL = ["experiment=smoke", "recover=none", "hydra.sweep.dir=sweep"]
 
 
-def command(*overrides: str) -> list[str]:
-    return [str(AUTOPRUNE), "search", "-m", *SMALL, *overrides]
-
-
 def sweep(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*overrides), cwd=folder, text=True, capture_output=True, timeout=200)
+    return run("search", "-m", *SMALL, *overrides, cwd=folder)
 
 
 def read(folder: Path, name: str) -> Any:
@@ -88,13 +83,14 @@ def test_an_optuna_sweep_goes_on_past_failures_and_repeats_itself(tmp_path: Path
 def test_a_killed_sweep_does_what_is_missing_and_nothing_twice(tmp_path: Path) -> None:
     overrides = ["agent=random", "seed=0,1,2", "evaluations=40", "evaluation.store=run", "tracking=none"]
     folders = [tmp_path / "sweep" / f"digits_random_seed{seed}_{seed}" for seed in range(3)]
-    process = subprocess.Popen(command(*overrides), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start("search", "-m", *SMALL, *overrides, cwd=tmp_path)
     history, deadline = folders[1] / "history.jsonl", time.monotonic() + 100
     while process.poll() is None and time.monotonic() < deadline:
         if history.exists() and history.read_bytes().count(b"\n") >= 15:
             process.send_signal(signal.SIGKILL)
         time.sleep(0.002)
-    assert process.wait() == -signal.SIGKILL
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
     assert (folders[0] / "result.json").exists()
     assert not (folders[1] / "result.json").exists()
     assert not folders[2].exists()

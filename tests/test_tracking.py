@@ -1,8 +1,6 @@
 import json
 import logging
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +11,7 @@ import wandb
 from omegaconf import OmegaConf
 
 from autoprune.tracking import NoTracker, TrackedRun, WandbTracker, no_tracking, wandb_tracking
+from tests.commands import run_python
 from tests.offline_runs import of, records, records_of
 from tests.wandb_server import REFUSAL, wandb_server
 
@@ -243,11 +242,9 @@ tracker.close()
 @pytest.mark.parametrize("takes", [True, False])
 def test_a_server_takes_artifacts_or_its_refusal_is_seen(takes: bool, tmp_path: Path) -> None:
     with wandb_server(takes_artifacts=takes) as (url, operations):
-        done = subprocess.run(
-            [sys.executable, "-c", ONLINE, str(tmp_path / "run")],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "WANDB_BASE_URL": url, "WANDB_API_KEY": KEY},
-            capture_output=True, text=True, check=True, timeout=300,
-        )  # fmt: skip
+        environment = {**os.environ, "WANDB_BASE_URL": url, "WANDB_API_KEY": KEY}
+        done = run_python(ONLINE, str(tmp_path / "run"), env=environment)
+    assert done.returncode == 0, done.stderr
     assert "CreateArtifact" in operations
     warned = f"did not take the plan artifact plan (ValueError: ArtifactSaver.createArtifact: input: {REFUSAL}"
     assert (warned in done.stderr) is not takes
@@ -282,10 +279,8 @@ def resolved(mode: str, environment: dict[str, str]) -> str:
         "try: print(tracking._resolve(sys.argv[1]))\n"
         "except RuntimeError as error: print(error)"
     )
-    output = subprocess.run(
-        [sys.executable, "-c", program, mode],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    output = run_python(program, mode, env={**os.environ, **environment})
+    assert output.returncode == 0, output.stderr
     assert output.stderr == ""
     return output.stdout.strip()
 

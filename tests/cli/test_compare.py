@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import pytest
 
 from autoprune.cli.compare import CompareRequest, compare, never_started
 from autoprune.comparison.run_summary import read_summaries, write_summaries
+from tests.commands import run
 from tests.comparison.run_summaries import ladder
 
-AUTOPRUNE = Path(sys.executable).with_name("autoprune")
 SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
@@ -107,8 +106,7 @@ def test_the_documents_example_can_be_compared(tmp_path: Path, monkeypatch: pyte
 
 
 def autoprune(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "COLUMNS": "160"}
-    return subprocess.run([AUTOPRUNE, *arguments], cwd=folder, text=True, env=environment, capture_output=True)
+    return run(*arguments, cwd=folder, env=os.environ | {"WANDB_MODE": "offline", "COLUMNS": "160"})
 
 
 @pytest.mark.slow
@@ -134,10 +132,10 @@ def test_a_real_sweep_is_compared(tmp_path: Path) -> None:
     assert all(run.anytime and run.anytime.incumbents[-1].evaluation <= 8 for run in random)
     assert all(run.agent_seconds is not None and run.own.recovered for run in runs)
     scores = {run.seed: run.anytime.incumbents[-1].score for run in random if run.anytime}
-    for run in random:
-        folder = next((tmp_path / "sweep").glob(f"*random_seed{run.seed}*"))
+    for summary in random:
+        folder = next((tmp_path / "sweep").glob(f"*random_seed{summary.seed}*"))
         lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-        assert scores[run.seed] == max(line["best"] for line in lines if line["phase"] == "search")
+        assert scores[summary.seed] == max(line["best"] for line in lines if line["phase"] == "search")
     again = autoprune("compare", "first/run_summaries.jsonl", "out=again", folder=tmp_path)
     assert again.returncode == 0, again.stderr
     second = json.loads((tmp_path / "again" / "comparison.json").read_text())

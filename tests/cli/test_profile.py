@@ -1,12 +1,12 @@
 """The command, on a task of the user's own."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-COMMAND = [sys.executable, "-c", "from autoprune.cli import main; main()"]
+from tests import commands
+
 CARELESS = [f"device.care.{key}={value}" for key, value in {
     "rounds": 2, "burst": 1, "tolerance": 9.0, "most": 2, "unstable": 1.0, "drift": 1e9,
 }.items()]  # fmt: skip
@@ -28,11 +28,8 @@ def my_task():
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     (folder / "my_module.py").write_text(TASK)
-    environment = {"PATH": "/usr/bin:/bin", "AUTOPRUNE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    environment |= {"HOME": str(folder), "WANDB_MODE": "offline"}
-    return subprocess.run(
-        [*COMMAND, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
+    environment = {"PATH": "/usr/bin:/bin", "AUTOPRUNE_CACHE": str(folder / "cache"), "HOME": str(folder)}
+    return commands.run(*arguments, cwd=folder, env=environment | {"WANDB_MODE": "offline"})
 
 
 def test_a_device_without_tables_and_one_that_needs_none_are_errors(tmp_path: Path) -> None:

@@ -1,10 +1,7 @@
 """`autoprune train-pruned` and `tickets`: settings that are refused, and runs that are killed and go on."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +13,7 @@ import autoprune
 from autoprune.cli.command_settings import RULES, TicketsSettings, TrainPrunedSettings
 from autoprune.cli.composition import composed
 from autoprune.cli.validation import SettingsError, check
-from tests.commands import run
+from tests.commands import run, start
 
 SMALL = ["task=digits", "threads=1", "tracking=none"]
 TRAIN = ["train-pruned", *SMALL, "schedule=rigl", "budget=weights:0.1", "steps=60", "start=initial"]
@@ -51,12 +48,7 @@ def test_settings_that_cannot_be_are_refused_when_composed(name: str, override: 
 def test_a_run_that_is_killed_goes_on_bit_for_bit(command: list[str], when: str, tmp_path: Path) -> None:
     whole = run(*command, "hydra.run.dir=whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
-    script = "import sys; from autoprune.cli import main; sys.argv[0] = 'autoprune'; main()"
-    arguments = [sys.executable, "-c", script, *command, "hydra.run.dir=cut"]
-    env = {**os.environ, "PYTHONPATH": str(Path(autoprune.__file__).parent.parent)}
-    process = subprocess.Popen(
-        arguments, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    process = start(*command, "hydra.run.dir=cut", cwd=tmp_path)
     deadline = time.monotonic() + 120
     while not (tmp_path / "cut" / when).exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)

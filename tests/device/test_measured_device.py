@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from autoprune.device.profiler import random_plans
 from autoprune.device.runtime import runtime_of, threads_of_torch
 from autoprune.device.timing import Timings
 from autoprune.device.widths import widths_of
+from tests.commands import start_python
 from tests.device.measured import profiled, this_cpu
 from tests.models import PRUNABLE
 from tests.tasks import prepared, tiny_task
@@ -277,14 +277,12 @@ print("done", flush=True)
 
 
 def test_a_profile_that_is_killed_goes_on_where_it_was(cache: Path) -> None:
-    environment = os.environ | {"AUTOPRUNE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).parent.parent.parent
-    process = subprocess.Popen([sys.executable, "-c", KILLED], cwd=root, env=environment)
+    process = start_python(KILLED, env=os.environ | {"AUTOPRUNE_CACHE": str(cache)})
     deadline = time.monotonic() + 60
     while not list(cache.rglob("layers/*.npz")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     device, task = this_cpu(), tiny_task("residual")
     widths = widths_of(task.model, PRUNABLE["residual"].structure(), task.example_input)
     kept = {

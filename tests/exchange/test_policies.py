@@ -16,6 +16,7 @@ from autoprune.agent.bundle import load_policy, save_policy
 from autoprune.exchange import policies
 from autoprune.exchange.policies import fetch_policy, publish_policy
 from tests.agent.policies import ELSEWHERE, learned_policy
+from tests.commands import run_python
 from tests.wandb_server import REFUSAL, wandb_server
 
 FILES = ["README.md", "policy.json", "policy.safetensors"]
@@ -239,9 +240,9 @@ for call in (lambda: fetch_policy(source), lambda: publish_policy(Path(folder), 
 
 def refusals(folder: Path, source: str, target: str, **environment: str) -> list[str]:
     """What a fresh process is told that fetches and publishes: addresses and logins stay with who has read them."""
-    command = [sys.executable, "-c", REFUSALS, str(folder), source, target]
-    told = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
-    return told.stdout.splitlines()
+    done = run_python(REFUSALS, str(folder), source, target, env={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 def test_without_a_connection_the_hub_is_not_reached(bundle: Path) -> None:

@@ -1,7 +1,5 @@
 import re
 import signal
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +25,7 @@ from autoprune.tabular.build_table import _evaluator as evaluator_of
 from autoprune.tabular.exhaustive import ExhaustiveEvaluator
 from autoprune.tabular.table import On, Table
 from autoprune.task.task import Roles, Task
+from tests.commands import run_python
 from tests.tasks import prepared, tiny_task
 
 ROOT = Path(__file__).parent.parent.parent
@@ -287,8 +286,8 @@ KILLED = """
 def test_a_build_that_was_killed_goes_on(file: Path, live: Problem, tmp_path: Path) -> None:
     path = tmp_path / "conv1d.npz"
     journal = path.with_suffix(".building") / "judged"
-    stopped = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED), str(path)], cwd=ROOT)
-    assert stopped.returncode == -signal.SIGKILL
+    stopped = run_python(textwrap.dedent(KILLED), str(path))
+    assert stopped.returncode == -signal.SIGKILL, stopped.stderr
     assert not path.exists()
     assert journal.stat().st_size == 7 * (8 + 4 * 2 * 4 * 4)
     with journal.open("ab") as written:

@@ -1,6 +1,5 @@
 import os
 import pickle
-import subprocess
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from autoprune.task.folders import MINILM, SMOLLM2
 from autoprune.task.huggingface import SUPPORTED, hf_causal_lm, hf_encoder, minilm, smollm2
 from autoprune.task.language_measures import load_tokenizer
 from autoprune.task.task import Task
+from tests.commands import run_python
 from tests.language_models import TINY
 from tests.task.pretrained_models import SIZES, TEXTS, causal, edited, encoding, model_folder
 
@@ -137,9 +137,8 @@ def test_without_a_network_the_error_is_a_sentence(tmp_path: Path) -> None:
         "except ConnectionError as error: print(error)"
     )
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
-    command = [sys.executable, "-c", program]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=120).stdout
-    assert said.startswith(
+    done = run_python(program, env=environment)
+    assert done.stdout.startswith(
         "there is no folder 'someone/model', no model of that name was downloaded before, and the hub"
     )
 

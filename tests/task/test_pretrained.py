@@ -1,7 +1,5 @@
 """Loading: from folders that were written here, by transformers itself."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from autoprune.identity import identity_of
 from autoprune.task.pretrained import CAUSAL, ENCODERS, Pretrained, built
 from tests import language_models
+from tests.commands import run_python
 from tests.language_models import TINY, config_text
 from tests.task.pretrained_models import LETTERS, edited, model_folder
 
@@ -184,5 +183,4 @@ def test_without_transformers_the_error_names_the_extra() -> None:
         "try: built('{}')\n"
         "except ModuleNotFoundError as error: print(error)"
     )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert "pip install 'autoprune[llm]'" in said
+    assert "pip install 'autoprune[llm]'" in run_python(program).stdout

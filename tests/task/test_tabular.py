@@ -26,6 +26,7 @@ from autoprune.tabular.table import METRICS, ON, On, Table
 from autoprune.task.shipped import shipped_task
 from autoprune.task.tabular import ZOO, table_plain, table_residual
 from autoprune.task.task import Task
+from tests.commands import run
 
 ROOT = Path(__file__).parent.parent.parent
 TASKS = {"table_residual": table_residual, "table_plain": table_plain}
@@ -185,16 +186,14 @@ def _blocks(language: str) -> list[str]:
 
 @pytest.mark.slow
 def test_the_main_job_runs_on_a_table(tmp_path: Path) -> None:
-    autoprune = str(Path(sys.executable).with_name("autoprune"))
     settings = ["task=table_plain", "agent=evolution", "threads=1", "tracking=none", "recover.steps=5"]
-    command = [autoprune, "search", *settings, "hydra.run.dir=run"]
-    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True)
+    done = run("search", *settings, "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["evaluations"]["spent"] == 300
     kept = tuple(group["kept"] for group in result["networks"]["searched"]["plan"].values())
     assert result["networks"]["searched"]["proxy"]["kl"] == Table.load(ZOO / "table_plain.npz").metrics(kept).kl
-    refused = subprocess.run([*command[:-1], "importance=random"], cwd=tmp_path, text=True, capture_output=True)
+    refused = run("search", *settings, "importance=random", cwd=tmp_path)
     assert refused.returncode != 0
     assert "importance puts units in another order than l1" in refused.stderr
     assert "Traceback" not in refused.stderr
