@@ -158,7 +158,8 @@ def describe_policy(own: Sequence[tuple[int, Outcome]], *, best: Outcome | None,
         best: Of the best plan that the search met; None where none was inside the budget.
         uniform: Of the uniform plan.
     """
-    evaluation, outcome = max(reversed(own), key=lambda pair: pair[1].reward)
+    inside = [pair for pair in own if pair[1].feasible] or own  # a policy for several budgets has plans for them, too
+    evaluation, outcome = max(reversed(inside), key=lambda pair: pair[1].reward)
     return {
         "plan": outcome.plan.as_json(),
         "evaluation": evaluation,

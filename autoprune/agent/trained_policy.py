@@ -10,6 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
+from torch import nn
 
 from autoprune.agent.agent_spec import ACTIVATIONS, ALGORITHMS, RECURRENT
 from autoprune.agent.critics import ENSEMBLES
@@ -60,6 +61,22 @@ def policy_of(algorithm: str, model: BaseAlgorithm) -> TrainedPolicy:
         "options": options,
     }
     return TrainedPolicy(algorithm, architecture, model.policy)
+
+
+def act_zero(policy: TrainedPolicy) -> None:
+    """The policy's action without exploring is 0 until it learns: as a correction, the prior's plan (arXiv 1812.06298).
+
+    Args:
+        policy: Whose actions lie in a box.
+    """
+    network: Any = policy.network
+    actors = [network] if hasattr(network, "action_net") else [network.actor, getattr(network, "actor_target", None)]
+    for actor in actors:
+        if actor is not None:
+            head = actor.action_net if actor is network else actor.mu
+            last = [module for module in head.modules() if isinstance(module, nn.Linear)][-1]
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
 
 def normalised(policy: TrainedPolicy, rows: NDArray[np.float64]) -> None:

@@ -10,7 +10,7 @@ from autoprune.plan import PruningPlan
 from autoprune.prior.starts import Start, prior_of
 from autoprune.problem.problem import Problem, best_plan
 from autoprune.ranges import Count, NonNegative
-from autoprune.search.paid_plans import PaidPlans
+from autoprune.search.paid_plans import PaidPlans, log_exhausted
 
 
 def search(
@@ -23,7 +23,7 @@ def search(
     elite: Count,
     kappa: NonNegative,
 ) -> PruningPlan:
-    """Returns the best plan met.
+    """Returns the best plan met; no plan is paid for twice, and it ends early where nothing near the best ones is new.
 
     Args:
         problem: What is searched.
@@ -45,7 +45,10 @@ def search(
         paid.add([prior.outcome, *prior.others])
         while True:
             best = paid.best(elite, projector)
-            kept = paid.neighbours(best, projector, count=batch * candidates_per_evaluation, rng=rng)
+            kept = paid.neighbours(best, projector, count=batch * candidates_per_evaluation, enough=batch, rng=rng)
+            if not len(kept):
+                log_exhausted(problem.objective.spent, problem.objective.limit)
+                return best_plan(problem)
             if paid.fitted:
                 kept = kept[paid.model.batch(kept, count=batch, kappa=kappa)]
             paid.add(problem.objective.evaluate([problem.structure.plan(row) for row in kept[:batch]]))

@@ -70,6 +70,7 @@ def search(
             fresh.network.load_state_dict(begun.policy.network.state_dict())
         else:
             normalised(fresh, task.rows)
+        trials.begin(fresh)
 
     def evaluate(plans: Sequence[PruningPlan]) -> list[Outcome]:
         paid = plans[: problem.objective.left - trials.reserved]

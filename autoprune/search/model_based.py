@@ -16,7 +16,7 @@ from torch import Tensor
 from autoprune.agent.agent_spec import AgentSpec
 from autoprune.agent.learn import learn
 from autoprune.agent.self_imitation import imitate
-from autoprune.agent.trained_policy import TrainedPolicy
+from autoprune.agent.trained_policy import TrainedPolicy, act_zero
 from autoprune.cost.budget import parse_budget
 from autoprune.env.env_spec import EnvFactory, EnvSpec
 from autoprune.env.episodes import Array
@@ -26,7 +26,7 @@ from autoprune.evaluation.outcome import Metrics, Outcome
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem, best_plan
 from autoprune.ranges import Count, Natural, NonNegative, OneOf
-from autoprune.search.paid_plans import PaidPlans
+from autoprune.search.paid_plans import PaidPlans, log_exhausted
 from autoprune.search.policy_trials import play
 from autoprune.search.rl import save_own_policy
 from autoprune.structure.groups import IntArray
@@ -109,7 +109,7 @@ def search(
             f"got {problem.objective.left}. Give it more with evaluations=N"
         )
     paid = PaidPlans(problem.structure.units)
-    serving = [BudgetShare(each, env, paid, imagination) for each in problems]
+    serving = [BudgetShare(each, env, paid, imagination, alone=not budgets) for each in problems]
     for each in serving:
         each.begin(rng)
     rounds = _Rounds(problem, serving, imagination, rng)
@@ -147,6 +147,8 @@ class BudgetShare:
     env: EnvSpec
     paid: PaidPlans
     imagination: ImaginedPlay
+    alone: bool = True
+    """Whether it is the only one: plans of several budgets are not raced, as the loosest one's would win."""
 
     def begin(self, rng: np.random.Generator) -> None:
         """The plans that the search begins at are paid for, and as many more as a model needs.
@@ -158,8 +160,15 @@ class BudgetShare:
         self.paid.add([] if prior is None else [prior.outcome, *prior.others])
         if not len(self.paid.best(1, projector)):  # without a prior, or where its plans could not be judged
             self.judge(projector.project(np.ones((1, len(projector.units)))))
+        if not len(self.paid.best(1, projector)):
+            raise RuntimeError("the plan that the search begins at can't be judged, so that nothing can be learned")
         while not self.paid.fitted:
-            self.judge(self.candidates(self.paid.best(1, projector), count=self.imagination.batch, rng=rng))
+            batch = self.imagination.batch
+            near = self.candidates(self.paid.best(1, projector), count=batch, enough=1, rng=rng)
+            self.judge(near[:batch])
+            if not len(near):
+                self.paid.fit()
+                break
         factory = EnvFactory(self.problem, self.env, self._imagined, prior)
         self.factory, self.apart = factory, factory.one()
         self.first = max(self.paid.outcomes[tuple(kept)].reward for kept in self.paid.best(1, projector).tolist())
@@ -176,18 +185,19 @@ class BudgetShare:
         """Returns by how much a paid plan is better than where the search began, as a share of what that scored."""
         return (self.paid.outcomes[plan.kept].reward - self.first) / max(abs(self.first), SMALLEST)
 
-    def candidates(self, plans: IntArray, *, count: int, rng: np.random.Generator) -> IntArray:
-        """Returns new plans near these [at most count, groups].
+    def candidates(self, plans: IntArray, *, count: int, enough: int, rng: np.random.Generator) -> IntArray:
+        """Returns new plans near these [plans, groups]; none where nothing near is new.
 
         Args:
             plans: Inside the budget [plans, groups].
             count: How many are drawn.
+            enough: How many of them shall be new.
             rng: Draws them.
         """
-        return self.paid.neighbours(plans, self.problem.projector, count=count, rng=rng)
+        return self.paid.neighbours(plans, self.problem.projector, count=count, enough=enough, rng=rng)
 
-    def explore(self, own: PruningPlan, *, count: int, rng: np.random.Generator) -> None:
-        """Of what is near the best plans and the policy's own, `count` plans are evaluated.
+    def explore(self, own: PruningPlan, *, count: int, rng: np.random.Generator) -> bool:
+        """Of what is near the best plans and the policy's own, `count` plans are evaluated; returns if any was new.
 
         Args:
             own: The policy's plan.
@@ -196,21 +206,23 @@ class BudgetShare:
         """
         asked = self.imagination
         near = np.concatenate([self.paid.best(asked.elite, self.problem.projector), np.array([own.kept], np.int64)])
-        kept = self.candidates(near, count=count * asked.candidates_per_evaluation, rng=rng)
-        if asked.ranking == "model":
+        kept = self.candidates(near, count=count * asked.candidates_per_evaluation, enough=count, rng=rng)
+        if len(kept) and asked.ranking == "model":
             kept = kept[self.paid.model.batch(kept, count=count, kappa=asked.kappa)]
         self.judge(kept[:count])
+        return len(kept) > 0
 
     def judge(self, kept: IntArray, *, phase: str = SEARCH) -> None:
-        """The plans are evaluated, charged and added to what is known.
+        """The plans, if any, are evaluated, charged and added to what is known.
 
         Args:
             kept: Units [plans, groups].
             phase: Of the search, or of the policy's own plans, which are judged on all samples.
         """
         plans = [self.problem.structure.plan(row) for row in kept]
-        raced = self.problem.objective.best is not None and phase == SEARCH
-        self.paid.add(self.problem.objective.evaluate(plans, phase=phase, raced=raced))
+        raced = self.alone and self.problem.objective.best is not None and phase == SEARCH
+        if plans:
+            self.paid.add(self.problem.objective.evaluate(plans, phase=phase, raced=raced))
 
     def _imagined(self, plans: Sequence[PruningPlan]) -> list[Outcome]:
         """What the model says of plans, as if they had been judged."""
@@ -224,7 +236,10 @@ class BudgetShare:
 
 @dataclass(eq=False)
 class _Rounds:
-    """Evaluates what policy and model propose, after every so many updates; keeps the policy's best weights."""
+    """Evaluates what policy and model propose, after every so many updates; keeps the policy's best weights.
+
+    The policy that has not learned makes the prior's plan, and is among those that can be the best.
+    """
 
     problem: Problem
     serving: Sequence[BudgetShare]
@@ -232,6 +247,7 @@ class _Rounds:
     rng: np.random.Generator
     updates: int = 0
     turn: int = 0
+    exhausted: int = 0
     best: float = -np.inf
     _weights: dict[str, Tensor] = field(default_factory=dict)
 
@@ -241,11 +257,17 @@ class _Rounds:
         return self.problem.objective.left - len(self.serving)
 
     def begin(self, policy: TrainedPolicy) -> None:
-        """The policy that has not learned makes the prior's plans, or near ones: what it becomes is held against it."""
+        """The policy makes the prior's plans: what it becomes is held against them."""
+        if self.serving[0].env.prior != "none":
+            act_zero(policy)
         self._evaluate_own(policy)
 
     def when_due(self, policy: TrainedPolicy) -> None:
-        """A batch is evaluated if it is time. Raises EvaluationsSpent where only the policy's last plans are left."""
+        """A batch is evaluated if it is time.
+
+        Raises:
+            EvaluationsSpent: Only the policy's last plans are left, or nothing near the best ones is new.
+        """
         self.updates += 1
         if self.updates % self.imagination.updates == 0:
             before = self.left
@@ -254,8 +276,12 @@ class _Rounds:
             if count > 0:
                 turn = self.serving[self.turn % len(self.serving)]
                 self.turn += 1
-                turn.explore(turn.own(policy), count=count, rng=self.rng)
+                new = turn.explore(turn.own(policy), count=count, rng=self.rng)
+                self.exhausted = 0 if new else self.exhausted + 1
                 self._imitate(policy)
+            if self.exhausted == len(self.serving):
+                log_exhausted(self.problem.objective.spent, self.problem.objective.limit)
+                raise EvaluationsSpent("nothing near the best plans is new")
         if self.left <= 0:
             raise EvaluationsSpent("what is left is for the policy's own plans")
 
@@ -278,7 +304,7 @@ class _Rounds:
             if outcome is None or not outcome.whole:
                 if self.left <= 0:
                     return
-                each.judge(np.array([plan.kept]), phase=POLICY)
+                each.judge(np.array([plan.kept]), phase=POLICY if each.alone else SEARCH)  # in the end one for each
         if not all(plan.kept in each.paid.outcomes for each, plan in zip(self.serving, plans, strict=True)):
             return  # one of them could not be judged
         gain = float(np.mean([each.gain(plan) for each, plan in zip(self.serving, plans, strict=True)]))

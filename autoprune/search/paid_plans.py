@@ -1,5 +1,6 @@
 """All plans that a search has paid for, the model that is fitted to them, and new plans near the best of them."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,8 +11,10 @@ from autoprune.prior.level_switches import SWITCHED, Kept, Switch, mutated
 from autoprune.search.plan_model import PlanModel
 from autoprune.structure.groups import IntArray
 
+log = logging.getLogger(__name__)
 LEAST = 4  # plans that a model is fitted to
 MOST_SWITCHES = 4
+WALKS = 4  # for each new plan that is wanted, where few of those nearby are new
 
 
 class PaidPlans:
@@ -34,8 +37,12 @@ class PaidPlans:
         """The outcomes are known, and the model is fitted to them all."""
         self.outcomes |= {each.plan.kept: each for each in outcomes if np.isfinite(each.reward)}
         if self.fitted:
-            rewards = np.array([outcome.reward for outcome in self.outcomes.values()])
-            self.model.fit(np.array(list(self.outcomes), np.int64), rewards)
+            self.fit()
+
+    def fit(self) -> None:
+        """The model is fitted to all, at least one, however few they are."""
+        rewards = np.array([outcome.reward for outcome in self.outcomes.values()])
+        self.model.fit(np.array(list(self.outcomes), np.int64), rewards)
 
     def best(self, count: int, projector: Projector) -> IntArray:
         """Returns the best plans inside a budget, best first [at most count, groups].
@@ -48,21 +55,39 @@ class PaidPlans:
         inside = [outcome.plan.kept for outcome in ranked if projector.budget.meets(np.array(outcome.plan.kept))]
         return np.array(inside[:count], np.int64).reshape(-1, len(projector.units))
 
-    def neighbours(self, plans: IntArray, projector: Projector, *, count: int, rng: np.random.Generator) -> IntArray:
-        """Returns filled plans a few level switches from these in turn, new ones where there are any.
+    def neighbours(
+        self, plans: IntArray, projector: Projector, *, count: int, enough: int, rng: np.random.Generator
+    ) -> IntArray:
+        """Returns filled plans a few level switches from these in turn that were not paid for [at most count, groups].
+
+        Where fewer than enough of what is drawn are new, walks go on from plans that are not, ATTEMPTS switches at
+        most. So there are none only where nothing new is near.
 
         Args:
             plans: Inside the budget, at least one [plans, groups].
             projector: Holds the budget.
-            count: How many are drawn; equal ones are returned once.
+            count: How many are drawn.
+            enough: How many of them shall be new.
             rng: Draws the switches.
         """
         switches = [Switch(projector, step) for step in SWITCHED]
-        near = dict.fromkeys(
-            tuple(mutated(parent, switch, self.outcomes, switches=MOST_SWITCHES, rng=rng).tolist())
-            for parent, switch in (
-                (plans[index % len(plans)], switches[rng.integers(len(switches))]) for index in range(count)
-            )
-        )
-        fresh = [kept for kept in near if kept not in self.outcomes]
-        return np.array(fresh or list(near), np.int64)
+        fresh: dict[Kept, None] = {}
+        for draws, passed in ((count, ()), (WALKS * enough, self.outcomes)):
+            for index in range(draws):
+                parent, switch = plans[index % len(plans)], switches[rng.integers(len(switches))]
+                kept = tuple(mutated(parent, switch, passed, switches=MOST_SWITCHES, rng=rng).tolist())
+                if kept not in self.outcomes:
+                    fresh[kept] = None
+            if len(fresh) >= enough:
+                break
+        return np.array(list(fresh), np.int64).reshape(-1, len(projector.units))
+
+
+def log_exhausted(spent: int, limit: int) -> None:
+    """Says why a search ends before its evaluations do.
+
+    Args:
+        spent: Evaluations so far.
+        limit: Evaluations that the search was given.
+    """
+    log.info("nothing near the best plans is new: the search ends after %d of %d evaluations", spent, limit)

@@ -1,4 +1,4 @@
-"""A policy judged by itself: the plan that it makes without exploring, at intervals while it learns and at the end."""
+"""A policy judged by itself: the plan that it makes without exploring, before it learns, on the way and at the end."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,11 @@ LEAST_SHARE = 10  # evaluations of the agent for one of its policy, at least
 
 @dataclass(slots=True, eq=False)
 class PolicyTrials:
-    """Evaluates a policy's own plan a few times while it learns and at the end, and keeps its best weights."""
+    """Evaluates a policy's own plan before it learns, a few times on the way and at the end; keeps its best weights.
+
+    So nobody gets a policy that is worse than the one that had not learned: with a prior, that one makes the prior's
+    plan.
+    """
 
     problem: Problem
     """What is searched."""
@@ -28,7 +32,8 @@ class PolicyTrials:
     price: int
     """Evaluations of one episode."""
     trials: int
-    """How often, at most; fewer where that would be more than one in LEAST_SHARE evaluations."""
+    """How often, at most; fewer where that would be more than one in LEAST_SHARE evaluations. One is at the end, the
+    second before it learns."""
     best: Outcome | None = None
     """Of the best plan so far that was the policy's own."""
     _weights: dict[str, Tensor] = field(default_factory=dict)
@@ -44,10 +49,15 @@ class PolicyTrials:
         """Evaluations that the agent must leave for the end."""
         return self.price
 
+    def begin(self, policy: TrainedPolicy) -> None:
+        """Plays the first episode, with the weights that have not learned; not where one trial is all there is."""
+        if self.trials > 1:
+            self._play(policy)
+
     def when_due(self, policy: TrainedPolicy) -> None:
         """Plays an episode if another part of the search is over; the last one is `finish`'s."""
-        left = self.problem.objective.left
-        parts = min(self.trials - 1, (self._total - left) * self.trials // self._total)
+        left, between = self.problem.objective.left, self.trials - 2
+        parts = min(between, (self._total - left) * (between + 1) // self._total)
         if parts > self._parts and left >= 2 * self.price:
             self._parts = parts
             self._play(policy)
@@ -65,7 +75,9 @@ class PolicyTrials:
 
 
 def affordable(trials: int, evaluations: int, *, price: int) -> int:
-    """Returns how many trials at that price there are in so many evaluations; at least the one at the end.
+    """Returns how many trials at that price there are in so many evaluations; at least the first and the last.
+
+    Where an episode costs several evaluations, the first is left out before the last.
 
     Args:
         trials: Episodes of the policy alone, at least 1.
@@ -74,7 +86,7 @@ def affordable(trials: int, evaluations: int, *, price: int) -> int:
     """
     if trials < 1:
         raise ValueError(f"agent.policy_evaluations must be at least 1, got {trials}")
-    return max(1, min(trials, evaluations // (LEAST_SHARE * price)))
+    return min(trials, max(2 if price == 1 else 1, evaluations // (LEAST_SHARE * price)))
 
 
 def own_evaluations(problem: Problem, *, projected: bool) -> Callable[[Sequence[PruningPlan]], list[Outcome]]:

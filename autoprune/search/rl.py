@@ -9,7 +9,7 @@ import numpy as np
 from autoprune.agent.agent_spec import AgentSpec, Replay
 from autoprune.agent.bundle import TrainingRecord, save_policy
 from autoprune.agent.learn import check_length, learn
-from autoprune.agent.trained_policy import TrainedPolicy
+from autoprune.agent.trained_policy import TrainedPolicy, act_zero
 from autoprune.env.env_spec import EnvFactory, EnvSpec
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.evaluation.outcome import Outcome
@@ -37,8 +37,8 @@ def search(
         env: How the objective is revealed to the agent.
         agent: What learns.
         constraint: How the budget is kept.
-        policy_evaluations: How often the policy's own plan is evaluated, the last time at the end. The weights that
-            made its best plan are those that are saved.
+        policy_evaluations: How often the policy's own plan is evaluated: at the end, before it learns, and in between.
+            The weights that made its best plan are those that are saved.
 
     Raises:
         ValueError: An option does not apply, or too few evaluations are left, before anything is charged.
@@ -71,6 +71,12 @@ def search(
     factory = EnvFactory(problem, env, evaluate, prior, projected=constraint.projected)
     apart = factory.with_evaluate(own_evaluations(problem, projected=constraint.projected)).one()
     trials = PolicyTrials(problem, apart, price=env.evaluations, trials=policy_evaluations)
+
+    def begin(policy: TrainedPolicy) -> None:
+        if prior is not None:
+            act_zero(policy)
+        trials.begin(policy)
+
     learned = learn(
         agent,
         env=factory.batch(agent.parallel_episodes),
@@ -81,6 +87,7 @@ def search(
         stop=lambda: objective.left <= trials.reserved,
         on_update=trials.when_due,
         seeds=[factory.replay_seed()] if env.seed_replay else [],
+        begin=begin,
     )
     trials.finish(learned.policy)
     save_own_policy(problem, env, learned.policy)

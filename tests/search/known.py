@@ -97,6 +97,7 @@ PATTERNS = [weights(f"m{i}", units=4, levels=(2, 4)) for i in range(10)]
 MIXED = [weights("w0", units=8), weights("w1", units=8), *PATTERNS[:3], *BLOCKS[:4]]
 
 KNOWN = {
+    "few": _known([weights("g0", units=4), weights("g1", units=4)], [1, 1], 0.5, _separable([1.0, 3.0])),
     "separable": _known(WIDTHS, [3, 2, 4, 5, 3], 0.5, _separable([9.0, 1.0, 4.0, 0.5, 3.0])),
     "chain": _known(WIDTHS, [3, 2, 4, 5, 3], 0.5, _chain([5.0, 1.0, 2.0, 0.5, 3.0], 6.0)),
     "deceptive": _known(

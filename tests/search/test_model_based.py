@@ -8,14 +8,15 @@ import pytest
 
 from autoprune.agent.bundle import load_policy, load_training
 from autoprune.env.env_spec import EnvFactory, EnvSpec
-from autoprune.evaluation.metered import POLICY
+from autoprune.evaluation.metered import POLICY, SEARCH
 from autoprune.prior.closed_form_plan import closed_form_plans, reader_errors
 from autoprune.prior.starts import prior_of
 from autoprune.search.plan_model import PlanModel
 from autoprune.search.policy_trials import own_evaluations, play
-from tests.search.known import KNOWN, least_loss
+from tests.search.known import KNOWN, KnownProblem, least_loss
 from tests.search.learners import learnable
 from tests.search.searches import search
+from tests.search.toys import additive, weights
 from tests.tasks import prepared, tiny_task
 
 SHORT: dict[str, Any] = {
@@ -113,3 +114,36 @@ def test_a_group_without_errors_lets_a_search_begin_at_the_uniform_plan(tmp_path
         prior = prior_of(problem, start="closed_form")
     assert prior.outcome.plan == prior_of(problem, start="uniform").outcome.plan
     assert "least squares says nothing of" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["bayesian", "model_based"])
+def test_no_plan_is_paid_for_twice_and_an_exhausted_search_ends_early(name: str, tmp_path: Path, caplog: Any) -> None:
+    history = list[Any]()
+    problem = learnable(KNOWN["few"], tmp_path, limit=60, seen_by=history)
+    with caplog.at_level("INFO"):
+        plan = search(name, **(SHORT if name == "model_based" else {}))(problem, rng=np.random.default_rng(0))
+    assert problem.objective.spent < 20
+    assert f"the search ends after {problem.objective.spent - (name == 'model_based')} of 60 evaluations" in caplog.text
+    assert KNOWN["few"].regret(plan) == 0
+    tried = [outcome.plan.kept for phase, outcome in history if phase == SEARCH]
+    assert len(tried) == len(set(tried))
+
+
+def test_one_plan_is_all_there_is(tmp_path: Path) -> None:
+    structure, projector = additive(weights("g0", units=4), prices=[1], limit=2)
+    known = KnownProblem(structure, projector, lambda gone: gone.sum(axis=-1))
+    for name in ("bayesian", "model_based"):
+        problem = learnable(known, tmp_path, limit=20)
+        plan = search(name, **(SHORT if name == "model_based" else {}))(problem, rng=np.random.default_rng(0))
+        assert plan.kept == (2,)
+        assert problem.objective.spent <= 2
+
+
+def test_a_policy_that_learns_nothing_makes_the_plan_that_it_began_at(tmp_path: Path) -> None:
+    history = list[Any]()
+    problem = learnable(KNOWN["chain"], tmp_path, limit=30, seen_by=history)
+    changes = {"agent__hyperparameters__learning_rate": 1e-12, "imagination__imitation": 0}
+    search("model_based", **SHORT, **changes)(problem, rng=np.random.default_rng(0))
+    own = [outcome.plan for phase, outcome in history if phase == POLICY]
+    assert own == [history[0][1].plan]
+    assert max(outcome.reward for _, outcome in history) > history[0][1].reward, "the control: better ones were met"
