@@ -2,24 +2,28 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from autoprune.cli.arguments import read_arguments
 from autoprune.cli.session import run_command
 from autoprune.cli.validation import Section
 
-USAGE = """usage: autoprune export RUN format=apz|hf [out=PATH] [layout=auto|stock|padded|blocks]
+if TYPE_CHECKING:
+    from autoprune.export.pretrained_folder import WrittenNetwork
+
+USAGE = """usage: autoprune export RUN format=apz|gguf|hf [out=PATH] [layout=auto|stock|padded|blocks]
 
 A finished run's network in another format, in RUN/network unless out= says where. format=apz: one small file, in which
 zeros and shared values take next to no room (docs/format.md); autoprune.load reads it. format=hf: a folder with
 config.json, safetensors and tokenizer, which plain transformers loads where one configuration describes all blocks
-(layout=stock, or padded with zeros), and else with the sizes of every block (layout=blocks; docs/after_pruning.md)."""
+(layout=stock, or padded with zeros), and else with the sizes of every block (layout=blocks; docs/after_pruning.md).
+format=gguf: one file for llama.cpp, in the same layouts."""
 
 
 class ExportSettings(Section):
     """What is written KEY=VALUE."""
 
-    format: Literal["apz", "hf"] | None = None
+    format: Literal["apz", "gguf", "hf"] | None = None
     out: str | None = None
     layout: Literal["auto", "stock", "padded", "blocks"] | None = None
 
@@ -44,7 +48,7 @@ def _apz(run: Path, out: Path | None, layout: str | None) -> str:
     from autoprune.export.network import WEIGHTS_FILE, network_folder, read_network
 
     if layout is not None:
-        raise ValueError(f"layout={layout} is for format=hf; format=apz has one layout")
+        raise ValueError(f"layout={layout} is for format=hf and format=gguf; format=apz has one layout")
     folder = network_folder(run)
     record, state = read_network(folder)
     path = folder / f"network{APZ_SUFFIX}" if out is None else out
@@ -53,25 +57,42 @@ def _apz(run: Path, out: Path | None, layout: str | None) -> str:
 
 
 def _hf(run: Path, out: Path | None, layout: Any) -> str:
-    from autoprune.export.network import TOKENIZER_FOLDER, load_network, network_folder
     from autoprune.export.pretrained_folder import write_pretrained_folder
+
+    written, sizes = _language_model(write_pretrained_folder, "hf", run, out, layout)
+    loads = (
+        "sizes of every block, which plain transformers does not read (docs/after_pruning.md; layout=padded does)"
+        if written.layout == "blocks"
+        else f'transformers loads it: from_pretrained("{written.path}")'
+    )
+    return f"{sizes}; {loads}"
+
+
+def _gguf(run: Path, out: Path | None, layout: Any) -> str:
+    from autoprune.export.gguf_file import BY_BLOCKS, write_gguf
+
+    written, sizes = _language_model(write_gguf, "network.gguf", run, out, layout)
+    blocks = f"; architecture {BY_BLOCKS}, of which every block has its own sizes" if written.layout == "blocks" else ""
+    return f"{sizes}, {written.path.stat().st_size:,} bytes{blocks}"
+
+
+def _language_model(
+    write: "Callable[..., WrittenNetwork]", name: str, run: Path, out: Path | None, layout: str | None
+) -> "tuple[WrittenNetwork, str]":
+    """Writes the run's network, and says where, in which layout and how large."""
+    from autoprune.export.network import TOKENIZER_FOLDER, load_network, network_folder
 
     folder = network_folder(run)
     tokenizer = folder / TOKENIZER_FOLDER
-    written = write_pretrained_folder(
+    written = write(
         load_network(folder),
-        folder / "hf" if out is None else out,
+        folder / name if out is None else out,
         layout=layout or "auto",
         tokenizer=tokenizer if tokenizer.is_dir() else None,
     )
     zeros = f", {written.zeros:,} of them zeros that fill up narrower blocks" if written.zeros else ""
-    loads = (
-        "sizes of every block, which plain transformers does not read (docs/after_pruning.md; layout=padded does)"
-        if written.layout == "blocks"
-        else f'transformers loads it: from_pretrained("{written.folder}")'
-    )
-    return f"{written.folder}: layout={written.layout}, {written.params:,} parameters{zeros}; {loads}"
+    return written, f"{written.path}: layout={written.layout}, {written.params:,} parameters{zeros}"
 
 
-FORMATS: Mapping[str, Callable[[Path, Path | None, str | None], str]] = {"apz": _apz, "hf": _hf}
+FORMATS: Mapping[str, Callable[[Path, Path | None, str | None], str]] = {"apz": _apz, "gguf": _gguf, "hf": _hf}
 """Format → (run, file or folder to write, layout) → what to say."""

@@ -26,10 +26,11 @@ TOLERANCE = 1e-3  # of outputs that the folder gives, relative to the largest
 
 
 @dataclass(frozen=True, slots=True)
-class WrittenFolder:
+class WrittenNetwork:
     """What was written."""
 
-    folder: Path
+    path: Path
+    """The folder or the file."""
     layout: Layout
     """As it turned out: never "auto"."""
     params: int
@@ -40,7 +41,7 @@ class WrittenFolder:
 
 def write_pretrained_folder(
     network: nn.Module, folder: Path, *, layout: Layout = "auto", tokenizer: Path | None = None
-) -> WrittenFolder:
+) -> WrittenNetwork:
     """Writes the network as `config.json` and `model.safetensors`, and returns in which layout.
 
     A stock or padded folder is read back by transformers, and its outputs compared, before it stands.
@@ -58,14 +59,7 @@ def write_pretrained_folder(
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; give another folder by out=, or remove it")
-    stock: nn.Module | None = None
-    if layout != "blocks":
-        try:
-            stock = stock_network(network, pad=layout == "padded")
-        except ValueError:
-            if layout != "auto" or not (family_of(network).free_heads and block_sizes(network)):
-                raise
-    chosen: Layout = "blocks" if stock is None else "stock" if layout == "auto" else layout
+    stock, chosen = stock_or_none(network, layout)
     with atomic_write(folder) as partial, quiet():
         partial.mkdir()
         if stock is None:
@@ -77,7 +71,27 @@ def write_pretrained_folder(
             copy_tokenizer(tokenizer, partial)
     own = _params(network)
     params = own if stock is None else _params(stock)
-    return WrittenFolder(folder, chosen, params, max(0, params - own))
+    return WrittenNetwork(folder, chosen, params, max(0, params - own))
+
+
+def stock_or_none(network: nn.Module, layout: Layout) -> tuple[nn.Module | None, Layout]:
+    """Returns the plain network in that layout, or None for one with sizes of every block; and the layout that it is.
+
+    Args:
+        network: A pruned transformer; it stays as it is.
+        layout: As for `write_pretrained_folder`.
+
+    Raises:
+        ValueError: The network has no such layout.
+    """
+    stock: nn.Module | None = None
+    if layout != "blocks":
+        try:
+            stock = stock_network(network, pad=layout == "padded")
+        except ValueError:
+            if layout != "auto" or not (family_of(network).free_heads and block_sizes(network)):
+                raise
+    return stock, "blocks" if stock is None else "stock" if layout == "auto" else layout
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:

@@ -9,6 +9,8 @@ from autoprune.problem.problem import Problem
 from autoprune.ranges import NonNegative, Positive
 from autoprune.structure.groups import IntArray
 
+ROUNDING = 1e-9  # of the largest share: blocks that differ by no more are alike
+
 
 def search(problem: Problem, *, rng: np.random.Generator, outlier: Positive, spread: NonNegative) -> PruningPlan:
     """The plan whose densities follow the blocks' shares of outliers; costs one evaluation.
@@ -73,7 +75,8 @@ def block_densities(problem: Problem, *, shares: FloatArray, spread: NonNegative
         raise ValueError(f"agent.spread must be in [0, {uniform:.3g}), the uniform plan's density; got {spread}")
     deviation = shares - np.nanmean(shares)
     furthest = float(np.nanmax(np.abs(deviation)))
-    moved = deviation * (spread / furthest if furthest > 0 else 0.0)
+    alike = furthest <= ROUNDING * float(np.nanmax(np.abs(shares)))
+    moved = deviation * (0.0 if alike else spread / furthest)
     return uniform + np.append(np.nan_to_num(moved), 0.0)[_blocks(problem)]  # −1: in none of the blocks
 
 

@@ -1,13 +1,10 @@
 """`autoprune export RUN format=hf`: what it writes, read by transformers, or by a reader of the layout by blocks."""
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import safetensors.torch
 import torch
 import transformers
 from torch import nn
@@ -15,64 +12,9 @@ from torch import nn
 from autoprune.cli.export import export
 from autoprune.export.network import TOKENIZER_FOLDER, save_network
 from autoprune.export.pretrained_folder import copy_tokenizer, write_pretrained_folder
-from autoprune.structure.edit import shrink
-from autoprune.structure.graph import find_structure
+from tests.export.block_layout import PROMPT, pruned, read_blocks, same
 from tests.language_models import TINY
-from tests.models import random_ranking
 from tests.task.pretrained_models import word_tokenizer
-
-PROMPT = torch.tensor([[1, 5, 9, 13]])
-
-
-def pruned(family: str, kinds: tuple[str, ...], seed: int = 1, **choices: int) -> nn.Module:
-    """A network of a random plan; choices: what all groups of a granularity keep."""
-    task = TINY[family]()
-    structure, rng = find_structure(task.model, task.example_input, prune=kinds), np.random.default_rng(seed)
-    kept = np.array([choices.get(group.granularity, rng.choice(group.levels)) for group in structure.groups])
-    return shrink(task.model, structure, structure.plan(kept), random_ranking(structure, seed=seed))
-
-
-def same(network: nn.Module, other: nn.Module) -> None:
-    with torch.inference_mode():
-        for outputs, expected in zip(other(PROMPT)[:1], network(PROMPT)[:1], strict=True):
-            assert torch.allclose(outputs, expected, atol=1e-5)
-    if hasattr(network, "lm_head"):
-        written = [n.generate(PROMPT, max_new_tokens=6, do_sample=False) for n in (network, other)]  # type: ignore[operator]
-        assert torch.equal(*written)
-
-
-def read_blocks(folder: Path) -> nn.Module:
-    """An independent reader of the layout by blocks, for Llama: a configuration for each block."""
-    settings = json.loads((folder / "config.json").read_text())
-    entries = settings.pop("block_configs")
-    config = transformers.LlamaConfig(**{k: v for k, v in settings.items() if k != "model_type"})
-    model = transformers.LlamaForCausalLM(config)
-    for index, entry in enumerate(entries):
-        own, attention, ffn = copy.deepcopy(config), entry["attention"], entry["ffn"]
-        assert attention["no_op"] == (attention["num_key_value_heads"] is None)
-        assert ffn["no_op"] == (ffn["intermediate_size"] is None)
-        own.num_attention_heads, own.num_key_value_heads = (
-            attention[name] or getattr(config, name) for name in ("num_attention_heads", "num_key_value_heads")
-        )
-        own.intermediate_size = ffn["intermediate_size"] or config.intermediate_size
-        block = type(model.model.layers[index])(own, index)
-        for part in (block.self_attn.o_proj,) * attention["no_op"] + (block.mlp.down_proj,) * ffn["no_op"]:
-            nn.init.zeros_(part.weight)
-        model.model.layers[index] = block
-    tensors = safetensors.torch.load_file(folder / "model.safetensors")
-    lacking, unexpected = model.load_state_dict(tensors, strict=False)
-    parts = {"attention": ("self_attn", "input_layernorm"), "ffn": ("mlp", "post_attention_layernorm")}
-    without = [
-        f"model.layers.{index}.{part}"
-        for index, entry in enumerate(entries)
-        for kind, names in parts.items()
-        for part in names * entry[kind]["no_op"]
-    ]
-    assert not unexpected
-    assert all(name == "lm_head.weight" or any(name.startswith(part) for part in without) for name in lacking)
-    model.tie_weights()
-    read: nn.Module = model.eval()
-    return read
 
 
 @pytest.mark.parametrize(
@@ -89,7 +31,7 @@ def test_stock(family: str, kinds: tuple[str, ...], choices: dict[str, int], tmp
     written = write_pretrained_folder(network, tmp_path / "out")
     assert written.layout == "stock"
     assert written.zeros == 0
-    same(network, type_of(network).from_pretrained(written.folder).eval())
+    same(network, type_of(network).from_pretrained(written.path).eval())
 
 
 @pytest.mark.parametrize(
@@ -107,7 +49,7 @@ def test_padded(family: str, kinds: tuple[str, ...], tmp_path: Path) -> None:
     written = write_pretrained_folder(network, tmp_path / "out", layout="padded")
     assert written.zeros > 0
     assert written.params - written.zeros == sum(p.numel() for p in network.parameters())
-    same(network, type_of(network).from_pretrained(written.folder).eval())
+    same(network, type_of(network).from_pretrained(written.path).eval())
 
 
 @pytest.mark.parametrize("kinds", [("heads", "neurons"), ("attention", "ffn"), ("blocks", "heads", "neurons")])
@@ -117,7 +59,7 @@ def test_blocks(kinds: tuple[str, ...], seed: int, tmp_path: Path) -> None:
     written = write_pretrained_folder(network, tmp_path / "out", layout="blocks")
     assert written.layout == "blocks"
     with torch.inference_mode():
-        assert torch.allclose(read_blocks(written.folder)(PROMPT)[0], network(PROMPT)[0], atol=1e-5)
+        assert torch.allclose(read_blocks(written.path)(PROMPT)[0], network(PROMPT)[0], atol=1e-5)
 
 
 def type_of(network: nn.Module) -> Any:
