@@ -45,6 +45,14 @@ CAUSAL: Mapping[str, dict[str, Any]] = {
     },
     "granite": {**DECODER, "num_hidden_layers": 2, "residual_multiplier": 0.7},
     "starcoder2": {**DECODER, "num_hidden_layers": 2, "sliding_window": None},
+    "mixtral": {
+        **DECODER, "num_hidden_layers": 2, "sliding_window": None, "num_local_experts": 4, "num_experts_per_tok": 2,
+        "tie_word_embeddings": False,
+    },
+    "qwen3_moe": {  # one block without experts, and experts' weights that do not add up to one
+        **DECODER, "num_hidden_layers": 2, "head_dim": 8, "num_experts": 6, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24, "mlp_only_layers": [0], "norm_topk_prob": False, "tie_word_embeddings": True,
+    },
     "gpt2": {
         "vocab_size": VOCABULARY, "n_embd": HIDDEN, "n_inner": FFN, "n_head": HEADS, "n_layer": 2, "n_positions": 32,
         **TOKEN_IDS,
@@ -136,7 +144,7 @@ def randomised(model: nn.Module, *, seed: int) -> nn.Module:
             if parameter.ndim == 1 and name.endswith("weight"):
                 parameter.uniform_(0.5, 1.5, generator=generator)
             else:
-                std = parameter.shape[-1] ** -0.5 if parameter.ndim == 2 else 0.2
+                std = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.2
                 parameter.normal_(0, std, generator=generator)
     return model
 

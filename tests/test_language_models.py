@@ -43,9 +43,13 @@ CASES = (
 EVOLUTION = partial(evolution.search, start="uniform", offspring=4, switches=2, step=0.2)
 
 
-@pytest.mark.parametrize("family", TINY)
 @pytest.mark.parametrize(
-    ("kinds", "repair"), CASES, ids=lambda value: "+".join(value) if isinstance(value, tuple) else ""
+    ("family", "kinds", "repair"),
+    [
+        *((family, *case) for case in CASES for family in TINY),
+        *((family, ("heads", "neurons", "experts"), LEAST_SQUARES) for family in ("mixtral", "qwen3_moe")),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, tuple) else value if isinstance(value, str) else "",
 )
 def test_outcomes_are_those_of_the_network_that_is_handed_out(
     family: str, kinds: tuple[str, ...], repair: Repair, tmp_path: Path
@@ -83,9 +87,12 @@ def job(folder: Path, task: Any, *, evaluations: int = 12, search: Any = EVOLUTI
     )
 
 
-@pytest.mark.parametrize("kinds", [("heads", "neurons"), ("attention", "ffn")])
-def test_the_whole_job_on_a_model_folder(kinds: tuple[str, ...], tmp_path: Path) -> None:
-    task = causal(tmp_path / "model")
+@pytest.mark.parametrize(
+    ("family", "kinds"),
+    [("llama", ("heads", "neurons")), ("llama", ("attention", "ffn")), ("mixtral", ("experts", "neurons"))],
+)
+def test_the_whole_job_on_a_model_folder(family: str, kinds: tuple[str, ...], tmp_path: Path) -> None:
+    task = causal(tmp_path / "model", family)
     result = job(tmp_path / "run", task, prune=kinds, budget="weights:0.8").execute()
     network = autoprune.load(tmp_path / "run")
     chosen = result["networks"][result["chosen"]]

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoprune.structure.edit import evaluating
+from autoprune.structure.experts import countable_experts
 from autoprune.task.samples import Samples, leaves
 
 Forward = Callable[[nn.Module, Any], Any]
@@ -21,6 +22,7 @@ Shape = tuple[int, ...]
 
 BATCH_NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training")
 ACTIVATIONS = ("relu", "gelu", "silu", "sigmoid", "tanh", "hardtanh", "hardswish", "hardsigmoid", "leaky_relu", "elu")
+CHOOSING = ("index", "index_select", "gather")  # parts of a tensor, by indices that may be computed
 # Element-wise operators, beside those that PyTorch tags so: their output may be written over an input.
 ELEMENT_WISE = (*BATCH_NORMS, "_batch_norm_no_update", "_prelu_kernel", "native_dropout")
 # Beginnings of the names of ATen's operators that multiply and accumulate, and for which there is no rule here.
@@ -91,7 +93,10 @@ def record(model: nn.Module, inputs: Samples, *, forward: Forward) -> Recording:
         forward: (network, inputs) → outputs.
     """
     recorder = _Recorder(model, inputs)
-    with evaluating(model), _plain_attention(), _inside(model, recorder.modules), _MetaAttention(recorder), recorder:
+    plainly = (evaluating(model), _plain_attention(), countable_experts(model))
+    with ExitStack() as stack:
+        for context in (*plainly, _inside(model, recorder.modules), _MetaAttention(recorder), recorder):
+            stack.enter_context(context)
         outputs = forward(model, inputs)
     recorder.recording.outputs = frozenset(map(_storage, leaves(outputs)))
     return recorder.recording
@@ -121,6 +126,8 @@ class _Recorder(TorchDispatchMode):
         self.multiply(_name(func), args, made[0])
         if func.namespace not in ("aten", "prims") or _name(func).startswith(UNCOUNTED):
             self.recording.uncounted[f"{func.namespace}.{_name(func)}"] += 1
+        if _name(func) in CHOOSING and _storage(args[0]) in self._constants:  # what is computed is a part of the weight
+            self._constants |= {_storage(t): self._constants[_storage(args[0])] for t in made}
         if storages & self._writers.keys():
             if func._schema.is_mutable or _storage(made[0]) not in storages:  # not a view
                 self.recording.steps.append(self._step(func, given, made, storages))

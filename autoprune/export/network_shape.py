@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from autoprune.structure.families import FAMILIES, SIZES, model_type
+from autoprune.structure.families import FAMILIES, SIZES, Experts, model_type
 from autoprune.structure.groups import Axis
 from autoprune.structure.layer_types import CONVOLUTIONS, is_sliceable, tensor_axes
 from autoprune.structure.sliced_attention import SlicedAttention, slice_attention
@@ -34,18 +34,27 @@ def layer_widths(network: nn.Module) -> Shapes:
 
 
 def other_shapes(network: nn.Module) -> dict[str, Any]:
-    """What `layer_widths` does not tell: nothing for transformers of known types and networks of plain layers.
+    """What `layer_widths` does not tell: nothing for networks of plain layers, of known transformers their experts.
 
     numbers: module → its whole numbers that pruning may lower. tensors: the shapes of tensors that belong to no plain
     layer. sliced: attentions that are no longer PyTorch's own.
     """
-    if model_type(network) in FAMILIES:
-        return {}
+    if (family := FAMILIES.get(model_type(network) or "")) is not None:
+        return {} if family.experts is None else _of_experts(network, family.experts)
     modules = dict(network.named_modules())
     numbers = {name: own for name, module in modules.items() if (own := _numbers(name, module, network))}
     tensors = {name: list(tensor.shape) for name, tensor in _other_tensors(network).items()}
     sliced = [name for name, module in modules.items() if isinstance(module, SlicedAttention)]
     return {"numbers": numbers, "tensors": tensors, "sliced": sliced} if tensors or numbers else {}
+
+
+def _of_experts(network: nn.Module, names: Experts) -> dict[str, Any]:
+    parts = (f".{names.module}", f".{names.router}")
+    modules = {name: module for name, module in network.named_modules() if name.endswith(parts)}
+    keys = ("num_experts", "intermediate_dim")
+    numbers = {name: {key: vars(m)[key] for key in keys if key in vars(m)} for name, m in modules.items()}
+    tensors = {f"{name}.{key}": list(p.shape) for name, m in modules.items() for key, p in m.named_parameters()}
+    return {"numbers": numbers, "tensors": tensors, "sliced": []}
 
 
 def resize(network: nn.Module, layers: Mapping[str, Mapping[str, int]]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from autoprune.device.onnx_runtime import Called, onnx_call, output_names, write_onnx
 from autoprune.files import atomic_write
+from autoprune.structure.experts import countable_experts
 from autoprune.task.samples import Samples, mapped, named_outputs
 from autoprune.task.task import Forward, plain_forward
 
@@ -43,7 +44,8 @@ def export_onnx(
     with torch.inference_mode():
         outputs = output_names(forward(network, example))
     with atomic_write(path) as temporary:
-        write_onnx(Called(network, forward, example).eval(), example, temporary, outputs=outputs)
+        with countable_experts(network):  # other ways to compute them branch on what is routed
+            write_onnx(Called(network, forward, example).eval(), example, temporary, outputs=outputs)
         difference = onnx_difference(network, example_input, temporary, forward=forward)
     return difference
 

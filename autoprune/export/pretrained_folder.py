@@ -89,7 +89,7 @@ def stock_or_none(network: nn.Module, layout: Layout) -> tuple[nn.Module | None,
         try:
             stock = stock_network(network, pad=layout == "padded")
         except ValueError:
-            if layout != "auto" or not (family_of(network).free_heads and block_sizes(network)):
+            if layout != "auto" or not (family_of(network).block_layout and block_sizes(network)):
                 raise
     return stock, "blocks" if stock is None else "stock" if layout == "auto" else layout
 
@@ -132,10 +132,11 @@ def block_entries(sizes: Iterable[BlockSizes]) -> list[dict[str, Any]]:
 
 def _write_blocks(network: nn.Module, folder: Path) -> None:
     family, sizes = family_of(network), block_sizes(network)
-    if not family.free_heads:
+    if not family.block_layout:
         raise ValueError(
             f"a {type(network).__name__} has no layout with sizes of every block, which engines read for decoders with "
-            "rotary positions only; export it with layout=padded, or keep it in its run, which autoprune.load reads"
+            "rotary positions and without experts only; export it with layout=padded, or keep it in its run, which "
+            "autoprune.load reads"
         )
     config: Any = copy.deepcopy(network.config)
     listed = f"{blocks_name(network, family)}."

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from autoprune.importance.activation import mean_powers
 from autoprune.importance.block_influence import with_block_influence
 from autoprune.importance.criterion import Scores
+from autoprune.importance.expert_scores import ExpertScore, expert_scores
 from autoprune.importance.unit_weights import by_weights, compared_weight, readers
 from autoprune.ranges import Count
 from autoprune.structure.groups import Structure
@@ -13,7 +14,7 @@ from autoprune.task.task import Forward, Loss, Role
 
 
 @torch.no_grad()
-def activation_norm(
+def activation_norm(  # noqa: PLR0913 - a Criterion and its settings
     model: nn.Module,
     structure: Structure,
     role: Role,
@@ -22,6 +23,7 @@ def activation_norm(
     forward: Forward,
     generator: torch.Generator,
     batch_size: Count,
+    experts: ExpertScore | None = None,
 ) -> Scores:
     """Scores an input by rms(xᵢ)·‖W[:, i]‖: how much of a layer's outputs it makes, were inputs uncorrelated.
 
@@ -36,17 +38,19 @@ def activation_norm(
         forward: (network, inputs) → outputs: how the network is called.
         generator: Draws all that is random here.
         batch_size: Samples in one forward pass, at least 1.
+        experts: What whole experts are scored by: "outputs", how much of the layer's outputs they make, or "tokens",
+            how many tokens the router hands them; None: by their outputs.
     """
     named = [matrix.layer for group in structure.groups for matrix in group.compared]
     named += [member.layer for group in structure.groups for _, member in readers(model, group)]
     names = tuple(dict.fromkeys(named))
     squares = mean_powers(model, names, role, forward=forward, order=2, batch_size=batch_size)
-    scores = {}
+    scores = expert_scores(model, structure, role, forward=forward, batch_size=batch_size, by=experts or "outputs")
     for group in structure.groups:
         if group.compared:
             rms = squares[group.compared[0].layer].sqrt()
             scores[group.name] = compared_weight(model, group).float().abs().mul_(rms).cpu()
-        elif group.members:
+        elif group.members and group.name not in scores:
             energies = [(_energies(squares[m.layer], layer), m) for layer, m in readers(model, group)]
             norms = [e[torch.from_numpy(m.positions).to(e.device)].sum(dim=1).sqrt() for e, m in energies]
             scores[group.name] = torch.stack(norms).sum(dim=0).cpu() if norms else by_weights(model, group)

@@ -24,12 +24,21 @@ def unit_weights(model: nn.Module, group: Group, axis: Axis) -> list[Tensor]:
     """
     weights = []
     for member in group.members:
-        if member.axis in (WRITES if axis == "out" else READS) or member.axis.endswith("/0" if axis == "out" else "/1"):
+        if _is_of(model.get_submodule(member.layer), member.axis, axis):
             for tensor_axis in tensor_axes(model.get_submodule(member.layer), member.axis):
                 if tensor_axis.tensor.ndim > 1:
                     parts = tensor_axis.tensor.detach().chunk(tensor_axis.runs, dim=tensor_axis.dim)
                     weights.append(torch.cat([per_unit(part, member, dim=tensor_axis.dim) for part in parts], dim=1))
     return weights
+
+
+def _is_of(layer: nn.Module, own: Axis, axis: Axis) -> bool:
+    """Whether an axis of the layer writes ("out") or reads ("in") units; tensors of three dimensions are matrices."""
+    parameter, slash, dim = own.partition("/")
+    if not slash:
+        return own in (WRITES if axis == "out" else READS)
+    last = 2 if getattr(layer, parameter).ndim == 3 else 1
+    return (int(dim) == last) == (axis == "in") and int(dim) <= last
 
 
 def readers(model: nn.Module, group: Group) -> Iterator[tuple[nn.Module, Member]]:

@@ -80,6 +80,7 @@ def lora(  # noqa: PLR0913 - a Recovery and its settings
     )
     trained = copy.deepcopy(network)
     flags = {name: parameter.requires_grad for name, parameter in trained.named_parameters()}
+    trained.requires_grad_(False)
     adapted = _adapted(trained, rank=rank, alpha=alpha, generator=generator)
     learn(trained, task, how=how, teacher=teacher, generator=generator, on_step=on_step)
     with torch.no_grad():
@@ -98,17 +99,14 @@ def _adapted(network: nn.Module, *, rank: int, alpha: int, generator: torch.Gene
         raise ImportError(
             "recover=lora needs peft, which the extra llm brings: pip install 'autoprune[llm]'"
         ) from error
-    linear = [
-        f"{block}.{name}"
-        for block in kept_blocks(network)
-        for name, layer in network.get_submodule(block).named_modules()
-        if isinstance(layer, nn.Linear)
-    ]
+    # the blocks alone: of whole models of some types peft takes the names of layers for those of experts
+    blocks = nn.ModuleList(network.get_submodule(block) for block in kept_blocks(network))
+    linear = [name for name, layer in blocks.named_modules() if isinstance(layer, nn.Linear)]
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="|".join(map(re.escape, linear)))
     config._register_custom_module({nn.Linear: _sparse_linear()})
     with torch.random.fork_rng(devices=[generator.device] if generator.device.type == "cuda" else []):
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
-        return LoraModel(network, config, ADAPTER)
+        return LoraModel(blocks, config, ADAPTER)
 
 
 def _sparse_linear() -> type[nn.Module]:

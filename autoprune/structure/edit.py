@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from autoprune.plan import PruningPlan
 from autoprune.ranges import check_value
 from autoprune.structure.block_sparse import install_pattern
+from autoprune.structure.experts import never_chosen
 from autoprune.structure.groups import Attribute, Axis, Group, Structure
 from autoprune.structure.layer_types import ATTENTIONS, tensor_axes, widths
 from autoprune.structure.pretrained_guard import guard_save_pretrained, tensor_shapes
@@ -176,6 +177,9 @@ def masked(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
                     tensor.mul_(ranking[group.name].to(tensor.device) < kept)
                 for pattern in group.patterns:
                     masks.callback(install_pattern(layers[pattern.module], pattern, kept).remove)
+                if group.routing is not None:
+                    router = layers[group.routing.module]
+                    masks.enter_context(never_chosen(router, ranking[group.name][kept:]))
         gone = [skip for group, kept in partly(structure, plan) if kept == 0 for skip in group.skips]
         with patched_forward({layers[skip.module]: Skipped(skip.returns) for skip in gone}):
             yield model

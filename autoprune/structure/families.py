@@ -9,6 +9,23 @@ from autoprune.structure.groups import Returns
 
 
 @dataclass(frozen=True, slots=True)
+class Experts:
+    """Where a block keeps the experts of its FFN, which are tensors of all of them; names are within a block."""
+
+    count_entry: str
+    """The configuration's entry for how many there are."""
+    width_entry: str
+    """Its entry for how many neurons each has."""
+    module: str = "mlp.experts"
+    router: str = "mlp.gate"
+    """The module whose `weight` [experts, hidden] scores every expert, and that hands each token to `top_k` of them."""
+    inputs: str = "gate_up_proj"
+    """A parameter of the experts, [experts, 2 · neurons, hidden]: gates, then what they are multiplied with."""
+    output: str = "down_proj"
+    """[experts, hidden, neurons]"""
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """Where the parts of a model type are; names are within a block.
 
@@ -19,6 +36,7 @@ class Family:
     follow the number of heads; per_unit "head" counts heads, "width" their features.
     ffn_size: the configuration's entry for the FFN's width. free_heads: whether the configuration says how wide a head
     is, so that fewer heads can be written down; otherwise that follows from the hidden size.
+    experts: where the FFN is split into experts, in those blocks that have some.
     """
 
     blocks: str
@@ -35,6 +53,12 @@ class Family:
     sizes: tuple[tuple[str, str], ...] = ()
     ffn_size: str = "intermediate_size"
     free_heads: bool = False
+    experts: Experts | None = None
+
+    @property
+    def block_layout(self) -> bool:
+        """Whether engines that give every block its own sizes have names for all that may be narrower."""
+        return self.free_heads and self.experts is None
 
     @property
     def pre_norm(self) -> bool:
@@ -61,6 +85,8 @@ GEMMA2 = replace(  # norms before and behind each sublayer
     skip_attention=(("input_layernorm", "input"), ("self_attn", "zeros, None"), ("post_attention_layernorm", "input")),
     skip_ffn=(("pre_feedforward_layernorm", "input"), ("mlp", "zeros"), ("post_feedforward_layernorm", "input")),
 )
+MIXTRAL = replace(LLAMA, experts=Experts("num_local_experts", "intermediate_size"))
+QWEN3_MOE = replace(LLAMA, experts=Experts("num_experts", "moe_intermediate_size"))
 STARCODER2 = replace(LLAMA, ffn_inputs=("mlp.c_fc",), ffn_output="mlp.c_proj")
 GPT2 = Family(
     blocks="h",
@@ -107,6 +133,8 @@ FAMILIES: Mapping[str, Family] = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "granite"), LLAMA),
     **dict.fromkeys(("gemma2", "gemma3_text"), GEMMA2),
     "starcoder2": STARCODER2,
+    "mixtral": MIXTRAL,
+    "qwen3_moe": QWEN3_MOE,
     "gpt2": GPT2,
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), BERT),
     "distilbert": DISTILBERT,

@@ -11,7 +11,7 @@ from autoprune.plan import PruningPlan
 
 IntArray = NDArray[np.int64]
 Axis = str  # "out", "in"; of attentions "head", "key", "value" too; "PARAMETER/DIM" of a module's own tensor
-Granularity = Literal["channel", "neuron", "head", "query", "block", "weight", "n_m", "key_block"]
+Granularity = Literal["channel", "neuron", "head", "query", "expert", "block", "weight", "n_m", "key_block"]
 LayerKind = Literal["conv", "linear", "norm", "attention", "embedding", "recurrent", "other"]
 RoundTo = int | Literal["auto"]
 Returns = Literal["input", "input, None", "second", "zeros", "zeros, None"]
@@ -94,6 +94,17 @@ class Pattern:
     seed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """A router of experts: experts that are removed are never chosen, whatever their scores would be."""
+
+    module: str
+    experts: str
+    """The module that it chooses from."""
+    top_k: int
+    """Experts that every token is handed to."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
     """Layers that must lose the same units together: one decision."""
@@ -114,6 +125,8 @@ class Group:
     """Matrices of which single weights go."""
     patterns: tuple[Pattern, ...] = ()
     """Attentions that see fewer blocks of keys."""
+    routing: Routing | None = None
+    """Where the units are experts: who chooses among them."""
     exact: bool = True
     """Whether the network without units is the one with masked units. It is not where a layer normalises over the units
     (LayerNorm): its statistics run over fewer. Such groups are offered with structure.inexact=true."""

@@ -2,7 +2,7 @@
 
 import re
 
-KINDS = ("heads", "queries", "keys", "neurons", "attention", "ffn", "blocks", "weights")
+KINDS = ("heads", "queries", "keys", "neurons", "experts", "attention", "ffn", "blocks", "weights")
 DEFAULT_KINDS = ("heads", "neurons")
 N_M = re.compile(r"([1-9][0-9]*):([1-9][0-9]*)")  # such as 2:4
 KEYS = re.compile(r"keys(?::([1-9][0-9]*))?")  # with how many tokens are in a block of keys, such as keys:16
@@ -26,7 +26,7 @@ def check_kinds(prune: tuple[str, ...]) -> None:
             n_m(kind)
     if len(set(prune)) < len(prune) or len(single) > 1:
         raise ValueError(f"structure.prune={list(prune)} decides twice about the same weights; name one of them")
-    if single and {"heads", "queries", "neurons"} & set(prune):
+    if single and {"heads", "queries", "neurons", "experts"} & set(prune):
         raise ValueError(
             f"structure.prune={list(prune)}: single weights of a matrix that gets narrower as well would be compared "
             "with some that are gone; combine them with attention, ffn or blocks, or prune in two runs"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.structure.block_sparse import patterns_of
-from autoprune.structure.families import FAMILIES, Family, blocks_name, model_type
+from autoprune.structure.families import FAMILIES, Experts, Family, blocks_name, model_type
 from autoprune.structure.skipped_modules import Skipped
 
 PER_BLOCK = ("layer_types", "no_rope_layers")  # entries of configurations that say something of every block
@@ -24,6 +24,9 @@ class BlockSizes:
     queries: int
     """For each key head."""
     neurons: int
+    """Of the FFN, or of each of its experts."""
+    experts: int = 0
+    """0: the FFN is none of experts."""
 
 
 def block_sizes(network: nn.Module) -> list[BlockSizes]:
@@ -77,8 +80,9 @@ def stock_network(network: nn.Module, *, pad: bool = False) -> nn.Module:
             "any configuration can describe"
         )
     wide = BlockSizes(
-        0, max(size.key_heads for size in sizes), max(size.queries for size in sizes), max(s.neurons for s in sizes)
-    )
+        0, max(size.key_heads for size in sizes), max(size.queries for size in sizes),
+        max((size.neurons for size in sizes if not size.experts), default=0),
+    )  # fmt: skip
     if family.free_heads:
         head_dim = _head_dim(network, family, sizes)
         config.head_dim = head_dim if head_dim else getattr(config, "head_dim", None)
@@ -93,9 +97,21 @@ def stock_network(network: nn.Module, *, pad: bool = False) -> nn.Module:
         if entries is not None:
             setattr(config, name, [entries[size.index] for size in sizes])
     config.num_hidden_layers = len(sizes)
+    if family.experts is not None:
+        _describe_experts(config, family.experts, sizes)
     stock = _plain_network(network, config)
     _fill(stock, network, family, sizes, wide)
     return stock.eval()
+
+
+def _describe_experts(config: Any, experts: Experts, sizes: list[BlockSizes]) -> None:
+    for size in sizes:
+        if size.experts:
+            setattr(config, experts.count_entry, size.experts)
+            setattr(config, experts.width_entry, size.neurons)
+    if hasattr(config, "mlp_only_layers"):
+        config.mlp_only_layers = [number for number, size in enumerate(sizes) if not size.experts]
+        config.decoder_sparse_step = 1
 
 
 def _config_of(network: nn.Module) -> Any:
@@ -115,6 +131,9 @@ def _sizes(index: int, block: nn.Module, family: Family) -> BlockSizes:
             key_heads = int(key.out_features) // width
             queries = query.out_features // width // key_heads
     passed_over = isinstance(modules.get(family.ffn), Skipped)
+    if family.experts is not None and family.experts.module in modules:
+        experts, _, width = modules[family.experts.module].get_parameter(family.experts.output).shape
+        return BlockSizes(index, key_heads, queries, width, experts)
     width = neurons.in_features if isinstance(neurons, nn.Linear) and not passed_over else 0
     return BlockSizes(index, key_heads, queries, width)
 
@@ -133,7 +152,11 @@ def _reasons(network: nn.Module, family: Family, sizes: list[BlockSizes], *, den
         reasons.append(f"blocks have {_listed(size.key_heads * size.queries for size in sizes)} heads")
     if not pad and not family.free_heads and heads - {(dense_heads, 1)}:
         reasons.append(f"its heads' width is the hidden size by their number, which was {dense_heads}")
-    neurons = [size.neurons for size in sizes if size.neurons]
+    experts = {(size.experts, size.neurons) for size in sizes if size.experts}
+    if len(experts) > 1:
+        listed = [f"{count} experts of {neurons} neurons" for count, neurons in sorted(experts)]
+        reasons.append(f"blocks have {' and '.join(listed)}, which zeros cannot fill up, as they would be chosen")
+    neurons = [size.neurons for size in sizes if size.neurons and not size.experts]
     if not pad and len(set(neurons)) > 1:
         reasons.append(f"blocks have {_listed(neurons)} neurons")
     return reasons

@@ -1,5 +1,6 @@
 """Finds the groups of a transformer, from a table of where each model type keeps its parts. Nothing is traced."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.structure.block_sparse import is_causal
-from autoprune.structure.families import FAMILIES, Family, blocks_name, model_type
+from autoprune.structure.experts import countable_experts
+from autoprune.structure.families import FAMILIES, Experts, Family, blocks_name, model_type
 from autoprune.structure.groups import (
     Attribute,
     Comparison,
@@ -19,12 +21,15 @@ from autoprune.structure.groups import (
     Member,
     Pattern,
     RoundTo,
+    Routing,
     Skip,
     Structure,
     holds,
     levels_of,
 )
 from autoprune.structure.kinds import DEFAULT_KINDS, KEY_BLOCK, KEYS, check_kinds, n_m
+
+ALIGNED = 8  # neurons: torch multiplies groups of rows by several matrices in steps of 16 bytes
 
 
 def token_ids(example_input: Any) -> Tensor | None:
@@ -76,7 +81,9 @@ def transformer_structure(
     if not groups:
         raise ValueError(f"nothing in this {kind} model can be pruned by structure.prune={list(prune)}: {unprunable}")
     counted = sum(
-        layer.outputs * (layer.inputs * layer.kernel + layer.bias) for layer in layers if layer.kind != "attention"
+        layer.outputs * (layer.inputs * layer.kernel + layer.bias)
+        for layer in layers
+        if layer.kind not in ("attention", "other")
     )
     total = sum(parameter.numel() for parameter in model.parameters())
     return Structure(tuple(groups), layers, unprunable, total - counted, stages=tuple(block.name for block in blocks))
@@ -93,6 +100,15 @@ class _Block:
         fused = len(family.projections) == 1
         self.heads = query.out_features // self.head_dim // (3 if fused else 1)
         self.key_heads = self.heads if fused else self.linear(family.projections[1]).out_features // self.head_dim
+        own = dict(module.named_modules())
+        self.experts = family.experts if family.experts is not None and family.experts.module in own else None
+
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """The linear layers, experts apart."""
+        family = self.family
+        ffn = () if self.experts else (*family.ffn_inputs, family.ffn_output)
+        return (*family.projections, family.attention_output, *ffn)
 
     def linear(self, part: str) -> nn.Linear:
         layer = self.module.get_submodule(part)
@@ -117,6 +133,11 @@ def _groups(block: _Block, kind: str, *, tokens: int, round_to: RoundTo, min_uni
                 yield _queries(block)
         case _ if keys := KEYS.fullmatch(kind):
             yield _keys(block, tokens=tokens, size=int(keys[1] or KEY_BLOCK))
+        case "experts":
+            if block.experts is not None:
+                yield _experts(block, block.experts)
+        case "neurons" if block.experts is not None:
+            yield _neurons_of_experts(block, block.experts, round_to=round_to, min_units=min_units)
         case "neurons":
             members = [_plain(block.of(part), "out", block.linear(part).out_features) for part in family.ffn_inputs]
             units = block.linear(family.ffn_output).in_features
@@ -130,7 +151,7 @@ def _groups(block: _Block, kind: str, *, tokens: int, round_to: RoundTo, min_uni
         case "blocks":
             yield _depth(f"{block.name}.skip", (Skip(block.name, "input"),))
         case _:
-            for part in (*family.projections, family.attention_output, *family.ffn_inputs, family.ffn_output):
+            for part in block.matrices:
                 yield _matrix(block.of(part), block.linear(part).in_features, kind, round_to, min_units)
 
 
@@ -184,6 +205,30 @@ def _keys(block: _Block, *, tokens: int, size: int) -> Group:
     return Group(f"{module}.keys", "key_block", units, (), tuple(range(1, units + 1)), patterns=(pattern,))
 
 
+def _experts(block: _Block, experts: Experts) -> Group:
+    """Whole experts with the router's rows; as many are left as every token is handed to."""
+    module, router = block.of(experts.module), block.of(experts.router)
+    units = block.module.get_submodule(experts.module).get_parameter(experts.output).shape[0]
+    names = [(router, "weight/0"), (module, f"{experts.inputs}/0"), (module, f"{experts.output}/0")]
+    top_k = int(block.module.get_submodule(experts.router).top_k)  # type: ignore[arg-type]
+    return Group(
+        f"{module}.whole", "expert", units, tuple(_plain(layer, axis, units) for layer, axis in names),
+        tuple(range(top_k, units + 1)), (Attribute(module, "num_experts", 1), Attribute(router, "num_experts", 1)),
+        routing=Routing(router, module, top_k),
+    )  # fmt: skip
+
+
+def _neurons_of_experts(block: _Block, experts: Experts, *, round_to: RoundTo, min_units: int) -> Group:
+    """One neuron of every expert: their tensors are those of all experts, which stay equally wide."""
+    module = block.of(experts.module)
+    units = block.module.get_submodule(experts.module).get_parameter(experts.output).shape[2]
+    both = np.arange(2 * units).reshape(2, units).T
+    members = (Member(module, f"{experts.inputs}/1", both, both.size), _plain(module, f"{experts.output}/2", units))
+    step = ALIGNED if round_to == "auto" else math.lcm(round_to, ALIGNED)
+    levels = levels_of(units, round_to=step, min_units=min_units)
+    return Group(module, "neuron", units, members, levels, (Attribute(module, "intermediate_dim", 1),))
+
+
 def _depth(name: str, skips: tuple[Skip, ...]) -> Group:
     return Group(name, "block", 1, (), (0, 1), skips=skips)
 
@@ -217,8 +262,10 @@ def _layers(model: nn.Module, blocks: list[_Block], example_input: Tensor) -> tu
             index,
             Layer(block.of(block.family.attention), "attention", features, 2 * tokens, 1, tokens, 1, False, False),
         )
+        routed = (block.experts.module, block.experts.router) if block.experts else ()
+        layers += [Layer(block.of(name), "other", 1, 1, 1, tokens, 1, False, False) for name in routed]
         for name, module in block.module.named_modules():
-            own = dict(module.named_parameters(recurse=False))
+            own = {} if name in routed else dict(module.named_parameters(recurse=False))
             if own and not isinstance(module, nn.Linear):
                 if not own.keys() <= {"weight", "bias"} or any(p.ndim != 1 for p in own.values()):
                     raise ValueError(
@@ -244,7 +291,7 @@ def _rows(model: nn.Module, example_input: Tensor) -> dict[str, tuple[nn.Linear,
         layer.register_forward_hook(hook(name)) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)
     ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), countable_experts(model):
             model(example_input)
     finally:
         for handle in handles:

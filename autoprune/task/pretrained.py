@@ -17,7 +17,7 @@ from autoprune.task.text import Tokenizer
 
 CAUSAL = (
     "llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma2", "gemma3_text", "granite",
-    "starcoder2", "gpt2",
+    "starcoder2", "mixtral", "qwen3_moe", "gpt2",
 )  # fmt: skip
 OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")  # whose positions start behind the padding token's
 ENCODERS = ("bert", *OFFSET_POSITIONS, "electra", "distilbert")
@@ -99,6 +99,7 @@ class Pretrained:
         for part in model.modules():
             if hasattr(part, "name_or_path"):
                 part.name_or_path = ""  # where it lay on this machine is no part of what it is
+        align_neurons(model)
         return linearised(model).eval()
 
     def tokenizer(self) -> Tokenizer:
@@ -162,6 +163,25 @@ def linearised(model: nn.Module) -> nn.Module:
             linear.weight, linear.bias = nn.Parameter(layer.weight.detach().T.contiguous()), layer.bias
             model.set_submodule(name, linear)
     return model
+
+
+@torch.no_grad()
+def align_neurons(model: nn.Module) -> None:
+    """The neurons of all experts stand in the order of their weights' norms, the largest first; outputs stay equal.
+
+    Experts whose tensors are one lose the neurons of the same numbers, and which number a neuron has is chance.
+
+    Args:
+        model: A transformer; it is changed in place where it has such experts, as transformers keeps them.
+    """
+    for module in model.modules():
+        if not getattr(module, "is_concatenated", False) or getattr(module, "is_transposed", True):
+            continue
+        inputs, output = module.get_parameter("gate_up_proj"), module.get_parameter("down_proj")
+        both = inputs.unflatten(1, (2, -1))  # [experts, gates and what they multiply, neurons, hidden]
+        order = (both.norm(dim=3).prod(dim=1) * output.norm(dim=1)).argsort(dim=1, descending=True, stable=True)
+        inputs.copy_(both.gather(2, order[:, None, :, None].expand_as(both)).flatten(1, 2))
+        output.copy_(output.gather(2, order[:, None].expand_as(output)))
 
 
 def library() -> ModuleType:

@@ -76,7 +76,9 @@ def test_a_sublayer_that_does_nothing_has_no_influence(family: str) -> None:
     with torch.no_grad():
         for group in structure.groups:
             for member in group.members:
-                if member.axis == "in":
+                if member.axis == "down_proj/2":
+                    task.model.get_submodule(member.layer).get_parameter("down_proj").zero_()
+                elif member.axis == "in":
                     layer = task.model.get_submodule(member.layer)
                     assert isinstance(layer, nn.Linear)
                     layer.weight.zero_()

@@ -48,22 +48,31 @@ KINDS = (
 )
 # built as others in the table are: one case of each says that their parts are where the table says
 ALIKE = ("gemma", "gemma2", "gemma3_text", "granite", "starcoder2", "xlm-roberta", "camembert", "electra")
+EXPERTS = ("mixtral", "qwen3_moe")
 CASES = [
     *(
         (family, kinds)
         for family in TINY
-        if family not in ALIKE
+        if family not in (*ALIKE, *EXPERTS)
         for kinds in KINDS
         if "queries" not in kinds or family in GROUPED
     ),
     *((family, ("heads", "neurons", "attention", "ffn")) for family in ALIKE),
     *((family, ("blocks",)) for family in ("gemma2", "gemma3_text")),
+    *(
+        (family, kinds)
+        for family in EXPERTS
+        for kinds in (("experts",), ("heads", "queries", "neurons", "experts"), ("attention", "ffn", "experts"))
+    ),
+    ("qwen3_moe", ("blocks", "experts", "neurons")),
+    ("mixtral", ("weights", "ffn")),
 ]
 # of every family all that is exported differently, once
 EXPORTED = [
     (family, kinds)
     for family, kinds in CASES
     if kinds in (("heads", "neurons"), ("heads", "queries", "neurons"), ("attention", "ffn"), ("weights", "keys:4"))
+    or (family in EXPERTS and "queries" in kinds)
 ]
 case = pytest.mark.parametrize(
     ("family", "kinds"), CASES, ids=lambda value: value if isinstance(value, str) else "+".join(value)
@@ -138,6 +147,7 @@ def test_costs_are_those_of_the_shrunk_model(family: str, kinds: tuple[str, ...]
 
 
 def counted_macs(network: nn.Module, inputs: Tensor) -> int:
+    network.config._experts_implementation = "eager"  # expert by expert, of which torch counts what was routed
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         network(inputs)
     return int(counter.get_total_flops()) // 2
