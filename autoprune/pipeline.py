@@ -1,27 +1,23 @@
 """The whole story on one page: a trained network goes in, a smaller one comes out, and a folder that says how."""
 
-import copy
+import contextlib
 import logging
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from torch import nn
 
-from autoprune.device.device import predicted_and_measured
 from autoprune.evaluation.curves import single_group_curves
 from autoprune.evaluation.incumbents import describe_anytime
-from autoprune.evaluation.judge import Judge
-from autoprune.export.apz import apz_size
-from autoprune.export.latency_measurement import measure_latency
-from autoprune.export.network import TOKENIZER_FOLDER, load_network, network_bytes, save_network
+from autoprune.evaluation.outcome import Outcome
+from autoprune.export.network import TOKENIZER_FOLDER, load_network, save_network
 from autoprune.export.onnx import export_onnx
 from autoprune.export.pretrained_folder import copy_tokenizer
+from autoprune.final_networks import DENSE, RECOVERED, FinalNetworks, RecoveredNetworks, UnseenJudge, quantizes
 from autoprune.plan import PruningPlan
 from autoprune.prior.sensitivity_plan import sensitivity_plan
 from autoprune.prior.uniform_plan import uniform_plan
@@ -35,21 +31,21 @@ from autoprune.records import (
     describe_curves,
     describe_policy,
     describe_structure,
-    scalar_metrics,
+    resolved_step,
 )
-from autoprune.recover.recovery import Recovery
+from autoprune.recover.recovery import OnStep, Recovery
 from autoprune.rehearsal import RunStages, rehearse
 from autoprune.report.progress import StageProgress
 from autoprune.runs import RunFolder
-from autoprune.seeding import numpy_rng, torch_generator
+from autoprune.seeding import numpy_rng
 from autoprune.task.samples import largest_difference, rows
 from autoprune.task.task import outputs_of
-from autoprune.task.weights import load_weights, save_weights
+from autoprune.time_plan import TimePlan, plan_time
 from autoprune.tracked import track_result
 from autoprune.tracking import Tracker
 
 SAMPLES = 20  # that a network is compared on with its copy from the disk
-SEARCHED, UNIFORM, SENSITIVITY, DENSE = "searched", "uniform", "sensitivity", "dense"
+SEARCHED, UNIFORM, SENSITIVITY = "searched", "uniform", "sensitivity"
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +68,12 @@ class Job:
     left_out: Mapping[str, str] = field(default_factory=dict)
     quantize: Quantize = no_quantization
     """What is done to recovered networks before they are measured and written."""
+    time_limit_s: float | None = None
+    """Seconds that the run may be planned to take; None for any."""
+    announce: Callable[[str], object] = log.info
+    """Takes the plan of time."""
+    planned: TimePlan | None = None
+    """What each stage will take, once it is rehearsed."""
 
     def execute(self) -> dict[str, Any]:
         """Searches, chooses, recovers, measures and exports; returns what `result.json` holds.
@@ -80,33 +82,41 @@ class Job:
         the same is named in the result's `failed`, and the other stages go on: no network, plan or number is lost.
         """
         job, clock, stages = self._rehearsed(), _Clock(), RunStages()
-        job.run.write_json("structure.json", describe_structure(job.problem))
+        problem = job.problem
+        job.run.write_json("structure.json", describe_structure(problem))
         searched, recorder = job.search_plan()
         clock.end_stage("search")
-        plans = {SEARCHED: searched, **stages.attempt("baselines", job.baselines, otherwise={})}
+        baselines, expense = stages.attempt("baselines", job.baselines, otherwise=({}, {}))
+        plans = {SEARCHED: searched, **baselines}
         job.run.write_json("plans.json", {name: plan.as_json() for name, plan in plans.items()})
         clock.end_stage("baselines")
-        networks = {name: job.problem.pruned(plan) for name, plan in plans.items()}
-        chosen = stages.attempt("choose", lambda: job.choose(networks), otherwise=SEARCHED)
+        networks, unseen = {name: problem.pruned(plan) for name, plan in plans.items()}, UnseenJudge(problem)
+        chosen = stages.attempt("choose", lambda: job.choose(networks, unseen), otherwise=SEARCHED)
         anytime = stages.attempt("anytime", lambda: job.anytime(recorder, plans), otherwise=None)
-        recovered = stages.attempt("recover", lambda: job.recovered(plans, networks), otherwise=networks)
+        recoveries = RecoveredNetworks(problem, job.recover, job.quantize, job.seed, job.run, job.ledgers, unseen)
+        recovered = stages.attempt("recover", lambda: job.recovered(recoveries, plans, networks), otherwise=networks)
         clock.end_stage("recover")
         job.run.write_json("plan.json", plans[chosen].as_json())
         differences = stages.attempt("export", lambda: job.export(recovered[chosen]), otherwise={})
         clock.end_stage("export")
-        records = job.measure(plans, networks, recovered, stages)
-        on_device = stages.attempt(
-            "device", lambda: job.on_device({DENSE: job.problem.structure.dense, **plans}, recovered), otherwise=None
-        )
+        coded = quantizes(job.quantize) or any(group.compared for group in problem.structure.groups)
+        final = FinalNetworks(problem, plans, networks, recovered, unseen, coded)
+        records = final.records(stages)
+        for name, metrics in recoveries.harmed.items():
+            records[name]["harmed"] = metrics
+        on_device = stages.attempt("device", final.on_device, otherwise=None)
+        clock.end_stage("benchmark")
         result = {
-            "task": job.problem.task.name,
+            "task": problem.task.name,
             "agent": job.agent,
             "seed": job.seed,
-            "budget": describe_budget(job.problem),
+            "budget": describe_budget(problem),
+            "round_to": resolved_step(problem.structure),
             "chosen": chosen,
-            "evaluations": {"limit": job.evaluations, "spent": recorder.spent},
+            "evaluations": {"limit": job.evaluations, "spent": recorder.spent, "baselines": expense},
             "search_seconds": {"judging": recorder.seconds, "agent": recorder.agent_seconds},
             "seconds": clock.seconds,
+            "planned_seconds": {} if job.planned is None else dict(job.planned.stages),
             "export_differences": differences,
             "networks": records,
             "device": on_device,
@@ -117,21 +127,29 @@ class Job:
         }
         job.run.write_json("result.json", result)
         if not stages.failed:  # what is recovered is read back where the run is resumed
-            shutil.rmtree(job.run.path / "recovered", ignore_errors=True)
+            shutil.rmtree(job.run.path / RECOVERED, ignore_errors=True)
         track_result(job.tracker, result, plans[chosen], run=job.run)
         return result
 
     def _rehearsed(self) -> "Job":
-        """The same job without the stages that the rehearsal found impossible, each of which is said."""
+        """The same job without the stages that the rehearsal found impossible, each of which is said.
+
+        Raises:
+            ValueError: The run cannot end within `time_limit_s`.
+        """
         problem = self.problem
         floor = problem.structure.plan(problem.projector.floor)
         networks = {DENSE: problem.task.model, "smallest": problem.pruned(floor)}
-        left_out = rehearse(problem.task, networks, recover=self.recover, folder=self.run.path)
-        for reason in (*problem.uncounted, *left_out.values()):
+        rehearsal = rehearse(problem.task, networks, recover=self.recover, folder=self.run.path)
+        for reason in (*problem.uncounted, *rehearsal.left_out.values()):
             log.warning("%s", reason)
-        if "onnx" not in left_out:
-            return self
-        return replace(self, problem=replace(problem, task=replace(problem.task, onnx=False)), left_out=left_out)
+        planned = plan_time(problem, rehearsal, evaluations=self.evaluations, baselines=self.compared_with)
+        self.announce(planned.describe())
+        planned.check(self.time_limit_s)
+        job = replace(self, planned=planned, left_out=rehearsal.left_out)
+        if "onnx" not in rehearsal.left_out:
+            return job
+        return replace(job, problem=replace(problem, task=replace(problem.task, onnx=False)))
 
     def own_plan(self, recorder: Recorder, plans: Mapping[str, PruningPlan]) -> dict[str, Any] | None:
         """What a learned policy's own plan is worth, beside the search's best and the uniform one; None without.
@@ -184,13 +202,24 @@ class Job:
             plan = self.search(problem, rng=numpy_rng(self.seed, "search"))
         return plan, recorder
 
-    def baselines(self) -> dict[str, PruningPlan]:
-        """The plans that the run is compared with. They are not charged to the search."""
-        problem, plans = self.problem, dict[str, PruningPlan]()
+    def baselines(self) -> tuple[dict[str, PruningPlan], dict[str, float]]:
+        """The plans that the run is compared with, and what they cost; that is not charged to the search.
+
+        Single-group curves are judged until each loss is known well, which takes a part of the samples.
+
+        Returns:
+            Name → plan; and `plans`, how many were judged, and `whole`, on how many times all samples.
+        """
+        problem, plans, judged = self.problem, dict[str, PruningPlan](), list[Outcome]()
         if UNIFORM in self.compared_with:
             plans[UNIFORM] = uniform_plan(problem.structure, problem.projector)
         if SENSITIVITY in self.compared_with:  # the only one that asks for single-group curves, which take longest
-            evaluate = partial(problem.objective.uncharged.evaluate, whole=True)
+
+            def evaluate(asked: Sequence[PruningPlan]) -> list[Outcome]:
+                outcomes = problem.objective.uncharged.estimate(asked, reference=problem.structure.dense)
+                judged.extend(outcomes)
+                return outcomes
+
             with StageProgress() as progress:
                 show = partial(progress.update, of=len(problem.structure.groups), phase="one group at a time", note="")
                 show(0)
@@ -198,142 +227,37 @@ class Job:
             self.run.write_json("curves.json", describe_curves(problem, curves))
             plans[SENSITIVITY] = sensitivity_plan(problem.structure, problem.projector, curves)
         for outcome in problem.objective.uncharged.evaluate(list(plans.values()), whole=True):
+            judged.append(outcome)
             self.ledgers.history.add({"evaluation": None, "phase": "baseline", **outcome.as_json()})
-        return plans
+        samples = sum(outcome.metrics.samples for outcome in judged)
+        return plans, {"plans": len(judged), "whole": samples / len(problem.candidates.proxy)}
 
-    def choose(self, networks: Mapping[str, nn.Module]) -> str:
-        """The best on search samples that no reward has seen; the search's own plan where there is a tie."""
-        scores = self.problem.held_out_scores(networks)
-        return max(scores, key=lambda name: scores[name])
-
-    def recovered(self, plans: Mapping[str, PruningPlan], networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-        """Every pruned network after the same recovery, from the same seed; equal plans share one.
-
-        What a run that was cut off had recovered already is read back.
+    def choose(self, networks: Mapping[str, nn.Module], unseen: UnseenJudge) -> str:
+        """The best on search samples that no reward has seen; the search's own plan where there is a tie.
 
         Args:
-            plans: Plans to be judged.
-            networks: Name → the network.
+            networks: Name → pruned network, the search's first.
+            unseen: Judges on those samples.
         """
-        done: dict[PruningPlan, nn.Module] = {}
-        for name, network in networks.items():
-            if plans[name] in done:
-                continue
-            weights = self.run.path / "recovered" / f"{name}.safetensors"
-            if weights.exists():
-                self.ledgers.recovery.forget("plan", name)
-                done[plans[name]] = load_weights(copy.deepcopy(network), weights)
-                continue
-            with StageProgress() as progress:
-                done[plans[name]] = self.recover(
-                    network,
-                    self.problem.task,
-                    teacher=self.problem.task.model,
-                    generator=torch_generator(self.seed, "recover"),
-                    on_step=partial(self._recovering, name, progress),
-                )
-            if not self._unquantized:
-                done[plans[name]] = self.quantize(
-                    done[plans[name]], self.problem.task, generator=torch_generator(self.seed, "quantize")
-                )
-            save_weights(done[plans[name]], weights)
-        return {name: done[plan] for name, plan in plans.items()}
+        return max(networks, key=lambda name: unseen.score(networks[name]))
 
-    @property
-    def _unquantized(self) -> bool:
-        return getattr(self.quantize, "func", self.quantize) is no_quantization
-
-    def measure(
-        self,
-        plans: Mapping[str, PruningPlan],
-        pruned: Mapping[str, nn.Module],
-        recovered: Mapping[str, nn.Module],
-        stages: RunStages,
-    ) -> dict[str, Any]:
-        """What `result.json` says of the dense network and of every plan's: test metrics, costs, latency, sizes.
+    def recovered(
+        self, recoveries: RecoveredNetworks, plans: Mapping[str, PruningPlan], networks: Mapping[str, nn.Module]
+    ) -> dict[str, nn.Module]:
+        """Every pruned network after the same recovery, with progress.
 
         Args:
-            plans: Plans to be judged.
-            pruned: Name → the pruned network.
-            recovered: Name → the network after recovery.
-            stages: Notes which stages fail.
+            recoveries: Recovers.
+            plans: Name → plan.
+            networks: Name → pruned network.
         """
-        structure = self.problem.structure
-        every_plan = {DENSE: structure.dense, **plans}
-        before = {DENSE: self.problem.task.model, **pruned}
-        after = {DENSE: self.problem.task.model, **recovered}
-        parts: dict[str, Callable[[], dict[str, dict[str, Any]]]] = {
-            "judge": lambda: self._judged(every_plan, before, after),
-            "latency": lambda: self._timed(after),
-            "measures": lambda: self._measures(after),
-        }
-        records: dict[str, Any] = {
-            name: {"plan": plan.as_json(), "cost": self._costs(plan)} for name, plan in every_plan.items()
-        }
-        for stage, part in parts.items():
-            for name, values in stages.attempt(stage, part, otherwise={}).items():
-                records[name] |= values
-        return records
+        with contextlib.ExitStack() as open_progress:
 
-    def _costs(self, plan: PruningPlan) -> dict[str, float]:
-        return {cost: float(model([plan.kept])[0]) for cost, model in self.problem.costs.items()}  # type: ignore[arg-type]
+            def on_step(name: str) -> OnStep:
+                open_progress.close()  # that of the network before
+                return partial(self._recovering, name, open_progress.enter_context(StageProgress()))
 
-    def _judged(
-        self, plans: Mapping[str, PruningPlan], before: Mapping[str, nn.Module], after: Mapping[str, nn.Module]
-    ) -> dict[str, dict[str, Any]]:
-        """Of every network before and after recovery, on the proxy, on held-out search data and on test data."""
-        problem, task = self.problem, self.problem.task
-        test, held_out = cache(Judge(task, task.data.test)), cache(Judge(task, problem.held_out))
-        return {
-            name: {
-                "proxy": asdict(problem.objective.uncharged.evaluate([plan])[0].metrics),
-                "held_out": asdict(unseen := held_out(before[name])),
-                "score": problem.spec.score(unseen),
-                "recovered_score": problem.spec.score(held_out(after[name])),
-                "before": scalar_metrics(test(before[name])),
-                "after": None if name == DENSE else scalar_metrics(test(after[name])),
-            }
-            for name, plan in plans.items()
-        }
-
-    def _timed(self, networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Any]]:
-        """Latency in every runtime, and the sizes of the files."""
-        task = self.problem.task
-        with tempfile.TemporaryDirectory() as folder:
-            onnx_files = {name: Path(folder) / f"{name}.onnx" for name in networks} if task.onnx else {}
-            for name, path in onnx_files.items():
-                export_onnx(networks[name], task.example_input, path, forward=task.forward)
-            latency = measure_latency(networks, task.example_input, onnx_files=onnx_files, forward=task.forward)
-            sizes = {name: {"safetensors": network_bytes(network)} for name, network in networks.items()}
-            if not self._unquantized or any(group.compared for group in self.problem.structure.groups):
-                sizes = {name: each | apz_size(networks[name]) for name, each in sizes.items()}
-            for name, path in onnx_files.items():
-                sizes[name]["onnx"] = path.stat().st_size
-        return {
-            name: {
-                "latency_ms": {runtime: value.as_json() for runtime, value in latency[name].items()},
-                "file_bytes": sizes[name],
-            }
-            for name in networks
-        }
-
-    def _measures(self, networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Any]]:
-        """What the task itself measures of a network."""
-        measure = self.problem.task.measure
-        values = {} if measure is None else {name: dict(measure(network)) for name, network in networks.items()}
-        return {name: {"measures": each} for name, each in values.items() if each}
-
-    def on_device(self, plans: Mapping[str, PruningPlan], recovered: Mapping[str, nn.Module]) -> dict[str, Any] | None:
-        """What was predicted of every network on the device and what it took there.
-
-        Args:
-            plans: Plans to be judged.
-            recovered: Name → the network after recovery.
-        """
-        problem, networks = self.problem, {DENSE: self.problem.task.model, **recovered}
-        if problem.spec.device is None:
-            return None
-        return predicted_and_measured(problem.spec.device, problem.task, problem.costs["latency"], plans, networks)
+            return recoveries.networks(plans, networks, on_step=on_step)
 
     def export(self, network: nn.Module) -> dict[str, float]:
         """Writes the chosen network as safetensors and JSON and as ONNX; how far each, read back, is from it."""

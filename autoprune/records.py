@@ -1,6 +1,7 @@
 """What a run writes down: each evaluation as it is made; structure, budget and curves as JSON."""
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from autoprune.evaluation.outcome import Metrics, Outcome
 from autoprune.problem.problem import Problem
 from autoprune.report.progress import StageProgress, search_note
 from autoprune.runs import RunFolder
+from autoprune.structure.groups import Structure
 from autoprune.tracking import Tracker
 
 _log = logging.getLogger(__name__)
@@ -203,6 +205,11 @@ def describe_structure(problem: Problem) -> dict[str, Any]:
         "uncounted": list(problem.uncounted),
         "dense": {name: float(cost(structure.units)) for name, cost in problem.costs.items()},
     }
+
+
+def resolved_step(structure: Structure) -> int:
+    """Returns the number that all levels are multiples of which leave units out: what `structure.round_to` came to."""
+    return math.gcd(*(level for group in structure.groups for level in group.levels[:-1])) or 1
 
 
 def describe_budget(problem: Problem) -> dict[str, Any]:

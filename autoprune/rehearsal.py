@@ -1,10 +1,12 @@
 """Before anything is paid for: what a run will do later is done once, on the dense network and on the smallest one."""
 
+import contextlib
+import inspect
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,39 +25,59 @@ SAMPLES = 64  # of each role, that a rehearsal looks at
 SPARE = 4  # dense networks that the run's disk has to hold: recovered ones, the exported one, its ONNX file
 
 
-class _OneStep(Exception):
-    """Ends a rehearsed recovery after its first step."""
+class _TwoSteps(Exception):
+    """Ends a rehearsed recovery after its second step."""
 
 
-def rehearse(task: Task, networks: Mapping[str, nn.Module], *, recover: Recovery, folder: Path) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What the rehearsal of a run's later stages showed. Mappings of seconds have an entry for each network."""
+
+    left_out: Mapping[str, str]
+    """Stage → why a run has to do without it, in one sentence; only ONNX can be left out."""
+    judging_s: Mapping[str, float]
+    """Seconds that a sample takes which is judged as those of the test role are."""
+    step_s: Mapping[str, float]
+    """Seconds of a step of recovery, for a whole batch."""
+    steps: int
+    """Of a recovery; 0 where nothing is trained."""
+    export_s: Mapping[str, float]
+    """Seconds that it takes to write the network, to load it again and to check both."""
+
+
+def rehearse(task: Task, networks: Mapping[str, nn.Module], *, recover: Recovery, folder: Path) -> Rehearsal:
     """Every later stage of a run has been done once, in seconds.
 
     Args:
         task: whose four roles are judged, at most 64 samples each.
         networks: name → network in eval mode: the dense one, and the smallest that the budget allows.
-        recover: is stopped after its first step.
+        recover: is stopped after its second step.
         folder: the run's, whose disk has to hold what will be written.
-
-    Returns:
-        Stage → why a run has to do without it, in one sentence; only ONNX can be left out.
 
     Raises:
         ValueError: where a stage fails that a run needs; the sentence names the setting that changes it.
     """
     _check_disk(folder, networks)
+    judging, steps, exporting = (dict.fromkeys(networks, 0.0) for _ in range(3))
     for name, role in task.data.items():
-        _check_role(task, name, role, networks)
-    short = _shortened(task)
+        for which, seconds in _check_role(task, name, role, networks).items():
+            judging[which] = seconds  # of the last role, the test role: nothing is warmed up in it any more
+    short, count = _shortened(task), 0
+    whole = _batch_size(recover, len(task.data.train)) / _batch_size(recover, len(short.data.train))
     for name, network in networks.items():
         with _explained(
             f"the {name} network cannot be recovered", "set recover=none, or change what Task(loss=…) takes"
         ):
-            _recover_once(network, short, recover)
+            seconds, count = _recover_twice(network, short, recover)
+            steps[name] = seconds * whole
     with tempfile.TemporaryDirectory() as temporary:
         for name, network in networks.items():
             with _explained(f"the {name} network cannot be saved and loaded again", "keep its layers with task.keep"):
+                begun = time.perf_counter()
                 _round_trip(network, task, Path(temporary) / name)
-        return _rehearsed_onnx(task, networks, Path(temporary)) if task.onnx else {}
+                exporting[name] += time.perf_counter() - begun
+        left_out = _rehearsed_onnx(task, networks, Path(temporary), exporting) if task.onnx else {}
+    return Rehearsal(left_out, judging, steps, count, exporting)
 
 
 def _check_disk(folder: Path, networks: Mapping[str, nn.Module]) -> None:
@@ -68,18 +90,23 @@ def _check_disk(folder: Path, networks: Mapping[str, nn.Module]) -> None:
         )
 
 
-def _check_role(task: Task, name: str, role: Role, networks: Mapping[str, nn.Module]) -> None:
+def _check_role(task: Task, name: str, role: Role, networks: Mapping[str, nn.Module]) -> dict[str, float]:
+    """The role can be judged; network → the seconds that a sample takes."""
     broken = _broken_rows(role)
     if broken:
         raise ValueError(
             f"the {name} role has {len(broken)} of {len(role)} samples with NaN or infinity, the first at row "
             f"{broken[0]}; leave them out of Roles({name}=…)"
         )
+    seconds, short = {}, role[:SAMPLES]
     for which, network in networks.items():
         with _explained(
             f"the {which} network cannot be judged on the {name} role", "look at that role's data in the Task"
         ):
-            Judge(task, role[:SAMPLES])(network)
+            judge, begun = Judge(task, short), time.perf_counter()
+            judge(network)
+            seconds[which] = (time.perf_counter() - begun) / len(short)
+    return seconds
 
 
 def _broken_rows(role: Role) -> list[int]:
@@ -96,15 +123,35 @@ def _shortened(task: Task) -> Task:
     return replace(task, data=replace(task.data, train=task.data.train[:SAMPLES]))
 
 
-def _recover_once(network: nn.Module, task: Task, recover: Recovery) -> None:
+def _batch_size(recover: Recovery, samples: int) -> int:
+    """Samples of a step of the recovery, of so many; all where its settings do not say."""
+    function = getattr(recover, "func", recover)
+    default = inspect.signature(function).parameters.get("batch_size")
+    own = getattr(recover, "keywords", {}).get("batch_size", default and default.default)
+    return min(own, samples) if isinstance(own, int) else samples
+
+
+def _recover_twice(network: nn.Module, task: Task, recover: Recovery) -> tuple[float, int]:
+    """One step of the recovery is possible; the seconds of the second one, and how many there will be.
+
+    What fails after the first step is left to the recovery: so few samples say nothing of how it goes on.
+    """
+    clock, of = [time.perf_counter()], 0
+
     def stop(step: int, steps: int, loss: float) -> None:
-        raise _OneStep
+        nonlocal of
+        of = steps
+        clock.append(time.perf_counter())
+        if step >= 2:
+            raise _TwoSteps
 
     generator = torch.Generator(task.device).manual_seed(0)
     try:
         recover(network, task, teacher=task.model, generator=generator, on_step=stop)
-    except _OneStep:
-        return
+    except Exception:  # _TwoSteps among them
+        if not of:
+            raise
+    return (clock[-1] - clock[-2] if of else 0.0), of
 
 
 def _round_trip(network: nn.Module, task: Task, folder: Path) -> None:
@@ -117,12 +164,16 @@ def _round_trip(network: nn.Module, task: Task, folder: Path) -> None:
         raise ValueError(f"its outputs differ by {difference:.2g} after loading")
 
 
-def _rehearsed_onnx(task: Task, networks: Mapping[str, nn.Module], folder: Path) -> dict[str, str]:
+def _rehearsed_onnx(
+    task: Task, networks: Mapping[str, nn.Module], folder: Path, seconds: dict[str, float]
+) -> dict[str, str]:
+    """Adds what each network takes to `seconds`; returns why there is no ONNX, if there is none."""
     for name, network in networks.items():
-        path = folder / f"{name}.onnx"
+        path, begun = folder / f"{name}.onnx", time.perf_counter()
         try:
             export_onnx(network, task.example_input, path, forward=task.forward)
             check_onnx_on(network, rows(task.data.calibration.inputs, slice(0, 2)), path, forward=task.forward)
+            seconds[name] += time.perf_counter() - begun
         except Exception as error:  # exporters fail in many ways, and none of them needs to end a run
             return {
                 "onnx": f"no ONNX file is written and ONNX Runtime is not timed, because the {name} network cannot be "
@@ -131,7 +182,7 @@ def _rehearsed_onnx(task: Task, networks: Mapping[str, nn.Module], folder: Path)
     return {}
 
 
-@contextmanager
+@contextlib.contextmanager
 def _explained(what: str, way_out: str) -> Iterator[None]:
     """Whatever goes wrong inside becomes one sentence; running out of memory and the like included."""
     try:

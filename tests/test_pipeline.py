@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import autoprune
+from autoprune.evaluation.curves import curve_plans
 from autoprune.evaluation.judge import Judge
 from autoprune.export.apz import save_apz
 from autoprune.pipeline import Job
@@ -39,7 +40,11 @@ def test_the_history_has_every_evaluation(finished: tuple[Job, dict[str, Any]]) 
     history = [json.loads(line) for line in (work.run.path / "history.jsonl").read_text().splitlines()]
     searched = [line for line in history if line["phase"] == "search"]
     assert [line["evaluation"] for line in searched] == list(range(1, 16))
+    baselines = result["evaluations"].pop("baselines")
     assert result["evaluations"] == {"limit": 15, "spent": 15}
+    plans = sum(map(len, curve_plans(work.problem.structure).values())) + 1 + 2  # the dense one, and two baselines
+    assert baselines["plans"] == plans
+    assert 3 <= baselines["whole"] <= plans
     best = [line["best"] for line in searched]
     assert best == sorted(best)
     assert best[-1] == max(line["score"] for line in searched)
@@ -99,6 +104,7 @@ def test_baselines_that_nobody_asks_for_cost_nothing(tmp_path: Path) -> None:
     result = work.execute()
     assert set(result["networks"]) == {"dense", "searched", "uniform"}
     assert not (work.run.path / "curves.json").exists()
+    assert result["evaluations"]["baselines"] == {"plans": 1, "whole": 1.0}
     assert result["failed"] == {}
 
 

@@ -14,6 +14,8 @@ import autoprune
 from autoprune.records import Ledgers
 from autoprune.recover.recovery import no_recovery
 from autoprune.rehearsal import _broken_rows
+from autoprune.report.contents import read_contents
+from autoprune.report.wording import headline
 from autoprune.task.task import Role, Task
 from tests.jobs import RECOVER, job
 from tests.tasks import tiny_task
@@ -87,7 +89,7 @@ def test_a_run_does_without_onnx_where_a_network_has_none(tmp_path: Path) -> Non
     assert sum(p.numel() for p in loaded.parameters()) == result["networks"][result["chosen"]]["cost"]["params"]
 
 
-def failing_late(network: nn.Module, task: Task, *, on_step: Any, **options: Any) -> nn.Module:
+def failing_late(network: nn.Module, task: Task, *, on_step: Any = None, **options: Any) -> nn.Module:
     """A recovery that gets through its rehearsal, and no farther."""
     on_step(1, 5, 0.5)
     raise FloatingPointError("the training loss is nan at step 2 of 5")
@@ -114,3 +116,55 @@ def test_a_measure_that_fails_is_named_and_the_others_are_there(tmp_path: Path) 
     assert list(result["failed"]) == ["measures"]
     assert "no such sensor" in result["failed"]["measures"]
     assert all(np.isfinite(record["before"]["accuracy"]) for record in result["networks"].values())
+
+
+def harming(network: nn.Module, task: Task, **options: Any) -> nn.Module:
+    """A recovery that trains like any other, and ends at noise."""
+    trained = RECOVER(network, task, **options)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.normal_(generator=torch.Generator().manual_seed(0))
+    return trained
+
+
+def breaking(network: nn.Module, task: Task, **options: Any) -> nn.Module:
+    """A recovery whose network says nothing but NaN."""
+    trained = RECOVER(network, task, **options)
+    with torch.no_grad():
+        next(trained.parameters()).fill_(torch.nan)
+    return trained
+
+
+@pytest.mark.parametrize("recover", [harming, breaking])
+def test_what_a_recovery_made_worse_is_not_handed_out(tmp_path: Path, recover: Any) -> None:
+    work = replace(job(tmp_path / "run", task=tiny_task()), recover=recover)
+    work.run.write_json("run.json", {})
+    result = work.execute()
+    assert result["failed"] == {}
+    for name in ("searched", "uniform", "sensitivity"):
+        record = result["networks"][name]
+        assert record["after"] == record["before"]
+        assert record["recovered_score"] == record["score"]
+        assert record["harmed"] == {} if recover is breaking else record["harmed"]["kl"] > record["held_out"]["kl"]
+    loaded = autoprune.load(work.run.path, model=work.problem.task.model)
+    assert all(torch.isfinite(parameter).all() for parameter in loaded.parameters())
+    assert "recovery made it worse and was left out" in headline(read_contents(work.run))
+
+
+def test_a_recovery_that_helps_is_kept(tmp_path: Path) -> None:
+    result = job(tmp_path / "run", task=tiny_task()).execute()
+    assert not any("harmed" in record for record in result["networks"].values())
+    assert result["networks"]["searched"]["after"] != result["networks"]["searched"]["before"]
+
+
+def test_what_was_harmed_is_still_said_after_resuming(tmp_path: Path) -> None:
+    def measure(network: nn.Module) -> dict[str, float]:
+        raise KeyError("no such sensor")
+
+    failing = replace(job(tmp_path / "run", task=tiny_task(measure=measure)), recover=harming)
+    first = failing.execute()
+    again = replace(failing, ledgers=Ledgers.of(failing.run)).execute()
+    assert {n: r.get("harmed") for n, r in again["networks"].items()} == {
+        n: r.get("harmed") for n, r in first["networks"].items()
+    }
+    assert again["networks"]["searched"]["harmed"]

@@ -83,6 +83,7 @@ class SearchSettings(Section):
     policy: Text | None
     evaluations: Count
     baselines: tuple[Literal["uniform", "sensitivity"], ...]
+    time_limit_s: Positive | None = None
     threads: Threads | None
 
 

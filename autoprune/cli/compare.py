@@ -93,6 +93,8 @@ class CompareRequest:
         from autoprune.comparison.run_summary import write_summaries
         from autoprune.report.comparison_page import DATA, write_comparison_page
         from autoprune.report.comparison_terminal import print_comparison
+        from autoprune.report.progress import announced
+        from autoprune.report.wording import counted
         from autoprune.runs import RunFolder
 
         if trainings := self.trainings():
@@ -101,8 +103,10 @@ class CompareRequest:
             written = write_trainings_comparison(trainings, new_folder(self.out, "comparison"))
             print(f"{headline(trainings)}.\npage: {written}")
             return
-        runs, missing = self.read()
-        comparison = compared(runs, missing=missing, evaluations=self.evaluations, by=self.by)
+        with announced("reading runs"):
+            runs, missing = self.read()
+        with announced(f"comparing {counted(len(runs), 'run')}"):
+            comparison = compared(runs, missing=missing, evaluations=self.evaluations, by=self.by)
         out = new_folder(self.out, "comparison")
         folder = RunFolder(out)
         folder.write_json(DATA, {**comparison, "arguments": list(self.arguments)})

@@ -4,12 +4,16 @@ import subprocess
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from autoprune.cli.command_settings import FidelitySettings
 from autoprune.cli.session import Session, run_command
+
+if TYPE_CHECKING:
+    from autoprune.problem.problem import Problem
 
 # What a study that goes on must share.
 FIXED = ("importance", "start", "recover", "structure", "evaluation", "repairs", "seed")
@@ -31,7 +35,6 @@ def _fidelity(config: DictConfig, folder: Path, overrides: list[str]) -> None:
     from autoprune.evaluation.short_training import ShortTraining
     from autoprune.fidelity.study import Level, Study
     from autoprune.fidelity.summary import PLANS, STUDY, summarise
-    from autoprune.problem.problem import Problem
     from autoprune.repair.repair import Repair
     from autoprune.report.fidelity_page import headline, reason, write_fidelity_page
     from autoprune.runs import RunFolder
@@ -41,10 +44,10 @@ def _fidelity(config: DictConfig, folder: Path, overrides: list[str]) -> None:
     scores, recover, spec = session.part("scores"), session.part("recover"), session.spec()
     task, default = session.task(), scores[settings["default"]["score"]]
 
-    def ready(budget: str | None, repair: Repair, training: ShortTraining | None = None) -> Problem:
+    def ready(budget: str | None, repair: Repair, training: ShortTraining | None = None) -> "Problem":
         evaluation = replace(spec.evaluation, training=training)
         wanted = replace(spec, budget=budget, repair=repair, score=default, evaluation=evaluation)
-        return Problem.prepare(task, wanted, seed=settings["seed"])
+        return session.prepared(task, wanted)
 
     run = RunFolder(folder)
     if not run.has("run.json"):

@@ -27,11 +27,13 @@ def front(arguments: Sequence[str]) -> None:
 def _front(arguments: Sequence[str]) -> None:
     from autoprune.report.front_page import headline, write_front_page
     from autoprune.report.latency_front import fronts
+    from autoprune.report.progress import announced
 
     folders, settings = read_arguments(arguments, FrontSettings, command="autoprune front")
     if not folders:
         raise ValueError(f"front needs folders of runs\n{USAGE}")
-    budget_fronts = fronts([Path(folder) for folder in folders])
+    with announced("reading runs"):
+        budget_fronts = fronts([Path(folder) for folder in folders])
     out = None if settings["out"] is None else Path(settings["out"])
     page = write_front_page(budget_fronts, new_folder(out, "front"))
     print(f"{headline(budget_fronts)}.\npage: {page}")

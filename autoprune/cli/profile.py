@@ -23,7 +23,7 @@ def _profile(config: DictConfig) -> None:
     from autoprune.device.profiler import FusedLayerProfiler, NetworkProfiler, random_plans
     from autoprune.device.widths import widths_of
     from autoprune.report.profile_tables import print_profile
-    from autoprune.report.progress import StageProgress
+    from autoprune.report.progress import StageProgress, announced
     from autoprune.structure.graph import find_structure
 
     settings, device = session.settings, session.part("device")
@@ -33,8 +33,9 @@ def _profile(config: DictConfig) -> None:
             "profile device=this_cpu or device=this_gpu"
         )
     task = session.task()
-    structure = find_structure(task.model, task.example_input, keep=task.keep, prune=task.prune)
-    widths = widths_of(task.model, structure, task.example_input, forward=task.forward)
+    with announced("looking for groups and for layers to time"):
+        structure = find_structure(task.model, task.example_input, keep=task.keep, prune=task.prune)
+        widths = widths_of(task.model, structure, task.example_input, forward=task.forward)
     print(f"{task.name} on {device.name}: {len(widths.layers)} layers; tables in {device.store.folder}")
     for what, times in widths.left_out.items():
         print(f"{what}, {times}×, is in no layer; what it takes is in the correction by whole networks")

@@ -125,6 +125,7 @@ def _train_pruned(session: Session, task: "Task", run: "RunFolder", tracker: "Tr
 
     (run.path / "history.jsonl").unlink(missing_ok=True)  # the checkpoint says it all again
     with StageProgress() as progress:
+        progress.update(0, of=1000, phase=name, note="the first interval")
         trained = train_pruned(
             task, session.part("schedule"), goal,
             recipe=session.part("recipe"), seed=settings["seed"], folder=run.path, on_interval=note,
@@ -173,6 +174,7 @@ def _tickets(session: Session, task: "Task", run: "RunFolder", tracker: "Tracker
     controls = len(wanted.controls) * len(wanted.control_rounds or range(wanted.rounds))
     of = 1 + wanted.rounds + controls
     with StageProgress() as progress:
+        progress.update(0, of=of, phase="dense", note="")
         search = TicketSearch(
             task, wanted, session.part("recipe"), settings["seed"], run.path, frozenset(settings["keep"]), note
         )

@@ -20,11 +20,8 @@ from autoprune.cli.sweep import SweepJob, resume_hint, value_of
 
 if TYPE_CHECKING:
     from autoprune.problem.problem import Problem
-    from autoprune.task.task import Task
 
 log = logging.getLogger(__name__)
-
-PATIENCE_S = 2.0  # what takes longer shows how far it is
 
 
 def search(config: DictConfig) -> float | None:
@@ -112,10 +109,9 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     _check_policy(session.settings)
 
     from autoprune.pipeline import Job
-    from autoprune.records import Ledgers, describe_measured, describe_repair, describe_structure
+    from autoprune.records import Ledgers
     from autoprune.report.page import write_report
     from autoprune.report.terminal import print_result
-    from autoprune.report.wording import level_steps
     from autoprune.runs import RunFolder
     from autoprune.tracked import tracked_config
 
@@ -124,12 +120,9 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     agent, recover, quantize = (session.part(name) for name in ("agent", "recover", "quantize"))
     task = session.task()
     print(task.describe())
-    problem = _prepared(task, session)
+    problem = session.prepared(task)
     measured = {**problem.measured, "freed_memory_kept": allocator}
-    print(describe_measured(measured))
-    if steps := level_steps(describe_structure(problem)["groups"]):
-        print(f"levels in steps {steps} (structure.round_to={problem.spec.structure.round_to})")
-    if sentence := describe_repair(measured["repair"]):
+    for sentence in filter(None, _prepared_sentences(problem, measured)):
         print(sentence)
     record = _record(session, launch, problem, measured)
     run = RunFolder.open(folder) if resumed else session.new_run()
@@ -154,6 +147,8 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
                 evaluations=settings["evaluations"],
                 seed=settings["seed"],
                 compared_with=tuple(settings["baselines"]),
+                time_limit_s=settings.get("time_limit_s"),
+                announce=print,
                 run=run,
                 ledgers=Ledgers.of(run),
                 tracker=tracker,
@@ -168,31 +163,25 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     return value_of(result)
 
 
-def _prepared(task: "Task", session: Session) -> "Problem":
-    """The task made ready, with progress where that takes long, and a line on what each step took."""
-    from autoprune.problem.problem import Problem
-    from autoprune.report.progress import StageProgress
-    from autoprune.report.wording import preparation
+def _prepared_sentences(problem: "Problem", measured: Mapping[str, Any]) -> tuple[str, ...]:
+    """What preparing the task decided: how plans are judged, the steps of levels, and the repair."""
+    from autoprune.records import describe_measured, describe_repair, describe_structure
+    from autoprune.report.wording import level_steps
 
-    with StageProgress(after_s=PATIENCE_S) as progress:
-        problem = Problem.prepare(
-            task,
-            session.spec(),
-            seed=session.settings["seed"],
-            progress=lambda step, done, of: progress.update(done, of=of, phase=step, note=""),
-        )
-    print(f"prepared in {preparation(problem.preparation_seconds)}")
-    return problem
+    steps = level_steps(describe_structure(problem)["groups"])
+    levels = f"levels in steps {steps} (structure.round_to={problem.spec.structure.round_to})" if steps else ""
+    return describe_measured(measured), levels, describe_repair(measured["repair"])
 
 
 def _record(session: Session, launch: Launch, problem: "Problem", measured: Mapping[str, Any]) -> dict[str, Any]:
     """What run.json says."""
-    from autoprune.records import describe_budget
+    from autoprune.records import describe_budget, resolved_step
 
     return session.record(problem.task) | {
         "agent": launch.agent,
         "group": launch.group,
         "budget": describe_budget(problem),
+        "round_to": resolved_step(problem.structure),
         "measured": measured,
         "preparation_seconds": problem.preparation_seconds,
         "judged": problem.task.judged,

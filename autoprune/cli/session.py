@@ -18,6 +18,7 @@ from autoprune.cli.parts import instantiate_part, spec_of, task_of
 from autoprune.cli.validation import Section, check
 
 if TYPE_CHECKING:
+    from autoprune.problem.problem import Problem
     from autoprune.problem.spec import ProblemSpec
     from autoprune.runs import RunFolder
     from autoprune.task.task import Task
@@ -114,7 +115,31 @@ class Session:
         return spec_of({**self.settings, "evaluation": evaluation}, **others)
 
     def task(self) -> "Task":
-        return task_of(self.settings["task"], self.settings.get("data"))
+        from autoprune.report.progress import announced
+
+        with announced("loading the task"):
+            return task_of(self.settings["task"], self.settings.get("data"))
+
+    def prepared(self, task: "Task", spec: "ProblemSpec | None" = None) -> "Problem":
+        """The task made ready, with progress where that takes long, and a line on what each step took.
+
+        Args:
+            task: The trained network, its data and its metric.
+            spec: None for what the settings describe.
+        """
+        from autoprune.problem.problem import Problem
+        from autoprune.report.progress import PATIENCE_S, StageProgress
+        from autoprune.report.wording import preparation
+
+        with StageProgress(after_s=PATIENCE_S) as progress:
+            problem = Problem.prepare(
+                task,
+                self.spec() if spec is None else spec,
+                seed=self.settings["seed"],
+                progress=lambda step, done, of: progress.update(done, of=of, phase=step, note=""),
+            )
+        print(f"prepared in {preparation(problem.preparation_seconds)}")
+        return problem
 
     def record(self, task: "Task") -> dict[str, Any]:
         """What every run.json says."""

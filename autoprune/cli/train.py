@@ -13,6 +13,7 @@ from autoprune.cli.session import Session, run_command
 
 if TYPE_CHECKING:
     from autoprune.problem.problem import Problem
+    from autoprune.problem.step_times import OnStep
     from autoprune.task.task import Task
     from autoprune.transfer.held_out import HeldOut
     from autoprune.transfer.policy import Policy
@@ -87,7 +88,7 @@ def _train(config: DictConfig, folder: Path, overrides: list[str]) -> None:
 
 def _networks(session: Session, wanted: Settings, *, first: int) -> list[tuple[str, "StudiedNetwork"]]:
     """The networks that `wanted` names and their families, studied. first: the number that variants begin at."""
-    from autoprune.report.progress import StageProgress
+    from autoprune.report.progress import PATIENCE_S, StageProgress
     from autoprune.task.variants import variant
     from autoprune.transfer.studied_network import StudiedNetwork
 
@@ -100,10 +101,14 @@ def _networks(session: Session, wanted: Settings, *, first: int) -> list[tuple[s
         for family in of["families"]
     ]
     networks = []
-    with StageProgress() as progress:
+    with StageProgress(after_s=PATIENCE_S) as progress:
         for done, (family, make) in enumerate([*named, *variants], start=1):
+            show = partial(progress.update, done - 1, of=len(named) + len(variants), phase="networks")
+            show(note="training one" if family != "named" else "loading one")
             task = make()
-            networks.append((family, StudiedNetwork.study(_problem(task, session))))
+            problem = _problem(task, session, lambda step, *_, show=show, task=task: show(note=f"{task.name}: {step}"))
+            show(note=f"{task.name}: one group at a time")
+            networks.append((family, StudiedNetwork.study(problem)))
             progress.update(done, of=len(named) + len(variants), phase="networks", note=task.name)
     return networks
 
@@ -112,11 +117,11 @@ def _named(task: str | Settings) -> "Task":
     return named_task(task) if isinstance(task, str) else task_of(task, None)
 
 
-def _problem(task: "Task", session: Session) -> "Problem":
+def _problem(task: "Task", session: Session, progress: "OnStep") -> "Problem":
     from autoprune.problem.problem import Problem
 
     spec = session.spec(budget=task.budget or "macs:0.5")  # others are drawn
-    return Problem.prepare(task, spec, seed=session.settings["seed"])
+    return Problem.prepare(task, spec, seed=session.settings["seed"], progress=progress)
 
 
 def _tried(policy: "Policy", session: Session) -> list["HeldOut"]:

@@ -11,7 +11,7 @@ from autoprune.cost.budget import Budget
 from autoprune.cost.model import CostModel
 from autoprune.evaluation.judge import Score
 from autoprune.evaluation.outcome import Judged, Metrics, Outcome, joined
-from autoprune.evaluation.race import Race, Rewards
+from autoprune.evaluation.race import Race, Rewards, is_precise
 from autoprune.evaluation.reward import Reward
 from autoprune.evaluation.store import Context
 from autoprune.evaluation.workers import Failure, JudgeJob, Pool
@@ -72,6 +72,47 @@ class Objective:
         failed_last = sorted(different, key=lambda kept: self._fails(kept, seen[kept]))  # they get the others' worst
         outcomes = {kept: self._outcome(different[kept], seen[kept], reference) for kept in failed_last}
         return [outcomes[plan.kept] for plan in plans]
+
+    def estimate(self, plans: Sequence[PruningPlan], *, reference: PruningPlan) -> list[Outcome]:
+        """The outcomes of the plans, each judged until what it loses against the reference is known to 15 % of itself.
+
+        They see the same stages of samples as a race's plans. Nothing is compared between them, and what is lost by
+        little is judged on all samples. Where no race is possible, every plan is.
+
+        Args:
+            plans: Plans to be judged, whose losses are wanted one by one.
+            reference: The plan that loses nothing, such as the dense one; it is judged on all samples.
+
+        Raises:
+            RuntimeError: A plan cannot be judged, and none was judged before it.
+        """
+        different = {plan.kept: plan for plan in plans if plan.kept != reference.kept}
+        self._judge([reference.kept], self.batches)
+        seen, open_ones = {reference.kept: self.batches}, list(different)
+        stages = [self.batches] if self.race is None or not self.divisible else self.race.stages(self.batches)
+        for stop in stages:
+            self._judge(open_ones, stop)
+            seen |= dict.fromkeys(open_ones, stop)
+            open_ones = [
+                k for k in open_ones if not (self._fails(k, stop) or self._is_precise(k, reference.kept, stop))
+            ]
+        compared = None if self._fails(reference.kept, self.batches) else reference.kept
+        different |= {reference.kept: reference}
+        failed_last = sorted(seen, key=lambda kept: self._fails(kept, seen[kept]))
+        outcomes = {kept: self._outcome(different[kept], seen[kept], compared) for kept in failed_last}
+        return [outcomes[plan.kept] for plan in plans]
+
+    def seconds_per_plan(self, plan: PruningPlan) -> float | None:
+        """What judging the plan on all samples will take in seconds, by the second of its batches; None where it fails.
+
+        Args:
+            plan: Which is judged on two batches at most.
+        """
+        batches = min(2, self.batches)
+        self._judge([plan.kept], batches)
+        if self._fails(plan.kept, batches):
+            return None
+        return self._judged[plan.kept][batches - 1].seconds * self.batches
 
     def close(self) -> None:
         """Ends the pool's workers and closes the store."""
@@ -172,6 +213,14 @@ class Objective:
     def _block_rewards(self, kept: Kept, batches: int) -> Rewards:
         share = self._share(kept)
         return np.array([self._worth(block, share)[1] for block in joined(self._judged[kept][:batches]).blocks])
+
+    def _is_precise(self, kept: Kept, reference: Kept, batches: int) -> bool:
+        """Whether what the plan's score loses against the reference's is known well on so many batches."""
+        if self._fails(reference, batches):
+            return False
+        judged = [joined(self._judged[each][:batches]) for each in (reference, kept)]
+        scores = [np.array([self.score(block) for block in each.blocks]) for each in judged]
+        return is_precise(scores[0] - scores[1], judged[1].samples.astype(np.float64))
 
     def _worth(self, metrics: Metrics, share: float) -> tuple[float, float]:
         score = self.score(metrics)

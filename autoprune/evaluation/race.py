@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from autoprune.ranges import Growth, Positive, Share, check_fields
 
 Key = TypeVar("Key")
+PRECISE = 0.15  # a loss is known well enough where its standard error is this share of it
+FEWEST = 4  # blocks, of which a standard error says something
+
 Rewards = NDArray[np.float64]  # of blocks of samples, the same blocks for every plan
 
 
@@ -39,6 +42,19 @@ class Race:
             seen = min(batches, max(seen + 1, round(part * batches)))
             part *= self.growth
             yield seen
+
+    def least_share(self, batches: int, *, plans: int) -> float:
+        """The part of all judging that is done where as many plans leave at each stage as may, in (0, 1].
+
+        Args:
+            batches: Of the proxy.
+            plans: That begin the race together.
+        """
+        left, seen, judged = plans, 0, 0
+        for stop in self.stages(batches):
+            judged += left * (stop - seen)
+            left, seen = math.ceil(left / self.growth), stop
+        return judged / (plans * batches)
 
     def survivors(
         self, rewards: Mapping[Key, Rewards], samples: NDArray[np.int32], against: Rewards | None = None
@@ -76,3 +92,17 @@ class Race:
             return False  # one block says nothing of its own error
         variance = float(np.average((difference - mean) ** 2, weights=weights))
         return mean > self.errors * math.sqrt(variance / (len(difference) - 1))
+
+
+def is_precise(losses: Rewards, weights: Rewards) -> bool:
+    """Whether the mean loss is above 0 and its standard error is at most 15 % of it.
+
+    Args:
+        losses: What a plan loses against another one, block by block.
+        weights: Samples of each block.
+    """
+    mean = float(np.average(losses, weights=weights))
+    if mean <= 0 or len(losses) < FEWEST:
+        return False
+    variance = float(np.average((losses - mean) ** 2, weights=weights))
+    return math.sqrt(variance / (len(losses) - 1)) <= PRECISE * mean

@@ -19,6 +19,7 @@ from autoprune.task.task import Forward, plain_forward
 
 FEWEST = 10  # turns that count, however long they take
 WARM_UP = 10  # turns before
+REPEATS = 100  # turns that count where nobody says how often
 LIMIT_S = 60  # for all
 
 
@@ -44,7 +45,7 @@ def measure_latency(
     *,
     onnx_files: Mapping[str, Path],
     forward: Forward = plain_forward,
-    repeats: int = 100,
+    repeats: int = REPEATS,
     threads: int = 1,
 ) -> dict[str, dict[str, Latency]]:
     """Returns how long each network takes for one sample on the CPU: name → "torch" or "onnxruntime" → latency.

@@ -41,6 +41,8 @@ class NetworkReport:
     """Format → bytes."""
     measures: Json
     """What else the task had measured."""
+    harmed: Json | None = None
+    """Where recovery made it worse, so that it was left out: metrics of the recovered network on held-out samples."""
 
     @property
     def density(self) -> dict[str, float]:
@@ -157,6 +159,7 @@ def networks_of(result: Json) -> tuple[NetworkReport, ...]:
                 latency=record.get("latency_ms") or {},
                 files=record.get("file_bytes") or {},
                 measures=record.get("measures") or {},
+                harmed=record.get("harmed"),
             )
         )
     return tuple(networks)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.cost.cost_units import written
-from autoprune.report import wording
+from autoprune.report import run_facts, wording
 from autoprune.report.contents import Contents, NetworkReport, read_contents
 from autoprune.report.measures import measure_table, samples
 from autoprune.report.page_tables import Cell, PageTable, Row
@@ -17,8 +17,8 @@ from autoprune.runs import RunFolder
 REPORT = "report.html"
 FILES = {"safetensors": "safetensors", "onnx": "ONNX"}  # of every network
 CODED = {"apz": "apz", "apz_predicted": "apz, predicted"}  # where weights are zero or share values
-LEAD = (wording.choice, wording.on_device, wording.without_kernel, wording.on_the_disk)
-STAGES = {"load": "loading", "recover": "recovery", "export": "measuring and export"}
+LEAD = (wording.choice, run_facts.harmed, wording.on_device, wording.without_kernel, wording.on_the_disk)
+STAGES = {"load": "loading", "recover": "recovery", "benchmark": "measuring"}
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -104,12 +104,14 @@ def _facts(contents: Contents) -> list[tuple[str, str]]:
     if steps := wording.level_steps(contents.structure.get("groups") or ()):
         facts.append(("Levels", f"in steps {steps} (structure.round_to={contents.structure.get('round_to', 1)})"))
     if evaluations := result.get("evaluations"):
-        facts.append(("Evaluations", f"{evaluations['spent']} spent of {evaluations['limit']}"))
+        facts.append(("Evaluations", run_facts.spent(evaluations)))
     if preparation := run.get("preparation_seconds"):
         facts.append(("Preparation", wording.preparation(preparation)))
     if seconds := result.get("seconds"):
         stages = {STAGES.get(s, s): wording.duration(value) for s, value in seconds.items() if s != "total"}
-        facts.append(("Time", f"{wording.duration(seconds.get('total'))} in all: {wording.pairs(stages)}"))
+        expected = run_facts.planned(seconds, result.get("planned_seconds") or {})
+        planned = f"; planned for these: {expected}" if expected else ""
+        facts.append(("Time", f"{wording.duration(seconds.get('total'))} in all: {wording.pairs(stages)}{planned}"))
     return facts + wording.origin(run, command="search")
 
 

@@ -1,6 +1,9 @@
 """How far a stage of a job is: a bar in a terminal, a line now and then elsewhere."""
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -9,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from autoprune.report.wording import DASH, duration
 
+PATIENCE_S = 2.0  # what takes longer shows how far it is
 LINES = 10  # printed in a whole stage where there is no terminal
 
 
@@ -20,8 +24,16 @@ class StageProgress:
     """
 
     def __init__(self, *, console: Console | None = None, after_s: float = 0.0) -> None:
-        """Shows nothing of what ends within `after_s` seconds, on the terminal or on another console."""
+        """Shows nothing of what ends within `after_s` seconds, and from then on what is going on.
+
+        Args:
+            console: Where it is shown; None for the terminal.
+            after_s: Seconds, at least 0.
+        """
         self._console, self._after_s = console or Console(), after_s
+        self._latest: tuple[int, int, str, str] | None = None  # what was not shown yet
+        self._timer: threading.Timer | None = None
+        self._lock = threading.Lock()
         self._start = time.monotonic()
         self._lines = 0
         self._bar: Progress | None = None
@@ -45,6 +57,10 @@ class StageProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._lock:
+            self._latest = None
         if self._bar is not None:
             self._bar.stop()
 
@@ -57,11 +73,31 @@ class StageProgress:
             phase: What is going on.
             note: What is said beside the bar.
         """
-        if time.monotonic() - self._start < self._after_s:
-            return
+        with self._lock:
+            left_s = self._after_s - (time.monotonic() - self._start)
+            if left_s <= 0:
+                self._latest = None
+                self._show(done, of, phase, note)
+                return
+            self._latest = done, of, phase, note
+            if self._timer is None:  # the stage that is going on may be one long step
+                self._timer = threading.Timer(left_s, self._show_latest)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _show_latest(self) -> None:
+        with self._lock:
+            if self._latest is not None:
+                self._show(*self._latest)
+
+    def _show(self, done: int, of: int, phase: str, note: str) -> None:
         if self._bar is not None:
             self._bar.start()  # which does nothing where it has begun
             self._bar.update(self._task, completed=done, total=of, phase=phase, note=note)
+            return
+        if of == 1:  # a step whose parts are not counted: only that it is being taken can be said
+            if not done:
+                self._console.print(f"{phase} …", markup=False, highlight=False, soft_wrap=True)
             return
         line = done * LINES // of
         if line == self._lines and done > 1:
@@ -70,6 +106,20 @@ class StageProgress:
         spent = time.monotonic() - self._start
         left = f"{duration(spent / done * (of - done))} left" if done else ""
         self._console.print(f"{phase} {done}/{of}  {note}  {left}", markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def announced(what: str, *, after_s: float = PATIENCE_S, console: Console | None = None) -> Iterator[None]:
+    """Says what the block does, where it takes longer.
+
+    Args:
+        what: Is going on, such as "loading the task".
+        after_s: Seconds that a person waits without a word.
+        console: Where it is said; None for the terminal.
+    """
+    with StageProgress(console=console, after_s=after_s) as progress:
+        progress.update(0, of=1, phase=what, note="")
+        yield
 
 
 def search_note(*, best: float | None, score: float) -> str:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from autoprune.report.contents import Contents, NetworkReport, read_contents
 from autoprune.report.measures import measure_table, samples
+from autoprune.report.run_facts import harmed
 from autoprune.report.wording import (
     RUNTIMES,
     Quality,
@@ -52,7 +53,9 @@ def print_result(folder: RunFolder, console: Console | None = None) -> None:
                     console.print(Text.assemble((f"{network.name}: ", STYLES[network.name]), " ".join(text.split())))
                 console.print()
         console.print(choice(contents), style="dim", markup=False, highlight=False)
-        for note in filter(None, (on_device(contents), without_kernel(contents), on_the_disk(contents))):
+        for note in filter(
+            None, (harmed(contents), on_device(contents), without_kernel(contents), on_the_disk(contents))
+        ):
             console.print(note, style="dim", markup=False, highlight=False)
     for sentence in contents.uncounted:
         console.print(f"Not in the costs: {sentence}", style="yellow", markup=False, highlight=False)

@@ -205,11 +205,12 @@ def level_steps(groups: Sequence[Mapping[str, Any]]) -> str:
         groups: Those of structure.json. A group counts by the least difference of its levels.
     """
     steps = Counter(min((b - a for a, b in pairwise(group.get("levels", ()))), default=0) for group in groups)
-    parts = [f"of {step} in {n}" for step, n in sorted(steps.items()) if step]
+    parts = [(step, n) for step, n in sorted(steps.items()) if step]
     if not parts:
         return ""
-    first, *others = parts
-    return ", ".join([first.replace(" in", " units in") + " groups", *others])
+    (step, n), *others = parts
+    first = f"of {counted(step, 'unit')} in {counted(n, 'group')}"
+    return ", ".join([first, *(f"of {step:,} in {n:,}" for step, n in others)])
 
 
 def drawn_metric(contents: Contents) -> str:
@@ -278,10 +279,12 @@ def headline(contents: Contents) -> str:
         advice = "" if factor >= FASTER else f" ({ODD_WIDTHS if odd else 'set '}{NOT_FASTER})"
         parts.append(f"{_pace(factor)} in {RUNTIMES[runtime]}{advice}")
     quality = Quality.of(contents)
-    recovered = quality.value(network.recovered) is not None
+    recovered = quality.value(network.recovered) is not None and network.harmed is None
     sentence = quality.sentence(network.recovered if recovered else network.post_training)
     reference = quality.text(dense.post_training if dense else {})
     parts.append(f"{sentence} {'after recovery' if recovered else 'without recovery'} (dense {reference})")
+    if network.harmed is not None:
+        parts.append("recovery made it worse and was left out")
     if (contents.result.get("policy") or {}).get("worse_than_uniform"):
         parts.append("the policy's own plan is worse than uniform")
     return ", ".join(parts)
@@ -317,6 +320,16 @@ def choice(contents: Contents) -> str:
     else:
         which = f"The {chosen.name} plan was chosen: the search's own plan did not beat this baseline."
     return f"{which} The choice is made on search data that no reward has seen, never on the test data."
+
+
+def counted(amount: float, noun: str) -> str:
+    """1 unit, 2 units: a number with its noun.
+
+    Args:
+        amount: How many.
+        noun: In the singular; an s makes its plural.
+    """
+    return f"{amount:,} {noun}{'' if amount == 1 else 's'}"
 
 
 def origin(run: Mapping[str, Any], *, command: str) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -315,3 +316,69 @@ def test_a_dense_network_with_broken_outputs_is_an_error() -> None:
 def test_no_plans_have_no_outcomes(residual: Problem) -> None:
     objective = objective_by(Table(by_size), residual, race=RACE)
     assert objective.evaluate([]) == objective.evaluate([], against=residual.structure.dense) == []
+
+
+# losses one by one
+
+
+def small_and_large(kept: tuple[int, ...], batch: int, block: int) -> float:
+    """Plans of fewer units lose more; noise is of the same size for all but the dense one, which loses nothing."""
+    noise = np.random.default_rng([*kept, batch, block]).normal()
+    return 0.0 if kept == DENSE_KEPT else -(sum(DENSE_KEPT) - sum(kept)) + 0.9 * noise
+
+
+DENSE_KEPT: tuple[int, ...] = ()
+
+
+@pytest.fixture
+def losing(residual: Problem, monkeypatch: pytest.MonkeyPatch) -> list[PruningPlan]:
+    """The dense plan, one that loses much and one that loses little."""
+    monkeypatch.setattr("tests.evaluation.test_objective.DENSE_KEPT", residual.structure.dense.kept)
+    nearly = residual.structure.units
+    nearly[0] -= 1
+    return [
+        residual.structure.dense,
+        residual.structure.plan(residual.structure.floor),
+        residual.structure.plan(nearly),
+    ]
+
+
+def test_a_loss_is_judged_until_it_is_known_well(residual: Problem, losing: list[PruningPlan]) -> None:
+    table = Table(small_and_large)
+    objective = objective_by(table, residual, batches=40, race=RACE)
+    dense, much, little = objective.estimate(losing, reference=losing[0])
+    whole = objective_by(Table(small_and_large), residual, batches=40).evaluate(losing, whole=True)
+    assert dense.whole
+    assert not much.whole
+    assert much.metrics.samples < little.metrics.samples
+    for outcome, true in zip((dense, much, little), whole, strict=True):
+        assert dense.score - outcome.score == pytest.approx(whole[0].score - true.score, rel=0.3)
+    assert table.batches_judged < 3 * 40
+
+
+def test_without_races_every_loss_is_judged_on_all_samples(residual: Problem, losing: list[PruningPlan]) -> None:
+    for table, race in ((Table(small_and_large), None), (Table(small_and_large, divisible=False), RACE)):
+        outcomes = objective_by(table, residual, race=race).estimate(losing, reference=losing[0])
+        assert all(outcome.whole for outcome in outcomes)
+
+
+def test_a_plan_that_fails_loses_as_much_as_the_worst(residual: Problem, losing: list[PruningPlan]) -> None:
+    failing = frozenset({losing[1].kept})
+    objective = objective_by(Table(small_and_large, failing), residual, batches=40, race=RACE)
+    dense, failed, little = objective.estimate(losing, reference=losing[0])
+    assert failed.failed is not None
+    assert failed.score == little.score < dense.score
+
+
+def test_equal_plans_that_lose_nothing_end_at_all_samples(residual: Problem, losing: list[PruningPlan]) -> None:
+    objective = objective_by(Table(lambda kept, batch, block: -1.0), residual, batches=8, race=RACE)
+    assert all(outcome.whole for outcome in objective.estimate(losing, reference=losing[0]))
+
+
+def test_seconds_of_a_plan_are_those_of_its_second_batch(residual: Problem, losing: list[PruningPlan]) -> None:
+    table = Table(by_size, failing=frozenset({losing[1].kept}))
+    objective = objective_by(table, residual, batches=8)
+    assert objective.seconds_per_plan(losing[0]) == 8 * 0.125
+    assert objective.seconds_per_plan(losing[1]) is None
+    assert table.batches_judged == 4
+    assert objective_by(Table(by_size), residual, batches=1).seconds_per_plan(losing[0]) == 0.125

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from autoprune.evaluation.outcome import Outcome
-from autoprune.evaluation.race import Race
+from autoprune.evaluation.race import Race, is_precise
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem
 from tests.evaluation.tables import BLOCKS, SAMPLES, Kept, Table, by_size, objective_by, timeless
@@ -217,3 +217,23 @@ def test_a_plan_that_fails_late_was_in_the_race_until_then(ready: Problem) -> No
     assert outcomes[-1].failed is not None
     assert outcomes[-1].reward == min(outcome.reward for outcome in outcomes)
     assert [outcome.failed for outcome in outcomes[:-1]] == [None] * 3
+
+
+@given(race=races, batches=st.integers(1, 200), plans=st.integers(1, 50))
+def test_a_race_takes_at_least_its_first_part_and_at_most_all(race: Race, batches: int, plans: int) -> None:
+    share = race.least_share(batches, plans=plans)
+    assert next(race.stages(batches)) / batches - 1e-9 <= share <= 1
+
+
+def test_the_least_share_by_hand() -> None:
+    assert Race(first=0.25, growth=2, errors=3).least_share(4, plans=4) == (4 * 1 + 2 * 1 + 1 * 2) / 16
+
+
+def test_a_loss_is_precise_by_its_own_size() -> None:
+    weights = np.ones(9)
+    near = np.array([1.0, 1.2] * 4 + [1.1])
+    assert is_precise(near, weights)
+    assert not is_precise(near - 1.0, weights)  # as much spread around a loss of 0.1
+    assert not is_precise(np.zeros(9), weights)
+    assert not is_precise(-near, weights)
+    assert not is_precise(near[:3], weights[:3]), "three blocks say little of their own error"

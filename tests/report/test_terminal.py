@@ -1,10 +1,11 @@
 import io
+import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from autoprune.report.progress import StageProgress, search_note
+from autoprune.report.progress import StageProgress, announced, search_note
 from autoprune.report.terminal import print_result
 from autoprune.report.wording import GAP
 from autoprune.runs import RunFolder
@@ -125,3 +126,23 @@ def test_progress_stops_when_the_search_fails() -> None:
         raise KeyboardInterrupt
     with StageProgress(console=console):  # the terminal is free again
         pass
+
+
+def test_what_takes_long_is_said_even_while_nothing_is_reported() -> None:
+    file = io.StringIO()
+    with announced("loading the task", after_s=0.05, console=Console(file=file)):
+        deadline = time.monotonic() + 20
+        while not file.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert file.getvalue() == "loading the task …\n"
+    with announced("loading the task", after_s=30.0, console=Console(file=(quiet := io.StringIO()))):
+        pass
+    assert quiet.getvalue() == ""
+
+
+def test_a_step_without_parts_is_named_and_not_counted() -> None:
+    file = io.StringIO()
+    with StageProgress(console=Console(file=file)) as progress:
+        progress.update(0, of=1, phase="measuring", note="")
+        progress.update(1, of=1, phase="measuring", note="")
+    assert file.getvalue() == "measuring …\n"

@@ -7,6 +7,7 @@ from rich.console import Console
 from autoprune.report import wording
 from autoprune.report.contents import read_contents
 from autoprune.report.page import render
+from autoprune.report.run_facts import harmed, planned, spent
 from autoprune.report.terminal import print_result
 from autoprune.runs import RunFolder
 from tests.report.run_folders import write_run
@@ -74,8 +75,41 @@ def test_the_headline_says_slower_and_no_faster(run: RunFolder) -> None:
 
 def test_the_steps_of_levels_are_counted_by_group() -> None:
     groups = [{"levels": [4, 8, 12]}, {"levels": [8, 16]}, {"levels": [4, 8]}, {"levels": [0, 1]}, {"levels": [5]}]
-    assert wording.level_steps(groups) == "of 1 units in 1 groups, of 4 in 2, of 8 in 1"
+    assert wording.level_steps(groups) == "of 1 unit in 1 group, of 4 in 2, of 8 in 1"
     assert wording.level_steps([{"levels": [5]}]) == wording.level_steps([]) == ""
+
+
+def test_numbers_agree_with_their_nouns() -> None:
+    assert [wording.counted(n, "unit") for n in (0, 1, 2, 1500)] == ["0 units", "1 unit", "2 units", "1,500 units"]
+    assert wording.level_steps([{"levels": [8, 16]}] * 2) == "of 8 units in 2 groups"
+
+
+def test_a_recovery_that_harmed_is_said(run: RunFolder) -> None:
+    assert harmed(read_contents(run)) == ""
+    change(run, "searched", harmed={"accuracy": 0.24, "kl": 2.5})
+    assert "recovery made it worse and was left out" in headline(run)
+    assert "76.2 % accuracy without recovery" in headline(run)
+    sentence = harmed(read_contents(run)).replace(wording.GAP, " ")
+    assert sentence.startswith("Recovery made 1 network worse on search data that no reward has seen")
+    assert "to 24.0 %" in sentence
+    assert "to 2.500)" in sentence
+    assert "recover=none" in sentence
+    change(run, "searched", harmed={})  # whose outputs were not finite
+    assert f"to {wording.DASH}" in harmed(read_contents(run))
+    console = Console(file=(file := io.StringIO()), width=200)
+    print_result(run, console)
+    assert "Recovery made 1 network worse" in file.getvalue()
+    assert "Recovery made 1 network worse" in render(read_contents(run))
+
+
+def test_what_the_baselines_took_and_what_was_planned() -> None:
+    assert spent({"spent": 15, "limit": 20}) == "15 spent of 20"  # of runs before 0.2
+    text = spent({"spent": 15, "limit": 20, "baselines": {"plans": 97, "whole": 21.5}})
+    assert text == "15 spent of 20; the baselines took 97 plans besides, judged on 21.5 times all samples together"
+    seconds = {"search": 60.0, "recover": 3.0, "total": 70.0}
+    assert planned(seconds, {"prepare": (9, 9), "search": (30, 90), "recover": (2, 3)}) == "32 s to 1 min 33 s"
+    assert planned(seconds, {"search": (30, 30)}) == "30 s"
+    assert planned(seconds, {}) == ""
 
 
 def test_the_headline_falls_back_to_torch_and_to_the_post_training_accuracy(run: RunFolder) -> None:
