@@ -271,4 +271,11 @@ def random_plan(structure: Structure, *, seed: int) -> PruningPlan:
 
 def random_ranking(structure: Structure, *, seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return {group.name: torch.randperm(group.units, generator=generator) for group in structure.groups}
+    sizes = {layer.name: (layer.outputs, layer.inputs) for layer in structure.layers}
+    ranking = {}
+    for group in structure.groups:
+        ranking[group.name] = torch.randperm(group.units, generator=generator)
+        for matrix in group.compared:  # the place of every weight among those that it is compared with
+            order = torch.rand(sizes[matrix.layer], generator=generator).unflatten(1, (-1, matrix.size)).argsort(-1)
+            ranking[group.name] = order.argsort(-1).flatten(1).short()
+    return ranking

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.files import atomic_write
+from autoprune.structure.block_sparse import patterns_of
 from autoprune.structure.families import blocks_name
 from autoprune.structure.stock_network import BlockSizes, block_sizes, family_of, stock_network
 from autoprune.task.pretrained import quiet
 from autoprune.task.weights import untied
 
 Layout = Literal["auto", "stock", "padded", "blocks"]
-CONFIGURATIONS = ("config.json", "generation_config.json")
+CONFIGURATION = "config.json"  # of the dense network, which is not the pruned one's
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".h5", ".onnx", ".pt", ".msgpack")
 CHECKED_TOKENS = 8
 TOLERANCE = 1e-3  # of outputs that the folder gives, relative to the largest
@@ -89,7 +90,7 @@ def stock_or_none(network: nn.Module, layout: Layout) -> tuple[nn.Module | None,
         try:
             stock = stock_network(network, pad=layout == "padded")
         except ValueError:
-            if layout != "auto" or not (family_of(network).block_layout and block_sizes(network)):
+            if layout != "auto" or _no_blocks(network):
                 raise
     return stock, "blocks" if stock is None else "stock" if layout == "auto" else layout
 
@@ -97,7 +98,8 @@ def stock_or_none(network: nn.Module, layout: Layout) -> tuple[nn.Module | None,
 def copy_tokenizer(source: Path, folder: Path) -> None:
     """The tokenizer's files lie in the folder, and neither weights nor the configuration of the dense network.
 
-    Where the tokenizer does not say of which class it is, a `config.json` that says the model's type alone does.
+    So does `generation_config.json`, which says where generating ends, and is true of the pruned network too. Where
+    the tokenizer does not say of which class it is, a `config.json` that says the model's type alone does.
 
     Args:
         source: A folder of a Hugging Face model or of its tokenizer.
@@ -105,13 +107,13 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(source.iterdir()):
-        if file.is_file() and file.name not in CONFIGURATIONS and file.suffix not in WEIGHT_SUFFIXES:
+        if file.is_file() and file.name != CONFIGURATION and file.suffix not in WEIGHT_SUFFIXES:
             shutil.copy(file, folder / file.name)
-    config, settings = source / "config.json", source / "tokenizer_config.json"
+    config, settings = source / CONFIGURATION, source / "tokenizer_config.json"
     named = settings.is_file() and "tokenizer_class" in json.loads(settings.read_text(encoding="utf-8"))
-    if not named and config.is_file() and not (folder / "config.json").exists():
+    if not named and config.is_file() and not (folder / CONFIGURATION).exists():
         kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-        (folder / "config.json").write_text(json.dumps({"model_type": kind}) + "\n", encoding="utf-8")
+        (folder / CONFIGURATION).write_text(json.dumps({"model_type": kind}) + "\n", encoding="utf-8")
 
 
 def block_entries(sizes: Iterable[BlockSizes]) -> list[dict[str, Any]]:
@@ -130,14 +132,24 @@ def block_entries(sizes: Iterable[BlockSizes]) -> list[dict[str, Any]]:
     ]
 
 
-def _write_blocks(network: nn.Module, folder: Path) -> None:
-    family, sizes = family_of(network), block_sizes(network)
-    if not family.block_layout:
-        raise ValueError(
-            f"a {type(network).__name__} has no layout with sizes of every block, which engines read for decoders with "
-            "rotary positions and without experts only; export it with layout=padded, or keep it in its run, which "
-            "autoprune.load reads"
+def _no_blocks(network: nn.Module) -> str:
+    """Why the sizes of its blocks do not describe the network; empty where they do."""
+    kind = type(network).__name__
+    if not family_of(network).block_layout:
+        return (
+            f"a {kind} has no layout with sizes of every block, which engines read for decoders with rotary positions and "
+            "without experts only"
         )
+    if patterns_of(network):
+        return f"this {kind} sees only some blocks of keys, which no layout can say"
+    return "" if block_sizes(network) else f"no block of this {kind} is left"
+
+
+def _write_blocks(network: nn.Module, folder: Path) -> None:
+    reason = _no_blocks(network)
+    if reason:
+        raise ValueError(f"{reason}; try layout=padded, or keep it in its run, which autoprune.load reads")
+    family, sizes = family_of(network), block_sizes(network)
     config: Any = copy.deepcopy(network.config)
     listed = f"{blocks_name(network, family)}."
     settings = config.to_dict() | {"num_hidden_layers": len(sizes), "block_configs": block_entries(sizes)}
@@ -145,6 +157,7 @@ def _write_blocks(network: nn.Module, folder: Path) -> None:
         if settings.get(name) is not None:
             settings[name] = [settings[name][size.index] for size in sizes]
     settings["architectures"] = [type(network).__name__]
+    settings["dtype"] = str(next(network.parameters()).dtype).removeprefix("torch.")
     settings["num_key_value_heads"] = max((size.key_heads for size in sizes), default=0)
     settings["num_attention_heads"] = max((size.key_heads * size.queries for size in sizes), default=0)
     settings["intermediate_size"] = max((size.neurons for size in sizes), default=0)
@@ -154,13 +167,17 @@ def _write_blocks(network: nn.Module, folder: Path) -> None:
         number, dot, part = name.removeprefix(listed).partition(".")
         renamed = f"{listed}{numbers[number]}{dot}{part}" if name.startswith(listed) else name
         tensors[renamed] = tensor.detach().clone().contiguous()
-    (folder / "config.json").write_text(json.dumps(settings, indent=1, default=str) + "\n", encoding="utf-8")
+    (folder / CONFIGURATION).write_text(json.dumps(settings, indent=1, default=str) + "\n", encoding="utf-8")
     safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    if getattr(network, "generation_config", None) is not None:
+        network.generation_config.save_pretrained(folder)  # type: ignore[union-attr, operator]
 
 
 def _check_read_back(network: nn.Module, stock: nn.Module, folder: Path) -> None:
     """Raises ValueError where transformers reads another network than was to be written."""
-    read = type(stock).from_pretrained(folder, local_files_only=True, dtype=next(stock.parameters()).dtype)  # type: ignore[attr-defined]
+    read = type(stock).from_pretrained(folder, local_files_only=True, dtype=torch.float32)  # type: ignore[attr-defined]
+    if next(network.parameters()).dtype != torch.float32:  # whose rounding depends on widths, which zeros change
+        network = copy.deepcopy(network).float()
     words: Any = network.get_input_embeddings()  # type: ignore[operator]
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(2, words.num_embeddings, (1, CHECKED_TOKENS), generator=generator)

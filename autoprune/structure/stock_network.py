@@ -73,11 +73,10 @@ def stock_network(network: nn.Module, *, pad: bool = False) -> nn.Module:
     dense_heads = _number(config, "num_attention_heads")
     reasons = _reasons(network, family, sizes, dense_heads=dense_heads, pad=pad)
     if reasons:
+        padded = [] if pad else _reasons(network, family, sizes, dense_heads=dense_heads, pad=True)
         raise ValueError(
-            f"this {type(network).__name__} has no configuration in transformers: {'; '.join(reasons)}. Export it with "
-            "`autoprune export RUN format=hf layout=padded`, which fills up with zeros where that is exact, or "
-            "layout=blocks, which gives every block its own sizes; prune with structure.prune=[blocks] for a plan that "
-            "any configuration can describe"
+            f"this {type(network).__name__} has no configuration in transformers: {'; '.join(reasons)}. "
+            f"{_ways_out(family, sizes, patterns=bool(patterns_of(network)), pads=not pad and not padded)}"
         )
     wide = BlockSizes(
         0, max(size.key_heads for size in sizes), max(size.queries for size in sizes),
@@ -160,6 +159,17 @@ def _reasons(network: nn.Module, family: Family, sizes: list[BlockSizes], *, den
     if not pad and len(set(neurons)) > 1:
         reasons.append(f"blocks have {_listed(neurons)} neurons")
     return reasons
+
+
+def _ways_out(family: Family, sizes: list[BlockSizes], *, patterns: bool, pads: bool) -> str:
+    """In which layouts the network can be exported all the same, and for which plans there is a configuration."""
+    ways = []
+    if pads:
+        ways.append("layout=padded, which fills up narrower blocks with zeros")
+    if family.free_heads and sizes and not patterns:
+        ways.append("layout=blocks, which gives every block its own sizes")
+    export = f"Export it with `autoprune export RUN format=hf` and {', or '.join(ways)}; or prune" if ways else "Prune"
+    return f"{export} with structure.prune=[blocks] or [weights] for plans that a configuration describes"
 
 
 def _listed(values: Any) -> str:
