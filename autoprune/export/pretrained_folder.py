@@ -92,6 +92,8 @@ def stock_or_none(network: nn.Module, layout: Layout) -> tuple[nn.Module | None,
         except ValueError:
             if layout != "auto" or _no_blocks(network):
                 raise
+    elif reason := _no_blocks(network):
+        raise ValueError(f"{reason}; try layout=padded, or keep it in its run, which autoprune.load reads")
     return stock, "blocks" if stock is None else "stock" if layout == "auto" else layout
 
 
@@ -146,9 +148,6 @@ def _no_blocks(network: nn.Module) -> str:
 
 
 def _write_blocks(network: nn.Module, folder: Path) -> None:
-    reason = _no_blocks(network)
-    if reason:
-        raise ValueError(f"{reason}; try layout=padded, or keep it in its run, which autoprune.load reads")
     family, sizes = family_of(network), block_sizes(network)
     config: Any = copy.deepcopy(network.config)
     listed = f"{blocks_name(network, family)}."

@@ -99,8 +99,8 @@ def test_bf16_and_what_says_how_to_generate_are_kept(tmp_path: Path) -> None:
             layout=layout,  # type: ignore[arg-type]
             tokenizer=tmp_path / "tokenizer",
         )
-        assert json.loads((written.folder / "config.json").read_text())["dtype"] == "bfloat16"
-        assert json.loads((written.folder / "generation_config.json").read_text())["eos_token_id"] == [1, 2]
+        assert json.loads((written.path / "config.json").read_text())["dtype"] == "bfloat16"
+        assert json.loads((written.path / "generation_config.json").read_text())["eos_token_id"] == [1, 2]
     read = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "padded").eval()
     assert read.generation_config.eos_token_id == [1, 2]
     assert read.dtype == torch.bfloat16
