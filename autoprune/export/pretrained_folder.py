@@ -139,8 +139,8 @@ def _no_blocks(network: nn.Module) -> str:
     kind = type(network).__name__
     if not family_of(network).block_layout:
         return (
-            f"a {kind} has no layout with sizes of every block, which engines read for decoders with rotary positions and "
-            "without experts only"
+            f"a {kind} has no layout with sizes of every block, which engines read for decoders with rotary positions "
+            "and without experts only"
         )
     if patterns_of(network):
         return f"this {kind} sees only some blocks of keys, which no layout can say"

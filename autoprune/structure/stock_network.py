@@ -166,7 +166,7 @@ def _ways_out(family: Family, sizes: list[BlockSizes], *, patterns: bool, pads: 
     ways = []
     if pads:
         ways.append("layout=padded, which fills up narrower blocks with zeros")
-    if family.free_heads and sizes and not patterns:
+    if family.block_layout and sizes and not patterns:
         ways.append("layout=blocks, which gives every block its own sizes")
     export = f"Export it with `autoprune export RUN format=hf` and {', or '.join(ways)}; or prune" if ways else "Prune"
     return f"{export} with structure.prune=[blocks] or [weights] for plans that a configuration describes"
