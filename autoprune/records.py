@@ -201,6 +201,7 @@ def describe_structure(problem: Problem) -> dict[str, Any]:
             for group in structure.groups
         ],
         "round_to": problem.spec.structure.round_to,
+        "uniform": list(problem.spec.structure.uniform),
         "unprunable": structure.unprunable,
         "uncounted": list(problem.uncounted),
         "dense": {name: float(cost(structure.units)) for name, cost in problem.costs.items()},

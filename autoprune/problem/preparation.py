@@ -29,6 +29,7 @@ from autoprune.structure.couplings import Progress
 from autoprune.structure.edit import Ranking
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Group, Structure
+from autoprune.structure.uniform_groups import in_order, merged, separate
 from autoprune.task.task import Role, Task
 
 # A search fits what it is rewarded by: with 500, its plans end 0.5 to 1 point worse on Fashion-MNIST (docs/design.md).
@@ -98,6 +99,7 @@ def _levelled(task: Task, settings: StructureSettings, progress: Progress | None
         time_limit_s=settings.time_limit_s,
         progress=progress,
     )
+    structure = merged(structure, settings.uniform) if settings.uniform else structure
     return structure if task.levels is None else evenly_spaced(structure, task.levels)
 
 
@@ -146,8 +148,12 @@ def bounded_costs(
     return countable, Projector(structure, parse_budget(text, countable, structure))
 
 
-def ranked_units(task: Task, structure: Structure, importance: Importance, *, seed: int) -> tuple[Scores, Ranking]:
+def ranked_units(
+    task: Task, structure: Structure, importance: Importance, *, seed: int
+) -> tuple[Structure, Scores, Ranking]:
     """What the criterion says of every unit, and the order in which units are kept.
+
+    Of groups that give all blocks one level, units are put in each block's own order in the structure returned.
 
     Args:
         task: The trained network, its data and its metric.
@@ -155,17 +161,19 @@ def ranked_units(task: Task, structure: Structure, importance: Importance, *, se
         importance: The criterion that orders units.
         seed: Of the random numbers, at least 0.
     """
+    groups = separate(structure)
     scores = importance(
         task.model,
-        structure,
+        groups,
         task.data.calibration,
         loss=task.loss,
         forward=task.forward,
         generator=torch_generator(seed, "importance"),
     )
     function = getattr(importance, "func", importance)  # a partial's function
-    ranking = rank(scores, structure, criterion=getattr(function, "__name__", type(function).__name__))
-    return disk_backed(scores), ranking
+    ranking = rank(scores, groups, criterion=getattr(function, "__name__", type(function).__name__))
+    structure, scores, ranking = in_order(structure, scores, ranking)
+    return structure, disk_backed(scores), ranking
 
 
 def repaired_networks(

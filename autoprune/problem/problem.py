@@ -119,7 +119,7 @@ class Problem:
             "costs", bounded_costs, task, structure, spec.budget, settings=spec.costs, others=device_costs
         )
         costs = countable.recorded()
-        scores, ranking = times.take("ranking", ranked_units, task, structure, spec.importance, seed=seed)
+        structure, scores, ranking = times.take("ranking", ranked_units, task, structure, spec.importance, seed=seed)
         candidates, repair_record = times.take("repair", repaired_networks, task, structure, ranking, spec, proxy=proxy)
         objective, measured = times.take(
             "measuring",

@@ -21,6 +21,7 @@ from autoprune.importance.magnitude import magnitude
 from autoprune.ranges import Count, Positive, Text, check_fields
 from autoprune.repair.least_squares import LeastSquares
 from autoprune.repair.repair import AutomaticRepair, Repair
+from autoprune.structure.uniform_groups import UniformKind
 
 DEFAULT_IMPORTANCE: Importance = partial(
     default_criterion,
@@ -46,10 +47,14 @@ class StructureSettings:
     """Also groups that a LayerNorm or the like normalises over, where removing units is not quite masking them."""
     time_limit_s: Positive = 300.0
     """How long the structure is looked for, in seconds."""
+    uniform: tuple[UniformKind, ...] = ()
+    """Kinds of groups, of heads, queries and neurons, of which all blocks of a transformer keep equally many."""
 
     def __post_init__(self) -> None:
         if self.prune is not None and not isinstance(self.prune, str):
             object.__setattr__(self, "prune", tuple(self.prune))
+        if not isinstance(self.uniform, str):
+            object.__setattr__(self, "uniform", tuple(self.uniform))
         check_fields(self, "structure")
 
 

@@ -130,6 +130,8 @@ class Group:
     exact: bool = True
     """Whether the network without units is the one with masked units. It is not where a layer normalises over the units
     (LayerNorm): its statistics run over fewer. Such groups are offered with structure.inexact=true."""
+    parts: tuple["Group", ...] = ()
+    """Of a group that gives all blocks one level (structure.uniform): those of the blocks, in the network's order."""
 
     def touches(self, layer: str) -> bool:
         """Whether anything of the layer goes with the group's units."""
