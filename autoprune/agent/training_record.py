@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-SINCE_02 = {"environment", "groups"}  # entries that bundles of version 0.1 lack
+SINCE_02 = {"environment", "groups", "units"}  # entries that bundles of version 0.1 lack
 OF_A_NETWORK = ("network", "family", "budget", "score", "sensitivity")  # what a row of `held_out` says
 
 
@@ -52,6 +52,8 @@ class TrainingRecord:
     """The environment's EnvSpec, of a policy for one network."""
     groups: Sequence[str] = ()
     """Names of that network's groups."""
+    units: Sequence[int] = ()
+    """Of those groups in the dense network; empty in bundles that do not say."""
 
     def __post_init__(self) -> None:
         for name in ("mode", "actions", "budget", "score", "prior"):
@@ -65,6 +67,7 @@ class TrainingRecord:
         _rule(positive, "max_log_correction", self.max_log_correction, "be above 0, or null")
         _rule(self.environment is None or _is(self.environment, Mapping), "environment", self.environment, "be a table")
         _rule(_all(self.groups, str), "groups", self.groups, "be a list of names")
+        _rule(_all(self.units, int), "units", self.units, "be a list of whole numbers")
         _rule(_is(self.curves, bool), "curves", self.curves, "be true or false")
         _check_pairs("budgets", self.budgets, "be (lowest, highest) with 0 < lowest ≤ highest ≤ 1", _is_range)
         _check_pairs("normaliser", self.normaliser, "be (centre, spread) with spread > 0", _is_scale)
@@ -73,13 +76,7 @@ class TrainingRecord:
         _rule(_all(self.held_out, Mapping), "held_out", self.held_out, f"be a list of tables of {OF_A_NETWORK}")
         for row in self.held_out:
             _check_network(row)
-        for name in (
-            "features",
-            "tasks",
-            "seeds",
-            "held_out",
-            "groups",
-        ):  # JSON has lists only; what is equal has to be equal
+        for name in ("features", "tasks", "seeds", "held_out", "groups", "units"):  # JSON has lists; equal is equal
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("budgets", "normaliser"):
             object.__setattr__(self, name, {key: tuple(pair) for key, pair in getattr(self, name).items()})

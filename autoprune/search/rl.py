@@ -116,6 +116,7 @@ def save_own_policy(problem: Problem, env: EnvSpec, policy: TrainedPolicy, *, bu
             evaluations=problem.objective.spent,
             environment=env.as_json(),
             groups=problem.structure.names,
+            units=problem.structure.units.tolist(),
         ),
     )
 

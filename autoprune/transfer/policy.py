@@ -1,10 +1,11 @@
 """A policy that is used again: on any network where it is transferable, else on the one that it was trained on."""
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from torch import nn
@@ -19,12 +20,14 @@ from autoprune.plan import PruningPlan
 from autoprune.prior.starts import prior_of
 from autoprune.problem.problem import Problem
 from autoprune.problem.spec import ProblemSpec
-from autoprune.ranges import check_value
+from autoprune.ranges import check_value, checked_call
+from autoprune.runs import RunFolder
 from autoprune.search.policy_trials import own_evaluations, play
 from autoprune.search.zero_shot import proposed, transferred_to
 from autoprune.task.task import Task
 from autoprune.transfer.studied_network import StudiedNetwork
 
+log = logging.getLogger(__name__)
 POLICY, SENSITIVITY, UNIFORM = "policy", "sensitivity", "uniform"
 CANDIDATES = 8
 
@@ -93,18 +96,25 @@ class Policy:
         """
         check_value(source, str | Path, "the policy")
         inside = Path(source) / "policy"  # of a run
+        if (Path(source) / "run.json").is_file() and not (inside / "policy.json").is_file():
+            agent = RunFolder.open(Path(source)).read_json("run.json").get("agent")
+            raise ValueError(
+                f"the run {source} has no policy: agent={agent} is a search that learns none, or the run did not come "
+                f"to its end (`autoprune search resume={source}` goes on)"
+            )
         folder = fetch_policy(str(inside if (inside / "policy.json").is_file() else source))
         load_policy(folder)
         return cls(folder, load_training(folder))
 
     def plan(
-        self, task: str | Task, budget: str | None = None, *, candidates: int = CANDIDATES, seed: int = 0
+        self, task: str | Task | Problem, budget: str | None = None, *, candidates: int = CANDIDATES, seed: int = 0
     ) -> Planned:
         """Returns a plan for a network; nothing is learned.
 
         Args:
-            task: One of one's own, or the name of one that comes along.
-            budget: `cost:amount`; None for the task's.
+            task: One of one's own, the name of one that comes along, or a Problem with other settings than the defaults
+                (such as those that the policy was trained with).
+            budget: `cost:amount`; None for the task's. A Problem has its own.
             candidates: Plans of a transferable policy's that are judged, at least 1; another policy has one plan.
             seed: Draws a transferable policy's proposals.
 
@@ -112,15 +122,18 @@ class Policy:
             ValueError: The policy is not transferable and the network is another one, or a transferable policy was not
                 trained for such a budget.
         """
-        problem = Problem.prepare(task, ProblemSpec(budget=budget))
+        if isinstance(task, Problem) and budget is not None:
+            raise ValueError(f"a Problem has its budget already; got {budget!r} beside it")
+        problem = task if isinstance(task, Problem) else Problem.prepare(task, ProblemSpec(budget=budget))
         try:
             if self.training.environment is not None:
-                return self._own_plan(problem, EnvSpec(**self.training.environment))
+                return self._own_plan(problem, self._environment(self.training.environment))
             bound = problem.projector.budget
             transferred_to(str(self.folder), groups=len(problem.structure.groups), budget=bound)  # before it costs
             return self.plan_for(StudiedNetwork.study(problem), bound, candidates=candidates, seed=seed)
         finally:
-            problem.close()
+            if problem is not task:
+                problem.close()
 
     def plan_for(
         self, network: StudiedNetwork, budget: Budget, *, candidates: int = CANDIDATES, seed: int = 0
@@ -150,18 +163,19 @@ class Policy:
 
     def _own_plan(self, problem: Problem, env: EnvSpec) -> Planned:
         """The plan that a policy for one network makes itself."""
-        names = problem.structure.names
-        if tuple(self.training.groups) != tuple(names):
-            raise ValueError(
-                f"the policy in {self.folder} was trained on {', '.join(self.training.tasks)}, whose groups "
-                f"are {list(self.training.groups)}, and fits no other network; {problem.task.name} "
-                f"has {list(names)}. Use a "
-                "transferable policy, such as policy=shipped, or search with agent=transferable"
-            )
+        self._check_network(problem)
         prior = env.prior_of(problem)
         factory = EnvFactory(problem, env, own_evaluations(problem, projected=True), prior)
+        alone, policy = factory.one(), load_policy(self.folder)
+        for what in ("observation_space", "action_space"):
+            saved, here = getattr(policy.network, what), getattr(alone, what)
+            if (type(saved), saved.shape, getattr(saved, "n", 0)) != (type(here), here.shape, getattr(here, "n", 0)):
+                raise ValueError(
+                    f"the policy in {self.folder} has the {what.replace('_', ' ')} {saved}, and here it is {here}: it "
+                    "was trained on other observations or actions than this version has; train it again"
+                )
         start, judging = time.perf_counter(), problem.objective.seconds
-        own = play(factory.one(), load_policy(self.folder))
+        own = play(alone, policy)
         seconds = time.perf_counter() - start - (problem.objective.seconds - judging)
         sensitivity = (
             prior if prior is not None and env.prior == SENSITIVITY else prior_of(problem, start="sensitivity")
@@ -169,3 +183,32 @@ class Policy:
         uniform = prior_of(problem, start="uniform")
         outcomes = {POLICY: own, SENSITIVITY: sensitivity.outcome, UNIFORM: uniform.outcome}
         return Planned.of(problem, outcomes, evaluations=problem.objective.spent, seconds=seconds)
+
+    def _environment(self, settings: Mapping[str, Any]) -> EnvSpec:
+        """What the policy was trained in."""
+        try:
+            return checked_call(EnvSpec, settings, owner="an environment")
+        except ValueError as error:
+            raise ValueError(f"the policy in {self.folder} was trained in no environment of ours: {error}") from error
+
+    def _check_network(self, problem: Problem) -> None:
+        """Raises ValueError where a policy for one network meets another; warns where it knows another cost."""
+        names, units, trained = problem.structure.names, problem.structure.units.tolist(), self.training
+        before = dict(zip(trained.groups, trained.units or units, strict=False))
+        if tuple(trained.groups) != tuple(names) or (trained.units and list(trained.units) != units):
+            raise ValueError(
+                f"the policy in {self.folder} was trained on {', '.join(trained.tasks)}, whose groups "
+                f"are {before if trained.units else list(trained.groups)}, and fits no other network; "
+                f"{problem.task.name} has {dict(zip(names, units, strict=True))}. Use a transferable policy, such as "
+                "policy=shipped, search with agent=transferable, or, where it is the same network under other "
+                "settings, plan for a Problem with those"
+            )
+        bound = problem.projector.budget
+        costs, here = ({each.strip().partition(":")[0] for each in t.split(",")} for t in (trained.budget, bound.text))
+        if not here <= costs:
+            log.warning(
+                "the policy was trained under %s, and does not see which cost a budget bounds: what it proposes under "
+                "%s is a guess",
+                trained.budget,
+                bound.text,
+            )
