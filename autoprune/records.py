@@ -237,7 +237,12 @@ def describe_repair(record: Mapping[str, Any]) -> str:
         return ""
     share = f"{100 * record['batch_norm']:g} % of BatchNorm's statistics are measured on the pruned network"
     why = f", by which a mild plan is nearest to the dense network ({record['mild_kl']})" if "mild_kl" in record else ""
-    return f"repair: {share}{why}; the repaired dense network is {record['dense_kl']:.2g} nats from itself"
+    without = ""
+    if too_large := record.get("too_large"):
+        name, reason = next(iter(too_large.items()))
+        others = f" and {len(too_large) - 1} more" if len(too_large) > 1 else ""
+        without = f"; least squares leave {name}{others} as pruning does: {reason}"
+    return f"repair: {share}{why}; the repaired dense network is {record['dense_kl']:.2g} nats from itself{without}"
 
 
 def describe_measured(measured: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from autoprune.records import (
     describe_card,
     describe_curves,
     describe_measured,
+    describe_repair,
     describe_structure,
 )
 from autoprune.runs import RunFolder
@@ -194,6 +195,14 @@ def test_descriptions_are_json() -> None:
 )
 def test_what_was_measured_is_said_in_a_sentence(changes: dict[str, Any], expected: str) -> None:
     assert describe_measured({"precision": "fp32", "batch_size": 50, "freed_memory_kept": False} | changes) == expected
+
+
+def test_layers_that_are_too_large_for_least_squares_are_said() -> None:
+    record = {"batch_norm": 0.0, "dense_kl": 0.0}
+    assert describe_repair(record).endswith("0 nats from itself")
+    one = describe_repair(record | {"too_large": {"conv2": "it would take 3 GiB"}})
+    assert one.endswith("; least squares leave conv2 as pruning does: it would take 3 GiB")
+    assert "conv2 and 2 more as" in describe_repair(record | {"too_large": dict.fromkeys(("conv2", "a", "b"), "…")})
 
 
 def test_a_card_says_whether_its_plan_is_worse_than_uniform() -> None:

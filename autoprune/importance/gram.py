@@ -60,8 +60,13 @@ def add_products(total: Tensor, rows: Tensor) -> None:
 
 
 def symmetric(upper: Tensor) -> Tensor:
-    """The symmetric matrices [batch, n, n] that have these upper triangles."""
-    return upper.triu() + upper.triu(1).mT
+    """The symmetric matrices [batch, n, n] that have these upper triangles, in the same memory."""
+    for start in range(0, upper.shape[-1], STRIP):
+        stop = start + STRIP
+        corner = upper[:, start:stop, start:stop]
+        corner.copy_(corner.triu() + corner.triu(1).mT)
+        upper[:, stop:, start:stop] = upper[:, start:stop, stop:].mT
+    return upper
 
 
 def inverse_factor(gram: Tensor, *, damping: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -189,22 +189,34 @@ def repaired_networks(
         proxy: Samples that rewards see.
     """
 
-    def candidates_of(repair: Repair) -> Candidates:
-        centred = repair.batch_norm == 1  # then a constant offset of what a BatchNorm reads does not matter
-        reconstruction = reconstruct(
+    @lru_cache(maxsize=1)  # options that differ in what is measured besides share one; large ones are not kept
+    def reconstruction(settings: LeastSquares, *, centred: bool, only_errors: bool) -> Reconstruction:
+        before_norms = followers(task.model, task.example_input, forward=task.forward) if centred else ()
+        return reconstruct(
             task.model,
             structure,
             ranking,
             task.data.calibration,
             forward=task.forward,
-            settings=repair.least_squares or CURVES,
-            centred=frozenset(followers(task.model, task.example_input, forward=task.forward) if centred else ()),
+            settings=settings,
+            centred=frozenset(before_norms),
             generator=torch.Generator().manual_seed(0),  # the same rows for all seeds, which can share what they judge
+            only_errors=only_errors,
+        )
+
+    def candidates_of(repair: Repair) -> Candidates:
+        solved = reconstruction(
+            repair.least_squares or CURVES,
+            centred=repair.batch_norm == 1,  # then a constant offset of what a BatchNorm reads does not matter
+            only_errors=repair.least_squares is None,
         )
         levels = _solved_levels(task, structure, repair, spec.evaluation.folder)
-        return Candidates(task, structure, ranking, repair, reconstruction, levels, proxy)
+        return Candidates(task, structure, ranking, repair, solved, levels, proxy)
 
-    return choose_repair(spec.repair, task, structure, ranking, proxy=proxy, candidates_of=candidates_of)
+    candidates, record = choose_repair(spec.repair, task, structure, ranking, proxy=proxy, candidates_of=candidates_of)
+    untouched = candidates.reconstruction.untouched
+    too_large = {name: untouched[name] for name in candidates.reconstruction.too_large}
+    return candidates, record | ({"too_large": too_large} if too_large else {})
 
 
 def _solved_levels(task: Task, structure: Structure, repair: Repair, folder: Path | None) -> WeightLevels | None:

@@ -68,12 +68,15 @@ def choose_repair(
         if first > SAME_KL:
             log.warning("%s", _warning(first))
         return candidates_of(options[0]), record
-    tried = {option: candidates_of(option) for option in options}
-    mild = _mild(structure)
-    kl = {option: _kl(replace(candidates, proxy=proxy), mild) for option, candidates in tried.items()}
-    chosen = min(options, key=lambda option: kl[option])
-    record = {"batch_norm": float(chosen.batch_norm), "dense_kl": dense_kl(chosen)}
-    return tried[chosen], record | {"mild_kl": {f"{float(option.batch_norm):g}": kl[option] for option in options}}
+    mild, kl, best = _mild(structure), dict[Repair, float](), None
+    for option in options:  # one after the other: what they solve for may be large
+        candidates = candidates_of(option)
+        kl[option] = _kl(replace(candidates, proxy=proxy), mild)
+        if best is None or kl[option] < kl[best.repair]:
+            best = candidates
+    assert best is not None  # of no options there is no repair
+    record = {"batch_norm": float(best.repair.batch_norm), "dense_kl": dense_kl(best.repair)}
+    return best, record | {"mild_kl": {f"{float(option.batch_norm):g}": kl[option] for option in options}}
 
 
 def _mild(structure: Structure) -> PruningPlan:

@@ -1,6 +1,7 @@
 """Least-squares repair in closed form: the weights that best restore a layer's outputs from any number of its units."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +11,12 @@ from torch import Tensor, nn
 from autoprune.cost.model import FloatArray
 from autoprune.importance.unit_weights import is_plain_reader
 from autoprune.ranges import Count, FiniteNonNegative, check_fields
+from autoprune.repair import solver_passes as memory
 from autoprune.repair.moments import input_moments
 from autoprune.structure.axes import AxisSlices, Kept
 from autoprune.structure.edit import Ranking
 from autoprune.structure.groups import IntArray, Structure
 from autoprune.task.task import Forward, Role, plain_forward
-
-MOST_COLUMNS = 8192  # a Gram matrix of so many is half a gigabyte, and its factor as much again
-MOST_BYTES = 2**30  # of all Gram matrices and factors together; layers with fewer columns come first
-BYTES_PER_ENTRY = 8 + 4  # of a Gram matrix in float64, and of its factor in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +44,15 @@ class Reconstruction:
     With G = LLᵀ in ranked order and M = L⁻¹, the best V from the first m columns is (WL)[:, :m] M[:m, :m], because
     the leading block of M is the inverse of L's, and column i of WL holds the energy that the i-th column explains.
 
-    layers: those that can be restored. untouched: the other readers, each with the reason. A tensor that is returned
-    may be the dense weights themselves, so clone one before changing it.
+    layers: those that can be restored. untouched: the other readers, each with the reason. too_large: those of them
+    that would take too much memory. A tensor that is returned may be the dense weights themselves, so clone one before
+    changing it.
     """
 
-    def __init__(self, readers: Mapping[str, "_Reader"], untouched: Mapping[str, str]) -> None:
-        self.layers, self.untouched = tuple(readers), dict(untouched)
+    def __init__(
+        self, readers: Mapping[str, "_Reader"], untouched: Mapping[str, str], too_large: Sequence[str] = ()
+    ) -> None:
+        self.layers, self.untouched, self.too_large = tuple(readers), dict(untouched), tuple(too_large)
         self._readers = dict(readers)
 
     def weight(self, layer: str, kept: Kept) -> Tensor:
@@ -137,8 +138,11 @@ def reconstruct(  # noqa: PLR0913 - keyword-only settings
     centred: frozenset[str],
     generator: torch.Generator,
     forward: Forward = plain_forward,
+    only_errors: bool = False,
 ) -> Reconstruction:
     """Solves for all readers' weights at all widths, from the dense network's activations on the calibration role.
+
+    What would take too much memory at once takes several passes over the samples, the narrow layers first.
 
     Args:
         model: The dense network, in eval mode.
@@ -149,6 +153,7 @@ def reconstruct(  # noqa: PLR0913 - keyword-only settings
         centred: Layers whose outputs may shift by a constant, because a BatchNorm that is measured again follows them.
         generator: Draws all that is random here.
         forward: (network, inputs) → outputs: how the network is called.
+        only_errors: Nobody asks for weights: what they take is neither computed nor kept.
 
     Raises:
         ValueError: Inputs hold NaN or infinity, or depend on one another and the ridge is 0.
@@ -156,43 +161,57 @@ def reconstruct(  # noqa: PLR0913 - keyword-only settings
     unknown = sorted(centred - {layer.name for layer in structure.layers})
     if unknown:
         raise ValueError(f"centred names {unknown}, but the layers that run are {[x.name for x in structure.layers]}")
-    solvable, untouched = _solvable(model, structure)
-    axes = {name: AxisSlices(structure, name, "in") for name in solvable}
-    names = tuple(axes)
-    moments = input_moments(
-        model, structure, role, names=names, rows=settings.rows, forward=forward, generator=generator
-    )
-    readers = {}
-    for name, axis in axes.items():
-        layer = model.get_submodule(name)
-        if moments[name].drawn == 0:
-            untouched[name] = "no calibration sample reaches it"
-            continue
-        is_centred = name in centred or getattr(layer, "bias", None) is not None
-        gram, mean = moments.pop(name).gram(name, centred=is_centred, ridge=settings.ridge)
-        readers[name] = _Reader(axis, layer, axis.order(ranking), structure.names, gram=gram, mean=mean)
-    return Reconstruction(readers, untouched)
+    passes, untouched, too_large = _solvable(model, structure)
+    readers: dict[str, _Reader] = {}
+    for names in passes:
+        moments = input_moments(
+            model, structure, role, names=names, rows=settings.rows, forward=forward, generator=generator
+        )
+        readers_of = Counter(map(id, moments.values()))
+        for name in names:
+            layer, sums = model.get_submodule(name), moments.pop(name)
+            readers_of[id(sums)] -= 1
+            if sums.drawn == 0:
+                untouched[name] = "no calibration sample reaches it"
+                continue
+            is_centred = name in centred or getattr(layer, "bias", None) is not None
+            last = not readers_of[id(sums)]
+            gram, mean = sums.gram(name, centred=is_centred, ridge=settings.ridge, last=last)
+            del sums
+            axis = AxisSlices(structure, name, "in")
+            readers[name] = _Reader(
+                axis, layer, axis.order(ranking), structure.names, gram=gram, mean=mean, solves=not only_errors
+            )
+            del gram
+    in_order = {name: readers[name] for name in _readers_of(structure) if name in readers}
+    return Reconstruction(in_order, untouched, too_large)
 
 
-def _solvable(model: nn.Module, structure: Structure) -> tuple[list[str], dict[str, str]]:
-    """The layers that read what some group takes from and fit into memory; the others, each with the reason."""
-    bytes_of: dict[str, int] = {}
+def _readers_of(structure: Structure) -> list[str]:
+    """The layers that read what some group takes from."""
+    return list(dict.fromkeys(m.layer for group in structure.groups for m in group.members if m.axis == "in"))
+
+
+def _solvable(model: nn.Module, structure: Structure) -> tuple[list[tuple[str, ...]], dict[str, str], list[str]]:
+    """The layers of each pass over the samples; the others, each with the reason; and those that are too large."""
+    entries: dict[str, int] = {}
     untouched: dict[str, str] = {}
-    readers = dict.fromkeys(m.layer for group in structure.groups for m in group.members if m.axis == "in")
-    for name in readers:
+    for name in _readers_of(structure):
         layer = model.get_submodule(name)
         if not is_plain_reader(layer):
             untouched[name] = f"a {type(layer).__name__} does not multiply what it reads by a matrix"
             continue
         columns = layer.get_parameter("weight")[0].numel()
-        bytes_of[name] = BYTES_PER_ENTRY * getattr(layer, "groups", 1) * columns**2
-        if columns > MOST_COLUMNS:
-            untouched[name] = f"its {columns} input columns are more than the {MOST_COLUMNS} that are solved for"
-    used = 0
-    for name in sorted(bytes_of, key=lambda each: bytes_of[each]):
-        if name not in untouched and (used := used + bytes_of[name]) > MOST_BYTES:
-            untouched[name] = f"all that is solved for would take more than {MOST_BYTES / 2**20:.0f} MiB of memory"
-    return [name for name in readers if name not in untouched], untouched
+        if columns > memory.MOST_COLUMNS:
+            untouched[name] = f"its {columns} input columns are more than the {memory.MOST_COLUMNS} that are solved for"
+            continue
+        entries[name] = getattr(layer, "groups", 1) * columns**2
+    too_large = [name for name in untouched if "input columns" in untouched[name]]
+    limit = memory.memory_limit(sum(parameter.nbytes for parameter in model.parameters()))
+    passes, left_out = memory.solver_passes(entries, limit=limit)
+    for name in left_out:
+        untouched[name] = f"all that is solved for would take more than {limit / 2**20:.0f} MiB of memory"
+    return [tuple(name for name in entries if name in each) for each in passes], untouched, too_large + left_out
 
 
 class _Reader:
@@ -203,21 +222,37 @@ class _Reader:
     """
 
     def __init__(
-        self, axis: AxisSlices, layer: nn.Module, order: Tensor, names: tuple[str, ...], *, gram: Tensor, mean: Tensor
+        self,
+        axis: AxisSlices,
+        layer: nn.Module,
+        order: Tensor,
+        names: tuple[str, ...],
+        *,
+        gram: Tensor,
+        mean: Tensor,
+        solves: bool,
     ) -> None:
         weight, bias = layer.get_parameter("weight").detach(), getattr(layer, "bias", None)
         kernel, columns = _kernel(layer), _columns(order, _kernel(layer)).to(weight.device)
         self.axis, self.weight = axis, weight[:, order.to(weight.device)].float()
         self.bias = None if bias is None else bias.detach().float().clone()
-        self.mean, gram = mean[:, columns].float(), gram[:, columns][:, :, columns]
+        self.mean = mean[:, columns].float()
         flat = self.weight.reshape(len(gram), -1, gram.shape[-1]).double()
-        nested = [_Nested(gram, flat, index, positions, kernel) for index, positions in axis.members]
+        alone = len(axis.members) == 1
+        nested = [
+            _Nested(gram, columns, flat, index, positions, kernel, solves=solves and alone)
+            for index, positions in axis.members
+        ]
         self.errors = {names[solver.group]: solver.errors for solver in nested}
-        self.solver = nested[0] if len(nested) == 1 else _Direct(gram, flat, axis, kernel)
+        self.solver: _Nested | _Direct | None = nested[0] if alone and solves else None
+        if solves and not alone:
+            self.solver = _Direct(_taken(gram, columns), flat, axis, kernel)
 
     def restored(self, kept: Kept) -> Tensor:
         if len(self.axis.entries(kept)) == self.axis.size:
             return self.weight  # the solution, without its rounding
+        if self.solver is None:
+            raise ValueError("only errors were asked for, so that no weights are restored")
         return self.shaped(self.solver.solve(kept)).contiguous()
 
     def offset(self, kept: Kept, weight: Tensor) -> Tensor:
@@ -237,17 +272,33 @@ class _Nested:
     inverse: L⁻¹ [convolution groups, columns, columns]. projected: WL [convolution groups, outputs of each, columns].
     """
 
-    def __init__(self, gram: Tensor, weight: Tensor, group: int, positions: IntArray, kernel: int) -> None:
+    def __init__(
+        self,
+        gram: Tensor,
+        order: Tensor,
+        weight: Tensor,
+        group: int,
+        positions: IntArray,
+        kernel: int,
+        *,
+        solves: bool,
+    ) -> None:
+        """gram in dense order, `order` its columns by rank, as `weight` has them; positions are places by rank."""
         own, stays = torch.from_numpy(positions).flatten(), torch.ones(gram.shape[-1] // kernel, dtype=torch.bool)
         stays[own] = False
         self.group, self.kernel, self.places = group, kernel, torch.cat([stays.nonzero().flatten(), own])
         self.ends = (int(stays.sum()) + np.arange(len(positions) + 1) * positions.shape[1]) * kernel  # by kept units
         columns = _columns(self.places, kernel).to(gram.device)
-        lower = torch.linalg.cholesky(gram[:, columns][:, :, columns])
-        identity = torch.eye(len(columns), dtype=lower.dtype, device=lower.device)
-        self.inverse = torch.linalg.solve_triangular(lower, identity, upper=False).float()
+        lower = _taken(gram, order[columns]).mT  # columns in order, as LAPACK wants them to work in the same memory
+        torch.linalg.cholesky(lower, out=lower)
         projected = weight[:, :, columns] @ lower
-        self.projected, self.errors = projected.float(), self._errors(projected)
+        self.errors = self._errors(projected)
+        if solves:
+            inverse = torch.zeros_like(lower, memory_format=torch.contiguous_format).mT
+            inverse.diagonal(dim1=1, dim2=2).fill_(1)
+            torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
+            del lower
+            self.projected, self.inverse = projected.float(), inverse.float().contiguous()
 
     def solve(self, kept: Kept) -> Tensor:
         """[convolution groups, outputs of each, kept columns], columns by ascending place."""
@@ -288,6 +339,11 @@ class _Direct:
         stays = _columns(self.axis.entries(kept), self.kernel).to(self.gram.device)
         lower = torch.linalg.cholesky(self.gram[:, stays][:, :, stays])
         return torch.cholesky_solve(self.target[:, stays], lower).mT.float()
+
+
+def _taken(gram: Tensor, columns: Tensor) -> Tensor:
+    """[convolution groups, columns, columns]: rows and columns in that order, in one copy."""
+    return gram[:, columns[:, None], columns]
 
 
 def _columns(places: Tensor, kernel: int) -> Tensor:

@@ -12,6 +12,7 @@ from autoprune.structure.groups import Structure
 from autoprune.structure.layer_types import CONVOLUTIONS
 from autoprune.task.task import Forward, Role
 
+CHUNK = 2**21  # entries of rows that are taken at a time
 BATCH = 64  # samples; a network's activations for so many fit in memory
 WIDE = 512  # columns; below, products in float64 take next to no time
 NOISE = 1e-12  # a variance below this share of the inputs' mean square is rounding error in float64
@@ -45,8 +46,8 @@ class Moments:
         if not quota:
             return
         index = torch.randperm(here, generator=generator)[:quota].sort().values.to(patches.device)
-        rows = patches[torch.unravel_index(index, positions)].reshape(quota, *self.first.shape)
-        self.take(rows)
+        for part in index.split(max(1, CHUNK // self.first.numel())):
+            self.take(patches[torch.unravel_index(part, positions)].reshape(len(part), *self.first.shape))
 
     def take(self, rows: Tensor) -> None:
         """Adds rows [rows, convolution groups, columns]."""
@@ -58,28 +59,30 @@ class Moments:
         add_products(self.second, rows)
         self.first += rows.sum(dim=1)
 
-    def gram(self, name: str, *, centred: bool, ridge: float) -> tuple[Tensor, Tensor]:
+    def gram(self, name: str, *, centred: bool, ridge: float, last: bool = False) -> tuple[Tensor, Tensor]:
         """G with its ridge, and the inputs' mean.
 
         Args:
             name: What it is called in messages.
             centred: Whether a bias makes up for the inputs' mean.
             ridge: How strongly weights are held to their old values, at least 0.
+            last: Nobody asks again, so that the sums may become G.
 
         Raises:
             ValueError: G is not positive definite.
         """
         if self.shift is None:
             raise ValueError(f"{name!r} read nothing, so there is nothing to solve for; does it run in task.forward?")
-        gram, mean, shift = symmetric(self.second) / self.drawn, self.first / self.drawn, self.shift.double()
+        gram = symmetric(self.second if last else self.second.clone()).div_(self.drawn)
+        mean, shift = self.first / self.drawn, self.shift.double()
         if not torch.isfinite(gram).all():
             raise ValueError(f"the inputs of {name!r} hold NaN or infinity; look for broken weights or samples")
         exact = self.noise * gram.diagonal(dim1=1, dim2=2).mean(dim=1, keepdim=True)  # no variance below it is
         square = (gram.diagonal(dim1=1, dim2=2) + shift * (shift + 2 * mean)).mean(dim=1, keepdim=True)
         if centred:
-            gram -= mean[:, :, None] * mean[:, None, :]
+            gram.addcmul_(mean[:, :, None], mean[:, None, :], value=-1)
         else:
-            gram += mean[:, :, None] * shift[:, None, :] + shift[:, :, None] * (mean + shift)[:, None, :]
+            gram.addcmul_(mean[:, :, None], shift[:, None, :]).addcmul_(shift[:, :, None], (mean + shift)[:, None, :])
         reference = gram.diagonal(dim1=1, dim2=2).mean(dim=1, keepdim=True).maximum(SMALLEST_MEAN * square)
         gram.diagonal(dim1=1, dim2=2).add_(ridge * torch.where(square > 0, reference, 1.0))
         lower, failed = torch.linalg.cholesky_ex(gram)

@@ -14,7 +14,7 @@ from autoprune.cost.budget import parse_budget
 from autoprune.cost.observed import NetworkCosts
 from autoprune.cost.projection import Projector
 from autoprune.prior.uniform_plan import uniform_plan
-from autoprune.repair.least_squares import MOST_COLUMNS
+from autoprune.repair.solver_passes import MOST_COLUMNS
 from autoprune.structure.groups import IntArray, Layer, Structure
 from autoprune.structure.transformer import transformer_structure
 from autoprune.task.huggingface import SUPPORTED, causal_lm, encoder

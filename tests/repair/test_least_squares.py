@@ -429,7 +429,7 @@ def test_survives_pickling() -> None:
 
 
 def test_a_layer_too_wide_to_solve_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autoprune.repair.least_squares.MOST_COLUMNS", 50)
+    monkeypatch.setattr("autoprune.repair.solver_passes.MOST_COLUMNS", 50)
     case = Case(PRUNABLE["plain"])
     assert case.found.layers == ("9",)
     assert case.found.untouched == {"4": "its 72 input columns are more than the 50 that are solved for"}
@@ -445,7 +445,7 @@ def test_what_does_not_fit_into_memory_is_named_and_the_narrow_layers_come_first
     whole = Case(PRUNABLE["residual"]).found
     columns = {n: Case(PRUNABLE["residual"]).model.get_submodule(n).weight[0].numel() for n in whole.layers}
     narrow, *others = sorted(columns, key=lambda name: columns[name])
-    monkeypatch.setattr("autoprune.repair.least_squares.MOST_BYTES", 12 * columns[narrow] ** 2)
+    monkeypatch.setattr("autoprune.repair.solver_passes.MOST_BYTES", 28 * columns[narrow] ** 2)
     case = Case(PRUNABLE["residual"])
     assert case.found.layers == (narrow,)
     assert set(case.found.untouched) == set(others)
