@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from experiments.benchmark.bench import Bench
 from experiments.benchmark.command import main
 from experiments.benchmark.figures import FIGURES
 from experiments.benchmark.row import Goal, Row, amount, interleaved, ratio
+from tests.commands import run_python
 
 ROOT = Path(__file__).parent.parent
 NUMBERS = list(range(1, 11))
@@ -25,9 +24,9 @@ NUMBERS = list(range(1, 11))
 
 @pytest.mark.slow
 def test_every_figure_is_measured_and_stands_in_the_table(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "benchmark"), "--quick", "--repeats", "1", "--out", str(tmp_path)]
-    result = subprocess.run(command, cwd=tmp_path, env={**os.environ, "WANDB_MODE": "offline"}, capture_output=True)
-    assert result.returncode == 0, result.stderr.decode()
+    code, arguments = "from experiments.benchmark.command import main; main()", ["--quick", "--repeats", "1", "--out"]
+    result = run_python(code, *arguments, str(tmp_path), cwd=tmp_path, env={**os.environ, "WANDB_MODE": "offline"})
+    assert result.returncode == 0, result.stderr
     figures = json.loads((tmp_path / "benchmark.json").read_text())["figures"]
     table = (tmp_path / "README.md").read_text()
     assert [figure["number"] for figure in figures] == NUMBERS

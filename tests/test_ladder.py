@@ -9,13 +9,16 @@ import pytest
 
 from autoprune.comparison.run_summary import read_summaries
 from experiments.ladder.stages import RIVALS, STAGES, Stage
+from tests.commands import run_python
 
-COMMAND = [sys.executable, str(Path(__file__).parent.parent / "experiments" / "ladder" / "run"), "--quick", "--out"]
+SCRIPT = Path(__file__).parent.parent / "experiments" / "ladder" / "run"
+QUICK = ["--quick", "--processes", "1", "--out"]
 
 
 @pytest.mark.slow
 def test_every_stage_is_measured_and_kept(tmp_path: Path) -> None:
-    subprocess.run([*COMMAND, str(tmp_path)], check=True, capture_output=True, cwd=tmp_path)
+    first = run_python("from experiments.ladder.command import main; main()", *QUICK, str(tmp_path), cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
     written = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     tables, live = (read_summaries(tmp_path / f"{name}.jsonl.gz") for name in ("tables", "live"))
     assert {trial.agent for trial in tables} == {"uniform", "evolution", "critic_guided"}
@@ -37,7 +40,7 @@ def test_every_stage_is_measured_and_kept(tmp_path: Path) -> None:
     table = (tmp_path / "README.md").read_text()
     assert all(f"`{agent}`" in table for agent in ("critic_guided", "random", *RIVALS))
 
-    subprocess.run([*COMMAND, str(tmp_path)], check=True, capture_output=True, cwd=tmp_path)
+    subprocess.run([sys.executable, SCRIPT, *QUICK, str(tmp_path)], check=True, capture_output=True, cwd=tmp_path)
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()} == written
 
 

@@ -87,7 +87,7 @@ def test_a_run_killed_at_random_moments_ends_as_one_left_alone(agent: list[str],
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     finish(alone, *SETTINGS, *agent, "tracking=none")
     rng = random.Random(0)
-    moments = [("history.jsonl", n) for n in sorted(rng.sample(range(1, 75), 4))] + [
+    moments = [("history.jsonl", n) for n in sorted(rng.sample(range(1, 75), 2))] + [
         ("recover.jsonl", rng.randint(1, 4))  # the lines of one plan: what equals a baseline is not recovered twice
     ]
     survived: dict[str, int] = {}
@@ -109,7 +109,7 @@ def test_a_run_killed_at_random_moments_ends_as_one_left_alone(agent: list[str],
     assert result(alone) == result(killed)
     assert judged(alone) == judged(killed)
     record = json.loads((killed / "run" / "run.json").read_text())
-    assert len(record["resumed"]) == 5
+    assert len(record["resumed"]) == len(moments)
     offline = list((killed / "run" / "wandb").glob("offline-run-*"))
     assert {path.name.rpartition("-")[2] for path in offline} == {record["tracker"]}  # one id for all parts
     assert "is complete" in start(killed, "resume=run").communicate()[0]

@@ -20,6 +20,8 @@ from autoprune.search import prior_plan
 from autoprune.structure.graph import find_structure
 from autoprune.tracking import NoTracker
 from experiments.configuration import composed, instantiate_part
+from tests.sampling import covering
+from tests.search.searches import AGENTS, search, short
 
 TASK = testing.small_task()
 STRUCTURE = find_structure(TASK.model, TASK.example_input)
@@ -34,12 +36,14 @@ def test_searches_conform(name: str) -> None:
     testing.check_search(instantiate_part(composed(f"agent={name}"), "agent"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["a2c", "critic_guided", "ddpg", "dqn", "edit_ppo", "ppo", "recurrent_ppo", "sac", "td3", "transferable"]
-)
+@pytest.mark.parametrize("name", covering(AGENTS, ("edit_ppo",)))
 def test_agents_conform(name: str) -> None:
-    testing.check_search(instantiate_part(composed(f"agent={name}"), "agent"))
+    testing.check_search(search(name, **short(name)))
+
+
+@pytest.mark.slow
+def test_the_transferable_agent_conforms() -> None:
+    testing.check_search(instantiate_part(composed("agent=transferable"), "agent"))
 
 
 @pytest.mark.parametrize("name", ["activation", "default", "fpgm", "l1", "l2", "random", "taylor", "wanda"])

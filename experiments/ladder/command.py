@@ -39,8 +39,12 @@ def main() -> None:
     for name in asked.stages:
         jobs = stages[name].jobs(asked.seeds)
         start = time.perf_counter()
-        with ProcessPoolExecutor(asked.processes, mp_context=get_context("spawn")) as pool:
-            found = list(pool.map(partial(trials_of, cells=cells), jobs))
+        searched = partial(trials_of, cells=cells)
+        if asked.processes == 1:
+            found = list(map(searched, jobs))
+        else:
+            with ProcessPoolExecutor(asked.processes, mp_context=get_context("spawn")) as pool:
+                found = list(pool.map(searched, jobs))
         write(asked.out, name, jobs, found, {**made_by[name], "seconds": round(time.perf_counter() - start)})
 
 

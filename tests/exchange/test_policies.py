@@ -238,9 +238,16 @@ for call in (lambda: fetch_policy(source), lambda: publish_policy(Path(folder), 
 """
 
 
-def refusals(folder: Path, source: str, target: str, **environment: str) -> list[str]:
+IMPATIENT = """
+from autoprune import tracking
+from autoprune.exchange import artifacts
+tracking.INIT_TIMEOUT_S = artifacts.TIMEOUT_S = 2
+"""
+
+
+def refusals(folder: Path, source: str, target: str, *, first: str = "", **environment: str) -> list[str]:
     """What a fresh process is told that fetches and publishes: addresses and logins stay with who has read them."""
-    done = run_python(REFUSALS, str(folder), source, target, env={**os.environ, **environment})
+    done = run_python(first + REFUSALS, str(folder), source, target, env={**os.environ, **environment})
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -251,9 +258,10 @@ def test_without_a_connection_the_hub_is_not_reached(bundle: Path) -> None:
     assert published.startswith("the policy is not at hf:me/policy: the Hugging Face Hub can't be reached")
 
 
-@pytest.mark.slow  # W&B's client tries again for long
+@pytest.mark.slow  # W&B's client tries again until it is out of patience
 def test_without_a_connection_the_server_is_not_reached(bundle: Path) -> None:
-    fetched, published = refusals(bundle, "wandb:me/p/n:v0", "wandb:me/p/n", WANDB_BASE_URL=NOWHERE, WANDB_API_KEY=KEY)
+    server = {"WANDB_BASE_URL": NOWHERE, "WANDB_API_KEY": KEY}
+    fetched, published = refusals(bundle, "wandb:me/p/n:v0", "wandb:me/p/n", first=IMPATIENT, **server)
     assert fetched.startswith("Weights & Biases gave no policy 'me/p/n:v0', or can't be reached")
     assert published.startswith("Weights & Biases did not take the policy for 'me/p/n', or can't be reached")
 

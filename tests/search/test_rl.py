@@ -42,15 +42,14 @@ def test_they_are_all_the_agents_that_are_configured() -> None:
     assert sorted(path.stem for path in configured) == AGENTS
 
 
-@pytest.mark.parametrize("name", covering(AGENTS, ("critic_guided", "edit_ppo")))  # every algorithm: test_learn.py
-def test_the_same_seed_gives_the_same_search(name: str, tmp_path: Path) -> None:
+def test_another_seed_is_another_search(tmp_path: Path) -> None:  # the same is the same: test_testing.py
     histories = []
-    for attempt, seed in enumerate([0, 0, 1]):
+    for seed in range(2):
         seen: list[Any] = []
-        given = problem(prepared(tiny_task("digits_net")), tmp_path / str(attempt), limit=48, seen=seen)
-        search(name, **short(name))(given, rng=np.random.default_rng(seed))
+        given = problem(prepared(tiny_task("digits_net")), tmp_path / str(seed), limit=48, seen=seen)
+        search("edit_ppo")(given, rng=np.random.default_rng(seed))
         histories.append([outcome.plan.kept for _, outcome in seen])
-    assert histories[0] == histories[1] != histories[2]
+    assert histories[0] != histories[1]
 
 
 @pytest.mark.parametrize("prior", ["none", "uniform", "sensitivity"])

@@ -97,9 +97,9 @@ def random_ranking(task: Task, structure: Structure, seed: int = 0) -> Ranking:
     return ranking
 
 
-def plans_of(structure: Structure, count: int) -> list[np.ndarray]:
-    """The floor, the dense plan and random ones."""
-    rng = np.random.default_rng(0)
+def plans_of(structure: Structure, count: int = 1) -> list[np.ndarray]:
+    """The floor, the dense plan and random ones, which are others for every structure."""
+    rng = np.random.default_rng(len(structure.groups) + int(structure.units.sum()))
     plans = [np.array([rng.choice(group.levels) for group in structure.groups]) for _ in range(count)]
     return [structure.floor, structure.units, *plans]
 
@@ -111,7 +111,7 @@ def test_masked_is_shrunk_is_sliced_is_reloaded(family: str, kinds: tuple[str, .
     ranking, inputs = random_ranking(task, structure), task.data.search.inputs[:3]
     ordered = OrderedNetwork(task.model, structure, ranking)
     before = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
-    for kept in plans_of(structure, 3):
+    for kept in plans_of(structure):
         plan = structure.plan(kept)
         small = shrink(task.model, structure, plan, ranking)
         save_network(small, tmp_path, architecture=task.architecture)
@@ -136,7 +136,7 @@ def test_costs_are_those_of_the_shrunk_model(family: str, kinds: tuple[str, ...]
     ranking, single = random_ranking(task, structure), any(group.compared for group in structure.groups)
     costs = NetworkCosts(task.model, structure, task.example_input)
     macs, params = costs.macs(), costs.params()
-    for kept in plans_of(structure, 3):
+    for kept in plans_of(structure):
         small = shrink(task.model, structure, structure.plan(kept), ranking)
         counted = [int((p != 0).sum()) if single else p.numel() for p in small.parameters()]
         assert int(params(kept)) == sum(counted)
