@@ -14,6 +14,8 @@ import torch
 
 from autoprune.evaluation.metered import POLICY
 from autoprune.evaluation.outcome import Outcome
+from autoprune.prior.closed_form_plan import MOST_PLANS
+from autoprune.prior.starts import prior_of
 from autoprune.prior.uniform_plan import uniform_plan
 from autoprune.seeding import numpy_rng
 from experiments.cells import kept
@@ -31,45 +33,76 @@ CELLS = (
     Cell("table_residual", "macs:0.15"),
     Cell("table_plain", "macs:0.3"),
 )
+LIVE_CELLS = tuple(
+    Cell(task, budget) for budget in ("macs:0.3", "macs:0.15") for task in ("fashion_plain20", "fashion_resnet20")
+)
+FIRST_SEED = 200  # nothing was developed with it or a later one
+LAYERWISE = ("agent.env.mode=layerwise", "agent.env.observation=groups")
 VARIANTS: Mapping[str, Sequence[str]] = {
     "model_based": ["agent=model_based"],
-    "model_based, layer by layer": ["agent=model_based", "agent.env.mode=layerwise", "agent.env.observation=groups"],
-    "model_based, random ranking": ["agent=model_based", "agent.imagination.ranking=random"],
-    "model_based, no self-imitation": ["agent=model_based", "agent.imagination.imitation=0"],
-    "model_based, from uniform": ["agent=model_based", "agent.env.prior=uniform"],
-    "no model: ppo": ["agent=ppo"],
     "no policy: bayesian": ["agent=bayesian"],
-    "bayesian, from uniform": ["agent=bayesian", "agent.start=uniform"],
-    "evolution": ["agent=evolution"],
-    "evolution, from uniform": ["agent=evolution", "agent.start=uniform"],
-    "random_around": ["agent=random_around"],
+    "no model: ppo": ["agent=ppo"],
     "critic_guided": ["agent=critic_guided"],
+    "evolution": ["agent=evolution"],
+    "random_around": ["agent=random_around"],
     "td3": ["agent=td3"],
     "closed_form": ["agent=closed_form"],
 }
+FROM_UNIFORM: Mapping[str, Sequence[str]] = {
+    "model_based, from uniform": ["agent=model_based", "agent.env.prior=uniform"],
+    "its policy layer by layer": ["agent=model_based", "agent.env.prior=uniform", *LAYERWISE],
+    "random ranking": ["agent=model_based", "agent.env.prior=uniform", "agent.imagination.ranking=random"],
+    "no self-imitation": ["agent=model_based", "agent.env.prior=uniform", "agent.imagination.imitation=0"],
+    "no policy: bayesian, from uniform": ["agent=bayesian", "agent.start=uniform"],
+    "no model: ppo, from uniform": ["agent=ppo", "agent.env.prior=uniform"],
+    "critic_guided, from uniform": ["agent=critic_guided", "agent.env.prior=uniform"],
+    "evolution, from uniform": ["agent=evolution", "agent.start=uniform"],
+    "random_around, from uniform": ["agent=random_around", "agent.start=uniform"],
+    "td3, from uniform": ["agent=td3", "agent.env.prior=uniform"],
+}
+ALL = {**VARIANTS, **FROM_UNIFORM}
+LIVE = ("model_based", "evolution", "critic_guided")
+EVERY_SEED = (
+    "model_based", "model_based, from uniform", "evolution", "evolution, from uniform", "no model: ppo",
+    "no model: ppo, from uniform", "random_around", "random_around, from uniform", "closed_form",
+)  # fmt: skip
+FEWER = 5  # seeds of all others, which are ablations or cost more
 AT = (5, 20, 50, 100)  # evaluations after which the best plan's regret is shown
 
 
+LIVE_AT = (20, 40, 80)
+
+
 def main() -> None:
-    """Searches what is asked for and not kept yet, and writes policies.json and the README's table."""
+    """Searches what is asked for and not kept yet, and writes policies.json and the README's tables."""
     parser = argparse.ArgumentParser(prog="experiments/policies/run", description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--evaluations", type=int, default=100)
-    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument(
+        "--live", type=int, default=0, metavar="SEEDS", help="networks that are evaluated, beside tables"
+    )
+    parser.add_argument("--only", nargs="+", choices=list(ALL), default=list(ALL))
     asked = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     made_by = origin("experiments/policies/run")
-    for seed in range(asked.seeds):
+    for seed in range(FIRST_SEED, FIRST_SEED + asked.seeds):
         for variant in asked.only:
-            for cell in CELLS:
-                _kept(cell, variant, seed, asked.evaluations)
-    rows = [
-        row for variant in VARIANTS if (row := _summary(variant, range(asked.seeds), asked.evaluations)) is not None
-    ]
-    record = {**made_by, "evaluations": asked.evaluations, "cells": [_word_for(cell) for cell in CELLS], "rows": rows}
+            if variant in EVERY_SEED or seed < FIRST_SEED + FEWER:
+                for cell in CELLS:
+                    _kept(cell, variant, seed, asked.evaluations)
+    for seed in range(asked.live):
+        for cell in LIVE_CELLS:
+            for variant in LIVE:
+                _kept(cell, variant, seed, LIVE_AT[-1])
+    seeds = range(FIRST_SEED, FIRST_SEED + asked.seeds)
+    rows = [row for variant in ALL if (row := _summary(variant, seeds, asked.evaluations)) is not None]
+    live = [row for cell in LIVE_CELLS for variant in LIVE if (row := _live_summary(cell, variant)) is not None]
+    cells = [_word_for(cell) for cell in CELLS]
+    record = {**made_by, "evaluations": asked.evaluations, "cells": cells, "rows": rows, "live": live}
     (HERE / "policies.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     write_between(HERE / "README.md", _markdown(rows) + "\n", name="policies")
+    write_between(HERE / "README.md", _live_markdown(live) + "\n", name="live")
 
 
 def _word_for(cell: Cell) -> str:
@@ -86,33 +119,44 @@ def _kept(cell: Cell, variant: str, seed: int, evaluations: int) -> dict[str, An
     made: dict[str, Any] = kept(
         CELLS_KEPT,
         _path(cell, variant, seed, evaluations),
-        lambda: _run(ready(cell), composed(*VARIANTS[variant]), evaluations, seed),
+        lambda: _run(ready(cell), composed(*ALL[variant]), evaluations, seed),
     )
     return made
 
 
 def _run(cell: Ready, settings: dict[str, Any], evaluations: int, seed: int) -> dict[str, Any]:
-    """Regrets of one search after every evaluation, where 0 is the table's best plan and 1 the uniform one."""
-    assert cell.bounds is not None
-    best = cell.bounds[0]
+    """What one search met after every evaluation: regrets, where 0 is a table's best plan and 1 the uniform one.
+
+    Without a table it is the logarithm of the KL divergence over the uniform plan's.
+    """
     uniform = cell.proxy(uniform_plan(cell.problem.structure, cell.problem.projector))
     regrets: list[float] = []
     own: list[float] = []
 
+    def regret_of(score: float) -> float:
+        if cell.bounds is None:
+            return float(np.log(score / uniform))
+        return (cell.bounds[0] - score) / (cell.bounds[0] - uniform)
+
     def record(outcome: Outcome, evaluation: int, phase: str) -> None:
-        regret = (best - outcome.score) / (best - uniform)
+        regret = regret_of(outcome.score)
         regrets.append(min([*regrets[-1:], regret if outcome.feasible and outcome.whole else np.inf]))
         if phase == POLICY:
             own.append(regret)
 
-    start = time.process_time()
+    first = prior_of(cell.problem.limited(MOST_PLANS), start="closed_form").outcome
+    start_regret = regret_of(first.score)
+    start, clock = time.process_time(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         problem = cell.problem.limited(evaluations, record=record, seed=seed, folder=Path(folder))
         instantiate_part(settings, "agent")(problem, rng=numpy_rng(seed, "search"))
-    seconds = time.process_time() - start
+    seconds, waited = time.process_time() - start, problem.objective.seconds / (time.perf_counter() - clock)
     return {
-        "regrets": [regrets[min(at, len(regrets)) - 1] for at in AT],
+        "regrets": [regrets[min(at, len(regrets)) - 1] for at in (AT if cell.bounds else LIVE_AT)],
+        "start": start_regret,
         "policy": min(own) if own else None,
+        "evaluations": len(regrets),
+        "agent_share": round(1 - waited, 3),
         "seconds": round(seconds, 2),
     }
 
@@ -131,7 +175,7 @@ def _summary(variant: str, seeds: Sequence[int], evaluations: int) -> dict[str, 
     own = [run["policy"] for run in runs if run["policy"] is not None]
     return {
         "variant": variant,
-        "overrides": list(VARIANTS[variant]),
+        "overrides": list(ALL[variant]),
         "runs": len(runs),
         **{f"after {at}": float(regrets[:, index].mean()) for index, at in enumerate(AT)},
         "optimum met": float((regrets[:, -1] <= 1e-9).mean()),
@@ -139,6 +183,48 @@ def _summary(variant: str, seeds: Sequence[int], evaluations: int) -> dict[str, 
         "policy_worst": float(np.max(own)) if own else None,
         "seconds": float(np.mean([run["seconds"] for run in runs])),
     }
+
+
+def _live_summary(cell: Cell, variant: str) -> dict[str, Any] | None:
+    """The means over the seeds that are there, or None where there is none; ratios to the uniform plan's divergence."""
+    paths = CELLS_KEPT.glob(f"{_path(cell, variant, 0, LIVE_AT[-1])[:-1]}*.json")
+    runs = [json.loads(path.read_text()) for path in sorted(paths)]
+    if not runs:
+        return None
+    best = np.exp(np.array([run["regrets"] for run in runs]).mean(axis=0))
+    own = [run["policy"] for run in runs if run["policy"] is not None]
+    return {
+        "cell": _word_for(cell),
+        "variant": variant,
+        "runs": len(runs),
+        "start": float(np.exp(np.mean([run["start"] for run in runs]))),
+        **{f"after {at}": float(value) for at, value in zip(LIVE_AT, best, strict=True)},
+        "policy": float(np.exp(np.mean(own))) if own else None,
+        "policy_never_worse_than_start": all(run["policy"] <= run["start"] for run in runs) if own else None,
+        "agent_share": float(np.mean([run["agent_share"] for run in runs])),
+    }
+
+
+def _live_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    heads = [
+        "cell",
+        "search",
+        "closed form",
+        *(f"after {at}" for at in LIVE_AT),
+        "policy's own plan",
+        "agent's share",
+        "runs",
+    ]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in rows:
+        values = [
+            row["cell"],
+            row["variant"],
+            *(f"{row[key]:.3f}" for key in ("start", *(f"after {at}" for at in LIVE_AT))),
+        ]
+        values += ["–" if row["policy"] is None else f"{row['policy']:.3f}", f"{100 * row['agent_share']:.0f} %"]
+        lines.append(f"| {' | '.join([*values, str(row['runs'])])} |")
+    return "\n".join(lines)
 
 
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:

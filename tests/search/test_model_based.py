@@ -142,7 +142,7 @@ def test_one_plan_is_all_there_is(tmp_path: Path) -> None:
 def test_a_policy_that_learns_nothing_makes_the_plan_that_it_began_at(tmp_path: Path) -> None:
     history = list[Any]()
     problem = learnable(KNOWN["chain"], tmp_path, limit=30, seen_by=history)
-    changes = {"agent__hyperparameters__learning_rate": 1e-12, "imagination__imitation": 0}
+    changes: dict[str, Any] = {"agent__hyperparameters__learning_rate": 1e-12, "imagination__imitation": 0}
     search("model_based", **SHORT, **changes)(problem, rng=np.random.default_rng(0))
     own = [outcome.plan for phase, outcome in history if phase == POLICY]
     assert own == [history[0][1].plan]
