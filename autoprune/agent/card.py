@@ -43,7 +43,8 @@ def _trained(training: TrainingRecord) -> str:
         else f"\n| an action of 1 | {training.max_log_correction:g} more in log-density |"
     )
     ranges = "".join(
-        f"\n| {cost} | {low:g} to {high:g} of dense |" for cost, (low, high) in sorted(training.budgets.items())
+        f"\n| {cost} | {f'{low:.4g}' if low == high else f'{low:.4g} to {high:.4g}'} of dense |"
+        for cost, (low, high) in sorted(training.budgets.items())
     )
     return f"""## What it was trained on
 
@@ -81,7 +82,9 @@ def _limits(training: TrainingRecord, *, carried: bool) -> str:
     ]
     if training.budgets:
         costs = ", ".join(sorted(training.budgets))
-        limits.append(f"Budgets outside the ranges above, and in other costs than {costs}, were never practised.")
+        one = all(low == high for low, high in training.budgets.values())
+        others = "Other budgets than the one above" if one else "Budgets outside the ranges above"
+        limits.append(f"{others}, and in other costs than {costs}, were never practised.")
     if carried:
         limits.append(
             "Networks unlike those that it was trained on, above all kinds of layers that none of them had "

@@ -37,7 +37,7 @@ class TrainingRecord:
     score: str = "unknown"
     """What rewards were made of."""
     budgets: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Cost → lowest and highest fraction of dense, of a policy for many networks."""
+    """Cost → lowest and highest fraction of dense that it was trained under."""
     max_log_correction: float | None = None
     """What an action of 1 adds to the prior's log-density."""
     prior: str = "none"

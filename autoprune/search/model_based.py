@@ -17,7 +17,7 @@ from autoprune.agent.agent_spec import AgentSpec
 from autoprune.agent.learn import learn
 from autoprune.agent.self_imitation import imitate
 from autoprune.agent.trained_policy import TrainedPolicy, act_zero
-from autoprune.cost.budget import parse_budget
+from autoprune.cost.budget import Budget, parse_budget
 from autoprune.env.env_spec import EnvFactory, EnvSpec
 from autoprune.env.episodes import Array
 from autoprune.env.several_budgets import SeveralBudgetsVectorEnv
@@ -102,6 +102,7 @@ def search(
             f"got {agent.algorithm} with mode={env.mode} and seed_replay={env.seed_replay}"
         )
     problems = [problem, *(under(problem, text) for text in budgets)]
+    _check_budgets([each.projector.budget for each in problems], episodes=agent.parallel_episodes)
     price = sum(env.price(each) for each in problems)
     if problem.objective.left < (needed := price + len(problems) * imagination.batch):
         raise ValueError(
@@ -125,7 +126,7 @@ def search(
         begin=rounds.begin,
     )
     rounds.finish(learned.policy)
-    save_own_policy(problem, env, learned.policy, budgets=tuple(budgets))
+    save_own_policy(problem, env, learned.policy, others=[each.projector.budget for each in problems[1:]])
     return best_plan(problem)
 
 
@@ -137,6 +138,27 @@ def under(problem: Problem, budget: str) -> Problem:
         budget: `cost:amount`.
     """
     return replace(problem.under(parse_budget(budget, problem.costs, problem.structure)), objective=problem.objective)
+
+
+def _check_budgets(budgets: Sequence[Budget], *, episodes: int) -> None:
+    """Raises ValueError where a policy could not tell two budgets apart by what it observes, a share of the dense cost.
+
+    Args:
+        budgets: The run's and the others.
+        episodes: Of a rollout, in which every budget needs one.
+    """
+    first, shares = budgets[0], set[float]()
+    if len(budgets) > episodes:
+        raise ValueError(f"{len(budgets)} budgets need an episode each, got agent.agent.experience.episodes={episodes}")
+    for budget in budgets:
+        if [bound.cost.name for bound in budget.bounds] != [bound.cost.name for bound in first.bounds]:
+            raise ValueError(
+                f"agent.budgets bound the same cost as the run's budget {first.text!r}, because the policy sees "
+                f"no more of them than a share of the dense network; got {budget.text!r}"
+            )
+        if budget.relative in shares:
+            raise ValueError(f"agent.budgets are other budgets than the run's, each once; got {budget.text!r} twice")
+        shares.add(budget.relative)
 
 
 @dataclass(eq=False)
@@ -260,7 +282,7 @@ class _Rounds:
         """The policy makes the prior's plans: what it becomes is held against them."""
         if self.serving[0].env.prior != "none":
             act_zero(policy)
-        self._evaluate_own(policy)
+        self._keep_if_best(policy)
 
     def when_due(self, policy: TrainedPolicy) -> None:
         """A batch is evaluated if it is time.
@@ -270,15 +292,19 @@ class _Rounds:
         """
         self.updates += 1
         if self.updates % self.imagination.updates == 0:
-            before = self.left
-            self._evaluate_own(policy)
+            before, turn = self.left, self.serving[self.turn % len(self.serving)]
+            if turn.alone:
+                self._keep_if_best(policy)
+            else:
+                self._evaluate_own(policy, turn)
             count = min(self.imagination.batch - (before - self.left), self.left)
             if count > 0:
-                turn = self.serving[self.turn % len(self.serving)]
-                self.turn += 1
                 new = turn.explore(turn.own(policy), count=count, rng=self.rng)
                 self.exhausted = 0 if new else self.exhausted + 1
                 self._imitate(policy)
+            self.turn += 1
+            if self.turn % len(self.serving) == 0:
+                self._keep_if_best(policy)
             if self.exhausted == len(self.serving):
                 log_exhausted(self.problem.objective.spent, self.problem.objective.limit)
                 raise EvaluationsSpent("nothing near the best plans is new")
@@ -293,20 +319,21 @@ class _Rounds:
         observations, actions = (np.concatenate(of) for of in zip(*episodes, strict=True))
         error = imitate(policy, observations, actions, steps=self.imagination.imitation)
         self.problem.log_agent({"train/imitation_error": error}, self.problem.objective.spent)
-        if self.left > 0:
-            self._evaluate_own(policy)
 
-    def _evaluate_own(self, policy: TrainedPolicy) -> None:
-        """The policy's own plans are evaluated where they are new; weights that made the best ones are kept."""
-        plans = [each.own(policy) for each in self.serving]
-        for each, plan in zip(self.serving, plans, strict=True):
-            outcome = each.paid.outcomes.get(plan.kept)
-            if outcome is None or not outcome.whole:
-                if self.left <= 0:
-                    return
-                each.judge(np.array([plan.kept]), phase=POLICY if each.alone else SEARCH)  # in the end one for each
-        if not all(plan.kept in each.paid.outcomes for each, plan in zip(self.serving, plans, strict=True)):
-            return  # one of them could not be judged
+    def _evaluate_own(self, policy: TrainedPolicy, share: BudgetShare) -> PruningPlan:
+        """Returns the policy's own plan under one budget; it is evaluated where it is new, if anything is left."""
+        plan = share.own(policy)
+        outcome = share.paid.outcomes.get(plan.kept)
+        if self.left > 0 and (outcome is None or not outcome.whole):
+            share.judge(np.array([plan.kept]), phase=POLICY if share.alone else SEARCH)  # in the end one for each
+        return plan
+
+    def _keep_if_best(self, policy: TrainedPolicy) -> None:
+        """The policy's own plans are evaluated; its weights are kept if these gain most over where the search began."""
+        plans = [self._evaluate_own(policy, each) for each in self.serving]
+        outcomes = [each.paid.outcomes.get(plan.kept) for each, plan in zip(self.serving, plans, strict=True)]
+        if not all(outcome is not None and outcome.whole for outcome in outcomes):
+            return  # one of them could not be judged, or nothing was left
         gain = float(np.mean([each.gain(plan) for each, plan in zip(self.serving, plans, strict=True)]))
         if gain >= self.best:
             self.best, self._weights = gain, {k: v.clone() for k, v in policy.network.state_dict().items()}

@@ -10,6 +10,7 @@ from autoprune.agent.agent_spec import AgentSpec, Replay
 from autoprune.agent.bundle import TrainingRecord, save_policy
 from autoprune.agent.learn import check_length, learn
 from autoprune.agent.trained_policy import TrainedPolicy, act_zero
+from autoprune.cost.budget import Budget
 from autoprune.env.env_spec import EnvFactory, EnvSpec
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.evaluation.outcome import Outcome
@@ -94,15 +95,19 @@ def search(
     return best_plan(problem)
 
 
-def save_own_policy(problem: Problem, env: EnvSpec, policy: TrainedPolicy, *, budgets: Sequence[str] = ()) -> None:
+def save_own_policy(problem: Problem, env: EnvSpec, policy: TrainedPolicy, *, others: Sequence[Budget] = ()) -> None:
     """The policy is in the run's folder, with all that it needs to act on its own network.
 
     Args:
         problem: What was searched.
         env: What the policy acts in.
         policy: What learned.
-        budgets: Others than the problem's that it was trained under.
+        others: Budgets beside the problem's that it was trained under, of the same costs.
     """
+    budgets = [problem.projector.budget, *others]
+    shares: dict[str, list[float]] = {}
+    for bound in (bound for budget in budgets for bound in budget.bounds):
+        shares.setdefault(bound.cost.name, []).append(min(1.0, float(bound.relative)))
     save_policy(
         policy,
         problem.folder / "policy",
@@ -111,7 +116,8 @@ def save_own_policy(problem: Problem, env: EnvSpec, policy: TrainedPolicy, *, bu
             mode=env.mode,
             actions="densities" if env.prior == "none" else f"corrections to the {env.prior} plan",
             tasks=(problem.task.name,),
-            budget=", ".join([problem.projector.budget.text, *budgets]),
+            budget="; ".join(budget.text for budget in budgets),
+            budgets={name: (min(each), max(each)) for name, each in shares.items()},
             seeds=(problem.seed,),
             evaluations=problem.objective.spent,
             environment=env.as_json(),

@@ -1,5 +1,6 @@
 """Searches that fit a model of what plans are worth, and a policy that learns in it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +8,16 @@ import numpy as np
 import pytest
 
 from autoprune.agent.bundle import load_policy, load_training
+from autoprune.agent.card import card
 from autoprune.env.env_spec import EnvFactory, EnvSpec
 from autoprune.evaluation.metered import POLICY, SEARCH
 from autoprune.prior.closed_form_plan import closed_form_plans, reader_errors
 from autoprune.prior.starts import prior_of
+from autoprune.search.model_based import under
 from autoprune.search.plan_model import PlanModel
 from autoprune.search.policy_trials import own_evaluations, play
 from tests.search.known import KNOWN, KnownProblem, least_loss
-from tests.search.learners import learnable
+from tests.search.learners import learnable, under_budgets
 from tests.search.searches import search
 from tests.search.toys import additive, weights
 from tests.tasks import prepared, tiny_task
@@ -90,6 +93,45 @@ def test_what_does_not_apply_is_an_error(changes: Any, limit: int, message: str,
     problem = learnable(KNOWN["chain"], tmp_path, limit=limit)
     with pytest.raises(Exception, match=message):
         search("model_based", **changes)(problem, rng=np.random.default_rng(0))
+    assert problem.objective.spent == 0
+
+
+def test_one_search_serves_several_budgets_and_what_lies_between(tmp_path: Path) -> None:
+    known, history = KNOWN["chain"], list[Any]()
+    problem = under_budgets(learnable(known, tmp_path, limit=75, seen_by=history))
+    budgets = ["weights:0.35", "weights:0.65"]
+    search("model_based", **SHORT, budgets=budgets)(problem, rng=np.random.default_rng(0))
+    assert problem.objective.spent == 75
+    own = [outcome for phase, outcome in history if phase == POLICY]
+    assert len(own) == 3, "at the end, one for each budget"
+    assert own[-1].feasible, "the run's own budget last"
+    training, policy = load_training(tmp_path / "policy"), load_policy(tmp_path / "policy")
+    assert training.budgets == {"weights": (pytest.approx(0.35, abs=0.02), pytest.approx(0.65, abs=0.02))}
+    assert "| weights | 0.35 to 0.65 of dense |" in card(policy, training)
+    spec, regrets = EnvSpec(**(training.environment or {})), []
+    for share in (0.35, 0.42, 0.5, 0.58, 0.65):
+        other = under(under_budgets(learnable(known, tmp_path, limit=9)), f"weights:{share}")
+        factory = EnvFactory(other, spec, own_evaluations(other, projected=True), spec.prior_of(other))
+        plan, best = np.array(play(factory.one(), policy).plan.kept), replace(known, projector=other.projector)
+        assert other.projector.budget.meets(plan)
+        assert (other.projector.fill(plan, plan + 1.0) == plan).all(), "nothing more fits"
+        regrets.append(best.regret(other.structure.plan(plan)))
+    assert max(regrets) < 1, regrets
+    assert np.mean(regrets) < 0.5, regrets
+
+
+@pytest.mark.parametrize(
+    ("budgets", "message"),
+    [
+        (["weights:0.5"], r"agent.budgets are other budgets than the run's, each once; got 'weights:0.5' twice"),
+        (["weights:0.3", "weights:0.3"], "got 'weights:0.3' twice"),
+        (["weights:0.3"] * 40, "41 budgets need an episode each, got agent.agent.experience.episodes=32"),
+    ],
+)
+def test_budgets_that_a_policy_cannot_serve_are_an_error(budgets: list[str], message: str, tmp_path: Path) -> None:
+    problem = under_budgets(learnable(KNOWN["chain"], tmp_path, limit=400))
+    with pytest.raises(ValueError, match=message):
+        search("model_based", **SHORT, budgets=budgets)(problem, rng=np.random.default_rng(0))
     assert problem.objective.spent == 0
 
 

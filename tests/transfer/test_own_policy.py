@@ -13,6 +13,8 @@ import pytest
 from torch import nn
 
 from autoprune.agent.policy_file import sealed
+from autoprune.cli.composition import composed
+from autoprune.cli.parts import instantiate_part
 from autoprune.evaluation.metered import POLICY
 from autoprune.problem.problem import Problem
 from autoprune.problem.spec import ProblemSpec, StructureSettings
@@ -135,3 +137,21 @@ def test_another_process_makes_the_same_plan(name: str, tmp_path: Path) -> None:
     here = Policy.load(tmp_path).plan(small_task()).outcomes["policy"].plan.kept
     done = subprocess.run([sys.executable, "-c", FRESH, str(tmp_path)], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == str(here)
+
+
+def test_one_policy_serves_the_budgets_of_a_command(tmp_path: Path) -> None:
+    quick = ["agent.imagination.updates=1", "agent.imagination.candidates_per_evaluation=4"]
+    settings = composed("config", ["agent=model_based", "agent.budgets=[macs:0.3,macs:0.7]", *quick])
+    problem = Problem.prepare(small_task(), ProblemSpec(budget="macs:0.5")).limited(50, folder=tmp_path)
+    instantiate_part(settings, "agent")(problem, rng=np.random.default_rng(0))
+    policy = Policy.load(tmp_path)
+    assert policy.training.budget.startswith("macs:0.5; macs:0.3; macs:0.7")
+    assert policy.training.budgets["macs"] == pytest.approx((0.3, 0.7), abs=0.01)
+    for budget in ("macs:0.3", "macs:0.45", "macs:0.7"):
+        planned = policy.plan(small_task(), budget)
+        plan, projector = np.array(planned.outcomes["policy"].plan.kept), planned.problem.projector
+        assert projector.budget.meets(plan)
+        assert (projector.fill(plan, plan + 1.0) == plan).all(), "nothing more fits"
+    other = composed("config", ["agent=model_based", "agent.budgets=[params:0.5]"])
+    with pytest.raises(ValueError, match=r"agent.budgets bound the same cost as the run's budget 'macs:0.5', because"):
+        instantiate_part(other, "agent")(problem.limited(50), rng=np.random.default_rng(0))
