@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize
 from autoprune.structure.groups import Axis, Group, Member, Structure
 from autoprune.structure.layer_types import CONVOLUTIONS, tensor_axes
 
-WRITES, READS = ("out", "head"), ("in", "key", "value")
+WRITES, READS = ("out", "head", "group"), ("in", "key", "value", "second")
 
 
 def unit_weights(model: nn.Module, group: Group, axis: Axis) -> list[Tensor]:

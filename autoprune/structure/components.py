@@ -16,10 +16,8 @@ from autoprune.structure.layer_types import (
     ATTENTIONS,
     OVER_CHANNELS,
     PER_CHANNEL,
-    TRANSPOSED,
     TensorAxis,
     is_depthwise,
-    is_grouped,
     tensor_axes,
 )
 from autoprune.structure.refused import computed_weights
@@ -32,7 +30,8 @@ UNREAD = (
     "nothing is seen to read its outputs: the forward pass drops them, detaches them from the graph of derivatives, or "
     "leaves torch"
 )
-REACHES_ALL = "each of its outputs reaches all that {} reads, as with a softmax over them or a map for all of them"
+MIXED = "each of its outputs reaches all that"
+REACHES_ALL = f"{MIXED} {{}} reads, as with a softmax over them or a map for all of them"
 ONE_PIECE = "all its units can only go together"
 
 AxisName = tuple[str, Axis]
@@ -197,8 +196,6 @@ class _Components:
             layer, why = self.modules[name], computed.get(name)
             if axis in ("out", "head") and any(holds(kept, name) for kept in keep):
                 why = f"task.keep names {name}"
-            elif isinstance(layer, TRANSPOSED) and is_grouped(layer):
-                why = f"{name} is a grouped transposed convolution, which autoprune does not make smaller"
             elif isinstance(layer, nn.RNNBase) and layer.proj_size:
                 why = f"{name} has projections (proj_size), which autoprune does not make smaller"
             elif isinstance(layer, nn.MultiheadAttention) and (layer.bias_k is not None or layer.add_zero_attn):
@@ -338,4 +335,4 @@ def _writes(layer: nn.Module) -> bool:
 
 
 def _is_linear(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Linear | nn.RNNBase | nn.RNNCellBase) or type(layer).__name__ == "Conv1D"
+    return isinstance(layer, nn.Linear | nn.Bilinear | nn.RNNBase | nn.RNNCellBase) or type(layer).__name__ == "Conv1D"

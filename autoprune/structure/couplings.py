@@ -84,6 +84,25 @@ class Laboratory:
         if several:
             self._close(tap, several)
 
+    def single_units(self, tensor: Tensor, dim: int) -> list[tuple[IntArray, IntArray]] | None:
+        """For every layer that a tensor is computed from: pairs of a node, and the one place along `dim` it is read in.
+
+        None where several units of a layer are read in one place, or one in several, or none anywhere.
+        """
+        tap = Tap("", tensor, dim, np.arange(tensor.shape[dim]))
+        sources = [source.tensor for source in self._run.written]
+        pairs = []
+        for source, weighted in zip(
+            self._run.written, self._weighted([tap], [torch.arange(tensor.shape[dim])], sources), strict=True
+        ):
+            if weighted is None or not is_alive(weighted.one).any():
+                continue
+            units, read, rest = weighted.pairs(source.dim)
+            if rest is not None or len(set(units.tolist())) < len(units) or len(set(read.tolist())) < len(read):
+                return None
+            pairs.append((source.nodes[units], read))
+        return pairs or None
+
     def _weighted(
         self, taps: Sequence[Tap], numbers: Sequence[Tensor], sources: Sequence[Tensor]
     ) -> list["WeightedGradients | None"]:

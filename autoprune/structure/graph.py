@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autoprune.ranges import Count, check_value
-from autoprune.structure.components import Candidate, candidates
+from autoprune.structure.components import MIXED, Candidate, candidates
 from autoprune.structure.couplings import Laboratory, Progress
 from autoprune.structure.edit import evaluating
 from autoprune.structure.examples import Example, in_single_precision, runs_of
@@ -118,12 +118,54 @@ def _candidates(
     progress: Progress | None,
 ) -> tuple[list[Candidate], list[str]]:
     """What is coupled, and the modules that normalise over several units."""
+    proposed, undecided, returns_sums = _proposed(model, examples, (), keep=keep, settings=settings, progress=progress)
+    names = {f"{module}.{key}".removeprefix(".") for (module, key), written in undecided.items() if written}
+    refused = {candidate.name for candidate in proposed if candidate.reason is not None}
+    if names & refused:  # where the first dimension of a weight is no unit, the last one may be
+        last = [key for key, written in undecided.items() if not written or ".".join(key).removeprefix(".") in refused]
+        others, *_ = _proposed(model, examples, last, keep=keep, settings=settings, progress=progress)
+        if len(names & {candidate.name for candidate in others if candidate.reason}) < len(names & refused):
+            proposed = others
+    else:
+        last = []
+    if returns_sums or any((candidate.reason or "").startswith(MIXED) for candidate in proposed):
+        others, *_ = _proposed(model, examples, last, keep=keep, settings=settings, progress=progress, sums=True)
+        if _refused_units(others) < _refused_units(proposed):
+            proposed = others
+    return proposed, list(dict.fromkeys(name for candidate in proposed for name in candidate.normalisers))
+
+
+def _refused_units(proposed: Sequence[Candidate]) -> int:
+    return sum(member.positions.size for c in proposed if c.reason is not None for member in c.members)
+
+
+def _proposed(
+    model: nn.Module,
+    examples: Sequence[Example],
+    last: Collection[tuple[str, str]],
+    *,
+    keep: frozenset[str],
+    settings: _Settings,
+    progress: Progress | None,
+    sums: bool = False,
+) -> tuple[list[Candidate], dict[tuple[str, str], bool], bool]:
+    """The candidates, the parameters with several dimensions that may be units, and whether products are returned.
+
+    last: Of these parameters, those of which the last dimension is taken.
+
+    sums: Sums over units are looked at, too, as between the queries and keys of an attention of one head.
+    """
     couplings = Couplings(Nodes())
-    laboratories = []
+    laboratories: list[Laboratory] = []
+    undecided: dict[tuple[str, str], bool] = {}
+    returns_sums = False
     for example in examples:
-        run = SegmentedRun(model, couplings)
-        run.record(example)
+        run = SegmentedRun(model, couplings, last)
         laboratory = Laboratory(run, deadline=settings.deadline, progress=progress)
+        run.single_units = laboratory.single_units if sums else None
+        run.record(example)
+        undecided |= run.weights.undecided
+        returns_sums |= run.returns_sums
         try:
             laboratory.follow()
         except TimeoutError as error:
@@ -132,8 +174,7 @@ def _candidates(
                 "input, or more time (structure.time_limit_s)"
             ) from error
         laboratories.append(laboratory)
-    proposed = candidates(model, couplings, laboratories, keep=keep, inexact=settings.inexact)
-    return proposed, list(dict.fromkeys(name for candidate in proposed for name in candidate.normalisers))
+    return candidates(model, couplings, laboratories, keep=keep, inexact=settings.inexact), undecided, returns_sums
 
 
 def _structure(

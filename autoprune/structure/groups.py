@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from autoprune.plan import PruningPlan
 
 IntArray = NDArray[np.int64]
-Axis = str  # "out", "in"; of attentions "head", "key", "value" too; "PARAMETER/DIM" of a module's own tensor
+Axis = str  # "out", "in"; of attentions "head", "key", "value" too; "PARAMETER/DIM" of a module's own tensor; of an
+# nn.Bilinear "second", of a grouped transposed convolution "group": its outputs, counted within one of its groups
 Granularity = Literal["channel", "neuron", "head", "query", "expert", "block", "weight", "n_m", "key_block"]
 LayerKind = Literal["conv", "linear", "norm", "attention", "embedding", "recurrent", "other"]
 RoundTo = int | Literal["auto"]

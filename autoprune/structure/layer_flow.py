@@ -72,6 +72,9 @@ class Flow:
                 for key, axis in (("query", "in"), ("key", "key"), ("value", "value")):
                     x = named[key]
                     yield x, -1, self._nodes.of(self.name, "in" if packed else axis, x.shape[-1])
+            case nn.Bilinear():
+                for x, axis in zip(values, ("in", "second"), strict=True):
+                    yield x, -1, self._nodes.of(self.name, axis, x.shape[-1])
             case _ if isinstance(layer, (*RECURRENT, *CELLS)):
                 x = values[0].data if isinstance(values[0], PackedSequence) else values[0]
                 yield x, -1, self._nodes.of(self.name, "in", layer.input_size)
@@ -162,7 +165,12 @@ def ties(name: str, layer: nn.Module, nodes: Nodes, *, inexact: bool) -> Iterato
         each = size // int(layer.in_channels)  # type: ignore[arg-type]
         yield out, out[np.arange(size) // each * each]
     elif is_grouped(layer):
-        yield out, out[np.arange(size) % (size // int(layer.groups))]  # type: ignore[arg-type]
+        each = size // int(layer.groups)  # type: ignore[arg-type]
+        yield out, out[np.arange(size) % each]
+        if isinstance(layer, TRANSPOSED):
+            yield out, nodes.of(name, "group", each)[np.arange(size) % each]
+            into, read = nodes.of(name, "in", layer.in_channels), layer.in_channels // layer.groups
+            yield into, into[np.arange(len(into)) % read]
     elif isinstance(layer, nn.GroupNorm):
         each, entries = size // layer.num_groups, np.arange(size)
         yield out, out[entries % each if inexact and each > layer.num_groups else entries // each * each]

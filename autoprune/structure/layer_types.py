@@ -18,7 +18,8 @@ ATTENTIONS = (nn.MultiheadAttention, SlicedAttention)
 PER_CHANNEL = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.PReLU)
 OVER_CHANNELS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 SLICEABLE = (
-    *CONVOLUTIONS, *TRANSPOSED, nn.Linear, *EMBEDDINGS, *RECURRENT, *CELLS, *ATTENTIONS, *PER_CHANNEL, *OVER_CHANNELS,
+    *CONVOLUTIONS, *TRANSPOSED, nn.Linear, nn.Bilinear, *EMBEDDINGS, *RECURRENT, *CELLS, *ATTENTIONS,
+    *PER_CHANNEL, *OVER_CHANNELS,
 )  # fmt: skip
 GATES = {nn.RNN: 1, nn.LSTM: 4, nn.GRU: 3, nn.RNNCell: 1, nn.LSTMCell: 4, nn.GRUCell: 3}
 
@@ -77,6 +78,15 @@ def _places(layer: nn.Module, axis: Axis) -> Iterator[tuple[nn.Module, str, int,
             yield from _recurrent(layer, axis)
         case nn.MultiheadAttention() | SlicedAttention():
             yield from _attention(layer, axis)
+        case nn.Bilinear():
+            if axis == "out":
+                yield layer, "bias", 0, 1
+            yield layer, "weight", ("out", "in", "second").index(axis), 1
+        case _ if isinstance(layer, TRANSPOSED) and is_grouped(layer):
+            if axis == "out":
+                yield layer, "bias", 0, 1
+            else:
+                yield layer, "weight", int(axis == "group"), 1
         case _ if (isinstance(layer, TRANSPOSED) and not is_depthwise(layer)) or _is_transposed_linear(layer):
             yield layer, "weight", int(axis == "out"), 1
             if axis == "out":
@@ -140,7 +150,9 @@ def widths(layer: nn.Module, axis: Axis, size: int) -> dict[str, int | tuple[int
             if is_depthwise(layer):
                 channels = size * layer.in_channels // layer.out_channels
                 return {"in_channels": channels, "groups": channels, "out_channels": size}
-            return {"out_channels" if axis == "out" else "in_channels": size}
+            return {} if axis == "group" else {"out_channels" if axis == "out" else "in_channels": size}
+        case nn.Bilinear():
+            return {{"out": "out_features", "in": "in1_features", "second": "in2_features"}[axis]: size}
         case nn.Linear():
             return {"in_features" if axis == "in" else "out_features": size}
         case nn.Embedding() | nn.EmbeddingBag():

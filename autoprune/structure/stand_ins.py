@@ -6,7 +6,7 @@ concatenate, chunk, shuffle, reshape, attention.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,17 +23,26 @@ from autoprune.structure.groups import Axis, IntArray
 from autoprune.structure.layer_flow import Flow, Nodes, stands_for
 from autoprune.structure.layer_types import ATTENTIONS, tensor_axes
 from autoprune.structure.skipped_modules import patched_forward
+from autoprune.structure.weight_functions import Factors, Operands, Weights, factors_of, operands_of
 
 
 class Alive(TorchFunctionMode):
     """Activations that are flat somewhere hand on their inputs, so that no unit is silent.
 
-    linear: (outputs, inputs, weight, bias) → what stands for the outputs of a linear layer that is a function, or None.
+    Args:
+        weights: The parameters that functions may multiply by.
+        product: (outputs, operands) → what stands for the outputs of such a function; None for these themselves.
+        contraction: (outputs, two activations) → what stands for the outputs of their product; None for these.
     """
 
-    def __init__(self, linear: Callable[..., Tensor | None]) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        product: Callable[[Tensor, Operands], Tensor | None],
+        contraction: Callable[[Tensor, Factors], Tensor | None],
+    ) -> None:
         super().__init__()
-        self.linear = linear
+        self.weights, self.product, self.contraction = weights, product, contraction
 
     FLAT = frozenset(
         {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6, F.hardtanh, F.hardtanh_,
@@ -46,11 +55,15 @@ class Alive(TorchFunctionMode):
     ) -> Any:
         if func in self.FLAT and args and isinstance(args[0], Tensor) and args[0].requires_grad:
             return args[0] * 1
-        if func is F.linear and torch.is_grad_enabled() and args[0].requires_grad:
-            written = self.linear(func(*args, **(kwargs or {})), *args, **(kwargs or {}))
-            if written is not None:
-                return written
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if not torch.is_grad_enabled():
+            return result
+        operands = operands_of(func, args, kwargs or {}, self.weights)
+        factors = factors_of(func, args, self.weights)
+        if operands is not None or factors is not None:
+            written = self.product(result, operands) if operands else self.contraction(result, factors)  # type: ignore[arg-type]
+            return result if written is None else written
+        return self.weights.note(func, args, kwargs or {}, result)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,8 +104,8 @@ class Couplings:
 class SegmentedRun:
     """One run of the network with stand-ins: the tensors that layers wrote and read, with a graph of derivatives."""
 
-    def __init__(self, model: nn.Module, couplings: Couplings) -> None:
-        self.model, self.couplings = model, couplings
+    def __init__(self, model: nn.Module, couplings: Couplings, last: Collection[tuple[str, str]] = ()) -> None:
+        self.model, self.couplings, self._last = model, couplings, last
         self.written: list[Tap] = []
         self.reads: list[Tap] = []
         self.inputs: list[Tensor] = []
@@ -103,6 +116,11 @@ class SegmentedRun:
         """Modules that may normalise, each with what it read."""
         self.random = torch.Generator().manual_seed(0)
         self._owners: dict[int, tuple[str, str]] = {}
+        self._sums: list[Tensor] = []
+        self.single_units: Callable[[Tensor, int], list[tuple[IntArray, IntArray]] | None] | None = None
+        """(tensor, dim) → for every layer that it is computed from, pairs of a node and where along dim it is read;
+        None where not each is read in one place. Without this function, sums over units are not looked at."""
+        self.weights = Weights({}, last)
 
     def record(self, example: Example) -> None:
         """Runs the network on the example, every layer stood in for, parameters of no layer as leaves."""
@@ -124,15 +142,22 @@ class SegmentedRun:
         try:
             for (store, key, _), leaf in zip(replaced, self.free.values(), strict=True):
                 store[key] = leaf
-            self._owners = {id(leaf): name for name, leaf in self.free.items() if leaf.ndim <= 2}
+            self._owners = {id(leaf): name for name, leaf in self.free.items()}
             self._owners |= {
                 id(p): (n, k) for n, m in layers.items() for k, p in m._parameters.items() if p is not None
             }
-            with patched_forward(forwards), Alive(self._linear), sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+            self.weights = Weights(self._owners, self._last)
+            alive = Alive(self.weights, self._product, self._contraction)
+            with patched_forward(forwards), alive, sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
                 self.outputs = [t for t in example.outputs(self.model).values() if t.requires_grad]
         finally:
             for store, key, tensor in replaced:
                 store[key] = tensor
+
+    @property
+    def returns_sums(self) -> bool:
+        """Whether an output is a product of two activations, as similarities of embeddings are."""
+        return any(output is product for output in self.outputs for product in self._sums)
 
     def _stand_in(self, name: str, module: nn.Module) -> Callable[..., Any]:
         original = module.forward
@@ -149,28 +174,47 @@ class SegmentedRun:
 
         return forward
 
-    def _linear(self, outputs: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+    def _product(self, outputs: Tensor, own: Operands) -> Tensor | None:
         """A function that multiplies by a parameter is a layer whose axes are the parameter's dimensions."""
-        if id(weight) not in self._owners:
+        read, written = (self.weights.along(own.weight, dims[1]) for dims in (own.read, own.written))
+        if read is None or written is None or read.owner != written.owner or read.dim == written.dim:
             return None
-        module, key = self._owners[id(weight)]
+        module, key = read.owner
         nodes, couplings = self.couplings.nodes, self.couplings
         layer = self.model.get_submodule(module)
-        axes = [f"{key}/0", f"{key}/1"]
+        axes = {along.dim: f"{key}/{along.dim}" for along in (read, written)}
         for name, axis in list(nodes.axes):  # a layer's own weight has names for them already
             if name == module and "/" not in axis:
                 for tensor_axis in tensor_axes(layer, axis):
                     if tensor_axis.owner is layer and tensor_axis.key == key and tensor_axis.runs == 1:
                         axes[tensor_axis.dim] = axis
         couplings.ran.setdefault(module)
-        couplings.functions.add((module, axes[0]))
-        written = nodes.of(module, axes[0], weight.shape[0])
-        if bias is not None and id(bias) in self._owners:
-            owner, bias_key = self._owners[id(bias)]
-            if (owner, bias_key) in self.free:
-                couplings.connect(written, nodes.of(owner, f"{bias_key}/0", len(bias)))
-        self.reads.append(Tap(module, x.clone(), x.ndim - 1, nodes.of(module, axes[1], weight.shape[1])))
-        return self._fresh(module, outputs.detach(), -1, written)
+        couplings.functions.add((module, axes[written.dim]))
+        into = nodes.of(module, axes[read.dim], read.size)[read.entries.numpy()]
+        out = nodes.of(module, axes[written.dim], written.size)[written.entries.numpy()]
+        if own.bias is not None and id(own.bias) in self._owners:
+            owner, bias_key = self._owners[id(own.bias)]
+            if (owner, bias_key) in self.free and own.bias.ndim == 1:
+                couplings.connect(out, nodes.of(owner, f"{bias_key}/0", len(own.bias)))
+        self.reads.append(Tap(module, own.x.clone(), own.read[0] % own.x.ndim, into))
+        return self._fresh(module, outputs.detach(), own.written[0], out)
+
+    def _contraction(self, outputs: Tensor, factors: Factors) -> Tensor | None:
+        """A sum over units, each of which is read in one place of both factors: what comes of it stays as wide."""
+        self._sums.append(outputs)
+        if self.single_units is None:
+            return None
+        units = [self.single_units(tensor, dim) for tensor, dim in factors]
+        if not all(units):
+            return None
+        (first, columns), *others = [pair for pairs in units for pair in pairs or ()]
+        at = dict(zip(columns.tolist(), first.tolist(), strict=True))
+        for written, columns in others:
+            there = np.isin(columns, list(at))
+            self.couplings.connect(written[there], np.array([at[c] for c in columns[there].tolist()], np.int64))
+            self.couplings.read.update(written.tolist())
+        self.couplings.read.update(first.tolist())
+        return (0.1 + 0.8 * torch.rand(outputs.shape, generator=self.random).to(outputs)).requires_grad_().clone()
 
     def _fresh(self, name: str, like: Tensor, dim: int, nodes: IntArray) -> Tensor:
         noise = torch.rand(like.shape, generator=self.random).to(like.device, like.dtype)

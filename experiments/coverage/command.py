@@ -20,6 +20,7 @@ from autoprune.structure.groups import Structure
 from autoprune.structure.verify import alive
 from autoprune.task.task import plain_forward
 from experiments.coverage.architectures import OWN, Architecture
+from experiments.coverage.further import FURTHER
 from experiments.coverage.published import PUBLISHED
 from experiments.origin import origin
 from experiments.readme import write_between
@@ -112,7 +113,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="architectures; all without any")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    listed = {**OWN, **PUBLISHED}
+    listed = {**OWN, **FURTHER, **PUBLISHED}
     rows = []
     for name in options.names or listed:
         row = measured(name, listed[name])

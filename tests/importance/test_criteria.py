@@ -39,6 +39,7 @@ CRITERIA: dict[str, Importance] = {
     "rms_activation": partial(activation, order=2, batch_size=16),
     "activation_norm": partial(activation_norm, batch_size=16),
     "wanda": partial(activation_norm, batch_size=16),
+    "expert_tokens": partial(activation_norm, batch_size=16, experts="tokens"),
     "fpgm": fpgm,
     "random": random,
 }

@@ -1,0 +1,189 @@
+"""Functions that multiply by parameters, or by views of them: the axes along which they read and write."""
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Call = tuple[
+    Callable[..., Any], tuple[Any, ...], dict[str, Any], int | None
+]  # function, further arguments, which output
+
+Factors = tuple[tuple[Tensor, int], tuple[Tensor, int]]  # each with the dimension that is summed over
+
+TRANSPOSES: tuple[Any, ...] = (Tensor.T.__get__, Tensor.mT.__get__)  # type: ignore[attr-defined]
+VIEWS = frozenset(
+    {Tensor.t, torch.t, Tensor.transpose, torch.transpose, Tensor.permute, torch.permute, Tensor.swapaxes,
+     Tensor.movedim, Tensor.__getitem__, Tensor.chunk, torch.chunk, Tensor.split, torch.split, Tensor.unbind,
+     torch.unbind, Tensor.view, Tensor.reshape, torch.reshape, Tensor.flatten, torch.flatten, Tensor.unflatten,
+     Tensor.squeeze, torch.squeeze, Tensor.unsqueeze, torch.unsqueeze, Tensor.expand, Tensor.narrow, torch.narrow,
+     Tensor.select, torch.select, Tensor.index_select, torch.index_select, Tensor.__iter__, *TRANSPOSES}
+)  # fmt: skip
+SAME = frozenset({Tensor.contiguous, Tensor.to, Tensor.float, Tensor.clone, torch.clone, Tensor.type_as})
+SCALED = frozenset({Tensor.mul, torch.mul, Tensor.div, torch.div, Tensor.__mul__, Tensor.__rmul__, Tensor.__truediv__})
+MATRIX_PRODUCTS = frozenset(
+    {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm, torch.bmm, Tensor.bmm}
+)
+ADDED_PRODUCTS = frozenset({torch.addmm, Tensor.addmm, torch.baddbmm, Tensor.baddbmm})
+CONVOLVING = frozenset({F.conv1d, F.conv2d, F.conv3d})
+TRANSPOSING = frozenset({F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d})
+
+
+@dataclass(frozen=True, slots=True)
+class Operands:
+    """A product of activations and a weight: along which dimensions of the three something is summed and written."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    read: tuple[int, int]
+    """A dimension of x, and that of the weight which runs beside it."""
+    written: tuple[int, int]
+    """A dimension of what is returned, and that of the weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Along:
+    """A dimension of a weight that runs along one dimension of a parameter, or along a part of it."""
+
+    owner: tuple[str, str]
+    """The module, and the parameter's name there."""
+    dim: int
+    size: int
+    """Of the parameter's dimension."""
+    entries: Tensor
+    """Which of these stand there, [size of the weight's dimension]."""
+
+
+class Weights:
+    """Parameters, and what was made of them by moving entries only.
+
+    Args:
+        owners: id of a parameter → (module, name).
+        last: Parameters with several dimensions that may be units, of which the last one is taken, not the first.
+    """
+
+    def __init__(self, owners: Mapping[int, tuple[str, str]], last: Collection[tuple[str, str]]) -> None:
+        self._owners, self._last = owners, last
+        self.undecided: dict[tuple[str, str], bool] = {}
+        """Parameters of which several dimensions might be units (experts or neurons, heads or features), and whether
+        these are written there, rather than read."""
+        self._views: dict[int, tuple[Tensor, Tensor, tuple[Call, ...]]] = {}  # id → it, its parameter, how it was made
+
+    def __contains__(self, tensor: object) -> bool:
+        return id(tensor) in self._owners or id(tensor) in self._views
+
+    def note(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Any:
+        """Remembers what is a view of a parameter; returns the result."""
+        if not args or args[0] not in self or not (func in VIEWS or func in SAME or _is_scaled(func, args)):
+            return result
+        _, parameter, calls = self._views.get(id(args[0]), (None, args[0], ()))
+        moved = func in VIEWS
+        several = not isinstance(result, Tensor)
+        parts = list(result) if several else [result]
+        for index, part in enumerate(parts):
+            call: Call = (func, tuple(args[1:]), dict(kwargs), index if several else None)
+            self._views[id(part)] = part, parameter, (*calls, call) if moved else calls
+        return iter(parts) if func == Tensor.__iter__ else result
+
+    def chosen(self, weight: Tensor, dims: Sequence[str], *, written: bool) -> str:
+        """One of several dimensions of a weight that are read, or written, together."""
+        _, parameter, _ = self._views.get(id(weight), (None, weight, ()))
+        owner = self._owners[id(parameter)]
+        if len(dims) > 1:
+            self.undecided[owner] = written or self.undecided.get(owner, False)
+        return dims[-1 if owner in self._last else 0]
+
+    def along(self, weight: Tensor, dim: int) -> Along | None:
+        """What runs along a dimension of the weight; None where it is not one dimension of one parameter."""
+        _, parameter, calls = self._views.get(id(weight), (None, weight, ()))
+        owner, dim = self._owners[id(parameter)], dim % weight.ndim
+        if not calls:
+            return Along(owner, dim, parameter.shape[dim], torch.arange(parameter.shape[dim]))
+        numbers = torch.arange(parameter.numel()).view(parameter.shape)
+        for func, args, kwargs, index in calls:
+            numbers = func(numbers, *args, **kwargs)
+            numbers = numbers if index is None else list(numbers)[index]
+        rows = numbers.movedim(dim, 0).flatten(1)
+        strides = [math.prod(parameter.shape[d + 1 :]) for d in range(parameter.ndim)]
+        for own, (stride, size) in enumerate(zip(strides, parameter.shape, strict=True)):
+            entries = rows // stride % size
+            if len(entries[:, 0].unique()) == len(entries) > 1 and bool((entries == entries[:, :1]).all()):
+                return Along(owner, own, size, entries[:, 0])
+        return None
+
+
+def operands_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], weights: Weights) -> Operands | None:
+    """The operands of a product of activations and a weight; None where the call is none.
+
+    Args:
+        func: The function.
+        args: What it is called with.
+        kwargs: What it is called with by name.
+        weights: The parameters, and views of them.
+    """
+    for operands in _products(func, args, kwargs, weights):
+        if operands.weight in weights and operands.x not in weights and operands.x.requires_grad:
+            return operands
+    return None
+
+
+def factors_of(func: Any, args: Sequence[Any], weights: Weights) -> Factors | None:
+    """The two activations of a matrix product, each with the dimension that is summed over; None for other calls."""
+    if func not in MATRIX_PRODUCTS or len(args) != 2 or any(factor in weights for factor in args):
+        return None
+    first, second = args
+    if min(first.ndim, second.ndim) < 2 or not (first.requires_grad and second.requires_grad):
+        return None
+    return (first, first.ndim - 1), (second, second.ndim - 2)
+
+
+def _products(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], weights: Weights) -> Iterator[Operands]:
+    """The operands, with either of the two factors taken for the weight."""
+    if func is F.linear or func in CONVOLVING or func in TRANSPOSING:
+        named = dict(zip(("input", "weight", "bias"), args, strict=False)) | dict(kwargs)
+        x, weight, bias = named["input"], named["weight"], named.get("bias")
+        groups = kwargs.get("groups", args[6] if len(args) > 6 and func in CONVOLVING else 1)
+        dim = -1 if func is F.linear else 1 - weight.ndim
+        if func in TRANSPOSING:
+            groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)
+        into, out = (0, 1) if func in TRANSPOSING else (1, 0)
+        if groups == 1:
+            yield Operands(x, weight, bias, (dim, into), (dim, out))
+    elif func is torch.einsum and len(args) == 3 and isinstance(args[0], str):
+        yield from _contractions(args[0].replace(" ", ""), args[1], args[2], weights)
+    elif func in MATRIX_PRODUCTS or func in ADDED_PRODUCTS:
+        bias = args[0] if func in ADDED_PRODUCTS else None
+        first, second = args[-2:] if len(args) > 1 else (args[0], next(iter(kwargs.values())))
+        if first.ndim > 1 and second.ndim > 1:
+            yield Operands(first, second, bias, (-1, -2), (-1, -1))
+            yield Operands(second, first, bias, (-2, -1), (-2, -2))
+        elif second.ndim > 1:
+            yield Operands(first, second, bias, (-1, -2), (-1, -1))
+
+
+def _contractions(equation: str, first: Tensor, second: Tensor, weights: Weights) -> Iterator[Operands]:
+    """An einsum of two: of several letters that are summed over, or written, one is taken."""
+    inputs, arrow, output = equation.partition("->")
+    letters = inputs.split(",")
+    if not arrow or "." in equation or len(letters) != 2:
+        return
+    for (x, of_x), (weight, of_weight) in (
+        ((first, letters[0]), (second, letters[1])),
+        ((second, letters[1]), (first, letters[0])),
+    ):
+        read = [letter for letter in of_weight if letter in of_x and letter not in output]
+        written = [letter for letter in of_weight if letter in output and letter not in of_x]
+        if read and written and weight in weights:
+            into, out = weights.chosen(weight, read, written=False), weights.chosen(weight, written, written=True)
+            places = (of_x.index(into), of_weight.index(into)), (output.index(out), of_weight.index(out))
+            yield Operands(x, weight, None, *places)
+
+
+def _is_scaled(func: Any, args: Sequence[Any]) -> bool:
+    """Whether a tensor is multiplied by one number."""
+    return func in SCALED and len(args) == 2 and not (isinstance(args[1], Tensor) and args[1].numel() > 1)

@@ -1,0 +1,105 @@
+"""Weights that are used by functions, in other ways than their layer's: what reads and writes by them goes with it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoprune.export.network import load_network, save_network
+from autoprune.structure.edit import masked, shrink
+from autoprune.structure.examples import Example, varied
+from autoprune.structure.graph import find_structure
+from autoprune.structure.verify import alive
+from experiments.coverage.command import half_can_go
+from experiments.coverage.further import FURTHER
+
+# architecture → its groups as one counts them by hand: the first layer's name and the units
+BY_HAND = {
+    "tied by transposing": {"enc#2": 24, "bot": 16},  # the first of enc's axes is the network's output
+    "tied convolutions": {"c1#2": 16, "c2": 24},
+    "experts, einsum": {"inp": 16, "w1": 20},
+    "experts, bmm": {"inp": 16, "w1": 20},
+    "experts, top k": {"experts.0.0": 20, "experts.1.0": 20, "experts.2.0": 20, "experts.3.0": 20},
+    "experts, top k of one tensor": {"inp": 16, "w1": 20},
+    "attention, einsum": {"q": 4, "f": 32},
+    "scaled weights": {"w1": 20, "w2": 16},
+    "halves of one weight": {"w": 24},
+    "grouped transposed convolution": {"a.0": 16, "b.0": 6, "u": 8, "c.0": 16},
+    "bilinear": {"a": 16, "b": 12, "bi": 20},
+    "pairwise interactions": {"bot.0": 32, "bot.2": 16, "top.0": 32},
+    "two towers": {"a.0": 32, "a.2": 16, "b.0": 24},
+    "attention of one head": {"i": 16, "q": 8, "v": 20},
+    "translator, gru": {"es": 12, "enc": 20, "br": 24, "et": 12},
+    "film": {"c.0": 16, "g.0": 12},
+    "unfold and fold": {"a": 8, "b": 24, "c": 6},
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_groups_are_those_counted_by_hand_and_every_form_computes_the_same(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, inputs = FURTHER[name].build().eval(), FURTHER[name].inputs()
+    structure = find_structure(network, inputs)
+    assert {group.name: group.units for group in structure.groups} == BY_HAND[name]
+    assert half_can_go(network, structure, inputs)
+    rng = np.random.default_rng(0)
+    for kept in (structure.floor, np.array([rng.choice(group.levels) for group in structure.groups])):
+        plan = structure.plan(kept)
+        ranking = {group.name: torch.from_numpy(rng.permutation(group.units)) for group in structure.groups}
+        with alive(network), torch.no_grad():
+            small = shrink(network, structure, plan, ranking)
+            save_network(small, tmp_path, architecture=None)
+            for example in (Example(inputs), varied(Example(inputs))):
+                with masked(network, structure, plan, ranking):
+                    expected = example.outputs(network)
+                for form in (small, load_network(tmp_path, model=network)):
+                    outputs = example.outputs(form)
+                    for key, output in expected.items():
+                        assert torch.allclose(outputs[key], output, atol=1e-5 * float(output.abs().max())), key
+
+
+class Mixes(nn.Module):
+    """A weight that is used in part, moved, or with another one; and two plain layers beside it."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.a, self.b = how, nn.Linear(6, 16), nn.Linear(16, 3)
+        self.plain = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 3))
+        self.w, self.v = nn.Parameter(torch.randn(16, 16)), nn.Parameter(torch.randn(16, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.a(x))
+        match self.how:
+            case "rows picked":
+                h = F.linear(h, self.w[[3, 0, 1, 2, *range(4, 16)]])
+            case "product":
+                h = F.linear(h, self.w @ self.v)
+            case "sum":
+                h = F.linear(h, self.w + self.v)
+            case "transposed":
+                h = torch.relu(h @ self.w) @ self.w.T
+            case "columns moved":
+                h = h @ self.w.view(16, 4, 4).transpose(1, 2).flatten(1)
+        return self.b(h) + self.plain(x)
+
+
+# what is done with the weight → the groups beside the plain layers' one
+OFFERED = {"rows picked": {"a"}, "product": set(), "sum": set(), "transposed": {"a", "w"}, "columns moved": set()}
+
+
+@pytest.mark.parametrize("how", OFFERED)
+def test_what_cannot_be_followed_costs_that_group_alone_and_what_is_offered_is_exact(how: str) -> None:
+    torch.manual_seed(0)
+    network, inputs = Mixes(how).eval(), torch.randn(2, 6)
+    structure = find_structure(network, inputs)
+    assert set(structure.names) == {"plain.0"} | OFFERED[how], structure.unprunable
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        plan = structure.plan(np.array([rng.choice(group.levels[:-1]) for group in structure.groups]))
+        ranking = {group.name: torch.from_numpy(rng.permutation(group.units)) for group in structure.groups}
+        with torch.no_grad(), masked(network, structure, plan, ranking):
+            expected = network(inputs).clone()
+        assert torch.allclose(shrink(network, structure, plan, ranking)(inputs), expected, atol=1e-4)
