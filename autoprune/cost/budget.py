@@ -14,6 +14,7 @@ from autoprune.cost.model import CostModel
 from autoprune.ranges import check_value
 from autoprune.structure.groups import IntArray, Structure
 
+TIMES_LESS = "x"  # decode:1.3x is dense / 1.3
 FINEST = 10_000  # th of dense: to which suggested amounts are rounded up
 
 
@@ -55,7 +56,7 @@ class Budget:
 
 
 def parse_budget(budget: str | Sequence[str], costs: Mapping[str, CostModel], structure: Structure) -> Budget:
-    """`macs:0.5` (a fraction of dense, in (0, 1]), `params:60_000` or `bytes:200kB` (absolute) as a budget.
+    """`macs:0.5` (a fraction of dense, in (0, 1]), `latency:1.3x` (dense over 1.3) or `bytes:200kB`, as a budget.
 
     Args:
         budget: One, or several to be met together, in one text with commas or as a sequence.
@@ -95,12 +96,21 @@ def _read(text: str, costs: Mapping[str, CostModel], structure: Structure) -> Bu
         raise ValueError(f"budget {text!r} names the unknown cost {name!r}; the costs are {list(costs)}{way_out}")
     cost = costs[name]
     units = suffixes(cost.unit)
-    if suffix not in units:
-        raise ValueError(f"budget {text!r} has the unknown unit {suffix!r}; the units are {[s for s in units if s]}")
+    if suffix not in (*units, TIMES_LESS):
+        raise ValueError(
+            f"budget {text!r} has the unknown unit {suffix!r}; the units are {[s for s in units if s]}, and "
+            f"{TIMES_LESS!r} for so many times less than dense"
+        )
+    if suffix == TIMES_LESS and value < 1:
+        raise ValueError(f"budget {text!r}: {value}{TIMES_LESS} less than dense is more; write a number above 1")
     dense = float(cost(structure.units))
     if dense <= 0:
         raise ValueError(f"budget {text!r} bounds {name}, of which the dense network has none; bound another cost")
-    budget = Budget(text, cost, value * dense if not suffix and value <= 1 else value * units[suffix], dense)
+    if suffix == TIMES_LESS:
+        limit = dense / value
+    else:
+        limit = value * dense if not suffix and value <= 1 else value * units[suffix]
+    budget = Budget(text, cost, limit, dense)
     if budget.limit < _least(budget, structure):
         raise ValueError(
             f"budget {text!r} is {written(budget.limit)} {cost.unit}, less than the smallest plan costs; "

@@ -35,7 +35,7 @@ class CostSettings:
     activation_bits: Annotated[int, OneOf(BITS)] = 32
     """Of each activation, keys and values included: 8, 16 or 32."""
     context: Count | None = None
-    """Tokens that a decoder keeps keys and values of; None: the example's."""
+    """Tokens that a decoder keeps keys and values of, and has read when `decode` is timed; None: the example's."""
     pj_per_mac: Positive | None = None
     """Picojoules of a multiply–accumulate; None: not known."""
     pj_per_byte: Positive | None = None
@@ -57,6 +57,7 @@ class Countable(Mapping[str, CostModel]):
         forward: (network, inputs) → outputs.
         settings: Precisions and figures that some costs need.
         others: Costs of another origin, a device's.
+        measured: Costs of another origin, which are measured when somebody asks for them.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Countable(Mapping[str, CostModel]):
         forward: Forward,
         settings: CostSettings,
         others: Mapping[str, CostModel] | None = None,
+        measured: Mapping[str, Callable[[], CostModel]] | None = None,
     ) -> None:
         self._network, self._forward, self._settings = (model, structure, example_input), forward, settings
         weight_bytes, activation_bytes = settings.weight_bits // 8, settings.activation_bits // 8
@@ -83,6 +85,7 @@ class Countable(Mapping[str, CostModel]):
             "kv_cache": lambda: self._observed.kv_cache(
                 context=settings.context or example_input.shape[-1], element_bytes=activation_bytes
             ),
+            **(measured or {}),
         }
         self._made: dict[str, CostModel] = dict(others or {})
 

@@ -13,10 +13,12 @@ from autoprune.cost.budget import parse_budget
 from autoprune.cost.counted import CostSettings, Countable
 from autoprune.cost.model import CostModel, FloatArray
 from autoprune.cost.projection import Projector
+from autoprune.device.decode_latency import decode_latency
 from autoprune.device.device import Device, on_steps
 from autoprune.evaluation.candidates import Candidates
 from autoprune.importance.criterion import Importance, Scores, rank
 from autoprune.importance.disk_backed import disk_backed
+from autoprune.machine_cache import MeasurementCache, cache_dir
 from autoprune.problem.repair_choice import choose_repair
 from autoprune.problem.spec import ProblemSpec, StructureSettings
 from autoprune.repair.folding import followers
@@ -29,6 +31,7 @@ from autoprune.structure.couplings import Progress
 from autoprune.structure.edit import Ranking
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Group, Structure
+from autoprune.structure.transformer import token_ids
 from autoprune.structure.uniform_groups import in_order, merged, separate
 from autoprune.task.task import Role, Task
 
@@ -142,10 +145,23 @@ def bounded_costs(
     text = task.budget if budget is None else budget
     if text is None:
         raise ValueError(f"task {task.name!r} suggests no budget; give one, such as budget=macs:0.5")
+    measured = {"decode": partial(_decode, task, structure, settings.context)}
     countable = Countable(
-        task.model, structure, task.example_input, forward=task.forward, settings=settings, others=others
+        task.model,
+        structure,
+        task.example_input,
+        forward=task.forward,
+        settings=settings,
+        others=others,
+        measured=measured,
     )
     return countable, Projector(structure, parse_budget(text, countable, structure))
+
+
+def _decode(task: Task, structure: Structure, context: int | None) -> CostModel:
+    tokens = token_ids(task.example_input)
+    read = context or (1 if tokens is None else tokens.shape[1])
+    return decode_latency(task.model, structure, context=read, cache=MeasurementCache(cache_dir()))
 
 
 def ranked_units(

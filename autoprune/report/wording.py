@@ -17,7 +17,12 @@ NOT_FASTER = "a lower budget, or budget=latency:… with a device"  # what helps
 DASH = "–"
 GAP = "\u00a0"  # keeps a number and its unit on one line
 COSTS = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
-TITLES = COSTS | {"weight_bytes": "weight bytes", "peak_memory": "peak memory", "kv_cache": "KV cache"}
+TITLES = COSTS | {
+    "weight_bytes": "weight bytes",
+    "peak_memory": "peak memory",
+    "kv_cache": "KV cache",
+    "decode": "time per token",
+}
 CLASSIFIER = {"kind": "classification", "metric": "accuracy", "percent": True}  # what runs before 0.2 were
 RUNTIMES = {"torch": "torch", "onnxruntime": "ONNX Runtime"}
 
