@@ -12,7 +12,8 @@ from autoprune.coding.coded_tensor import TensorParts, parts_of
 from autoprune.evaluation.judge import Judge
 from autoprune.export.apz import bits_of, save_apz, state_of
 from autoprune.quantize.codebook import Initialisation
-from autoprune.quantize.quantized_network import quantizable, quantize_codebook
+from autoprune.quantize.quantized_network import quantize_codebook
+from autoprune.quantize.shared_weights import quantizable
 from autoprune.ranges import Count, Natural, Positive, Share
 from autoprune.schedule.decision import PruningGoal
 from autoprune.schedule.engine import OnInterval, train_pruned

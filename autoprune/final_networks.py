@@ -25,6 +25,7 @@ from autoprune.recover.recovery import OnStep, Recovery
 from autoprune.rehearsal import RunStages
 from autoprune.runs import RunFolder
 from autoprune.seeding import torch_generator
+from autoprune.structure.code_bits import bits_of, is_coded
 from autoprune.task.weights import load_weights, save_weights
 
 DENSE = "dense"
@@ -92,12 +93,12 @@ class RecoveredNetworks:
         done: dict[PruningPlan, tuple[str, nn.Module]] = {}
         for name, network in pruned.items():
             if plans[name] not in done:
-                done[plans[name]] = name, self._network(name, network, on_step)
+                done[plans[name]] = name, self._network(name, plans[name], network, on_step)
             elif done[plans[name]][0] in self.harmed:
                 self.harmed[name] = self.harmed[done[plans[name]][0]]
         return {name: done[plan][1] for name, plan in plans.items()}
 
-    def _network(self, name: str, pruned: nn.Module, on_step: Callable[[str], OnStep]) -> nn.Module:
+    def _network(self, name: str, plan: PruningPlan, pruned: nn.Module, on_step: Callable[[str], OnStep]) -> nn.Module:
         weights, harm = self.run.path / RECOVERED / f"{name}.safetensors", f"{RECOVERED}/{name}.harmed.json"
         if weights.exists():
             self.ledgers.recovery.forget("plan", name)
@@ -107,13 +108,16 @@ class RecoveredNetworks:
         task = self.problem.task
         generator = torch_generator(self.seed, "recover")
         network = self.recover(pruned, task, teacher=task.model, generator=generator, on_step=on_step(name))
+        drawn, bits = torch_generator(self.seed, "quantize"), bits_of(self.problem.structure, plan)
+        if decides := is_coded(self.problem.structure):  # the pruned network has codes too
+            network = self.quantize(network, task, generator=drawn, layer_bits=bits)
         before, after = self._metrics(pruned), self._metrics(network)
         if before is not None and (after is None or self._is_worse(after, than=before)):
             self.harmed[name] = {} if after is None else asdict(after)
             self.run.write_json(harm, self.harmed[name])
             network = copy.deepcopy(pruned).eval()
-        if quantizes(self.quantize):
-            network = self.quantize(network, task, generator=torch_generator(self.seed, "quantize"))
+        if quantizes(self.quantize) and not decides:
+            network = self.quantize(network, task, generator=drawn)
         save_weights(network, weights)
         return network
 

@@ -22,7 +22,7 @@ from autoprune.plan import PruningPlan
 from autoprune.prior.sensitivity_plan import sensitivity_plan
 from autoprune.prior.uniform_plan import uniform_plan
 from autoprune.problem.problem import Problem, Search
-from autoprune.quantize.quantized_network import Quantize, no_quantization
+from autoprune.quantize.quantized_network import Quantize, no_quantization, quantize_int8
 from autoprune.records import (
     Ledgers,
     Recorder,
@@ -38,6 +38,7 @@ from autoprune.rehearsal import RunStages, rehearse
 from autoprune.report.progress import StageProgress
 from autoprune.runs import RunFolder
 from autoprune.seeding import numpy_rng
+from autoprune.structure.code_bits import is_coded
 from autoprune.task.samples import largest_difference, rows
 from autoprune.task.task import outputs_of
 from autoprune.time_plan import TimePlan, plan_time
@@ -75,6 +76,13 @@ class Job:
     planned: TimePlan | None = None
     """What each stage will take, once it is rehearsed."""
 
+    def __post_init__(self) -> None:
+        if is_coded(self.problem.structure) and getattr(self.quantize, "func", self.quantize) is quantize_int8:
+            raise ValueError(
+                "quantize=int8 gives every weight 8 bits, and structure.bits lets plans decide; set quantize=codebook, "
+                "which trains the values that weights share, or quantize=none, which takes them as plans were judged"
+            )
+
     def execute(self) -> dict[str, Any]:
         """Searches, chooses, recovers, measures and exports; returns what `result.json` holds.
 
@@ -99,7 +107,7 @@ class Job:
         job.run.write_json("plan.json", plans[chosen].as_json())
         differences = stages.attempt("export", lambda: job.export(recovered[chosen]), otherwise={})
         clock.end_stage("export")
-        coded = quantizes(job.quantize) or any(group.compared for group in problem.structure.groups)
+        coded = quantizes(job.quantize) or any(group.compared or group.coded for group in problem.structure.groups)
         final = FinalNetworks(problem, plans, networks, recovered, unseen, coded)
         records = final.records(stages)
         for name, metrics in recoveries.harmed.items():

@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
-CODE = ("structure", "importance", "repair", "evaluation")  # packages whose sources decide what is judged
+CODE = ("structure", "quantize", "importance", "repair", "evaluation")  # packages whose sources decide what is judged
 
 
 @functools.cache

@@ -20,8 +20,9 @@ RECOVER = partial(
 def job(folder: Path, *, task: Any, search: Any = None, **changes: Any) -> Job:
     settings: dict[str, Any] = {"agent": "random", "evaluations": 15, "seed": 0, "tracker": NoTracker()}
     run = RunFolder.create(folder)
+    problem = changes.pop("problem", None) or prepared(task, proxy_samples=40)
     return Job(
-        prepared(task, proxy_samples=40),
+        problem,
         search=search or partial(random.search, least_density=0.2),
         recover=RECOVER,
         run=run,

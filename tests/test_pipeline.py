@@ -18,15 +18,17 @@ from autoprune.pipeline import Job
 from autoprune.plan import PruningPlan
 from autoprune.prior.starts import first_plan
 from autoprune.problem.problem import Problem
-from autoprune.quantize.quantized_network import quantizable, quantize_codebook
+from autoprune.quantize.quantized_network import no_quantization, quantize_codebook, quantize_int8
+from autoprune.quantize.shared_weights import quantizable
 from autoprune.report.contents import read_contents
 from autoprune.report.page import render
 from autoprune.report.wording import on_the_disk
 from autoprune.search import prior_plan
+from autoprune.structure.code_bits import bits_of
 from autoprune.structure.edit import masked, shrink
 from autoprune.task.shipped import digits
 from tests.jobs import job
-from tests.tasks import tiny_task
+from tests.tasks import prepared, tiny_task
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +173,29 @@ def test_networks_are_quantized_after_recovery_and_what_is_on_the_disk_is_said(t
     assert note.startswith("On the disk: ")
     assert "smaller than the dense network's safetensors" in note
     assert note in render(read_contents(work.run)).replace("&#39;", "'")
+
+
+def test_a_plans_bits_are_those_of_the_network_that_is_written(tmp_path: Path) -> None:
+    """After recovery, which changes all weights but those that are gone."""
+    task = tiny_task(prune=("weights",))
+    problem = prepared(task, budget="encoded_bytes:0.4", bits=(2, 3, 4))
+    trained = partial(quantize_codebook, bits=8, initialisation="linear", steps=3, learning_rate=1e-3)
+    for name, quantize in (("none", no_quantization), ("codebook", trained)):
+        work = job(tmp_path / name, task=task, problem=problem, quantize=quantize, compared_with=("uniform",))
+        result = work.execute()
+        assert result["failed"] == {}
+        network, chosen = autoprune.load(work.run.path, model=task.model), result["networks"][result["chosen"]]
+        plan = PruningPlan.from_json(chosen["plan"])
+        bits = bits_of(problem.structure, plan)
+        for layer in bits:
+            weight = network.get_submodule(layer).get_parameter("weight")
+            values = weight[weight != 0].unique()
+            assert 1 < len(values) <= 2 ** bits[layer]
+            density = chosen["plan"][layer]["kept"] / chosen["plan"][layer]["units"]
+            assert weight.count_nonzero() <= density * weight.numel()
+        assert chosen["file_bytes"]["apz"] < chosen["file_bytes"]["safetensors"]
+        work.run.write_json("run.json", {"task": "digits", "agent": "random"})
+        said = on_the_disk(read_contents(work.run))
+        assert f"Bits of the codes of weights: conv1 {bits.get('conv1', 'none')}" in said
+    with pytest.raises(ValueError, match="quantize=int8 gives every weight 8 bits"):
+        job(tmp_path / "int8", task=task, problem=problem, quantize=quantize_int8)

@@ -13,6 +13,8 @@ from autoprune.coding.symbols import entropy_bits
 
 TABLE_BITS = 5  # of an entropy code's table, for each value of a codebook
 TENSOR_BYTES = 24  # name, dtype, shape, sizes
+RECORD_BYTES = 100  # of the record of shapes, packed, of a small network
+HEAD_BYTES = 12  # of a tensor beside its name and values: dtype, shape, sizes, form
 
 FloatArray = NDArray[np.float64]
 

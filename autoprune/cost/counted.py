@@ -122,7 +122,7 @@ class Countable(Mapping[str, CostModel]):
     def _encoded_bytes(self) -> CostModel:
         model, structure, _ = self._network
         bits = self._settings.encoded_bits
-        return encoded_bytes(model, structure, self._observed.stored_bits(bits_per_weight=bits), value_bits=bits)
+        return encoded_bytes(model, structure, self._observed, value_bits=bits)
 
     def _peak_memory(self) -> CostModel:
         model, structure, example = self._network

@@ -1,38 +1,46 @@
 """What a network takes on the disk when its zeros are left out and its values are coded: predicted from entropies."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from autoprune.coding.apz_file import HEADER
 from autoprune.coding.coded_tensor import TensorBits, write_body
-from autoprune.coding.predicted_size import index_bits
-from autoprune.cost.model import CostModel, FloatArray, never_falls, plans_along
-from autoprune.structure.groups import Group, IntArray, Structure
+from autoprune.coding.predicted_size import HEAD_BYTES, RECORD_BYTES, TABLE_BITS, index_bits
+from autoprune.cost.coded_matrices import SHARES, CodedMatrices
+from autoprune.cost.model import CostModel, FloatArray, changed, never_falls, plans_along
+from autoprune.cost.observed import NetworkCosts
+from autoprune.quantize.codebook import centroids_of
+from autoprune.quantize.shared_weights import ROUNDS, fitted, quantizable, shared_values
+from autoprune.structure.code_bits import RAW_BITS
+from autoprune.structure.groups import IntArray, Structure
 
 SAMPLED = 4  # matrices that are really coded
 LARGEST = 300_000  # weights of one of them, of which it is the first rows
+FEWEST = 4_000  # weights, below which headers and tables would be all that is compared
 DENSITIES = (0.1, 0.3, 0.6, 1.0)
-RAW_BITS = 32
+HALF_BITS = 16  # of a parameter that is no matrix, where matrices have codes
+
+Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedBytes:
-    """Stored values, and the entropy of which single weights are kept; corrected by matrices that were really coded.
+    """Entropies of values and of which single weights are kept, corrected by matrices that were really coded.
 
     It may fall where more weights are kept: nearly dense matrices need less of an index.
     """
 
-    stored: CostModel
-    """Bits of all values that are not removed."""
-    index: tuple[FloatArray | None, ...]
-    """Of each group with single weights, the bits that say which are kept [units + 1]; None for others."""
-    value_bits: int
-    """Of a weight's value before it is coded."""
-    rows: tuple[int, ...]
-    """Of each group, the weights that go with one unit; 0 without single weights."""
+    others: CostModel
+    """Bits of all values outside of matrices."""
+    matrices: CodedMatrices
+    """Bits of every matrix, by what its groups keep."""
+    overhead: int
+    """Bytes of the file's header, and of every tensor's name and shape."""
     correction: float
     """Coded ÷ predicted bytes, the median over sampled matrices."""
     error: float
@@ -48,38 +56,72 @@ class EncodedBytes:
     @property
     def never_falls(self) -> bool:
         """Returns whether a unit's values always take more than its index saves."""
-        pairs = zip(self.index, self.rows, strict=True)
-        grows = all((np.diff(bits) + rows * self.value_bits >= 0).all() for bits, rows in pairs if bits is not None)
-        return grows and never_falls(self.stored)
+        return self.matrices.never_fall and never_falls(self.others)
 
     def __call__(self, kept: IntArray) -> FloatArray:
         kept = np.asarray(kept, np.int64)
-        bits = np.asarray(self.stored(kept), np.float64)
-        for group, table in enumerate(self.index):
-            if table is not None:
-                bits = bits + table[kept[..., group]]
-        return bits * (self.correction / 8)
+        return self._bytes(np.asarray(self.others(kept)), self.matrices(kept).sum(axis=-1))
 
     def along(self, kept: IntArray, group: int, levels: IntArray) -> FloatArray:
-        return self(plans_along(kept, group, levels))
+        kept, rows = np.asarray(kept, np.int64), self.matrices.touched[group]
+        same = self.matrices(kept).sum(axis=-1) - self.matrices(kept, rows).sum(axis=-1)
+        own = self.matrices(plans_along(kept, group, levels), rows).sum(axis=-1)
+        return self._bytes(self.others.along(kept, group, levels), same[..., None] + own)
+
+    def changed(self, kept: IntArray, levels: IntArray) -> FloatArray:
+        kept = np.asarray(kept, np.int64)
+        return self._bytes(changed(self.others, kept, levels), self.matrices.changed(kept, np.asarray(levels)))
+
+    def _bytes(self, others: FloatArray, coded: FloatArray) -> FloatArray:
+        return np.asarray((others + self.correction * coded) / 8 + self.overhead, np.float64)
 
 
-def encoded_bytes(model: nn.Module, structure: Structure, stored: CostModel, *, value_bits: int) -> EncodedBytes:
+def encoded_bytes(model: nn.Module, structure: Structure, observed: NetworkCosts, *, value_bits: int) -> EncodedBytes:
     """Returns the cost, corrected by real encodings of at most four matrices.
 
     Args:
         model: The dense network.
-        structure: Its groups.
-        stored: Plan → bits of all values that are kept, at `value_bits` for matrices.
+        structure: Its groups; where some decide on bits, the other matrices' values stay as they are.
+        observed: Sizes of its tensors under any plan.
         value_bits: 32 for values as they are, fewer for codes of a codebook.
     """
-    index = tuple(_index(model, group) for group in structure.groups)
-    rows = tuple(
-        sum(_weight(model, matrix.layer).size // matrix.size for matrix in group.compared) for group in structure.groups
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    deciding = {layer: index for index, group in enumerate(structure.groups) for layer in group.coded}
+    comparing = {
+        matrix.layer: (index, matrix.size) for index, group in enumerate(structure.groups) for matrix in group.compared
+    }
+    layers = {
+        layer: names[id(module.weight)] for layer, module in quantizable(model).items() if id(module.weight) in names
+    }
+    widths = (RAW_BITS,) if deciding else (value_bits,)
+    choices = tuple(
+        sorted({*widths, *(bits for index in deciding.values() for bits in structure.groups[index].levels)})
     )
-    ratios = np.array(_sampled_ratios(model, structure, value_bits) or [1.0])
+    measured = []
+    for layer in layers:
+        own = choices if layer in deciding else widths
+        shares = SHARES if layer in comparing else SHARES[-1:]
+        bits = _entropies(_weight(model, layer), comparing.get(layer, (0, None))[1], shares, own)
+        rows = [[bits[share].get(width, (0.0, 0.0)) for width in choices] for share in shares]
+        measured.append(rows * (len(SHARES) // len(rows)))
+    values, tables = np.array(measured).reshape(len(layers), len(SHARES), len(choices), 2).transpose(3, 0, 1, 2)
+    matrices = CodedMatrices.of(
+        [observed.entries(name) for name in layers.values()],
+        structure,
+        density=[comparing.get(layer, (-1, 0))[0] for layer in layers],
+        bits=[deciding.get(layer, -1) for layer in layers],
+        choices=choices,
+        per_weight=values,
+        tables=tables,
+    )
+    others = observed.stored_bits(
+        bits_per_parameter=HALF_BITS if deciding or value_bits < RAW_BITS else RAW_BITS, without=set(layers.values())
+    )
+    ratios = np.array(_sampled_ratios(model, list(layers), comparing, widths if not deciding else choices) or [1.0])
     correction = float(np.median(ratios))
-    return EncodedBytes(stored, index, value_bits, rows, correction, float(np.abs(ratios / correction - 1).max()))
+    overhead = HEADER.size + RECORD_BYTES + sum(len(name) + HEAD_BYTES for name in model.state_dict())
+    error = float(np.abs(ratios / correction - 1).max())
+    return EncodedBytes(others, matrices, overhead, correction, error)
 
 
 def encoding_error(costs: Mapping[str, CostModel]) -> dict[str, dict[str, float]]:
@@ -92,51 +134,65 @@ def encoding_error(costs: Mapping[str, CostModel]) -> dict[str, dict[str, float]
     )
 
 
-def _index(model: nn.Module, group: Group) -> FloatArray | None:
-    if not group.compared:
-        return None
-    share = np.arange(group.units + 1) / group.units
-    sizes = [_weight(model, matrix.layer).size for matrix in group.compared]
-    return np.asarray(sum(index_bits(share * size, size) for size in sizes), np.float64)
+def _entropies(
+    weight: Matrix, size: int | None, shares: Sequence[float], widths: Sequence[int]
+) -> dict[float, dict[int, tuple[float, float]]]:
+    """Share of the weights that is kept → bits → (bits of a coded value, bits of the table).
+
+    The largest of each comparison are kept, whatever criterion will say.
+    """
+    rows = weight[: max(1, LARGEST // max(1, weight.shape[1]))]
+    if size is not None:
+        rows = rows.reshape(-1, size)
+        rows = np.take_along_axis(rows, np.argsort(-np.abs(rows), axis=1), axis=1)
+    bits: dict[float, dict[int, tuple[float, float]]] = {}
+    for share in shares:
+        kept = rows[:, : max(1, round(share * rows.shape[1]))].reshape(-1)
+        ordered = fitted(kept[kept != 0])
+        bits[share] = {width: _value_bits(ordered, width) for width in widths} if len(ordered) else {}
+    return bits
 
 
-def _sampled_ratios(model: nn.Module, structure: Structure, value_bits: int) -> list[float]:
-    """Coded ÷ predicted, of matrices evenly among the layers, each at one of several densities."""
-    single = [matrix.layer for group in structure.groups for matrix in group.compared]
-    layers = single or [layer.name for layer in structure.layers if layer.kind in ("conv", "linear")]
-    layers = [name for name in layers if isinstance(getattr(_module(model, name), "weight", None), nn.Parameter)]
-    indices = np.linspace(0, len(layers) - 1, SAMPLED).round().astype(int).tolist() if layers else []
-    ratios = []
-    for number, name in enumerate(layers[index] for index in dict.fromkeys(indices)):
-        weight = _weight(model, name).reshape(-1)[:LARGEST]
-        density = DENSITIES[number % len(DENSITIES)] if single else 1.0
-        weight = _quantized(_largest(weight, density), value_bits)
-        predicted = (index_bits(np.count_nonzero(weight), weight.size) + value_bits * np.count_nonzero(weight)) / 8
-        if predicted > 0:
-            ratios.append(len(write_body(TensorBits("float32", weight.view("<u4")))) / float(predicted))
+def _value_bits(ordered: NDArray[np.float64], width: int) -> tuple[float, float]:
+    """Bits of a coded value, and of the table of values."""
+    if width >= RAW_BITS:
+        return float(RAW_BITS), 0.0
+    _, counts = centroids_of(ordered, width, rounds=ROUNDS)
+    share = counts / counts.sum()
+    return float(-(share * np.log2(share)).sum()), float(len(counts) * (HALF_BITS + TABLE_BITS))
+
+
+def _sampled_ratios(
+    model: nn.Module, layers: Sequence[str], comparing: Mapping[str, tuple[int, int]], widths: Sequence[int]
+) -> list[float]:
+    """Coded ÷ predicted, of matrices evenly among the layers, each at one of several densities and bits."""
+    sizes = {name: _weight(model, name) for name in layers}
+    large = [name for name in layers if sizes[name].size >= FEWEST] or list(layers)
+    indices = np.linspace(0, len(large) - 1, SAMPLED).round().astype(int).tolist() if large else []
+    ratios: list[float] = []
+    for number, name in enumerate(large[index] for index in dict.fromkeys(indices)):
+        weight = sizes[name][: max(1, LARGEST // max(1, sizes[name].shape[1]))]
+        density = DENSITIES[number % len(DENSITIES)] if name in comparing else 1.0
+        width = widths[number % len(widths)]
+        kept = _largest(weight, density)
+        ordered = fitted(kept[kept != 0])
+        if not len(ordered):
+            continue
+        value, table = _value_bits(ordered, width)
+        count = np.count_nonzero(kept)
+        predicted = (float(index_bits(count, kept.size)) + value * count + table) / 8 + HEAD_BYTES
+        written = kept if width >= RAW_BITS else shared_values(torch.from_numpy(kept), width).numpy()
+        ratios.append((len(write_body(TensorBits("float32", written.view("<u4")))) + HEAD_BYTES) / predicted)
     return ratios
 
 
-def _largest(weight: NDArray[np.float32], density: float) -> NDArray[np.float32]:
+def _largest(weight: Matrix, density: float) -> Matrix:
     """The weights of which the smallest are 0."""
     least = np.quantile(np.abs(weight), 1 - density)
     return np.where(np.abs(weight) >= least, weight, np.float32(0)).astype(np.float32)
 
 
-def _quantized(weight: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
-    """The weights at 2^bits even steps, zeros left alone; as they are at 32 bits."""
-    kept = weight != 0
-    if bits >= RAW_BITS or not kept.any():
-        return weight
-    steps = np.linspace(weight.min(), weight.max(), 2 ** min(bits, 15)).astype(np.float32)
-    nearest = np.searchsorted((steps[1:] + steps[:-1]) / 2, weight)
-    values = np.where(steps[nearest] == 0, np.float32(1e-12), steps[nearest])
-    return np.where(kept, values, np.float32(0)).astype(np.float32)
-
-
-def _module(model: nn.Module, name: str) -> nn.Module | None:
-    return dict(model.named_modules()).get(name)
-
-
-def _weight(model: nn.Module, name: str) -> NDArray[np.float32]:
-    return np.ascontiguousarray(model.get_submodule(name).get_parameter("weight").detach().float().cpu().numpy())
+def _weight(model: nn.Module, name: str) -> Matrix:
+    """[outputs, inputs · kernel]"""
+    weight = model.get_submodule(name).get_parameter("weight").detach().float().cpu()
+    return np.ascontiguousarray(weight.flatten(1).numpy())

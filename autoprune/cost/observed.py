@@ -138,9 +138,24 @@ class NetworkCosts:
         """The same where matrices and kernels take so many bytes a weight, and all else stays at fp32."""
         return self._stored("weight_bytes", of_matrices=bytes_per_weight, of_others=4)
 
-    def stored_bits(self, *, bits_per_weight: int) -> CostModel:
-        """Bits of all that is saved, where matrices and kernels take so many bits a weight, and all else 32."""
-        return self._stored("stored_bits", of_matrices=bits_per_weight, of_others=32, unit="bits")
+    def stored_bits(self, *, bits_per_parameter: int, without: Set[str]) -> CostModel:
+        """Bits of all that is saved but some tensors: parameters take so many bits each, and buffers 32.
+
+        Args:
+            bits_per_parameter: At least 1.
+            without: Parameters that are left out, each by the first of its names.
+        """
+        kinds = (("parameter", bits_per_parameter), ("buffer", 32))
+        tensors = ((key, bits) for kind, bits in kinds for key in self._keys(kind) if key[1] not in without)
+        return self._cost("stored_bits", "bits", ((self._tensor(key), bits) for key, bits in tensors))
+
+    def entries(self, parameter: str) -> SizeFunction:
+        """A parameter's entries that are not removed.
+
+        Args:
+            parameter: The first of its names.
+        """
+        return self._tensor(("parameter", parameter))
 
     def bytes_moved(self, *, weight_bytes: int, activation_bytes: int) -> CostModel:
         """Bytes between memory and arithmetic for one sample: weights are read once, outputs written and read once.
@@ -220,10 +235,10 @@ class NetworkCosts:
             raise ValueError(f"{parameter} is no parameter of the network, or is computed from others")
         return self._sizes["parameter", self._names[parameter]][axis].affine(len(self.structure.groups))
 
-    def _stored(self, name: str, *, of_matrices: int, of_others: int, unit: str = "bytes") -> CostModel:
+    def _stored(self, name: str, *, of_matrices: int, of_others: int) -> CostModel:
         tensors = (*self._keys("parameter"), *self._keys("buffer"))
         return self._cost(
-            name, unit, ((self._tensor(key), of_matrices if self._is_matrix(key) else of_others) for key in tensors)
+            name, "bytes", ((self._tensor(key), of_matrices if self._is_matrix(key) else of_others) for key in tensors)
         )
 
     def _keys(self, kind: str) -> list[Key]:

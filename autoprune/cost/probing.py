@@ -131,7 +131,7 @@ class SizeFunction:
 
 def narrows(group: Group) -> bool:
     """Whether plans make tensors smaller by the group's units, rather than modules vanish or weights zero."""
-    return len(group.levels) > 1 and not (group.skips or group.compared or group.patterns)
+    return len(group.levels) > 1 and not (group.skips or group.compared or group.patterns or group.coded)
 
 
 def probe(

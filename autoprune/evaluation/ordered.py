@@ -7,12 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from autoprune.evaluation.bound import BoundMask, BoundModules
+from autoprune.evaluation.bound import BoundCodes, BoundMask, BoundModules
 from autoprune.repair.folding import fold_batch_norms
 from autoprune.repair.least_squares import Reconstruction
 from autoprune.repair.repair import MixedStatistics
 from autoprune.repair.weight_levels import RankedLevels, WeightLevels
 from autoprune.structure.axes import AxisSlices, Kept, touched_axes
+from autoprune.structure.code_bits import is_coded
 from autoprune.structure.edit import Ranking
 from autoprune.structure.groups import Axis, Structure
 from autoprune.structure.layer_types import TensorAxis, is_depthwise, tensor_axes, widths
@@ -57,7 +58,7 @@ class OrderedNetwork:
         self.network, buffers = _detached(model, sliced=names)
         if batch_statistics:
             normalised_by_batch(self.network, float(batch_statistics))
-        elif reconstruction is None and example_input is not None:
+        elif reconstruction is None and example_input is not None and not is_coded(structure):
             fold_batch_norms(self.network, example_input, forward=forward)
         _cast(self.network, dtype, except_for=buffers)
         layers = dict(self.network.named_modules())
@@ -92,6 +93,11 @@ class OrderedNetwork:
             for index, group in enumerate(structure.groups)
             for matrix in group.compared
         ]
+        self._codes = [
+            BoundCodes(layers[name], index, sorted(self.touched[name] - {index}))
+            for index, group in enumerate(structure.groups)
+            for name in group.coded
+        ]
         self._modules = [BoundModules(layers, group, index) for index, group in enumerate(structure.groups)]
         self._masks = [
             BoundMask(layers[pattern.module], pattern, index, group.units)
@@ -105,6 +111,8 @@ class OrderedNetwork:
             layer.bind(kept)
         for matrix in self._matrices:
             matrix.bind(kept)
+        for codes in self._codes:  # of what the others have bound
+            codes.bind(kept)
         for modules in self._modules:
             modules.bind(kept)
         for mask in self._masks:
@@ -196,12 +204,14 @@ class _Matrix:
 
     def __init__(self, layer: nn.Module, name: str, group: int, levels: WeightLevels, dtype: torch.dtype) -> None:
         self.layer, self.name, self.group, self.levels, self.dtype = layer, name, group, levels, dtype
+        self.shape = layer.__dict__["weight"].shape
         self.bound: int | None = None
 
     def bind(self, kept: Kept) -> None:
         level = kept[self.group]
         if level != self.bound:
-            self.layer.__dict__["weight"] = self.levels(self.name, level).to(self.dtype)
+            weight = self.levels(self.name, level).to(self.dtype)
+            self.layer.__dict__["weight"] = weight.view(self.shape)
             self.bound = level
 
 

@@ -48,13 +48,21 @@ def activation_norm(  # noqa: PLR0913 - a Criterion and its settings
     scores = expert_scores(model, structure, role, forward=forward, batch_size=batch_size, by=experts or "outputs")
     for group in structure.groups:
         if group.compared:
-            rms = squares[group.compared[0].layer].sqrt()
-            scores[group.name] = compared_weight(model, group).float().abs().mul_(rms).cpu()
+            name = group.compared[0].layer
+            rms = _of_weights(squares[name].sqrt(), model.get_submodule(name))
+            scores[group.name] = (compared_weight(model, group).float().abs() * rms).cpu()
         elif group.members and group.name not in scores:
             energies = [(_energies(squares[m.layer], layer), m) for layer, m in readers(model, group)]
             norms = [e[torch.from_numpy(m.positions).to(e.device)].sum(dim=1).sqrt() for e, m in energies]
             scores[group.name] = torch.stack(norms).sum(dim=0).cpu() if norms else by_weights(model, group)
     return with_block_influence(scores, model, structure, role, forward=forward)
+
+
+def _of_weights(values: Tensor, layer: nn.Module) -> Tensor:
+    """The values of the inputs [inputs] that a matrix's weights read, [outputs or 1, inputs · kernel]."""
+    weight, groups = layer.get_parameter("weight"), getattr(layer, "groups", 1)
+    rows: Tensor = values.unflatten(0, (groups, -1)).repeat_interleave(weight[0, 0].numel(), dim=1)
+    return rows.repeat_interleave(len(weight) // groups, dim=0) if groups > 1 else rows
 
 
 def _energies(squares: Tensor, layer: nn.Module) -> Tensor:

@@ -30,7 +30,7 @@ def with_block_influence(
         forward: (network, inputs) → outputs: how the network is called.
     """
     scores = scores | block_influence(model, structure, role, forward=forward)
-    scores |= {group.name: given_order(group) for group in structure.groups if group.patterns}
+    scores |= {group.name: given_order(group) for group in structure.groups if group.patterns or group.coded}
     return {group.name: scores[group.name] for group in structure.groups}
 
 

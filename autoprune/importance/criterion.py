@@ -55,7 +55,7 @@ def rank(scores: Scores, structure: Structure, *, criterion: str) -> Ranking:
     if set(scores) != set(structure.names):
         missing, unknown = sorted(set(structure.names) - set(scores)), sorted(set(scores) - set(structure.names))
         raise ValueError(f"{criterion} must score every group and nothing else; missing: {missing}, unknown: {unknown}")
-    sizes = {layer.name: (layer.outputs, layer.inputs) for layer in structure.layers}
+    sizes = {layer.name: (layer.outputs, layer.inputs * layer.kernel) for layer in structure.layers}
     ranking = {}
     for group in structure.groups:
         values = scores[group.name]

@@ -28,6 +28,12 @@ def input_grams(model: nn.Module, names: Sequence[str], role: Role, *, forward: 
     Raises:
         ValueError: Inputs hold NaN or infinity.
     """
+    other = next((name for name in names if not isinstance(model.get_submodule(name), nn.Linear)), None)
+    if other is not None:
+        raise ValueError(
+            f"products of inputs are taken of linear layers, and {other!r} is a "
+            f"{type(model.get_submodule(other)).__name__}; name it in task.keep, or use taylor, wanda or magnitude"
+        )
     first = first_readers(model, names, role, forward=forward)
     sums: dict[str, Tensor] = {}
     rows = dict.fromkeys(first.values(), 0)

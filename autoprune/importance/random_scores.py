@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from autoprune.importance.block_influence import given_order
 from autoprune.importance.criterion import Scores
+from autoprune.importance.unit_weights import compared_weight
 from autoprune.structure.groups import Group, Structure
 from autoprune.task.task import Forward, Loss, Role
 
@@ -32,9 +33,9 @@ def random(
     """
 
     def drawn(group: Group) -> Tensor:
-        if group.patterns:
+        if group.patterns or group.coded:
             return given_order(group)
-        shapes = [tuple(model.get_submodule(matrix.layer).get_parameter("weight").shape) for matrix in group.compared]
-        return torch.rand(shapes[0] if shapes else (group.units,), generator=generator)
+        shape = compared_weight(model, group).shape if group.compared else (group.units,)
+        return torch.rand(shape, generator=generator)
 
     return {group.name: drawn(group) for group in structure.groups}

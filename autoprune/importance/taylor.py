@@ -45,7 +45,11 @@ def taylor(
     """
     if role.targets is None:
         raise ValueError("importance=taylor needs labels, as its gradients are the loss's; magnitude needs none")
-    named = [(matrix.layer, compared_weight(model, group)) for group in structure.groups for matrix in group.compared]
+    named = [
+        (matrix.layer, model.get_submodule(matrix.layer).get_parameter("weight"))
+        for group in structure.groups
+        for matrix in group.compared
+    ]
     named += [
         (member.layer, layer.get_parameter("weight"))
         for group in structure.groups
@@ -53,7 +57,7 @@ def taylor(
     ]
     weights = dict(named)
     scores = {
-        group.name: torch.zeros(weights[group.compared[0].layer].shape if group.compared else group.units)
+        group.name: torch.zeros(compared_weight(model, group).shape if group.compared else group.units)
         for group in structure.groups
         if group.compared or group.members
     }
@@ -67,7 +71,7 @@ def taylor(
         for group in structure.groups:
             share = number_of(inputs) / len(role)
             if group.compared:
-                scores[group.name].add_(changes[group.compared[0].layer].abs_().cpu(), alpha=share)
+                scores[group.name].add_(changes[group.compared[0].layer].abs_().flatten(1).cpu(), alpha=share)
             elif group.members:
                 shares = [per_unit(changes[m.layer], m, dim=1).sum(dim=1) for _, m in readers(model, group)]
                 if shares:

@@ -89,13 +89,13 @@ def per_unit(tensor: Tensor, member: Member, *, dim: int) -> Tensor:
 
 
 def compared_weight(model: nn.Module, group: Group) -> Tensor:
-    """The matrix [outputs, inputs] of which the group's single weights go.
+    """The matrix [outputs, inputs · kernel] of which the group's single weights go.
 
     Args:
         model: The dense network, in eval mode.
         group: The group.
     """
-    return model.get_submodule(group.compared[0].layer).get_parameter("weight")
+    return model.get_submodule(group.compared[0].layer).get_parameter("weight").flatten(1)
 
 
 def refuse_single_weights(structure: Structure, *, criterion: str, reason: str) -> None:

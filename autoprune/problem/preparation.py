@@ -27,6 +27,7 @@ from autoprune.repair.repair import Repair
 from autoprune.repair.sparse_gpt_levels import sparse_gpt_levels
 from autoprune.repair.weight_levels import WeightLevels
 from autoprune.seeding import torch_generator
+from autoprune.structure.code_bits import with_bits
 from autoprune.structure.couplings import Progress
 from autoprune.structure.edit import Ranking
 from autoprune.structure.graph import find_structure
@@ -103,7 +104,8 @@ def _levelled(task: Task, settings: StructureSettings, progress: Progress | None
         progress=progress,
     )
     structure = merged(structure, settings.uniform) if settings.uniform else structure
-    return structure if task.levels is None else evenly_spaced(structure, task.levels)
+    structure = structure if task.levels is None else evenly_spaced(structure, task.levels)
+    return structure if settings.bits is None else with_bits(structure, task.model, settings.bits)
 
 
 def evenly_spaced(structure: Structure, count: int) -> Structure:

@@ -6,7 +6,7 @@ test holds the two equal; what is changed here is changed there.
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 from autoprune.cost.counted import CostSettings
 from autoprune.device.device import Device
@@ -18,11 +18,13 @@ from autoprune.importance.activation_norm import activation_norm
 from autoprune.importance.criterion import Importance
 from autoprune.importance.default_criterion import default_criterion
 from autoprune.importance.magnitude import magnitude
-from autoprune.ranges import Count, Positive, Text, check_fields
+from autoprune.ranges import Count, OneOf, Positive, Text, check_fields
 from autoprune.repair.least_squares import LeastSquares
 from autoprune.repair.repair import AutomaticRepair, Repair
+from autoprune.structure.code_bits import MOST_BITS
 from autoprune.structure.uniform_groups import UniformKind
 
+CODE_BITS = tuple(range(1, MOST_BITS + 1))
 DEFAULT_IMPORTANCE: Importance = partial(
     default_criterion,
     transformers=partial(activation_norm, batch_size=64),
@@ -45,6 +47,9 @@ class StructureSettings:
     """The fewest units that a group keeps, at least 1."""
     inexact: bool = False
     """Also groups that a LayerNorm or the like normalises over, where removing units is not quite masking them."""
+    bits: tuple[Annotated[int, OneOf(CODE_BITS)], ...] | None = None
+    """Bits that the codes of a matrix's weights may have, 1 to 8, as a decision beside what is pruned of it; None:
+    weights stay as they are."""
     time_limit_s: Positive = 300.0
     """How long the structure is looked for, in seconds."""
     uniform: tuple[UniformKind, ...] = ()
@@ -55,6 +60,8 @@ class StructureSettings:
             object.__setattr__(self, "prune", tuple(self.prune))
         if not isinstance(self.uniform, str):
             object.__setattr__(self, "uniform", tuple(self.uniform))
+        if isinstance(self.bits, list):
+            object.__setattr__(self, "bits", tuple(self.bits))
         check_fields(self, "structure")
 
 

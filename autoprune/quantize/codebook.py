@@ -47,17 +47,40 @@ def codebook_of(
     if not len(weights) or not np.isfinite(weights).all():
         raise ValueError(f"a codebook is made of one finite weight or more, got {len(weights)} weights")
     ordered = np.sort(np.asarray(weights, np.float64))
+    centroids = centroids_of(ordered, bits, initialisation=initialisation, rng=rng)[0]
+    return Codebook(centroids, nearest_codes(weights, centroids))
+
+
+def centroids_of(
+    ordered: Values,
+    bits: int,
+    *,
+    rounds: int = ROUNDS,
+    initialisation: Initialisation = "linear",
+    rng: np.random.Generator | None = None,
+) -> tuple[Values, NDArray[np.int64]]:
+    """Returns the centroids that so many rounds come to, ascending, and how many weights each is the mean of.
+
+    Args:
+        ordered: [count] ascending, at least one.
+        bits: Of a code: 2^bits centroids at most.
+        rounds: At most, at least 1; fewer where centroids stay.
+        initialisation: See `codebook_of`.
+        rng: For "random".
+    """
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
     centroids = _initial(ordered, 2**bits, initialisation, rng)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         edges = np.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2)
         begins, ends = np.concatenate([[0], edges]), np.concatenate([edges, [len(ordered)]])
         used = ends > begins
-        means = (sums[ends] - sums[begins])[used] / (ends - begins)[used]
-        if len(means) == len(centroids) and np.allclose(means, centroids, rtol=1e-9, atol=0):
-            break
+        counts = (ends - begins)[used]
+        means = (sums[ends] - sums[begins])[used] / counts
+        stay = len(means) == len(centroids) and np.allclose(means, centroids, rtol=1e-9, atol=0)
         centroids = means
-    return Codebook(centroids, nearest_codes(weights, centroids))
+        if stay:
+            break
+    return centroids, counts
 
 
 def nearest_codes(weights: Values, centroids: Values) -> NDArray[np.int64]:

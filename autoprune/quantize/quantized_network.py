@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from autoprune.quantize.codebook import Initialisation, codebook_of
+from autoprune.quantize.shared_weights import quantizable, write_codes
 from autoprune.ranges import Count, Natural, Positive
-from autoprune.structure.layer_types import CONVOLUTIONS
 from autoprune.task.task import Task
 from autoprune.task.training import fit
 
@@ -22,18 +22,43 @@ STEPS = 127  # of int8, on either side of zero
 class Quantize(Protocol):
     """(pruned network, task) → a copy whose matrices have few values, in eval mode; weights that are 0 stay 0."""
 
-    def __call__(self, network: nn.Module, task: Task, *, generator: torch.Generator) -> nn.Module: ...
+    def __call__(
+        self,
+        network: nn.Module,
+        task: Task,
+        *,
+        generator: torch.Generator,
+        layer_bits: Mapping[str, int] | None = None,
+    ) -> nn.Module:
+        """Returns the copy.
+
+        Args:
+            network: Pruned; it stays as it is.
+            task: What centroids are trained on.
+            generator: The source of chance.
+            layer_bits: Layer → bits of its codes, where a plan decides on them; None: the quantization's own.
+        """
+        ...
 
 
-def no_quantization(network: nn.Module, task: Task, *, generator: torch.Generator) -> nn.Module:
-    """Returns a copy of the network, as it is.
+def no_quantization(
+    network: nn.Module,
+    task: Task,
+    *,
+    generator: torch.Generator,
+    layer_bits: Mapping[str, int] | None = None,
+) -> nn.Module:
+    """Returns a copy of the network, as it is; where a plan decides on bits, with codebooks that are not trained.
 
     Args:
         network: Stays as it is.
         task: Not read.
         generator: Not drawn from.
+        layer_bits: Layer → bits of its codes; None: no codes.
     """
-    return copy.deepcopy(network).eval()
+    copied = copy.deepcopy(network).eval()
+    write_codes(copied, layer_bits or {})
+    return copied
 
 
 def quantize_codebook(  # noqa: PLR0913  conf/quantize/codebook.yaml names them one by one
@@ -53,7 +78,7 @@ def quantize_codebook(  # noqa: PLR0913  conf/quantize/codebook.yaml names them 
 
     A weight that is 0 stays 0 and has no code. The gradients of all weights that share a centroid add up, as in Deep
     Compression (arXiv 1510.00149). In the end centroids, biases and norms are rounded to half precision, which makes
-    the file smaller and changes outputs by less than the codes do.
+    the file smaller and changes outputs by less than the codes do. A matrix without codes stays as it is.
 
     Args:
         network: Pruned; it stays as it is.
@@ -98,16 +123,24 @@ def quantize_codebook(  # noqa: PLR0913  conf/quantize/codebook.yaml names them 
             generator=generator,
             on_step=on_step,
         )
+    uncoded = {id(layer.weight) for layer in layers.values() if not parametrize.is_parametrized(layer, "weight")}
     with torch.no_grad():
         for parameter in quantized.parameters():
-            parameter.copy_(parameter.half())
+            if id(parameter) not in uncoded:
+                parameter.copy_(parameter.half())
     for layer in layers.values():
         if parametrize.is_parametrized(layer, "weight"):
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
     return quantized.eval()
 
 
-def quantize_int8(network: nn.Module, task: Task, *, generator: torch.Generator) -> nn.Module:
+def quantize_int8(
+    network: nn.Module,
+    task: Task,
+    *,
+    generator: torch.Generator,
+    layer_bits: Mapping[str, int] | None = None,
+) -> nn.Module:
     """Returns a copy whose weights are whole numbers in [-127, 127] times a scale for each output.
 
     The scale is the largest weight's 127th, rounded up to 11 bits, so that products are exact.
@@ -116,7 +149,13 @@ def quantize_int8(network: nn.Module, task: Task, *, generator: torch.Generator)
         network: Pruned; it stays as it is.
         task: Is not asked.
         generator: Is not used.
+        layer_bits: None, as all layers have 8.
+
+    Raises:
+        ValueError: A plan decides on bits.
     """
+    if layer_bits is not None:
+        raise ValueError("whole numbers of 8 bits leave a plan nothing to decide: layer_bits must be None")
     quantized = copy.deepcopy(network)
     with torch.no_grad():
         for layer in quantizable(quantized).values():
@@ -127,15 +166,6 @@ def quantize_int8(network: nn.Module, task: Task, *, generator: torch.Generator)
             # Adding 0 turns -0 into 0, which files do not store.
             weight.copy_((codes * scale + 0.0).reshape(weight.shape))
     return quantized.eval()
-
-
-def quantizable(network: nn.Module) -> dict[str, nn.Module]:
-    """Returns the convolutions and linear layers by name, those that share a weight once."""
-    layers: dict[int, tuple[str, nn.Module]] = {}
-    for name, layer in network.named_modules():
-        if isinstance(layer, (*CONVOLUTIONS, nn.Linear)):
-            layers.setdefault(id(layer.weight), (name, layer))
-    return dict(layers.values())
 
 
 def _share(layer: nn.Module, bits: int, initialisation: Initialisation, rng: np.random.Generator) -> None:

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.plan import PruningPlan
+from autoprune.quantize.shared_weights import write_codes
 from autoprune.ranges import Fraction, check_fields
 from autoprune.repair.least_squares import LeastSquares, Reconstruction
 from autoprune.repair.sparse_gpt_levels import SparseGPT
 from autoprune.repair.weight_levels import WeightLevels
 from autoprune.structure.axes import AxisSlices
+from autoprune.structure.code_bits import bits_of
 from autoprune.structure.edit import Ranking, kept_entries, partly
 from autoprune.structure.groups import Structure
 from autoprune.task.samples import cut
@@ -68,6 +70,7 @@ class Repair:
             write_reconstruction(network, plan, structure, ranking, reconstruction)
         if levels is not None:
             write_levels(network, plan, structure, levels)
+        write_codes(network, bits_of(structure, plan))
         if self.batch_norm:
             measure_batch_norms(network, calibration, forward, share=float(self.batch_norm))
 
@@ -132,7 +135,8 @@ def write_levels(network: nn.Module, plan: PruningPlan, structure: Structure, le
     for group, kept in partly(structure, plan):
         for matrix in group.compared:
             if matrix.layer in dict(network.named_modules()):  # and not in a module that is passed over
-                network.get_submodule(matrix.layer).get_parameter("weight").copy_(levels(matrix.layer, kept))
+                weight = network.get_submodule(matrix.layer).get_parameter("weight")
+                weight.copy_(levels(matrix.layer, kept).view_as(weight))
 
 
 @torch.no_grad()

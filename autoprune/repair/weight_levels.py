@@ -123,13 +123,14 @@ def compared(structure: Structure) -> dict[str, Comparison]:
 
 
 def dense_weights(model: nn.Module, structure: Structure) -> dict[str, Tensor]:
-    """Layer → the matrix that loses single weights [outputs, inputs], float32; the model's own where it is that.
+    """Layer → the matrix that loses single weights [outputs, inputs · kernel], float32; the model's own if it is that.
 
     Args:
         model: The dense network, in eval mode.
         structure: The network's groups and layers.
     """
-    return {name: model.get_submodule(name).get_parameter("weight").detach().float() for name in compared(structure)}
+    weights = {name: model.get_submodule(name).get_parameter("weight") for name in compared(structure)}
+    return {name: weight.detach().float().flatten(1) for name, weight in weights.items()}
 
 
 def check_level(matrices: dict[str, Comparison], layer: str, kept: int) -> None:

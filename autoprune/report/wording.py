@@ -183,7 +183,15 @@ def on_the_disk(contents: Contents) -> str:
         f"On the disk: {about}{size(coded)} as .apz, {times(quotient(whole, coded))} smaller than the dense network's "
         f"safetensors ({size(whole)}). Its own safetensors file stores the zeros and has {size(stored)}; "
         "`autoprune export RUN format=apz` writes the small one."
-    )
+    ) + _bits_of_codes(contents, chosen)
+
+
+def _bits_of_codes(contents: Contents, chosen: NetworkReport) -> str:
+    """The bits that the plan gives to the codes of every matrix's weights; empty where it does not decide on them."""
+    groups = [group for group in contents.structure.get("groups", ()) if group.get("granularity") == "bit"]
+    bits = [(group["layers"][0], chosen.plan[group["name"]]["kept"], group["units"]) for group in groups]
+    listed = [f"{name} {kept}" if kept < units else f"{name} none" for name, kept, units in bits]
+    return f" Bits of the codes of weights: {', '.join(listed)}." if listed else ""
 
 
 def on_device(contents: Contents) -> str:

@@ -39,7 +39,7 @@ def shrink(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
     for group, kept in partly(structure, plan):
         for matrix in group.compared:
             weight = layers[matrix.layer].get_parameter("weight")
-            stays = ranking[group.name].to(weight.device) < kept
+            stays = (ranking[group.name].to(weight.device) < kept).view_as(weight)
             weight.data = weight.data.where(stays, 0.0)  # a product would leave -0, which is not 0 in a file
         for pattern in group.patterns:
             install_pattern(layers[pattern.module], pattern, kept)
@@ -174,7 +174,7 @@ def masked(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
                 for matrix in group.compared:
                     tensor = layers[matrix.layer].get_parameter("weight")
                     saved.append((tensor, tensor.clone()))
-                    tensor.mul_(ranking[group.name].to(tensor.device) < kept)
+                    tensor.mul_((ranking[group.name].to(tensor.device) < kept).view_as(tensor))
                 for pattern in group.patterns:
                     masks.callback(install_pattern(layers[pattern.module], pattern, kept).remove)
                 if group.routing is not None:
@@ -221,7 +221,7 @@ def _check(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
     if lacking:
         raise ValueError(f"the structure is another network's: this {type(model).__name__} has no {lacking[0]!r}")
     for group, _ in partly(structure, plan):
-        if group.patterns:  # of which a ranking says nothing
+        if group.patterns or group.coded:  # of which a ranking says nothing
             continue
         units = ranking.get(group.name)
         if not isinstance(units, Tensor):

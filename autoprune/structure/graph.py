@@ -20,6 +20,7 @@ from autoprune.structure.groups import Group, RoundTo, Structure, holds, levels_
 from autoprune.structure.kinds import DEFAULT_KINDS
 from autoprune.structure.layer_flow import Nodes
 from autoprune.structure.refused import refuse_wrapped
+from autoprune.structure.single_weights import single_weight_structure
 from autoprune.structure.stand_ins import Couplings, SegmentedRun
 from autoprune.structure.transformer import token_ids, transformer_structure
 from autoprune.structure.verify import PROBED, Verifier, alive, sampled
@@ -51,7 +52,8 @@ def find_structure(  # noqa: PLR0913 - keyword-only settings, part of the public
         model: The trained network.
         example_input: What it is called with: a tensor [1, ...], a tuple or a dict of several.
         keep: Layers whose outputs stay whole, or modules that hold such layers.
-        prune: The kinds of groups of a transformer (structure/kinds.py); None: heads and neurons.
+        prune: The kinds of groups of a transformer (structure/kinds.py); None: heads and neurons. Of any other network
+            ("weights",): single weights, without verifying anything.
         round_to: Kept units fill multiples of so many channels or features, or all of the group's; "auto": of 8, or of
             fewer where a group is small, and heads go one by one.
         min_units: The fewest units that a group keeps.
@@ -81,10 +83,11 @@ def find_structure(  # noqa: PLR0913 - keyword-only settings, part of the public
         probe = Example(ids[:, :PROBED])  # `forward` may ask at positions that so few tokens lack
         with evaluating(model):
             return sampled(structure, model, ids, probe.outputs)
-    if prune is not None:
+    if prune is not None and tuple(prune) != ("weights",):
         raise ValueError(
             f"structure.prune={list(prune)} is for transformers of the types {sorted(FAMILIES)}; this "
-            f"{type(model).__name__} is {model_type(model) or 'none'}. Leave it out to prune channels and neurons"
+            f"{type(model).__name__} is {model_type(model) or 'none'}. Leave it out to prune channels and neurons, or "
+            "name weights"
         )
     refuse_wrapped(model)
     settings = _Settings(round_to, min_units, inexact, time.monotonic() + time_limit_s)
@@ -94,6 +97,8 @@ def find_structure(  # noqa: PLR0913 - keyword-only settings, part of the public
     with evaluating(model):
         surveys = [survey(model, example) for example in given]
         _check_keep(keep, surveys)
+        if prune is not None:
+            return single_weight_structure(model, surveys, keep=keep, round_to=round_to, min_units=min_units)
         small = examples_like(model, given, surveys)
         with alive(model):
             proposed, normalisers = _candidates(model, small, keep=keep, settings=settings, progress=progress)

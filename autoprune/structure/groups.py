@@ -12,7 +12,7 @@ from autoprune.plan import PruningPlan
 IntArray = NDArray[np.int64]
 Axis = str  # "out", "in"; of attentions "head", "key", "value" too; "PARAMETER/DIM" of a module's own tensor; of an
 # nn.Bilinear "second", of a grouped transposed convolution "group": its outputs, counted within one of its groups
-Granularity = Literal["channel", "neuron", "head", "query", "expert", "block", "weight", "n_m", "key_block"]
+Granularity = Literal["channel", "neuron", "head", "query", "expert", "block", "weight", "n_m", "key_block", "bit"]
 LayerKind = Literal["conv", "linear", "norm", "attention", "embedding", "recurrent", "other"]
 RoundTo = int | Literal["auto"]
 Returns = Literal["input", "input, None", "second", "zeros", "zeros, None"]
@@ -128,6 +128,8 @@ class Group:
     """Attentions that see fewer blocks of keys."""
     routing: Routing | None = None
     """Where the units are experts: who chooses among them."""
+    coded: tuple[str, ...] = ()
+    """Layers whose weights are written as codes of as many bits as units are kept; all of them: values as they are."""
     exact: bool = True
     """Whether the network without units is the one with masked units. It is not where a layer normalises over the units
     (LayerNorm): its statistics run over fewer. Such groups are offered with structure.inexact=true."""
@@ -137,7 +139,7 @@ class Group:
     def touches(self, layer: str) -> bool:
         """Whether anything of the layer goes with the group's units."""
         named = {member.layer for member in self.members} | {matrix.layer for matrix in self.compared}
-        named |= {pattern.module for pattern in self.patterns}
+        named |= {pattern.module for pattern in self.patterns} | set(self.coded)
         return layer in named or any(holds(skip.module, layer) for skip in self.skips)
 
 

@@ -38,7 +38,8 @@ def fit(  # noqa: PLR0913 - keyword-only settings of an optimiser
     """Trains those of `model`'s parameters that require gradients, in place, and leaves it in eval mode.
 
     The learning rate rises linearly over the first `warmup` fraction of steps and falls to zero along a cosine.
-    Dropout draws from numbers of its own, seeded as `generator` was.
+    Dropout draws from numbers of its own, seeded as `generator` was. Weights of a matrix that are zero stay zero,
+    unless all are: a network that has lost single weights is as sparse afterwards.
 
     Args:
         model: The network, on the device of the role.
@@ -71,15 +72,21 @@ def fit(  # noqa: PLR0913 - keyword-only settings of an optimiser
         bf16=bf16,
     )
     loop = TrainingLoop(model, role, settings, loss=loss, generator=generator, augment=augment, forward=forward)
-    device = role.device
+    device, sparse = role.device, [(weight, weight.detach() != 0) for weight in loop.trained if _is_sparse(weight)]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(generator.initial_seed())
         model.train()
         for step in range(steps):
             value = loop.step(learning_rate * one_cycle(step / steps, warmup=warmup), of=steps)
+            for weight, stays in sparse:
+                weight.data.mul_(stays)
             if on_step is not None:
                 on_step(step + 1, steps, value)
     model.eval()
+
+
+def _is_sparse(weight: Tensor) -> bool:
+    return weight.ndim > 1 and 0 < int(weight.count_nonzero()) < weight.numel()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

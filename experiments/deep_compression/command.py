@@ -21,7 +21,7 @@ from autoprune.deep_compression import CompressedNetwork, CompressionSettings, p
 from autoprune.evaluation.judge import Judge
 from autoprune.export.apz import load_apz, state_of
 from autoprune.files import atomic_write
-from autoprune.quantize.quantized_network import quantizable
+from autoprune.quantize.shared_weights import quantizable
 from autoprune.task.fashion_mnist import fashion_full, fashion_subset
 from autoprune.task.lenets import LENETS
 from autoprune.task.task import Roles, Task

@@ -13,10 +13,13 @@ from autoprune.cost.model import plans_along
 from autoprune.cost.projection import Projector
 from autoprune.export.apz import apz_size
 from autoprune.quantize.quantized_network import quantize_codebook
+from autoprune.quantize.shared_weights import write_codes
+from autoprune.structure.code_bits import bits_of, with_bits
 from autoprune.structure.edit import shrink
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Structure
-from autoprune.task.task import Task
+from autoprune.task.task import Task, plain_forward
+from autoprune.testing import check_cost_model
 from tests.language_models import causal_task
 
 
@@ -84,3 +87,36 @@ def test_many_plans_at_once_cost_what_each_does_and_a_budget_is_met(made: tuple[
 def test_bits_are_a_codebooks_or_none() -> None:
     with pytest.raises(ValueError, match="encoded_bits"):
         CostSettings(encoded_bits=12)
+
+
+@pytest.mark.parametrize("density", [0.05, 0.1, 0.4, 1.0])
+def test_pairs_are_predicted_within_two_per_cent(density: float) -> None:
+    """Of weights that are spread as trained ones, whose largest are kept."""
+    model = torch.nn.Sequential(torch.nn.Linear(300, 200), torch.nn.ReLU(), torch.nn.Linear(200, 50)).eval()
+    with torch.no_grad():
+        for seed, layer in enumerate((model[0], model[2])):
+            laplace = np.random.default_rng(seed).laplace(size=layer.weight.shape).astype(np.float32)
+            layer.weight.copy_(torch.from_numpy(laplace))
+    example = torch.zeros(1, 300)
+    structure = with_bits(find_structure(model, example, prune=("weights",)), model, (2, 3, 4, 5, 6, 8))
+    ranking = {
+        group.name: (
+            model.get_submodule(group.name).get_parameter("weight").abs().argsort(dim=1, descending=True).argsort(dim=1)
+            if group.compared
+            else torch.arange(group.units)
+        )
+        for group in structure.groups
+    }
+    cost = Countable(model, structure, example, forward=plain_forward, settings=CostSettings())["encoded_bytes"]
+    check_cost_model(cost, structure)
+    for bits in ((4, 3), (5, 5), (8, 2), (32, 6)):
+        kept = np.maximum((structure.units * density).astype(np.int64), 1)
+        kept[1::2] = bits
+        plan = structure.plan(kept)
+        network = shrink(model, structure, plan, ranking)
+        write_codes(network, bits_of(structure, plan))
+        assert float(cost(kept)) == pytest.approx(apz_size(network)["apz"], rel=0.02), (density, bits)
+        others = np.array([np.random.default_rng(1).choice(group.levels) for group in structure.groups])
+        each = np.repeat(kept[None], len(kept), axis=0)
+        np.fill_diagonal(each, others)
+        assert np.allclose(cost.changed(kept, others), cost(each))

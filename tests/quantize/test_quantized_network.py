@@ -10,7 +10,8 @@ from torch import nn
 from autoprune.coding.coded_tensor import parts_of
 from autoprune.evaluation.judge import Judge
 from autoprune.export.apz import bits_of
-from autoprune.quantize.quantized_network import no_quantization, quantizable, quantize_codebook, quantize_int8
+from autoprune.quantize.quantized_network import no_quantization, quantize_codebook, quantize_int8
+from autoprune.quantize.shared_weights import quantizable
 from autoprune.task.shipped import digits
 from autoprune.task.task import Task
 

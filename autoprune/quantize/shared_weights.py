@@ -1,0 +1,75 @@
+"""Weights that share few values, as plans are judged by: a codebook without training, in a fraction of a second."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autoprune.quantize.codebook import Values, centroids_of
+from autoprune.structure.layer_types import CONVOLUTIONS
+
+FITTED = 65_536  # weights of a matrix that centroids are means of
+ROUNDS = 8  # of k-means
+
+
+def fitted(weights: Values) -> Values:
+    """Returns the weights in ascending order, or FITTED of them at equal ranks, the least and the greatest included.
+
+    Args:
+        weights: [count] that are not zero.
+    """
+    ordered = np.sort(np.asarray(weights, np.float64))
+    if len(ordered) <= FITTED:
+        return ordered
+    return ordered[np.linspace(0, len(ordered) - 1, FITTED).round().astype(np.int64)]
+
+
+def shared_values(weight: Tensor, bits: int) -> Tensor:
+    """Returns the weights, each at the nearest of 2^bits centroids at half precision; a weight that is 0 stays 0.
+
+    Centroids begin evenly from the least to the greatest weight and take some rounds of k-means.
+
+    Args:
+        weight: Of any shape.
+        bits: Of a code, 1 to 8.
+    """
+    flat = weight.detach().float().flatten()
+    kept = flat.nonzero().flatten()
+    if not len(kept):
+        return weight
+    values = flat[kept]
+    centroids = centroids_of(fitted(values.cpu().numpy()), bits, rounds=ROUNDS)[0].astype(np.float16).astype(np.float32)
+    centroids = np.unique(centroids)
+    edges = torch.from_numpy((centroids[1:] + centroids[:-1]) / 2).to(flat.device)
+    coded = torch.zeros_like(flat)
+    coded[kept] = torch.from_numpy(centroids).to(flat.device)[torch.bucketize(values, edges)]
+    return coded.view(weight.shape).to(weight.dtype)
+
+
+@torch.no_grad()
+def write_codes(network: nn.Module, layer_bits: Mapping[str, int]) -> None:
+    """The layers' weights share values, in place; where any do, all but matrices are at half precision.
+
+    Args:
+        network: A pruned network.
+        layer_bits: Layer → bits of its codes; layers that the network lacks are passed over.
+    """
+    layers = dict(network.named_modules())
+    matrices = {id(layer.weight) for layer in quantizable(network).values()}
+    for name, bits in layer_bits.items():
+        if name in layers:
+            weight = layers[name].get_parameter("weight")
+            weight.copy_(shared_values(weight, bits))
+    for parameter in network.parameters() if layer_bits else ():
+        if parameter.is_floating_point() and id(parameter) not in matrices:
+            parameter.copy_(parameter.half())
+
+
+def quantizable(network: nn.Module) -> dict[str, nn.Module]:
+    """Returns the convolutions and linear layers by name, those that share a weight once."""
+    layers: dict[int, tuple[str, nn.Module]] = {}
+    for name, layer in network.named_modules():
+        if isinstance(layer, (*CONVOLUTIONS, nn.Linear)):
+            layers.setdefault(id(layer.weight), (name, layer))
+    return dict(layers.values())
