@@ -27,7 +27,7 @@ def tracked_config(settings: Mapping[str, Any], record: Mapping[str, Any]) -> di
     return {
         "task": record["task"],
         "agent": record["agent"],
-        "mode": settings["agent"].get("mode"),  # of agents that learn; None for any other search
+        "mode": (settings["agent"].get("env") or {}).get("mode"),  # of agents that learn; None for any other search
         "budget": record["budget"]["text"],
         "evaluations": settings["evaluations"],
         "seed": record["seed"],
@@ -76,8 +76,20 @@ def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
         **{f"result/{cost}_left": value / dense["cost"][cost] for cost, value in chosen["cost"].items()},
         **{f"result/seconds_{stage}": seconds for stage, seconds in result["seconds"].items()},
         **{f"result/seconds_{part}": seconds for part, seconds in result["search_seconds"].items()},
+        **_summary_of_policy(result.get("policy")),
         **{
             f"result/speedup_{runtime}": dense["latency_ms"][runtime]["median"] / value["median"]
             for runtime, value in chosen["latency_ms"].items()
         },
+    }
+
+
+def _summary_of_policy(policy: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a policy's own plan is worth beside the search's; nothing where none was learned."""
+    if policy is None:
+        return {}
+    return {
+        "result/policy_score": policy["score"],
+        "result/policy_gap": policy["gap"],
+        "result/policy_over_uniform": policy["score"] - policy["uniform"],
     }

@@ -112,6 +112,8 @@ class TrackedRun:
     """The run's settings, in JSON values."""
     run_id: str | None = None
     """Of the run that is resumed, as its tracker called it; None starts one."""
+    tags: Sequence[str] = ()
+    """By which runs are filtered, beside those of `tracking.tags`."""
 
 
 class Tracking(Protocol):
@@ -157,7 +159,8 @@ class WandbTracker:
         self._uploads: dict[str, wandb.Artifact] = {}  # nobody has heard yet what became of them
         for metrics, axis in PLOTTED.items():
             run.define_metric(metrics, step_metric=axis, step_sync=False)
-        run.define_metric("search/best", step_metric="evaluation", step_sync=False, summary="max")
+        for best in ("search/best", "policy/score"):  # whose column in the table of runs is the best value
+            run.define_metric(best, step_metric="evaluation", step_sync=False, summary="max")
 
     def log(self, metrics: Mapping[str, float | None], *, axis: Axis, step: int) -> None:
         if axis not in get_args(Axis):
@@ -285,7 +288,7 @@ def wandb_tracking(
             name=run.name,
             group=run.group,
             job_type=run.job_type,
-            tags=list(tags),
+            tags=[*dict.fromkeys([*run.tags, *tags])],
             config=dict(run.config),
             id=run.run_id,
             resume=None if run.run_id is None else "allow",

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("search", "cost", "agent", "recover", "schedule", "result")
-DOCUMENTED = set(
-    re.findall(r"`((?:search|cost|agent|recover|schedule|result)/[\w/]+)`", (ROOT / "docs" / "metrics.md").read_text())
-)
+ROOMS = ("search", "cost", "agent", "recover", "schedule", "result", "policy")
+KEY = re.compile(rf"`((?:{'|'.join(ROOMS)})/[\w/]+)`")
+DOCUMENTED = set(KEY.findall((ROOT / "docs" / "metrics.md").read_text()))
 
 
 def logged_keys() -> Iterator[tuple[str, str]]:

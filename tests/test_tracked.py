@@ -16,7 +16,7 @@ SETTINGS = {
     "seed": 3,
     "evaluations": 15,
     "budget": None,
-    "agent": {"_target_": "autoprune.search.rl.search", "mode": "one_shot"},
+    "agent": {"_target_": "autoprune.search.rl.search", "env": {"mode": "one_shot"}},
     "recover": {"_target_": "autoprune.recover.fine_tune.fine_tune", "steps": 5},
 }
 RECORD = {"task": "tiny", "agent": "ppo", "seed": 3, "budget": {"text": "macs:0.5", "limit": 100.0}}

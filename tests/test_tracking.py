@@ -1,6 +1,9 @@
 import json
 import logging
 import os
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -241,11 +244,11 @@ tracker.close()
 @pytest.mark.slow
 @pytest.mark.parametrize("takes", [True, False])
 def test_a_server_takes_artifacts_or_its_refusal_is_seen(takes: bool, tmp_path: Path) -> None:
-    with wandb_server(takes_artifacts=takes) as (url, operations):
-        environment = {**os.environ, "WANDB_BASE_URL": url, "WANDB_API_KEY": KEY}
+    with wandb_server(takes_artifacts=takes) as server:
+        environment = {**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
         done = run_python(ONLINE, str(tmp_path / "run"), env=environment)
     assert done.returncode == 0, done.stderr
-    assert "CreateArtifact" in operations
+    assert "CreateArtifact" in server.operations
     warned = f"did not take the plan artifact plan (ValueError: ArtifactSaver.createArtifact: input: {REFUSAL}"
     assert (warned in done.stderr) is not takes
     assert ("WARNING:autoprune" in done.stderr) is not takes
@@ -333,3 +336,35 @@ def test_the_configuration_starts_a_tracker(tmp_path: Path) -> None:
     run = TrackedRun(tmp_path / "run", "n", group="g", job_type="search", config={})
     wandb_tracking(run, **wandb_settings).close()
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+
+
+@pytest.mark.slow
+def test_an_agent_of_wandb_runs_the_documented_sweep(tmp_path: Path) -> None:
+    document = (ROOT / "docs" / "wandb.md").read_text(encoding="utf-8")
+    (sweep,) = re.findall(r"^```yaml\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
+    settings = OmegaConf.to_container(OmegaConf.create(sweep.replace("${args_no_hyphens}", "ARGS")), resolve=False)
+    assert isinstance(settings, dict)
+    # a smaller task, and fewer evaluations, than somebody would wait for
+    short = sweep.replace("task=fashion_plain20", "experiment=smoke") + "  - evaluations=24\n"
+    proposal = {name: values["values"][0] for name, values in settings["parameters"].items()}
+    with wandb_server(takes_artifacts=True, sweep=short, proposals=[proposal]) as server:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
+        command = [sys.executable, "-m", "wandb", "agent", "--count", "1", "me/p/abc"]
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300
+        )
+    assert "did not take" not in done.stdout + done.stderr
+    (run,) = server.runs.values()
+    config = {key: each["value"] for key, each in json.loads(run["config"]).items()}
+    assert (run["sweep"], run["tags"], config["agent"], config["mode"]) == ("abc", ["ppo"], "ppo", "one_shot")
+    assert config["settings"]["agent"]["env"]["max_log_correction"] == proposal["agent.env.max_log_correction"]
+    metrics = {each.get("1"): each for each in config["_wandb"]["m"]}
+    assert metrics["policy/score"]["7"] == metrics["search/best"]["7"], "the best value is in the summary"
+    ((name, rows),) = server.history.items()
+    own = [row["policy/score"] for row in rows if "policy/score" in row]
+    assert all("evaluation" in row for row in rows if "policy/score" in row)
+    assert server.summary[name]["policy/score"] == {"max": max(own)}
+    assert server.summary[name]["result/policy_score"] == max(own)
+    assert server.summary[name]["result/policy_gap"] >= 0
+    assert server.operations.count("CreateArtifact") >= 4, "result, plan, network and policy"

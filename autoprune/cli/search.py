@@ -136,6 +136,7 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
             job_type="search",
             config=tracked_config(dict(settings), record),
             run_id=before.get("tracker"),
+            tags=(launch.agent,),
         ) as tracker:
             run.write_json("run.json", {**record, "tracker": tracker.run_id})
             job = Job(

@@ -16,7 +16,7 @@ from autoprune.comparison.run_summary import RunSummary
 
 FORM = "wandb=ENTITY/PROJECT or wandb=ENTITY/PROJECT/GROUP"
 KIND = "result"  # of the artifact that holds a run's result.json
-AXIS, BEST = "evaluation", "search/best"
+AXIS, BEST, OWN = "evaluation", "search/best", "policy/score"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def read_project(project: Project) -> tuple[list[RunSummary], list[Missing]]:
 
 
 def publish(project: Project, *, title: str, sentences: list[str]) -> str:
-    """A report is saved on the server: the sentences, and the best plan so far by agent.
+    """A report is saved on the server: the sentences, the best plan so far and the policy's own by agent.
 
     Args:
         project: whose runs it plots.
@@ -109,10 +109,13 @@ def report_of(project: Project, *, title: str, sentences: list[str]) -> Any:
         filters=[] if project.group is None else f"Group = '{project.group}'",
         groupby=["config.agent"],
     )
-    plot = reports.LinePlot(
-        title="The best plan so far", x=AXIS, y=[BEST], title_x="evaluations", title_y="score", log_x=True
-    )
-    bars = reports.BarPlot(title="Test accuracy of what was handed out", metrics=["result/accuracy_before"])
+    titles = {"title_x": "evaluations", "title_y": "score", "log_x": True}
+    panels = [
+        reports.LinePlot(title="The best plan that the search met so far", x=AXIS, y=[BEST], **titles),
+        reports.LinePlot(title="The policy's own plan", x=AXIS, y=[OWN], **titles),
+        reports.BarPlot(title="The policy's own plan over the uniform one", metrics=["result/policy_over_uniform"]),
+        reports.BarPlot(title="Test accuracy of what was handed out", metrics=["result/accuracy_before"]),
+    ]
     return reports.Report(
         entity=project.entity,
         project=project.name,
@@ -122,7 +125,7 @@ def report_of(project: Project, *, title: str, sentences: list[str]) -> Any:
             reports.H1("Results"),
             *(reports.P(sentence) for sentence in sentences),
             reports.H1("The searches"),
-            reports.PanelGrid(runsets=[runs], panels=[plot, bars]),
+            reports.PanelGrid(runsets=[runs], panels=panels),
         ],
     )
 

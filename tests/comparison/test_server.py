@@ -40,7 +40,8 @@ def test_a_report_shows_best_so_far_by_agent() -> None:
     report = report_of(Project("me", "pruning", "sweep"), title="t" * 200, sentences=["ppo is better.", "So it is."])
     assert (report.entity, report.project, len(report.title)) == ("me", "pruning", 128)
     grid = report.blocks[-1]
-    assert grid.panels[0].y == ["search/best"]
+    assert [panel.y for panel in grid.panels[:2]] == [["search/best"], ["policy/score"]]
+    assert [panel.metrics for panel in grid.panels[2:]] == [["result/policy_over_uniform"], ["result/accuracy_before"]]
     assert grid.runsets[0].groupby == ["config.agent"]
     assert "sweep" in str(grid.runsets[0].filters)
     assert [block.text for block in report.blocks[1:3]] == ["ppo is better.", "So it is."]

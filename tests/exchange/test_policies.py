@@ -268,9 +268,9 @@ def test_without_a_connection_the_server_is_not_reached(bundle: Path) -> None:
 
 @pytest.mark.slow
 def test_a_servers_refusal_is_an_error(bundle: Path) -> None:
-    with wandb_server(takes_artifacts=False) as (url, operations):
-        told = refusals(bundle, "shipped", "wandb:me/p/n", WANDB_BASE_URL=url, WANDB_API_KEY=KEY)
-    assert "CreateArtifact" in operations
+    with wandb_server(takes_artifacts=False) as server:
+        told = refusals(bundle, "shipped", "wandb:me/p/n", WANDB_BASE_URL=server.url, WANDB_API_KEY=KEY)
+    assert "CreateArtifact" in server.operations
     assert [
         line.startswith("Weights & Biases refused the policy for 'me/p/n'") and REFUSAL in line for line in told
     ] == [True]
