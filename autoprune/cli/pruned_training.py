@@ -136,6 +136,7 @@ def _train_pruned(session: Session, task: "Task", run: "RunFolder", tracker: "Tr
             f"the training budget ended before the schedule had reached its density: {trained.removed_last} weights "
             "were removed after the last step; a larger training= or an earlier end of the schedule leaves none over"
         )
+    _tell_uncounted(trained.uncounted)
     dense, sparse = _measured(task, task.model), _measured(task, trained.network)
     _export(task, trained.network, run)
     result = {
@@ -146,6 +147,7 @@ def _train_pruned(session: Session, task: "Task", run: "RunFolder", tracker: "Tr
         "weights": trained.weights,
         "total": round(trained.weights / trained.density),
         "removed_last": trained.removed_last,
+        "uncounted": dict(trained.uncounted),
         "training": {"steps": trained.steps, "budget": goal.steps, "spent": trained.spent, "macs": trained.macs},
         "dense": dense,
         "points": [{"series": name, "density": trained.density, "macs": trained.macs, **sparse}],
@@ -158,6 +160,7 @@ def _train_pruned(session: Session, task: "Task", run: "RunFolder", tracker: "Tr
 def _tickets(session: Session, task: "Task", run: "RunFolder", tracker: "Tracker") -> dict[str, Any]:
     from autoprune.report.progress import StageProgress
     from autoprune.schedule.lottery_tickets import ROUND, TicketSearch, TicketSettings
+    from autoprune.schedule.weight_masks import uncounted_weights
 
     settings = session.settings
     given: dict[str, Any] = {
@@ -179,6 +182,8 @@ def _tickets(session: Session, task: "Task", run: "RunFolder", tracker: "Tracker
             task, wanted, session.part("recipe"), settings["seed"], run.path, frozenset(settings["keep"]), note
         )
         last = search.run()
+    uncounted = uncounted_weights(last.model, last.masking.layers)
+    _tell_uncounted(uncounted)
     _export(task, last.model.eval(), run)
     by_kind = {(row["kind"], row["round"]): row for row in search.rows}
     dense = by_kind["dense", 0]
@@ -193,6 +198,7 @@ def _tickets(session: Session, task: "Task", run: "RunFolder", tracker: "Tracker
         "density": last.density,
         "weights": last.masking.kept(last.training.masks),
         "total": last.masking.total,
+        "uncounted": uncounted,
         "training": {"steps": clock.step, "budget": last.goal.steps, "spent": clock.spent, "macs": clock.macs},
         "dense": {key: dense[key] for key in ("test_accuracy", "search_accuracy", "search_loss")},
         "points": points,
@@ -220,6 +226,14 @@ def _export(task: "Task", network: "nn.Module", run: "RunFolder") -> None:
     save_network(network, run.path / "network", architecture=task.architecture)
     if task.onnx:
         export_onnx(network, task.example_input, run.path / "network.onnx", forward=task.forward)
+
+
+def _tell_uncounted(uncounted: Mapping[str, int]) -> None:
+    """Says which weights no density counts."""
+    if uncounted:
+        listed = ", ".join(f"{name} ({count})" for name, count in list(uncounted.items())[:4])
+        more = f" and {len(uncounted) - 4} more" if len(uncounted) > 4 else ""
+        print(f"densities count convolutions, linear, recurrent and attention layers, and not {listed}{more}")
 
 
 def _density(budget: str | None) -> float | None:

@@ -34,7 +34,12 @@ class ChannelMasking:
         self.model, self.total = model, sum(layer.weights for layer in self.layers)
         self.names = {id(parameter): name for name, parameter in model.named_parameters()}
         floor = {group.name: group.levels[0] for group in self.structure.groups}
-        self.least = self._weights(self._masks(floor, self._ranking(dict(model.named_parameters()))))
+        ranking = self._ranking(dict(model.named_parameters()))
+        self.least = self._weights(self._masks(floor, ranking))
+        units = {group.name: group.units for group in self.structure.groups}
+        self.largest_unit = self.total - min(
+            self._weights(self._masks({**units, name: n - 1}, ranking)) for name, n in units.items()
+        )
 
     def count(self, density: float) -> int:
         """Returns how many weights may stay at a density of all weights."""
@@ -66,9 +71,15 @@ class ChannelMasking:
                 "granularity=channel removes units by one density, shared globally or uniformly; schedules that regrow "
                 "weights (SET, RigL), allocate by Erdős–Rényi's rule or decide on each layer need granularity=weight"
             )
-        limit = max(self.count(decision.density_of_all), least)
-        if limit >= self.total:
-            return self.dense()
+        limit, kept = max(self.count(decision.density_of_all), least), self.kept(current.masks)
+        if limit > kept + self.largest_unit:
+            raise ValueError(
+                f"the schedule asks for a density of {decision.density_of_all:.4g} after {kept / self.total:.4g}, but "
+                "channels that are gone do not come back: what reads them is 0 as well, so no gradient reaches them; "
+                "schedules with dense phases (AC/DC) need granularity=weight"
+            )
+        if limit >= kept:
+            return current.masks
         return self._filled(current, limit, uniform=decision.allocation == "uniform", chance=decision.criterion)
 
     def final(self, current: Weights, *, count: int) -> Masks:
@@ -106,8 +117,9 @@ class ChannelMasking:
         for member in group.members:
             for axis in tensor_axes(self.model.get_submodule(member.layer), member.axis):
                 name = self.names.get(id(axis.tensor))
-                if name is not None and axis.runs == 1:
-                    entries = masks[name].movedim(axis.dim, 0).flatten(1).any(dim=1)
+                if name is not None:
+                    kept = masks[name].movedim(axis.dim, 0).flatten(1).any(dim=1)
+                    entries = kept.view(axis.runs, -1).any(dim=0)
                     return entries[torch.from_numpy(member.positions)].any(dim=1)
         return torch.ones(group.units, dtype=torch.bool)
 

@@ -1,11 +1,12 @@
 """The seam of this room: what a schedule sees at a decision point, and what it decides there."""
 
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from autoprune.ranges import Positive, Share
+from autoprune.ranges import Count, FinitePositive, Fraction, Natural, Share, Text, check_fields
 
 Allocation = Literal["global", "uniform", "erk"]
 Criterion = Literal["magnitude", "random"]
@@ -79,24 +80,24 @@ class Decision:
 
     density: float | Mapping[str, float]
     """Share of all weights that is kept from here on, or of each layer's by name. Never below the target."""
-    steps: int | None = None
+    steps: Count | None = None
     """Optimizer steps until the next decision; None: until `until`."""
-    until: float = 1.0
+    until: Share = 1.0
     """The next decision comes at the latest when this share of the training budget is spent."""
     allocation: Allocation = "global"
     """How one density is shared: by one threshold for all weights, alike by all layers, or by Erdős–Rényi's rule."""
     criterion: Criterion = "magnitude"
     """Which weights go: the smallest, or any."""
-    regrow: float = 0.0
+    regrow: Fraction = 0.0
     """Share of the kept weights that is exchanged for others."""
     grow_by: Growth = "gradient"
     """Which weights grow: those of the largest gradients, or any."""
     rewind: Rewind = "none"
     """What goes back: nothing; weights, optimizer and learning rate to initialisation or to `rewind_step`; or the
     learning rate alone to that of `rewind_step`."""
-    rewind_step: int = 0
+    rewind_step: Natural = 0
     """The optimizer step that is rewound to."""
-    save_steps: tuple[int, ...] = ()
+    save_steps: tuple[Natural, ...] = ()
     """Steps whose weights are kept in memory and on disk, to be rewound to; those of step 0 always are."""
     cycle: bool = False
     """The learning-rate curve runs once over this interval instead of over the whole budget; rewinding implies it."""
@@ -109,14 +110,11 @@ class Decision:
         return self.density
 
     def __post_init__(self) -> None:
+        check_fields(self, "a schedule's decision")
         densities = self.density.values() if isinstance(self.density, Mapping) else (self.density,)
         wrong = [value for value in densities if not (math.isfinite(value) and 0 <= value <= 1)]
         if wrong:
             raise ValueError(f"a schedule decides on densities in [0, 1], got {wrong[0]}")
-        if not 0 <= self.regrow <= 1:
-            raise ValueError(f"a schedule regrows a share in [0, 1] of the kept weights, got {self.regrow}")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"the next decision comes after at least 1 step, got steps={self.steps}")
 
 
 class Schedule(Protocol):
@@ -129,6 +127,45 @@ class Schedule(Protocol):
     def __call__(self, state: TrainingState) -> Decision: ...
 
 
+def check_schedule(schedule: Schedule) -> None:
+    """Returns nothing of a function that can be asked with a state alone.
+
+    Args:
+        schedule: What is to be asked.
+
+    Raises:
+        TypeError: It cannot; a function that makes schedules, such as `cubic`, has to be called first.
+    """
+    name = getattr(schedule, "__name__", repr(schedule))
+    if not callable(schedule):
+        raise TypeError(f"a schedule is a function (state) -> Decision, such as cubic(), got {schedule!r}")
+    try:
+        inspect.signature(schedule).bind(None)
+    except TypeError:
+        raise TypeError(
+            f"a schedule is a function of the state alone, and {name} is not; if it makes schedules, call it: {name}()"
+        ) from None
+    except ValueError:  # of a built-in one nothing is to be read
+        return
+
+
+def decision_of(schedule: Schedule, state: TrainingState) -> Decision:
+    """Returns what the schedule decides.
+
+    Args:
+        schedule: It is asked once.
+        state: At this decision point.
+
+    Raises:
+        TypeError: It returns something else.
+    """
+    decision = schedule(state)
+    if not isinstance(decision, Decision):
+        name = getattr(schedule, "__name__", type(schedule).__name__)
+        raise TypeError(f"a schedule returns a Decision, and {name} returned {decision!r}")
+    return decision
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruningGoal:
     """What is to be reached, and with how much training."""
@@ -136,7 +173,7 @@ class PruningGoal:
     density: Share | None = None
     """Share of all weights of convolutions and linear layers that is kept in the end, met to one weight; None: that of
     the pattern N:M."""
-    steps: Positive
+    steps: FinitePositive
     """The training budget, in steps of the dense network."""
     counted: Counted = "macs"
     """"macs": a step spends what its masks leave of the dense network's MACs. "steps": every step spends 1."""
@@ -144,13 +181,10 @@ class PruningGoal:
     """"weight", "channel" (removed for real at the end), or N:M such as "2:4"."""
     start: Start = "trained"
     """The weights that training begins at: the task's, or "initial" ones, drawn by the seed."""
-    keep: frozenset[str] = field(default_factory=frozenset)
+    keep: frozenset[Text] = field(default_factory=frozenset)
     """Layers that stay dense, beside those of `task.keep`; their weights count in the density."""
 
     def __post_init__(self) -> None:
-        if self.density is not None and not 0 < self.density <= 1:
-            raise ValueError(f"the density to be reached is in (0, 1], got {self.density}")
-        if not (math.isfinite(self.steps) and self.steps >= 1):
-            raise ValueError(f"a training budget is at least 1 step of the dense network, got {self.steps}")
-        if self.counted not in ("macs", "steps"):
-            raise ValueError(f"a training budget is counted in 'macs' or 'steps', got {self.counted!r}")
+        check_fields(self, "goal")
+        if self.steps < 1:
+            raise ValueError(f"a training budget is at least 1 step of the dense network, got steps={self.steps}")

@@ -5,15 +5,27 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from autoprune.ranges import Seed, check_fields
+from autoprune.schedule.channel_compaction import without_channels
 from autoprune.schedule.channel_masks import ChannelMasking
-from autoprune.schedule.decision import Decision, LayerState, PruningGoal, Schedule, TrainingState
+from autoprune.schedule.decision import (
+    Decision,
+    LayerState,
+    PruningGoal,
+    Schedule,
+    TrainingState,
+    check_schedule,
+    decision_of,
+)
 from autoprune.schedule.masked_training import Snapshot, Training, TrainingRecipe, initialised
-from autoprune.schedule.weight_masks import Masks, WeightMasking, Weights, mask_overlap, masked_layers
+from autoprune.schedule.maskings import masking_of, target_count
+from autoprune.schedule.trained_network import PrunedTraining, Record
+from autoprune.schedule.weight_masks import Masks, Weights, mask_overlap, uncounted_weights
 from autoprune.task.shipped import shipped_task
 from autoprune.task.task import Task
 
@@ -22,34 +34,10 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "training.safetensors"  # in a run's folder
 SAVE_EVERY = 200  # steps between checkpoints, beside those at decision points
+SAVED_STEPS = 20.0  # of the dense network: masked channels are cut away for an interval that saves at least so many
 ROUNDING = 1e-9  # by which sums of costs may miss a budget
 
-Record = dict[str, Any]
 OnInterval = Callable[[Record], None]
-
-
-@dataclass(frozen=True, slots=True)
-class PrunedTraining:
-    """What pruning over time came to."""
-
-    network: nn.Module
-    """In eval mode; removed weights are 0, removed channels are gone."""
-    masks: Masks
-    """Parameter → which of its entries stay, before channels were cut away."""
-    history: tuple[Record, ...]
-    """One record for each interval between decisions."""
-    density: float
-    """Share of all weights that stays."""
-    weights: int
-    """How many stay."""
-    steps: int
-    """Optimizer steps, rewound ones included."""
-    spent: float
-    """Of the training budget, in steps of the dense network."""
-    macs: float
-    """Training MACs over those of one step of the dense network."""
-    removed_last: int
-    """Weights that the schedule had left over, and that were removed after the last step."""
 
 
 @dataclass(slots=True)
@@ -72,20 +60,17 @@ class PruningRun:
     task: Task
     goal: PruningGoal
     recipe: TrainingRecipe = field(default_factory=TrainingRecipe)
-    seed: int = 0
+    seed: Seed = 0
+    cuts_channels: bool = True
+    """Whether a network trains on without the channels that are gone, where that saves time, instead of with zeros."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "")
         task, goal = self.task, self.goal
         task.require_labels("training while pruning")
         model = copy.deepcopy(task.model) if goal.start == "trained" else initialised(task.model, seed=self.seed)
-        for parameter in model.parameters():
-            parameter.requires_grad_(True)
-        if goal.granularity == "channel":
-            self.masking: WeightMasking | ChannelMasking = ChannelMasking(task, model, keep=goal.keep)
-        else:
-            layers = masked_layers(task, model, keep=goal.keep, granularity=goal.granularity)
-            self.masking = WeightMasking(layers, model, granularity=goal.granularity)
-        self.target = self._target()
+        self.masking = masking_of(task, model, goal)
+        self.target = target_count(self.masking, goal)
         self.training = Training(task, model, self.masking.layers, self.recipe, self.seed, self.masking.dense())
         self.decisions = 0
         self.interval: Interval | None = None
@@ -95,26 +80,6 @@ class PruningRun:
         self._save: set[int] = set()
         self.meter: SignalMeter | None = None
         """Measures what a schedule sees beside the state, where one asks for it."""
-
-    def _target(self) -> int:
-        """How many weights stay in the end. Raises ValueError where so few cannot."""
-        masking, goal = self.masking, self.goal
-        exact = isinstance(masking, WeightMasking) and masking.pattern is not None
-        wanted = masking.least if goal.density is None else round(goal.density * masking.total)
-        if goal.density is None and not exact:
-            raise ValueError(
-                "density is missing: how much of the weights stays, in (0, 1]; only N:M has one of its own"
-            )
-        if wanted < masking.least or (exact and wanted != masking.least):
-            fixed = sum(layer.weights for layer in masking.layers if layer.fixed)
-            why = f" ({fixed} are in layers that stay dense)" if fixed else ""
-            rule = "exactly" if exact else "at least"
-            raise ValueError(
-                f"density={goal.density:g} keeps {wanted} of {masking.total} weights, but with "
-                f"granularity={goal.granularity} {rule} {masking.least} of them stay{why}; ask for a density of "
-                f"{rule} {math.ceil(masking.least / masking.total * 1e6) / 1e6:g}" + (", or for none" if exact else "")
-            )
-        return wanted
 
     @property
     def model(self) -> nn.Module:
@@ -211,36 +176,56 @@ class PruningRun:
         interval = self.interval
         if interval is None:
             raise RuntimeError("decide() comes before train()")
-        decision, cost, budget = interval.decision, self.cost, self.goal.steps
+        end = self._end(interval)
+        cost, macs = self.cost, self.training.relative_macs
+        left = math.ceil((end - self.training.clock.spent) / cost)
+        most = left if steps is None else min(left, steps)
+        if self.cuts_channels and isinstance(self.masking, ChannelMasking) and (1 - macs) * most >= SAVED_STEPS:
+            plan, ranking = self.masking.plan(self.training.masks)
+            with without_channels(self.training, self.masking.structure, plan, ranking) as small:
+                over = self._steps(small, interval, end=end, cost=cost, macs=macs, most=steps)
+        else:
+            over = self._steps(self.training, interval, end=end, cost=cost, macs=macs, most=steps)
+        if not over:
+            return False
+        if not interval.made and not self.over:
+            raise ValueError(
+                f"decision {self.decisions} of the schedule trains for no step: until={interval.decision.until:g} is "
+                f"spent already, at {self.progress:g} of the training budget"
+            )
+        self.history.append(self._record(interval))
+        self.decisions += 1
+        self.interval = None
+        return True
+
+    def _end(self, interval: Interval) -> float:
+        """What is spent when the interval is over."""
+        decision, budget = interval.decision, self.goal.steps
         end = min(budget, decision.until * budget)
-        if decision.steps is not None:
-            end = min(end, interval.start + decision.steps * cost)
+        return end if decision.steps is None else min(end, interval.start + decision.steps * self.cost)
+
+    def _steps(
+        self, training: Training, interval: Interval, *, end: float, cost: float, macs: float, most: int | None
+    ) -> bool:
+        """Steps until the interval is over, which is returned, or so many."""
+        decision, budget = interval.decision, self.goal.steps
         cycle = decision.cycle or decision.rewind != "none"
-        last = None if steps is None else interval.made + steps
-        with self.training.training_mode():
-            while not self.over and self.training.clock.spent < end - ROUNDING * budget:
+        last = None if most is None else interval.made + most
+        with training.training_mode():
+            while (spent := training.clock.spent) < end - ROUNDING * budget and spent + cost <= budget * (1 + ROUNDING):
                 if interval.made == last:
                     return False
-                spent = self.training.clock.spent
                 if cycle:
                     part = (spent - interval.start) / max(end - interval.start, ROUNDING)
                     position = interval.position + (1 - interval.position) * part
                 else:
                     position = spent / budget
-                self.training.clock = replace(self.training.clock, position=position)
-                self.training.advance(cost=cost, rate=self.recipe.rate(position))
+                training.clock = replace(training.clock, position=position)
+                training.advance(cost=cost, macs=macs, rate=self.recipe.rate(position))
                 interval.made += 1
-                at = self.training.clock.cycle_step
-                if at in self._save and at not in self.training.points:
-                    self.training.save_point()
-        if not interval.made and not self.over:
-            raise ValueError(
-                f"decision {self.decisions} of the schedule trains for no step: until={decision.until:g} is spent "
-                f"already, at {self.progress:g} of the training budget"
-            )
-        self.history.append(self._record(interval))
-        self.decisions += 1
-        self.interval = None
+                at = training.clock.cycle_step
+                if at in self._save and at not in training.points:
+                    training.save_point()
         return True
 
     def finish(self) -> PrunedTraining:
@@ -263,6 +248,7 @@ class PruningRun:
             spent=clock.spent,
             macs=clock.macs,
             removed_last=before - kept,
+            uncounted=uncounted_weights(model, self.masking.layers),
         )
 
     def snapshot(self) -> Snapshot:
@@ -366,6 +352,7 @@ def train_pruned(
         ValueError: The density, the budget or a decision is impossible; before training where that can be known.
         FloatingPointError: The loss is not finite; the last checkpoint stands in the folder.
     """
+    check_schedule(schedule)
     task = shipped_task(task) if isinstance(task, str) else task
     run = PruningRun(task, goal, recipe or TrainingRecipe(), seed)
     if isinstance(decisions := getattr(schedule, "decisions", None), int):
@@ -382,7 +369,7 @@ def train_pruned(
 
     while not run.over:
         if run.interval is None:
-            run.decide(schedule(run.state()))
+            run.decide(decision_of(schedule, run.state()))
             save()
         try:
             while not run.train(SAVE_EVERY):

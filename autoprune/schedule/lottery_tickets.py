@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from autoprune.files import atomic_write
-from autoprune.ranges import Count, Natural, Share
+from autoprune.ranges import Count, Natural, Share, check_fields
 from autoprune.schedule.decision import Allocation, Decision, PruningGoal, Rewind, TrainingState
 from autoprune.schedule.engine import PruningRun
 from autoprune.schedule.masked_training import Snapshot, TrainingRecipe, initialised
@@ -55,6 +55,7 @@ class TicketSettings:
     """Steps between looks at the held-out loss, whose least is the early-stopping step."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "tickets")
         if self.rewind in ("step", "learning_rate") and self.rewind_step >= self.steps:
             raise ValueError(
                 f"rewinding to step {self.rewind_step} needs a training that gets there, and each has {self.steps} "

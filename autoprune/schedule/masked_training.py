@@ -5,15 +5,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import safetensors
 import safetensors.torch
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from autoprune.files import atomic_write
-from autoprune.ranges import Count, Fraction, NonNegative, Positive
+from autoprune.ranges import Count, FiniteNonNegative, FinitePositive, Fraction, Positive, check_fields
 from autoprune.schedule.weight_masks import MaskedLayer, Masks
 from autoprune.task.task import Task
 from autoprune.task.training import LoopSettings, Optimizer, TrainingLoop, one_cycle
@@ -25,15 +26,15 @@ RECENT = 20  # losses of the last steps that a state tells the mean of
 class TrainingRecipe:
     """How a network is trained while it is pruned, the same for every schedule."""
 
-    learning_rate: Positive = 0.05
+    learning_rate: FinitePositive = 0.05
     """The highest of the curve."""
     batch_size: Count = 128
     """Samples in a step."""
     optimizer: Optimizer = "sgd"
     """"sgd" with Nesterov momentum, or "adamw"."""
-    momentum: Fraction = 0.9
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
     """Of SGD; β₁ of AdamW."""
-    weight_decay: NonNegative = 5e-4
+    weight_decay: FiniteNonNegative = 5e-4
     """Of every parameter that is trained."""
     curve: Literal["one_cycle", "constant"] = "one_cycle"
     """Of the learning rate over the training budget, or over a round: up and down a cosine, or always the highest."""
@@ -45,11 +46,7 @@ class TrainingRecipe:
     """Autocast to bfloat16."""
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ("sgd", "adamw") or self.curve not in ("one_cycle", "constant"):
-            raise ValueError(
-                "optimizer is 'sgd' or 'adamw' and curve 'one_cycle' or 'constant', got "
-                f"{self.optimizer!r} and {self.curve!r}"
-            )
+        check_fields(self, "recipe")
 
     @property
     def loop(self) -> LoopSettings:
@@ -185,11 +182,12 @@ class Training:
                 if self._kept[name] < mask.numel() and parameter.requires_grad:
                     self._factors.append((parameter, here.to(parameter.dtype)))
 
-    def advance(self, *, cost: float, rate: float) -> float:
+    def advance(self, *, cost: float, macs: float, rate: float) -> float:
         """One step is made; returns its loss.
 
         Args:
             cost: What the step spends of the training budget, in steps of the dense network.
+            macs: Its MACs over those of a step of the dense network.
             rate: The learning rate.
 
         Raises:
@@ -202,7 +200,7 @@ class Training:
             step=clock.step + 1,
             cycle_step=clock.cycle_step + 1,
             spent=clock.spent + cost,
-            macs=clock.macs + self.relative_macs,
+            macs=clock.macs + macs,
             losses=(*clock.losses[1 - RECENT :], loss),
         )
         return loss

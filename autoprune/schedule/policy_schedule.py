@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.files import atomic_write
-from autoprune.ranges import Text
+from autoprune.ranges import Text, checked
 from autoprune.schedule.decision import Decision, TrainingState
 from autoprune.schedule.signals import FEATURES
 
@@ -44,6 +44,7 @@ class PolicySchedule:
         return Decision(density=density, until=(state.decision + 1) / self.decisions)
 
 
+@checked
 def policy_schedule(*, policy: Text) -> PolicySchedule:
     """Returns the schedule of a policy that `save_policy_schedule` wrote.
 

@@ -6,10 +6,11 @@ SET (1707.04780), RigL (1911.11134), AC/DC (2106.12379), and static masks as the
 
 import math
 
-from autoprune.ranges import Count, Fraction, Natural, Share
+from autoprune.ranges import Count, Fraction, Natural, Share, checked
 from autoprune.schedule.decision import Allocation, Criterion, Decision, Growth, Rewind, Schedule, TrainingState
 
 
+@checked
 def one_shot(
     *, start: Fraction = 0.5, allocation: Allocation = "global", criterion: Criterion = "magnitude"
 ) -> Schedule:
@@ -29,6 +30,7 @@ def one_shot(
     return schedule
 
 
+@checked
 def cubic(
     *, start: Fraction = 0.1, end: Fraction = 0.7, decisions: Count = 20, allocation: Allocation = "global"
 ) -> Schedule:
@@ -56,6 +58,7 @@ def cubic(
     return schedule
 
 
+@checked
 def iterative_magnitude(
     *,
     rounds: Count = 5,
@@ -86,10 +89,11 @@ def iterative_magnitude(
         spends = [state.spends(state.target ** (number / rounds)) for number in range(rounds + 1)]
         steps = state.budget / sum(spends)
         if state.decision == 0 and steps < max(1, rewind_step + 1):
+            least, each = max(1, rewind_step + 1), math.floor(100 * steps) / 100
             raise ValueError(
                 f"a training budget of {state.budget:g} steps of the dense network leaves each of the {rounds + 1} "
-                f"rounds {steps:.1f} steps, and a round takes at least {max(1, rewind_step + 1)}; raise the training "
-                "budget, or lower rounds or rewind_step"
+                f"rounds {each:g} steps, and a round takes at least {least}; raise the training budget, or lower "
+                "rounds or rewind_step"
             )
         number = min(state.decision, rounds)
         density = state.target ** (number / rounds)
@@ -126,6 +130,7 @@ def _layers(state: TrainingState, number: int, rounds: int, output_rate: float) 
     return {layer.name: (1 - (output_rate if layer.output else 1.0) * high) ** number for layer in state.layers}
 
 
+@checked
 def sparse_from_start(
     *,
     decisions: Count = 20,
@@ -157,6 +162,7 @@ def sparse_from_start(
     return schedule
 
 
+@checked
 def rigl(*, decisions: Count = 20, regrow: Fraction = 0.3, end: Fraction = 0.75) -> Schedule:
     """Returns RigL (arXiv 1911.11134): Erdős–Rényi-kernel densities, weights grow where gradients are largest.
 
@@ -168,6 +174,7 @@ def rigl(*, decisions: Count = 20, regrow: Fraction = 0.3, end: Fraction = 0.75)
     return sparse_from_start(decisions=decisions, regrow=regrow, grow_by="gradient", end=end)
 
 
+@checked
 def sparse_evolutionary(*, decisions: Count = 20, regrow: Fraction = 0.3, end: Fraction = 1.0) -> Schedule:
     """Returns SET (arXiv 1707.04780): as RigL, but weights grow at random.
 
@@ -179,11 +186,13 @@ def sparse_evolutionary(*, decisions: Count = 20, regrow: Fraction = 0.3, end: F
     return sparse_from_start(decisions=decisions, regrow=regrow, grow_by="random", end=end)
 
 
+@checked
 def static_mask(*, allocation: Allocation = "erk") -> Schedule:
     """Returns a random mask that never changes: the control of dynamic sparse training."""
     return sparse_from_start(regrow=0.0, allocation=allocation)
 
 
+@checked
 def alternating(
     *, warmup: Fraction = 0.1, phases: Count = 5, end: Fraction = 0.8, allocation: Allocation = "global"
 ) -> Schedule:

@@ -173,12 +173,14 @@ class SignalMeter:
         def note(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             seen.append(arguments[0].detach())
 
-        module = self.run.model.get_submodule(output.name)
+        module = self.run.model.get_submodule(output.parameter.rpartition(".")[0])
         hook = module.register_forward_pre_hook(note)
         try:
             outputs_of(self.run.model.eval(), self.role.inputs, self.run.task.forward)
         finally:
             hook.remove()
+        if not seen:  # part of an attention that runs as one operator
+            return 0.0
         features = seen[0].movedim(1, -1) if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) else seen[0]
         features = features.float().flatten(0, -2)[:SAMPLES]
         if not torch.isfinite(features).all():

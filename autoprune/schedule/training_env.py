@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoprune.env.episodes import checked_options
-from autoprune.ranges import Count, Natural, NonNegative, Positive, Share, check_fields
+from autoprune.ranges import Count, FiniteNonNegative, FinitePositive, Natural, Share, check_fields
 from autoprune.schedule.decision import Counted, Decision, PruningGoal, Start
 from autoprune.schedule.engine import PruningRun
 from autoprune.schedule.masked_training import Snapshot, TrainingRecipe
@@ -33,7 +33,7 @@ class EpisodeSettings:
 
     density: Share | None = 0.05
     """Share of all weights that is kept in the end."""
-    steps: Positive = 300
+    steps: FinitePositive = 300
     """The training budget, in steps of the dense network."""
     decisions: Count = 5
     """In an episode."""
@@ -45,7 +45,7 @@ class EpisodeSettings:
     """The weights that training begins at."""
     score: Measured = "loss"
     """What the reward at the end is, on the search role: the loss, negated, or the task's metric."""
-    shaping: NonNegative = 1.0
+    shaping: FiniteNonNegative = 1.0
     """Weight of the potential: minus the held-out loss if the target were reached now. It changes no return but by a
     constant."""
     seed: Natural = 0

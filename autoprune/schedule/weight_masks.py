@@ -1,8 +1,8 @@
 """Masks over single weights and N:M: exactly as many weights as were asked for, of the largest scores."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +13,17 @@ from autoprune.schedule.decision import Allocation, Decision
 from autoprune.structure.examples import Example
 from autoprune.structure.geometry import survey
 from autoprune.structure.groups import holds
+from autoprune.structure.layer_types import (
+    ATTENTIONS,
+    CELLS,
+    EMBEDDINGS,
+    OVER_CHANNELS,
+    PER_CHANNEL,
+    RECURRENT,
+    TRANSPOSED,
+    is_sliceable,
+    tensor_axes,
+)
 from autoprune.task.task import Task
 
 Masks = dict[str, Tensor]  # parameter → which of its entries stay, bool
@@ -21,10 +32,12 @@ Scores = Mapping[str, Tensor]  # parameter → a score of each entry, higher = k
 
 @dataclass(frozen=True, slots=True)
 class MaskedLayer:
-    """A convolution or linear layer, of which weights can go unless it is fixed."""
+    """A convolution, a linear layer, a recurrent layer's or an attention's matrix; weights go unless it is fixed."""
 
     name: str
-    """Its qualified name."""
+    """Its qualified name; a recurrent layer and an attention have several, such as `lstm.weight_hh_l0`."""
+    parameter: str
+    """The qualified name of its weights."""
     weights: int
     """How many it has."""
     positions: int
@@ -33,17 +46,14 @@ class MaskedLayer:
     """Outputs + inputs + the kernel's sides: what Erdős–Rényi-kernel densities go by (arXiv 1911.11134)."""
     output: bool
     """Whether it makes the network's outputs: the last one that runs."""
+    input_dim: int
+    """The dimension of the weights that inputs stand along."""
     fixed: str = ""
     """Why it stays dense; empty where it does not."""
 
-    @property
-    def parameter(self) -> str:
-        """The qualified name of its weight."""
-        return f"{self.name}.weight" if self.name else "weight"
-
 
 def masked_layers(task: Task, model: nn.Module, *, keep: frozenset[str], granularity: str) -> tuple[MaskedLayer, ...]:
-    """Returns the convolutions and linear layers that the example input runs, in order of execution.
+    """Returns the weights that can go of the layers which the example input runs, in order of execution.
 
     Args:
         task: How the network is called, and layers that stay whole.
@@ -52,31 +62,50 @@ def masked_layers(task: Task, model: nn.Module, *, keep: frozenset[str], granula
         granularity: "weight" or N:M; layers whose inputs are no multiple of M stay dense.
 
     Raises:
-        ValueError: The network does not run, or has no such layer.
+        ValueError: The network does not run, has no such layer, lacks a name of `keep`, or all of it stays dense.
     """
     group = pattern_of(granularity)
+    modules = dict(model.named_modules())
+    if unknown := sorted(keep - set(modules)):
+        raise ValueError(f"keep names {unknown}, which the model lacks; its layers are {sorted(set(modules) - {''})}")
     was_training = model.training
     seen = survey(model.eval(), Example(task.example_input, task.forward)).layers
     model.train(was_training)
-    modules, layers, tensors = dict(model.named_modules()), list[MaskedLayer](), set[int]()
-    ran = [layer for layer in seen if layer.kind in ("conv", "linear") and _has_weight(modules[layer.name])]
-    for layer in ran:
-        weight = modules[layer.name].get_parameter("weight")
-        if id(weight) in tensors:  # a tensor that several layers share goes by the first one's name
-            continue
-        tensors.add(id(weight))
-        inputs = weight.shape[1]
-        fixed = ""
-        if any(holds(name, layer.name) for name in (*task.keep, *keep)):
-            fixed = "it is named to stay whole"
-        elif group is not None and inputs % group[1]:
-            fixed = f"its {inputs} inputs are no multiple of {group[1]}"
-        ends = weight.shape[0] + inputs + sum(weight.shape[2:])
-        output = layer is ran[-1]
-        layers.append(MaskedLayer(layer.name, weight.numel(), max(1, layer.positions), ends, output, fixed))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    layers, tensors = list[MaskedLayer](), set[int]()
+    for layer in seen:
+        for name, weight, positions in _matrices(layer.name, modules[layer.name], layer.positions):
+            if id(weight) in tensors:  # a tensor that several layers share goes by the first one's name
+                continue
+            tensors.add(id(weight))
+            input_dim, inputs = _inputs(modules[layer.name], weight)
+            fixed = ""
+            if any(holds(kept, name) for kept in (*task.keep, *keep)):
+                fixed = "it is named to stay whole"
+            elif group is not None and inputs % group[1]:
+                fixed = f"its {inputs} inputs are no multiple of {group[1]}"
+            ends, whole = sum(weight.shape), max(1, positions)
+            layers.append(MaskedLayer(name, names[id(weight)], weight.numel(), whole, ends, False, input_dim, fixed))
     if not layers:
-        raise ValueError(f"a {type(model).__name__} runs no convolution or linear layer, so there is nothing to mask")
-    return tuple(layers)
+        raise ValueError(
+            f"a {type(model).__name__} runs no convolution, linear, recurrent or attention layer, so there is nothing "
+            "to mask"
+        )
+    if all(layer.fixed for layer in layers):
+        reasons = "; ".join(f"{layer.name}: {layer.fixed}" for layer in layers)
+        raise ValueError(f"with granularity={granularity} every layer stays dense ({reasons})")
+    return (*layers[:-1], replace(layers[-1], output=True))
+
+
+def uncounted_weights(model: nn.Module, layers: Sequence[MaskedLayer]) -> dict[str, int]:
+    """Returns how many weights each parameter with two dimensions or more has that is no layer's, such as embeddings.
+
+    Args:
+        model: The network.
+        layers: What densities count.
+    """
+    counted = {layer.parameter for layer in layers}
+    return {name: p.numel() for name, p in model.named_parameters() if p.ndim > 1 and name not in counted}
 
 
 def pattern_of(granularity: str) -> tuple[int, int] | None:
@@ -143,6 +172,7 @@ class WeightMasking:
         self.total = sum(layer.weights for layer in layers)
         self.fixed = self.total - sum(layer.weights for layer in self.free)
         self.shapes = {layer.parameter: model.get_parameter(layer.parameter).shape for layer in self.free}
+        self.input_dims = {layer.parameter: layer.input_dim for layer in self.free}
 
     @property
     def least(self) -> int:
@@ -173,9 +203,12 @@ class WeightMasking:
         """
         sizes = [layer.weights for layer in self.free]
         if isinstance(density, Mapping):
-            lacking = [layer.name for layer in self.free if layer.name not in density]
-            if lacking:
-                raise ValueError(f"a schedule that decides on each layer's density leaves out {lacking}")
+            names = [layer.name for layer in self.free]
+            if set(density) != set(names):
+                raise ValueError(
+                    f"a schedule that decides on each layer's density names all of {names} and no other, and this one "
+                    f"has {sorted(density)}"
+                )
             shares = [density[layer.name] for layer in self.free]
             asked = round(sum(share * size for share, size in zip(shares, sizes, strict=True)))
             return layer_counts(shares, sizes, max(asked, least - self.fixed))
@@ -261,7 +294,7 @@ class WeightMasking:
             counts: How many each keeps; None: one threshold for all.
             total: How many stay in all, where there are no counts; fixed layers' included.
         """
-        guarded = {name: self._guarded(scores[name]) for name in self.shapes}
+        guarded = {name: self._guarded(scores[name], self.input_dims[name]) for name in self.shapes}
         if counts is not None:
             return {
                 name: largest(values.flatten(), count).view_as(values)
@@ -274,7 +307,7 @@ class WeightMasking:
             for (name, values), (a, b) in zip(guarded.items(), pairwise(ends), strict=True)
         }
 
-    def _guarded(self, scores: Tensor) -> Tensor:
+    def _guarded(self, scores: Tensor, input_dim: int) -> Tensor:
         """Scores of what may not go are infinite: N of every M inputs, or the best weight of a layer."""
         scores = scores.detach().float()
         if self.pattern is None:
@@ -282,10 +315,10 @@ class WeightMasking:
             guarded.view(-1)[scores.reshape(-1).argmax()] = torch.inf
             return guarded
         n, m = self.pattern
-        inputs_last = scores.movedim(1, -1)
+        inputs_last = scores.movedim(input_dim, -1)
         grouped = inputs_last.reshape(*inputs_last.shape[:-1], -1, m)
         best = grouped.topk(n, dim=-1).indices
-        return grouped.scatter(-1, best, torch.inf).reshape(inputs_last.shape).movedim(-1, 1).contiguous()
+        return grouped.scatter(-1, best, torch.inf).reshape(inputs_last.shape).movedim(-1, input_dim).contiguous()
 
 
 def largest(scores: Tensor, count: int) -> Tensor:
@@ -313,6 +346,28 @@ def mask_overlap(before: Masks, after: Masks) -> float:
     return both / stay if stay else 1.0
 
 
-def _has_weight(module: nn.Module) -> bool:
-    weight = dict(module.named_parameters(recurse=False)).get("weight")
-    return weight is not None and weight.ndim >= 2
+def _matrices(name: str, module: nn.Module, positions: int) -> Iterator[tuple[str, nn.Parameter, int]]:
+    """The layer's weights, each with its name and with how often it is multiplied for one sample."""
+    if isinstance(module, (*RECURRENT, *CELLS)):
+        written = getattr(module, "proj_size", 0) or module.hidden_size  # of each direction
+        steps = positions * module.hidden_size // (written * (1 + getattr(module, "bidirectional", False)))
+        for key, weight in module.named_parameters(recurse=False):
+            if weight.ndim > 1:
+                yield f"{name}.{key}", weight, steps
+    elif isinstance(module, ATTENTIONS):
+        for key, weight in module.named_parameters():
+            if weight.ndim == 2:
+                yield f"{name}.{key}".removesuffix(".weight"), weight, positions
+    elif is_sliceable(module) and not isinstance(module, (*EMBEDDINGS, *PER_CHANNEL, *OVER_CHANNELS)):
+        own = dict(module.named_parameters(recurse=False)).get("weight")
+        if own is not None and own.ndim > 1:
+            yield name, own, positions
+
+
+def _inputs(module: nn.Module, weight: Tensor) -> tuple[int, int]:
+    """The dimension that a layer's inputs stand along, and how many each output reads."""
+    single = not isinstance(module, (*RECURRENT, *CELLS, *ATTENTIONS))
+    dim = tensor_axes(module, "in")[0].dim if single else 1
+    if isinstance(module, TRANSPOSED):
+        return dim, weight.shape[0] // module.groups if dim == 0 else 1
+    return dim, weight.shape[dim]

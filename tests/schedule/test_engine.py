@@ -170,12 +170,12 @@ def test_a_fork_goes_on_by_itself_as_the_run_would() -> None:
     for training in (run.training, other):
         with training.training_mode():
             for _ in range(3):
-                training.advance(cost=1.0, rate=0.01)
+                training.advance(cost=1.0, macs=1.0, rate=0.01)
     for key, value in run.model.state_dict().items():
         assert torch.equal(value, other.model.state_dict()[key])
     assert other.clock == run.training.clock
     with other.training_mode():
-        other.advance(cost=1.0, rate=0.01)
+        other.advance(cost=1.0, macs=1.0, rate=0.01)
     assert other.clock != run.training.clock
 
 

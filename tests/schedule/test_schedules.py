@@ -98,7 +98,7 @@ def test_decisions_say_what_is_wrong_with_them() -> None:
         ({"density": 1.5}, r"densities in \[0, 1\], got 1.5"),
         ({"density": {"a": math.nan}}, "got nan"),
         ({"density": 0.5, "regrow": -1.0}, "got -1"),
-        ({"density": 0.5, "steps": 0}, "steps=0"),
+        ({"density": 0.5, "steps": 0}, "steps must be at least 1"),
     ):
         with pytest.raises(ValueError, match=sentence):
             Decision(**arguments)  # type: ignore[arg-type]
