@@ -18,7 +18,8 @@ def wide_kernels(first: int, *, kernel: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv1d(1, first, 64, stride=4, padding=32), nn.ReLU(), nn.BatchNorm1d(first), nn.MaxPool1d(2),
         nn.Conv1d(first, 16, kernel, padding=kernel // 2), nn.ReLU(), nn.BatchNorm1d(16), nn.MaxPool1d(4),
-        nn.Conv1d(16, 24, kernel, padding=kernel // 2), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(24, 10),
+        nn.Conv1d(16, 24, kernel, padding=kernel // 2), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(),
+        nn.Linear(24, 10),
     ).eval()  # fmt: skip
 
 
