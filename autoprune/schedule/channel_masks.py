@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from autoprune.importance.unit_weights import unit_weights
 from autoprune.plan import PruningPlan
 from autoprune.schedule.decision import Decision
-from autoprune.schedule.weight_masks import MaskedLayer, Masks, Scores, Weights, masked_layers
+from autoprune.schedule.weight_masks import MaskedLayer, MaskedWeights, Masks, Scores, masked_layers
 from autoprune.structure.edit import Ranking, kept_entries, shrink
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Group
@@ -57,7 +57,9 @@ class ChannelMasking:
         """Returns how many weights stay."""
         return self._weights(masks)
 
-    def prune(self, current: Weights, decision: Decision, *, least: int, gradients: Callable[[], Scores]) -> Masks:
+    def prune(
+        self, current: MaskedWeights, decision: Decision, *, least: int, gradients: Callable[[], Scores]
+    ) -> Masks:
         """Returns the masks that a decision leads to. Raises ValueError for what units cannot do.
 
         Args:
@@ -82,7 +84,7 @@ class ChannelMasking:
             return current.masks
         return self._filled(current, limit, uniform=decision.allocation == "uniform", chance=decision.criterion)
 
-    def final(self, current: Weights, *, count: int) -> Masks:
+    def final(self, current: MaskedWeights, *, count: int) -> Masks:
         """Returns masks that keep at most so many weights, and no unit less than fits.
 
         Args:
@@ -123,7 +125,7 @@ class ChannelMasking:
                     return entries[torch.from_numpy(member.positions)].any(dim=1)
         return torch.ones(group.units, dtype=torch.bool)
 
-    def _filled(self, current: Weights, limit: int, *, uniform: bool, chance: str) -> Masks:
+    def _filled(self, current: MaskedWeights, limit: int, *, uniform: bool, chance: str) -> Masks:
         """The masks of the most units, in order of their scores, whose weights are within the limit."""
         ranking = self._ranking(current.values, chance=current.chance if chance == "random" else None)
         order: list[tuple[float, str]] = []

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.schedule.engine import PruningRun
-from autoprune.schedule.weight_masks import Weights
+from autoprune.schedule.weight_masks import MaskedWeights
 from autoprune.task.samples import rows
 from autoprune.task.task import Role, outputs_of
 
@@ -135,7 +135,7 @@ class SignalMeter:
         """The loss if the network were pruned to that density now."""
         run, training = self.run, self.run.training
         count = max(run.target, run.masking.count(density))
-        weights = Weights(training.parameters, training.masks, training.chance)
+        weights = MaskedWeights(training.parameters, training.masks, training.chance)
         masks = run.masking.final(weights, count=count)
         with self._weights_changed({name: training.parameters[name] * mask for name, mask in masks.items()}):
             return self.loss()

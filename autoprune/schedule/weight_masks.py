@@ -151,7 +151,7 @@ def layer_counts(shares: Sequence[float], sizes: Sequence[int], total: int) -> l
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class MaskedWeights:
     """What masks are chosen by."""
 
     values: Mapping[str, Tensor]
@@ -219,7 +219,9 @@ class WeightMasking:
             return layer_counts([layer.ends / layer.weights for layer in self.free], sizes, total)
         return None
 
-    def prune(self, current: "Weights", decision: Decision, *, least: int, gradients: Callable[[], Scores]) -> Masks:
+    def prune(
+        self, current: "MaskedWeights", decision: Decision, *, least: int, gradients: Callable[[], Scores]
+    ) -> Masks:
         """Returns the masks that a decision leads to: weights go, by what they are, and others grow.
 
         Args:
@@ -271,7 +273,7 @@ class WeightMasking:
             mask.view(-1)[largest(candidates, count - kept)] = True
         return masks
 
-    def final(self, current: "Weights", *, count: int) -> Masks:
+    def final(self, current: "MaskedWeights", *, count: int) -> Masks:
         """Returns masks that keep exactly so many weights: the largest of those that are left.
 
         Args:
