@@ -13,6 +13,7 @@ from autoprune.identity import identity_of
 from autoprune.plan import PruningPlan
 from autoprune.repair.least_squares import Reconstruction
 from autoprune.repair.repair import Repair
+from autoprune.repair.replace_me import Replacements
 from autoprune.repair.weight_levels import WeightLevels
 from autoprune.structure.edit import Ranking, shrink
 from autoprune.structure.groups import Structure
@@ -32,6 +33,7 @@ class Candidates:
     reconstruction: Reconstruction
     levels: WeightLevels | None
     proxy: Role
+    replacements: Replacements | None = None
 
     def evaluator(self, *, precision: str, batch_size: int, samples: int | None = None) -> SlicedEvaluator:
         """Judges plans on the first `samples` of the proxy, None: on all.
@@ -50,6 +52,7 @@ class Candidates:
             batch_statistics=self.repair.batch_norm,
             reconstruction=None if self.repair.least_squares is None else self.reconstruction,
             levels=self.levels,
+            replacements=self.replacements,
             example_input=self.task.example_input,
             forward=self.task.forward,
         )
@@ -66,6 +69,7 @@ class Candidates:
             ranking=self.ranking,
             reconstruction=self.reconstruction,
             levels=self.levels,
+            replacements=self.replacements,
             calibration=self.task.data.calibration,
             forward=self.task.forward,
         )

@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from autoprune.evaluation.bound import BoundCodes, BoundMask, BoundModules
 from autoprune.repair.folding import fold_batch_norms
 from autoprune.repair.least_squares import Reconstruction
 from autoprune.repair.repair import MixedStatistics
+from autoprune.repair.replace_me import Replacements
 from autoprune.repair.weight_levels import RankedLevels, WeightLevels
 from autoprune.structure.axes import AxisSlices, Kept, touched_axes
 from autoprune.structure.code_bits import is_coded
@@ -36,6 +37,7 @@ class OrderedNetwork:
     folded into the layer before it where that changes nothing.
     reconstruction: layers read what is left of their inputs by its weights.
     levels: the weights of matrices that lose single ones; None: the best by rank, as they are.
+    replacements: maps that stand for removed sublayers, in the layers before them; None: nothing does.
 
     What costs nothing to share, the dense model's own tensors among it, is shared and never written to.
     """
@@ -50,6 +52,7 @@ class OrderedNetwork:
         batch_statistics: float = 0.0,
         reconstruction: Reconstruction | None = None,
         levels: WeightLevels | None = None,
+        replacements: Replacements | None = None,
         example_input: Samples | None = None,
         forward: Forward = plain_forward,
     ) -> None:
@@ -74,6 +77,8 @@ class OrderedNetwork:
             name: frozenset(index for index, group in enumerate(structure.groups) if group.touches(name))
             for name in dict.fromkeys([layer.name for layer in structure.layers])
         }
+        self._mapped = _Mapped(layers, replacements)
+        self.touched |= {name: self.touched.get(name, frozenset()) | groups for name, groups in self._mapped.touched}
         self.touched |= {
             stage: frozenset().union(*(g for name, g in self.touched.items() if name.startswith(f"{stage}.")))
             for stage in structure.stages
@@ -107,6 +112,7 @@ class OrderedNetwork:
 
     def at(self, kept: Kept) -> nn.Module:
         """The network that keeps each group's first kept[g] units, on views of the ordered weights."""
+        self._mapped.restore()
         for layer in self._layers:
             layer.bind(kept)
         for matrix in self._matrices:
@@ -117,6 +123,7 @@ class OrderedNetwork:
             modules.bind(kept)
         for mask in self._masks:
             mask.bind(kept)
+        self._mapped.bind(kept)
         return self.network
 
 
@@ -213,6 +220,34 @@ class _Matrix:
             weight = self.levels(self.name, level).to(self.dtype)
             self.layer.__dict__["weight"] = weight.view(self.shape)
             self.bound = level
+
+
+class _Mapped:
+    """Binds the maps that stand for removed sublayers into what the layers before them are bound to."""
+
+    def __init__(self, layers: Mapping[str, nn.Module], replacements: Replacements | None) -> None:
+        self._layers, self._replacements = layers, replacements
+        self._bound: list[tuple[nn.Module, str, Tensor]] = []
+
+    @property
+    def touched(self) -> Iterator[tuple[str, frozenset[int]]]:
+        """Layers, each with the groups without which it has another weight."""
+        if self._replacements is not None:
+            yield from zip(self._replacements.outputs[:-1], self._replacements.removed_by[1:], strict=True)
+
+    def restore(self) -> None:
+        for layer, key, tensor in self._bound:
+            layer.__dict__[key] = tensor
+        self._bound.clear()
+
+    def bind(self, kept: Kept) -> None:
+        for name, mapped in ({} if self._replacements is None else self._replacements.of(kept)).items():
+            layer = self._layers[name]
+            for key in ("weight", "bias"):
+                tensor = layer.__dict__.get(key)
+                if tensor is not None:
+                    self._bound.append((layer, key, tensor))
+                    layer.__dict__[key] = (mapped.to(tensor.device) @ tensor.float()).to(tensor.dtype)
 
 
 def _cut(tensor: Tensor, tensor_axis: TensorAxis, axis: AxisSlices, kept: Kept) -> Tensor:

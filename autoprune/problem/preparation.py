@@ -24,6 +24,7 @@ from autoprune.problem.spec import ProblemSpec, StructureSettings
 from autoprune.repair.folding import followers
 from autoprune.repair.least_squares import LeastSquares, Reconstruction, reconstruct
 from autoprune.repair.repair import Repair
+from autoprune.repair.replace_me import replacements
 from autoprune.repair.sparse_gpt_levels import sparse_gpt_levels
 from autoprune.repair.weight_levels import WeightLevels
 from autoprune.seeding import torch_generator
@@ -229,7 +230,12 @@ def repaired_networks(
             only_errors=repair.least_squares is None,
         )
         levels = _solved_levels(task, structure, repair, spec.evaluation.folder)
-        return Candidates(task, structure, ranking, repair, solved, levels, proxy)
+        maps = None
+        if repair.replace_me is not None:
+            maps = replacements(
+                task.model, structure, task.data.calibration, forward=task.forward, settings=repair.replace_me
+            )
+        return Candidates(task, structure, ranking, repair, solved, levels, proxy, maps)
 
     candidates, record = choose_repair(spec.repair, task, structure, ranking, proxy=proxy, candidates_of=candidates_of)
     untouched = candidates.reconstruction.untouched

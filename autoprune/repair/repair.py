@@ -9,6 +9,7 @@ from autoprune.plan import PruningPlan
 from autoprune.quantize.shared_weights import write_codes
 from autoprune.ranges import Fraction, check_fields
 from autoprune.repair.least_squares import LeastSquares, Reconstruction
+from autoprune.repair.replace_me import ReplaceMe, Replacements
 from autoprune.repair.sparse_gpt_levels import SparseGPT
 from autoprune.repair.weight_levels import WeightLevels
 from autoprune.structure.axes import AxisSlices
@@ -26,7 +27,7 @@ class Repair:
     """What is done for a pruned network without a gradient step; the parts can be combined.
 
     >>> Repair(batch_norm=True)
-    Repair(batch_norm=True, least_squares=None, sparse_gpt=None)
+    Repair(batch_norm=True, least_squares=None, sparse_gpt=None, replace_me=None)
     """
 
     batch_norm: bool | Fraction
@@ -38,6 +39,8 @@ class Repair:
     1707.06168, for every width by one factorisation); None: they keep theirs."""
     sparse_gpt: SparseGPT | None = None
     """The weights that matrices are left with make up for the single ones that they lose (arXiv 2301.00774)."""
+    replace_me: ReplaceMe | None = None
+    """What comes before whole attentions, FFNs and blocks that are gone makes up for them (arXiv 2505.02819)."""
 
     def __post_init__(self) -> None:
         check_fields(self, "repair")
@@ -51,6 +54,7 @@ class Repair:
         ranking: Ranking,
         reconstruction: Reconstruction,
         levels: WeightLevels | None,
+        replacements: Replacements | None,
         calibration: Role,
         forward: Forward,
     ) -> None:
@@ -63,6 +67,7 @@ class Repair:
             ranking: Each group's units, most important first.
             reconstruction: Restored weights for every width.
             levels: Solved weights of matrices that lose single ones; None where there are none.
+            replacements: Maps that stand for removed sublayers; None where there are none.
             calibration: Samples that statistics are measured on.
             forward: (network, inputs) → outputs: how the network is called.
         """
@@ -70,7 +75,12 @@ class Repair:
             write_reconstruction(network, plan, structure, ranking, reconstruction)
         if levels is not None:
             write_levels(network, plan, structure, levels)
+<<<<<<< HEAD
         write_codes(network, bits_of(structure, plan))
+=======
+        if replacements is not None:
+            replacements.write(network, plan)
+>>>>>>> 86b3257 (repair=replace_me: the layer before removed attentions, FFNs and blocks makes up for them, merged and free)
         if self.batch_norm:
             measure_batch_norms(network, calibration, forward, share=float(self.batch_norm))
 
