@@ -75,12 +75,9 @@ class Repair:
             write_reconstruction(network, plan, structure, ranking, reconstruction)
         if levels is not None:
             write_levels(network, plan, structure, levels)
-<<<<<<< HEAD
         write_codes(network, bits_of(structure, plan))
-=======
         if replacements is not None:
             replacements.write(network, plan)
->>>>>>> 86b3257 (repair=replace_me: the layer before removed attentions, FFNs and blocks makes up for them, merged and free)
         if self.batch_norm:
             measure_batch_norms(network, calibration, forward, share=float(self.batch_norm))
 

@@ -150,10 +150,10 @@ def _mergeable(model: nn.Module, structure: Structure) -> Family:
     name, kind = "repair=replace_me", model_type(model)
     if not any(group.skips for group in structure.groups):
         raise ValueError(f"{name} makes up for whole sublayers; set structure.prune=[blocks] or [attention,ffn]")
-    if any(group.compared for group in structure.groups):
+    if any(group.compared or group.coded for group in structure.groups):
         raise ValueError(
-            f"{name} changes all weights of the layer before a removed sublayer, so that none of them would be zero; "
-            "leave weights and N:M out of structure.prune, or take another repair"
+            f"{name} changes all weights of the layer before a removed sublayer, so that none would be zero, or one of "
+            "few values; leave weights, N:M and structure.bits out, or take another repair"
         )
     family = FAMILIES.get(kind or "")
     if family is None or not family.pre_norm or len(family.skip_ffn) > 2 or family.experts is not None:
