@@ -51,6 +51,8 @@ class Started:
         self.args = argv
         self._folder = Path(tempfile.mkdtemp())
         self._outputs = [self._folder / name for name in ("stdout", "stderr")]
+        for path in self._outputs:
+            path.touch()
         work = (code, argv, cwd.resolve(), dict(os.environ if env is None else env), self._outputs)
         self._process = SERVER.Process(target=_work, args=work)
         self._process.start()
@@ -68,7 +70,7 @@ class Started:
 
     def output(self) -> str:
         """What it has printed up to now."""
-        return self._outputs[0].read_text() if self._outputs[0].exists() else ""
+        return self._outputs[0].read_text()
 
     def communicate(self, timeout: float = 300) -> tuple[str, str]:
         """Its output and its errors, once it has ended; it is ended where that takes longer."""
@@ -114,7 +116,7 @@ def _ended(process: Started) -> Completed:
 
 def _work(code: str, argv: list[str], cwd: Path, env: dict[str, str], outputs: list[Path]) -> None:
     for descriptor, path in enumerate(outputs, start=1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)

@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import sqlite3
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 
 from autoprune.machine_cache import cache_dir
 from tests import commands
-from tests.commands import Started
+from tests.commands import Started, start_python
 
 SETTINGS = ["task=digits", "threads=1", "evaluations=75", "recover.steps=40", "hydra.run.dir=run"]
 ALIKE = ("evaluation", "phase", "kept", "samples", "accuracy", "kl", "score", "reward", "feasible", "best")
@@ -42,17 +41,31 @@ def finish(folder: Path, *arguments: str, fresh: bool = False) -> None:
     assert done.returncode == 0, done.stderr
 
 
+KILLED = """
+import os, random, signal, sys, threading
+from autoprune.cli import main
+from autoprune.runs import RunFolder
+
+name, lines = sys.argv.pop(1), int(sys.argv.pop(1))
+append = RunFolder.append
+
+def counted(run, file, record):
+    append(run, file, record)
+    if file == name and (run.path / file).read_bytes().count(b"\\n") >= lines:
+        threading.Timer(random.uniform(0, 0.01), os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+RunFolder.append = counted
+main()
+"""
+
+
 def kill_once(folder: Path, *arguments: str, file: str, lines: int) -> int:
-    """SIGKILL as soon as the run's file has so many lines; how many it then has."""
-    process, path, deadline = start(folder, *arguments), folder / "run" / file, time.monotonic() + 200
-    while process.poll() is None and time.monotonic() < deadline:
-        if path.exists() and path.read_bytes().count(b"\n") >= lines:
-            process.send_signal(signal.SIGKILL)
-            break
-        time.sleep(0.002)
+    """SIGKILL within milliseconds after the run's file has so many lines; how many it then has."""
+    folder.mkdir(exist_ok=True)
+    process = start_python(KILLED, file, f"{lines}", "search", *arguments, cwd=folder, env=environment(folder))
     _, errors = process.communicate()
     assert process.returncode == -signal.SIGKILL, errors
-    return path.read_bytes().count(b"\n")
+    return (folder / "run" / file).read_bytes().count(b"\n")
 
 
 def lines_of(folder: Path, name: str) -> list[dict[str, Any]]:

@@ -53,7 +53,15 @@ class SequentialAllocator(Protocol):
 
 
 def allocator_of(projector: Projector, *, episodes: int) -> SequentialAllocator:
-    """The fastest allocator that there is for the budget's cost."""
+    """The fastest allocator that there is for the budget's cost.
+
+    Args:
+        projector: Of the plans that are decided; it holds the budget.
+        episodes: Plans that are decided at once, at least 1.
+
+    Raises:
+        ValueError: No episode is asked for.
+    """
     if episodes < 1:
         raise ValueError(f"at least one episode is needed, got {episodes}")
     cost = projector.budget.cost

@@ -146,7 +146,15 @@ def _feasible(budget: Budget, structure: Structure) -> str:
 
 
 def least_share(cost: CostModel, structure: Structure) -> float:
-    """What the cheapest plan costs, over dense."""
+    """What the cheapest plan costs, over dense.
+
+    Args:
+        cost: The cost that a budget would limit.
+        structure: Whose groups' lowest levels the cheapest plan is made of.
+
+    Returns:
+        In (0, 1] for a cost that grows with the units.
+    """
     return float(cost(cheapest_plan(cost, _levels(structure))) / cost(structure.units))
 
 

@@ -69,7 +69,17 @@ class CodedMatrices:
         per_weight: FloatArray,
         tables: FloatArray,
     ) -> Self:
-        """Returns the matrices, each with its entries as a function of what groups keep; see the fields."""
+        """Returns the matrices, each with its entries as a function of what groups keep.
+
+        Args:
+            entries: Of each matrix: how many entries it has, as a function of what groups keep.
+            structure: The groups.
+            density: [matrices] the group that says how many single weights stay; −1: all do.
+            bits: [matrices] the group that says how many bits a value has; −1: the last of the choices.
+            choices: Bits that a code may have, ascending.
+            per_weight: [matrices, SHARES, choices] bits of a coded value.
+            tables: [matrices, SHARES, choices] bits of the values' table.
+        """
         groups, most = len(structure.groups), max([1, *(len(size.tables) for size in entries)])
         one = (*[0] * groups, 1)
         factors = np.array(

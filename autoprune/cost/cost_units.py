@@ -25,7 +25,12 @@ def written(value: float) -> str:
 
 
 def amount(value: float, unit: str) -> str:
-    """As a budget says it, rounded up to four digits: 1234567 bytes → 1235000, 0.12341 ms → 0.1235ms."""
+    """As a budget says it, rounded up to four digits: 1234567 bytes → 1235000, 0.12341 ms → 0.1235ms.
+
+    Args:
+        value: In the unit, at least 0.
+        unit: Of the cost, such as MACs, bytes, ms or mJ; only times and energies are written behind the number.
+    """
     exponent = 3 - math.floor(math.log10(value)) if value > 0 else 0
     digits = math.ceil(value * 10.0**exponent * (1 - 1e-12)) / 10.0**exponent
     return f"{digits:.{max(0, exponent)}f}{unit if unit in SECONDS or unit in JOULES else ''}"

@@ -34,7 +34,16 @@ class CostModel(Protocol):
         ...
 
     def along(self, kept: IntArray, group: int, levels: IntArray) -> FloatArray:
-        """The cost of every plan if `group` kept each of `levels`: kept [..., groups] → [..., levels]."""
+        """The cost of every plan if one group kept each of the levels.
+
+        Args:
+            kept: [..., groups] units of plans.
+            group: The index of the group that changes.
+            levels: [levels] units that it keeps instead, 0 to all of the group.
+
+        Returns:
+            [..., levels]
+        """
         ...
 
 
@@ -49,7 +58,16 @@ def smooth(cost: CostModel) -> bool:
 
 
 def changed(cost: CostModel, kept: IntArray, levels: IntArray) -> FloatArray:
-    """[groups]: what the plan costs if one group kept its one of `levels` instead: kept, levels [groups]."""
+    """What the plan costs if one group kept its one of the levels instead.
+
+    Args:
+        cost: One that is asked for all of these plans at once, or by its own `changed`.
+        kept: [groups] units of a plan.
+        levels: [groups] units that each group would keep instead.
+
+    Returns:
+        [groups]
+    """
     if hasattr(cost, "changed"):
         return np.asarray(cost.changed(kept, levels))
     plans = np.repeat(kept[None], len(kept), axis=0)
@@ -58,7 +76,16 @@ def changed(cost: CostModel, kept: IntArray, levels: IntArray) -> FloatArray:
 
 
 def plans_along(kept: IntArray, group: int, levels: IntArray) -> IntArray:
-    """Every plan with the group at each of the levels: kept [..., groups] → [..., levels, groups]."""
+    """Every plan with the group at each of the levels.
+
+    Args:
+        kept: [..., groups] units of plans.
+        group: The index of the group that changes.
+        levels: [levels] units that it keeps.
+
+    Returns:
+        [..., levels, groups]
+    """
     plans = np.repeat(np.asarray(kept, np.int64)[..., None, :], len(levels), axis=-2)
     plans[..., group] = levels
     return plans

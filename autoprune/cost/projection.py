@@ -146,7 +146,16 @@ class Projector:
         return self._following[self._groups, kept]
 
     def fitting(self, kept: IntArray, group: int, levels: IntArray) -> IntArray:
-        """Those of the levels that the group may keep if the others stay as they are: kept [groups] → [fitting]."""
+        """Those of the levels that the group may keep if the others stay as they are.
+
+        Args:
+            kept: [groups] units of a plan.
+            group: The index of the group that changes.
+            levels: [levels] units that it might keep.
+
+        Returns:
+            [fitting], at most as many as there are levels, in their order.
+        """
         fitting: IntArray = levels[self.budget.cost.along(kept, group, levels) <= self.budget.limit]
         return fitting
 
@@ -176,21 +185,54 @@ class Projector:
         return allowed
 
     def interval(self, kept: IntArray, group: int) -> tuple[IntArray, IntArray]:
-        """The fewest and the most units of `choices`; between them some may be missing where more may cost less."""
+        """The fewest and the most units of `choices`; between them some may be missing where more may cost less.
+
+        Args:
+            kept: [..., groups] units; those of later groups do not matter.
+            group: The index of the group to decide.
+
+        Returns:
+            [...] units each.
+        """
         return self.ends(self.choices(kept, group), group)
 
     def ends(self, choices: BoolArray, group: int) -> tuple[IntArray, IntArray]:
-        """The lowest and the highest of a group's choices: [..., levels] → [...] each."""
+        """The lowest and the highest of a group's choices.
+
+        Args:
+            choices: [..., levels] which levels may be chosen; at least one of each plan's.
+            group: The index of the group.
+
+        Returns:
+            [...] units each.
+        """
         levels = self.levels[group]
         return levels[choices.argmax(axis=-1)], levels[_after_last(choices) - 1]
 
     def snap(self, units: FloatArray, group: int) -> IntArray:
-        """The allowed level of the group nearest to so many units [...], the lower one of two."""
+        """The allowed level of the group nearest to so many units, the lower one of two.
+
+        Args:
+            units: [...] units that are wanted, in fractions.
+            group: The index of the group.
+
+        Returns:
+            [...] units.
+        """
         levels = self.levels[group]
         return levels[np.searchsorted(levels[:-1] + levels[1:], 2 * np.asarray(units))]
 
     def nearest(self, units: FloatArray, group: int, choices: BoolArray) -> IntArray:
-        """The same among a group's choices: units [...], choices [..., levels]."""
+        """The choice of the group nearest to so many units, the lower one of two.
+
+        Args:
+            units: [...] units that are wanted, in fractions.
+            group: The index of the group.
+            choices: [..., levels] which levels may be chosen; at least one of each plan's.
+
+        Returns:
+            [...] units.
+        """
         levels = self.levels[group]
         inside = np.clip(np.asarray(units, np.float64), *self.ends(choices, group))
         distance = np.where(choices, np.abs(2 * levels - 2 * inside[..., None]), np.inf)
@@ -247,7 +289,15 @@ class Rounding(Projector):
         return np.stack([self.snap(units[..., group], group) for group in range(len(self.levels))], axis=-1)
 
     def choices(self, kept: IntArray, group: int) -> BoolArray:
-        """Every level."""
+        """Every level.
+
+        Args:
+            kept: [..., groups] units, of which only the shape matters.
+            group: The index of the group to decide.
+
+        Returns:
+            [..., levels], all true.
+        """
         return np.ones((*kept.shape[:-1], len(self.levels[group])), bool)
 
 

@@ -28,7 +28,15 @@ class UnitTables:
         return counted
 
     def of(self, group: int, levels: IntArray) -> IntArray:
-        """What levels of one group count as, [levels]."""
+        """What levels of one group count as.
+
+        Args:
+            group: The index of the group, with or without a table.
+            levels: [levels] units of it.
+
+        Returns:
+            [levels]
+        """
         for index in np.flatnonzero(self.groups == group):
             levels = self.values[index, levels]
         return levels

@@ -36,7 +36,14 @@ class KeyBlocks:
 
     @classmethod
     def big_bird(cls, tokens: int, *, block: int, causal: bool, seed: int) -> "KeyBlocks":
-        """The order of `key_block_order`."""
+        """The order of `key_block_order`.
+
+        Args:
+            tokens: Of the longest text, at least 1.
+            block: Tokens of a block, at least 1; the last block may be shorter.
+            causal: Whether a token sees no later ones.
+            seed: Of the order of the blocks outside the window.
+        """
         return cls(tokens, block, causal, key_block_order(tokens, block=block, causal=causal, seed=seed))
 
     @classmethod
@@ -88,6 +95,12 @@ def key_block_order(tokens: int, *, block: int, causal: bool, seed: int) -> IntA
     which everyone sees, then the rest at random. Causal rows end with −1 for each block of the future. A row depends on
     the seed, its place and how many blocks it may see, so a causal order is the beginning of any longer text's. Unlike
     BigBird's, the first block's own queries see no more than others do, so that a level costs every block the same.
+
+    Args:
+        tokens: Of the longest text, at least 1.
+        block: Tokens of a block, at least 1; the last block may be shorter.
+        causal: Whether a token sees no later ones.
+        seed: Of the random part of the order.
     """
     if tokens < 1 or block < 1:
         raise ValueError(f"tokens and block must be at least 1, got {tokens} tokens in blocks of {block}")
@@ -104,7 +117,12 @@ def key_block_order(tokens: int, *, block: int, causal: bool, seed: int) -> IntA
 
 @contextmanager
 def sparse_attention(attention: nn.Module, allowed: Tensor) -> Iterator[nn.Module]:
-    """The attention module sees only what `allowed` [T, T] and its own mask both allow while the context is open."""
+    """The attention module sees only what both `allowed` and its own mask allow while the context is open.
+
+    Args:
+        attention: A Hugging Face attention module.
+        allowed: [T, T] whether a query (row) may see a key (column).
+    """
     handle = install(attention, allowed)
     try:
         yield attention
@@ -121,6 +139,10 @@ def install(attention: nn.Module, allowed: Tensor) -> RemovableHandle:
 
     Raises ValueError for a mask that shows a causal module the future, or hides a token from itself, and for modules
     that take no such mask.
+
+    Args:
+        attention: A Hugging Face attention module.
+        allowed: [T, T] whether a query (row) may see a key (column).
     """
     return attention.register_forward_pre_hook(_narrowed(attention, allowed), with_kwargs=True)
 
@@ -129,6 +151,14 @@ def install_pattern(attention: nn.Module, pattern: Pattern, kept: int) -> Remova
     """The same with a pattern's mask at a level, which is saved and loaded with the network.
 
     In a causal text of more than the pattern's tokens, queries see `kept` blocks of keys as well.
+
+    Args:
+        attention: A Hugging Face attention module.
+        pattern: Which blocks of keys are kept first.
+        kept: Blocks of keys that each block of queries sees, from 1 to all.
+
+    Returns:
+        A handle whose `remove` takes the mask away again.
     """
     most = getattr(_configured(attention).config, "max_position_embeddings", pattern.tokens)
     if not pattern.tokens <= most:

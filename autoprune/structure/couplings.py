@@ -88,6 +88,10 @@ class Laboratory:
         """For every layer that a tensor is computed from: pairs of a node, and the one place along `dim` it is read in.
 
         None where several units of a layer are read in one place, or one in several, or none anywhere.
+
+        Args:
+            tensor: Of the run's graph of derivatives.
+            dim: A dimension of it.
         """
         tap = Tap("", tensor, dim, np.arange(tensor.shape[dim]))
         sources = [source.tensor for source in self._run.written]
@@ -204,8 +208,13 @@ class Laboratory:
     def labels(self, tensors: Sequence[Tensor], label: IntArray) -> list[tuple[IntArray, Tensor] | None]:
         """For tensors of the run: which label each of their entries is read by alone, and whether it is read.
 
-        label: [nodes] ≥ 0. Returns for each tensor its labels (−1 where several read it, or none) and whether each
-        entry is read at all; None where nothing of it is.
+        Args:
+            tensors: Of the run's graph of derivatives.
+            label: [nodes] of each node that is read, at least 0.
+
+        Returns:
+            For each tensor its labels (−1 where several read an entry, or none) and whether each entry is read at all;
+            None where nothing of it is.
         """
         numbers = [torch.from_numpy(label[tap.nodes]) for tap in self._run.reads]
         labels: list[tuple[IntArray, Tensor] | None] = []

@@ -54,7 +54,14 @@ def shrink(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
 def temporarily_shrunk(
     model: nn.Module, structure: Structure, plan: PruningPlan, ranking: Ranking
 ) -> Iterator[nn.Module]:
-    """The network itself is the smaller one while the context is open, which saves copying it; it comes back after."""
+    """The network itself is the smaller one while the context is open, which saves copying it; it comes back after.
+
+    Args:
+        model: The dense network, cut in place until the context ends.
+        structure: Its groups.
+        plan: How many units of each group stay.
+        ranking: Group → its units, most important first.
+    """
     undo = _Undo()
     try:
         _cut(model, structure, plan, ranking, undo)
@@ -111,7 +118,13 @@ def _cut(network: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
 
 
 def lower(module: nn.Module, number: Attribute, *, removed: int) -> None:
-    """Takes what so many removed units account for off the module's number, which may stand in a list: "sizes[0]"."""
+    """Takes what so many removed units account for off the module's number, which may stand in a list: "sizes[0]".
+
+    Args:
+        module: The module that has the number.
+        number: Its name, and what a unit accounts for.
+        removed: Units; fewer than 0 put them back.
+    """
     name, bracket, index = number.name.partition("[")
     value = getattr(module, name)
     if not bracket:
@@ -123,7 +136,12 @@ def lower(module: nn.Module, number: Attribute, *, removed: int) -> None:
 
 
 def partly(structure: Structure, plan: PruningPlan) -> Iterator[tuple[Group, int]]:
-    """The groups that the plan takes units from, each with the number that stays."""
+    """The groups that the plan takes units from, each with the number that stays.
+
+    Args:
+        structure: The groups, in the plan's order.
+        plan: How many units of each group stay.
+    """
     for group, kept in zip(structure.groups, plan.kept, strict=True):
         if kept < group.units:
             yield group, kept
@@ -156,7 +174,14 @@ def _entry(owner: nn.Module) -> int:
 
 @contextmanager
 def masked(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: Ranking) -> Iterator[nn.Module]:
-    """Zeroes the removed units in every coupled tensor while the context is open; the weights come back after."""
+    """Zeroes the removed units in every coupled tensor while the context is open; the weights come back after.
+
+    Args:
+        model: The dense network, changed in place until the context ends.
+        structure: Its groups.
+        plan: How many units of each group stay.
+        ranking: Group → its units, most important first.
+    """
     _check(model, structure, plan, ranking)
     layers = dict(model.named_modules())
     saved: list[tuple[Tensor, Tensor]] = []
@@ -237,7 +262,16 @@ def _check_groups(structure: Structure, plan: PruningPlan) -> None:
 
 
 def kept_entries(structure: Structure, plan: PruningPlan, ranking: Ranking) -> Kept:
-    """Which entries stay, for every axis that the plan takes some from."""
+    """Which entries stay, for every axis that the plan takes some from.
+
+    Args:
+        structure: The groups.
+        plan: How many units of each group stay.
+        ranking: Group → its units, most important first.
+
+    Returns:
+        Layer and axis → the entries that stay, ascending.
+    """
     _check_groups(structure, plan)
     mixing = {layer.name for layer in structure.layers if layer.kind == "attention"}  # which have no tensors
     stays: dict[tuple[str, Axis], Tensor] = {}

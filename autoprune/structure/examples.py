@@ -133,7 +133,12 @@ def with_gradients(example: Example) -> tuple[Example, list[Tensor]]:
 
 
 def runs(example: Example, network: nn.Module) -> bool:
-    """Whether the network runs on the inputs."""
+    """Whether the network runs on the inputs.
+
+    Args:
+        example: The inputs, and how they are given to a network.
+        network: One that may refuse them; whatever it raises counts.
+    """
     try:
         with torch.no_grad():
             example.outputs(network)
@@ -143,6 +148,14 @@ def runs(example: Example, network: nn.Module) -> bool:
 
 
 def runs_of(examples: Sequence[Example], network: nn.Module) -> list[Callable[[nn.Module], Mapping[str, Tensor]]]:
-    """How to run a network on each example, and on another one like it where it runs on that."""
+    """How to run a network on each example, and on another one like it where it runs on that.
+
+    Args:
+        examples: On which the network runs.
+        network: The dense network, which is run once on each example's variant.
+
+    Returns:
+        Functions of a network that give its outputs by name.
+    """
     others = [other for other in map(varied, examples) if runs(other, network)]
     return [example.outputs for example in (*examples, *others)]

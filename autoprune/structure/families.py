@@ -157,6 +157,10 @@ def model_type(model: nn.Module) -> str | None:
 def blocks_name(model: nn.Module, family: Family) -> str:
     """Returns the name of the model's list of blocks.
 
+    Args:
+        model: A transformer of the family, or a model around one.
+        family: Where the family's parts stand.
+
     Raises:
         ValueError: It has none.
     """

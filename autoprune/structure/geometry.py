@@ -55,7 +55,15 @@ class Survey:
 
 
 def survey(model: nn.Module, example: Example) -> Survey:
-    """Runs the network once. Raises ValueError where it does not run, or returns NaN or infinity."""
+    """What layers a run of the network calls, and their geometry.
+
+    Args:
+        model: In eval mode, on the example's device.
+        example: The inputs, and how they are given to the network.
+
+    Raises:
+        ValueError: The network does not run on the example, or returns NaN or infinity.
+    """
     ran: dict[str, Layer] = {}
     calls: list[str] = []
     samples = max((len(t) if t.ndim else 1 for t in tensors(example.inputs)), default=1)
@@ -96,7 +104,13 @@ def _not_run(example: Example, error: Exception) -> ValueError:
 
 
 def examples_like(model: nn.Module, given: Sequence[Example], surveys: Sequence[Survey]) -> list[Example]:
-    """One small sample for each example, on which the network runs the same layers."""
+    """One small sample for each example, on which the network runs the same layers.
+
+    Args:
+        model: In eval mode.
+        given: The task's examples.
+        surveys: A survey of the network on each of them.
+    """
     chosen = []
     for example, seen in zip(given, surveys, strict=True):
         one = one_sample(example)
@@ -111,7 +125,15 @@ def examples_like(model: nn.Module, given: Sequence[Example], surveys: Sequence[
 
 
 def idle_layers(model: nn.Module, surveys: Sequence[Survey]) -> dict[str, str]:
-    """The layers that no example runs, each with that reason."""
+    """The layers that no example runs, each with that reason.
+
+    Args:
+        model: The network that was surveyed.
+        surveys: One for each example.
+
+    Returns:
+        Layer → the reason.
+    """
     ran = {name for seen in surveys for name in seen.calls}
     inner = [n for n, m in model.named_modules() if isinstance(m, ATTENTIONS)]
     return {
@@ -123,7 +145,15 @@ def idle_layers(model: nn.Module, surveys: Sequence[Survey]) -> dict[str, str]:
 
 
 def widths_of(model: nn.Module, layers: Iterable[str]) -> dict[int, str]:
-    """How many entries the layers read and write, each with one of these layers."""
+    """How many entries the layers read and write, each with one of these layers.
+
+    Args:
+        model: The network that the layers are in.
+        layers: Qualified names of layers that can be cut.
+
+    Returns:
+        Entries → the first of the layers with so many.
+    """
     widths: dict[int, str] = {}
     for name in layers:
         layer = model.get_submodule(name)
@@ -135,7 +165,12 @@ def widths_of(model: nn.Module, layers: Iterable[str]) -> dict[int, str]:
 
 
 def other_params(model: nn.Module, layers: Sequence[Layer]) -> int:
-    """Parameters of none of the layers whose parameters follow from their geometry."""
+    """Parameters of none of the layers whose parameters follow from their geometry.
+
+    Args:
+        model: The network, whose parameters are counted as they are.
+        layers: Its layers with their geometry.
+    """
     counted = {layer.name for layer in layers if layer.kind not in ("recurrent", "other")}
     return sum(p.numel() for name, p in model.named_parameters() if name.rpartition(".")[0] not in counted)
 

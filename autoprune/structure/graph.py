@@ -23,7 +23,8 @@ from autoprune.structure.refused import refuse_wrapped
 from autoprune.structure.single_weights import single_weight_structure
 from autoprune.structure.stand_ins import Couplings, SegmentedRun
 from autoprune.structure.transformer import token_ids, transformer_structure
-from autoprune.structure.verify import PROBED, Verifier, alive, sampled
+from autoprune.structure.verified_sample import sampled
+from autoprune.structure.verify import PROBED, Verifier, alive
 from autoprune.task.task import Forward, plain_forward
 
 TIME_LIMIT_S = 300.0

@@ -249,13 +249,22 @@ def automatic_step(units: int, *, each: int = 1) -> int:
 
     >>> [automatic_step(units) for units in (64, 32, 24, 12, 6)]
     [8, 8, 4, 2, 1]
+
+    Args:
+        units: Of the group, at least 1.
+        each: Entries of a layer that a unit fills, at least 1.
     """
     steps = (step for step in AUTOMATIC_STEPS if units // (step // math.gcd(step, each)) >= FEWEST_LEVELS)
     return next(steps, 1)
 
 
 def holds(module: str, layer: str) -> bool:
-    """Whether the layer is the module of that name, or in it."""
+    """Whether the layer is the module of that name, or in it.
+
+    Args:
+        module: A qualified name, such as layer1.0.
+        layer: A qualified name, such as layer1.0.conv1.
+    """
     return layer == module or layer.startswith(f"{module}.")
 
 

@@ -33,7 +33,19 @@ class Nodes:
         self.count = 0
 
     def of(self, layer: str, axis: Axis, size: int) -> IntArray:
-        """The nodes of all entries of an axis, [size]."""
+        """The nodes of all entries of an axis.
+
+        Args:
+            layer: Its qualified name.
+            axis: Of the layer.
+            size: Entries of the axis, the same wherever it is asked for.
+
+        Returns:
+            [size]
+
+        Raises:
+            ValueError: The axis had another size before.
+        """
         if (layer, axis) not in self.axes:
             self.axes[layer, axis] = self.count, size
             self.count += size
@@ -60,7 +72,12 @@ class Flow:
         self.name, self.layer, self._nodes = name, layer, nodes
 
     def reads(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[Tensor, int, IntArray]]:
-        """The tensors that are read, each with the dimension of its columns and their nodes."""
+        """The tensors that are read, each with the dimension of its columns and their nodes.
+
+        Args:
+            args: What the layer is called with, by position.
+            kwargs: What it is called with, by name.
+        """
         layer = self.layer
         values = [*args, *kwargs.values()]
         match layer:
@@ -94,7 +111,12 @@ class Flow:
                 yield values[0], -1, self._nodes.of(self.name, "in", values[0].shape[-1])
 
     def wrote(self, true: Any, fresh: Fresh) -> Any:
-        """What the layer returns, with numbers in the place of its own, given what it really returns."""
+        """What the layer returns, with numbers in the place of its own, given what it really returns.
+
+        Args:
+            true: What the layer returned.
+            fresh: Makes a tensor like another one whose entries along a dimension stand for nodes.
+        """
         layer = self.layer
 
         def made(tensor: Tensor, dim: int) -> Tensor:
@@ -149,6 +171,12 @@ def ties(name: str, layer: nn.Module, nodes: Nodes, *, inexact: bool) -> Iterato
     A grouped convolution keeps equally many channels in each of its groups, so channels at the same place in different
     groups are one. So do the groups of a GroupNorm where its statistics may change (`inexact`) and that gives more
     units; otherwise its groups go whole. A head's features go together.
+
+    Args:
+        name: The layer's qualified name.
+        layer: The layer.
+        nodes: Numbers of its axes' entries; axes that it lacks are added.
+        inexact: Whether statistics of a normalisation may change.
     """
     if not is_sliceable(layer):
         return

@@ -49,7 +49,12 @@ class TensorAxis:
 
 
 def tensor_axes(layer: nn.Module, axis: Axis) -> list[TensorAxis]:
-    """The layer's tensors that an edit of `axis` touches, each with the dimension it is cut along."""
+    """The layer's tensors that an edit of `axis` touches, each with the dimension it is cut along.
+
+    Args:
+        layer: One that can be cut.
+        axis: Of the layer; PARAMETER/DIMENSION names one tensor of it.
+    """
     parameter, slash, dim = axis.partition("/")
     if slash:
         return [TensorAxis(layer, parameter, int(dim))]
@@ -140,7 +145,16 @@ def _attention(layer: nn.Module, axis: Axis) -> Iterator[tuple[nn.Module, str, i
 
 
 def widths(layer: nn.Module, axis: Axis, size: int) -> dict[str, int | tuple[int, ...]]:
-    """The attributes of the layer that must say `size` once `axis` has that many entries."""
+    """The attributes of the layer that must say `size` once `axis` has that many entries.
+
+    Args:
+        layer: One that can be cut.
+        axis: Of the layer.
+        size: Entries of the axis, at least 1.
+
+    Returns:
+        Attribute → its new value.
+    """
     match layer:
         case _ if "/" in axis:
             return {}

@@ -56,7 +56,18 @@ class SlicedAttention(nn.Module):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """What nn.MultiheadAttention returns: outputs, and the attention weights where they are asked for."""
+        """What nn.MultiheadAttention returns: outputs, and the attention weights where they are asked for.
+
+        Args:
+            query: [T, N, E] or [N, T, E] by batch_first, or without N.
+            key: Likewise, of S tokens.
+            value: Likewise, of S tokens.
+            key_padding_mask: [N, S] keys that nobody sees.
+            need_weights: Whether attention weights are returned.
+            attn_mask: [T, S] or [N · heads, T, S]: which keys a query does not see, or what is added.
+            average_attn_weights: Whether the weights are one mean over heads.
+            is_causal: That `attn_mask` is causal, a hint.
+        """
         batched, inputs = query.ndim == 3, [query, key, value]
         if not batched:
             inputs = [x.unsqueeze(0) for x in inputs]
@@ -95,6 +106,10 @@ def slice_attention(network: nn.Module, name: str) -> list[tuple[nn.Module, str]
     """Puts a SlicedAttention in the place of the network's nn.MultiheadAttention of that name, wherever it is held.
 
     Returns the modules that hold it, each with its name there; none where it is no nn.MultiheadAttention.
+
+    Args:
+        network: Changed in place.
+        name: A module's qualified name.
     """
     dense = network.get_submodule(name)
     if not isinstance(dense, nn.MultiheadAttention):

@@ -53,10 +53,17 @@ def transformer_structure(
 ) -> Structure:
     """The groups of the kinds in `prune`, block by block, and the geometry of all layers.
 
-    example_input [1, T]: token ids; costs are counted for one window of T tokens. It may be on the meta device.
-    round_to, min_units: of neurons and single weights; heads and blocks of keys go one by one. "auto" rounds
-        neurons only.
-    Raises ValueError for a model type that FAMILIES lacks, unknown kinds, or kinds that exclude each other.
+    Args:
+        model: A Hugging Face transformer of FAMILIES, in eval mode.
+        example_input: [1, T] token ids; costs are counted for one window of T tokens. It may be on the meta device.
+        prune: The kinds of groups.
+        keep: Qualified names of layers and modules that lose nothing.
+        round_to: Entries that neurons and single weights are kept in multiples of; heads and blocks of keys go one by
+            one. "auto" rounds neurons only.
+        min_units: The fewest units that a group of neurons or single weights keeps, at least 1.
+
+    Raises:
+        ValueError: FAMILIES lacks the model type, a kind is unknown, or kinds exclude each other.
     """
     kind = model_type(model)
     if kind is None or kind not in FAMILIES:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.structure.edit import Ranking, masked, shrink, temporarily_shrunk
-from autoprune.structure.families import model_type
 from autoprune.structure.groups import Attribute, Group, IntArray, Member, Structure, apart
 from autoprune.structure.layer_types import CONVOLUTIONS, is_sliceable
 from autoprune.structure.skipped_modules import patched_forward
@@ -203,7 +202,14 @@ def differs(
 ) -> str | None:
     """How the shrunk network differs from the masked one, on all outputs; None where it does not.
 
-    passed_over: modules that hand on their inputs while the two are compared. The shrunk network runs once with them.
+    Args:
+        structure: The groups.
+        kept: [groups] units of the plan that is tried.
+        ranking: Group → its units, most important first.
+        model: The dense network, as it was before when this returns.
+        runs: Functions of a network that give its outputs by name; at least one.
+        passed_over: Modules that hand on their inputs while the two are compared. The shrunk network runs once with
+            them.
     """
     plan = structure.plan(kept)
     with torch.no_grad(), masked(model, structure, plan, ranking), _passing(model, passed_over):
@@ -356,40 +362,3 @@ def _tied(group: Group, parts: int) -> Group:
     )
     attributes = tuple(replace(a, per_unit=a.per_unit * parts) for a in group.attributes)
     return replace(group, units=units, members=members, attributes=attributes)
-
-
-def sampled(structure: Structure, model: nn.Module, example_input: Tensor, run: Run) -> Structure:
-    """The structure, if one group of each kind, and all together, are removed as they are masked.
-
-    Of groups that compare single weights one is enough: a matrix with zeros is what is left of it either way.
-    """
-    if example_input.is_meta:
-        return structure  # a dry run: there are no outputs to compare
-    first = {group.granularity: index for index, group in reversed(list(enumerate(structure.groups)))}
-    ranking: dict[str, Tensor] = {}
-    generator = torch.Generator().manual_seed(0)
-    together = structure.units
-    for index, group in enumerate(structure.groups):
-        if group.compared and index not in first.values():
-            continue
-        together[index] = group.levels[(len(group.levels) - 1) // 2]
-        ranking[group.name] = torch.randperm(group.units, generator=generator)
-        for matrix in group.compared:
-            shape = model.get_submodule(matrix.layer).get_parameter("weight").shape
-            places = (
-                torch.rand(shape, generator=generator).unflatten(1, (-1, matrix.size)).argsort(dim=2).argsort(dim=2)
-            )
-            ranking[group.name] = places.flatten(1).to(torch.int16)
-    trials = [together]
-    for index in first.values():
-        trials.append(structure.units)
-        trials[-1][index] = together[index]
-    for kept in trials:
-        error = differs(structure, kept, ranking, model, [run])
-        if error:
-            changed = [g.name for g, k in zip(structure.groups, kept, strict=True) if k < g.units][:3]
-            raise ValueError(
-                f"a {type(model).__name__} of type {model_type(model)!r} is not built as autoprune knows it: {error}, "
-                f"pruning {changed}"
-            )
-    return structure

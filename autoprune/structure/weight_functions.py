@@ -78,7 +78,14 @@ class Weights:
         return id(tensor) in self._owners or id(tensor) in self._views
 
     def note(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Any:
-        """Remembers what is a view of a parameter; returns the result."""
+        """Remembers what is a view of a parameter; returns the result.
+
+        Args:
+            func: The function that was called.
+            args: What it was called with, by position.
+            kwargs: What it was called with, by name.
+            result: What it returned, one tensor or several.
+        """
         if not args or args[0] not in self or not (func in VIEWS or func in SAME or _is_scaled(func, args)):
             return result
         _, parameter, calls = self._views.get(id(args[0]), (None, args[0], ()))
@@ -91,7 +98,13 @@ class Weights:
         return iter(parts) if func == Tensor.__iter__ else result
 
     def chosen(self, weight: Tensor, dims: Sequence[str], *, written: bool) -> str:
-        """One of several dimensions of a weight that are read, or written, together."""
+        """One of several dimensions of a weight that are read, or written, together.
+
+        Args:
+            weight: A parameter, or a view of one.
+            dims: The dimensions, at least one.
+            written: Whether they are written, rather than read.
+        """
         _, parameter, _ = self._views.get(id(weight), (None, weight, ()))
         owner = self._owners[id(parameter)]
         if len(dims) > 1:
@@ -99,7 +112,12 @@ class Weights:
         return dims[-1 if owner in self._last else 0]
 
     def along(self, weight: Tensor, dim: int) -> Along | None:
-        """What runs along a dimension of the weight; None where it is not one dimension of one parameter."""
+        """What runs along a dimension of the weight; None where it is not one dimension of one parameter.
+
+        Args:
+            weight: A parameter, or a view of one.
+            dim: A dimension of it; fewer than 0 count from the last.
+        """
         _, parameter, calls = self._views.get(id(weight), (None, weight, ()))
         owner, dim = self._owners[id(parameter)], dim % weight.ndim
         if not calls:
@@ -133,7 +151,13 @@ def operands_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], weigh
 
 
 def factors_of(func: Any, args: Sequence[Any], weights: Weights) -> Factors | None:
-    """The two activations of a matrix product, each with the dimension that is summed over; None for other calls."""
+    """The two activations of a matrix product, each with the dimension that is summed over; None for other calls.
+
+    Args:
+        func: The function.
+        args: What it is called with, by position.
+        weights: The parameters, and views of them, which are no activations.
+    """
     if func not in MATRIX_PRODUCTS or len(args) != 2 or any(factor in weights for factor in args):
         return None
     first, second = args

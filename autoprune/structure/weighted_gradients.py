@@ -29,7 +29,12 @@ class WeightedGradients:
     def pairs(self, dim: int, *, slack: float = 1.0) -> tuple[IntArray, IntArray, Tensor | None]:
         """Pairs of an index along a dimension and the number of a reader; and the entries with several, if there are.
 
-        slack: times the error that is taken for rounding, where every index has many entries.
+        Args:
+            dim: The dimension of the tensor.
+            slack: Times the error that is taken for rounding, at least 1, where every index has many entries.
+
+        Returns:
+            [pairs] indices, [pairs] readers, and a mask of the tensor's shape or None.
         """
         rows = [g.movedim(dim, 0).reshape(g.shape[dim], -1) for g in self._all]
         one, sign = rows[0], rows[3]
@@ -87,6 +92,14 @@ def is_alive(gradient: Tensor) -> Tensor:
 
 
 def indices_of(mask: Tensor, dim: int) -> IntArray:
-    """Where along a dimension anything of the mask is true."""
+    """Where along a dimension anything of the mask is true.
+
+    Args:
+        mask: [...] of any shape.
+        dim: A dimension of it.
+
+    Returns:
+        [indices], ascending.
+    """
     indices: IntArray = mask.movedim(dim, 0).flatten(1).any(dim=1).nonzero().flatten().cpu().numpy()
     return indices
