@@ -23,6 +23,7 @@ from autoprune.task.training import flip
 from experiments.cells import kept
 from experiments.origin import ROOT, origin
 from experiments.time.agent import agent_cells, train_policy
+from experiments.time.overhead import overhead_rows
 from experiments.time.summary import write_summary
 
 HERE = Path(__file__).parent
@@ -48,7 +49,7 @@ REWIND_STEPS = (0, 20, 60)
 def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("study", choices=("tickets", "schedules", "resnet", "agent", "policy", "summary"))
+    parser.add_argument("study", choices=("tickets", "schedules", "resnet", "agent", "policy", "overhead", "summary"))
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
     match arguments.study:
@@ -60,6 +61,8 @@ def main() -> None:
             rewinding(arguments.seeds)
         case "summary":
             write_summary()
+        case "overhead":
+            overhead()
         case "policy":
             train_policy(origin("experiments/time/run policy"))
         case _:
@@ -132,6 +135,15 @@ def schedules(seeds: int) -> None:
         if density > 0.02 or schedule not in SPARSE_FROM_START:
             name = f"{network}_{schedule}_{density:g}_{seed}"
             cell("schedules", name, partial(one, network, schedule, density, seed))
+
+
+def overhead() -> None:
+    """A step of the engine beside one of a plain loop, for three networks; let nothing else run meanwhile."""
+    data = fashion_subset()
+    networks = {"lenet": lenet(), "cnn": small_cnn(), "resnet20": resnet20()}
+    for name, network in networks.items():
+        task = task_of(network, data, name)
+        cell("overhead", name, partial(overhead_rows, name, task, TrainingRecipe(learning_rate=0.01)))
 
 
 def rewinding(seeds: int) -> None:

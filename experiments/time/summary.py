@@ -18,7 +18,7 @@ Rows = Mapping[Any, Mapping[int, float]]
 def write_summary() -> None:
     """The page holds the tables between its markers."""
     text = PAGE.read_text()
-    tables = {"tickets": _tickets, "schedules": _schedules, "resnet": _resnet, "agent": _agent}
+    tables = {"tickets": _tickets, "schedules": _schedules, "resnet": _resnet, "agent": _agent, "overhead": _overhead}
     for study, table in tables.items():
         cells = [json.loads(file.read_text()) for file in sorted((HERE / "data").glob(f"{study}_*.json"))]
         if not cells:
@@ -90,6 +90,16 @@ def _agent(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         ]
         cells = [_interval(each, scale=1, digits=3) for each in values]
         yield f"| {table} | {method} | {len(mine)} | {' | '.join(cells)} |"
+
+
+def _overhead(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    yield "| network | engine, least | plain loop, least | engine ÷ plain: median of turns | quartiles | of the least |"
+    yield "|---|---|---|---|---|---|"
+    for row in rows:
+        least = [f"{min(row['milliseconds'][loop]):.2f} ms" for loop in ("engine", "plain")]
+        low, high = row["quartiles"]
+        ratios = (f"{row['ratio']:.3f}", f"{low:.3f} to {high:.3f}", f"{row['ratio_of_least']:.3f}")
+        yield f"| {row['network']} | {' | '.join([*least, *ratios])} |"
 
 
 def _by_seed(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Rows:
