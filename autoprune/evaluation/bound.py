@@ -1,5 +1,6 @@
 """What an ordered network binds to a plan beside tensors: what modules know, what stands in for them, what they see."""
 
+import copy
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +12,7 @@ from autoprune.structure.axes import Kept
 from autoprune.structure.block_sparse import install_pattern
 from autoprune.structure.code_bits import RAW_BITS
 from autoprune.structure.edit import lower
-from autoprune.structure.groups import Group, Pattern
+from autoprune.structure.groups import CONFIG, Group, Pattern
 from autoprune.structure.skipped_modules import Skipped
 
 CODED_BYTES = 64 * 2**20  # of a layer's coded weights that are kept for the next plan with the same levels
@@ -54,6 +55,9 @@ class BoundModules:
     def __init__(self, layers: Mapping[str, nn.Module], group: Group, index: int) -> None:
         self.group, self.bound = index, group.units
         self.attributes = [(layers[number.module], number) for number in group.attributes]
+        for module, number in self.attributes:
+            if number.name.startswith(f"{CONFIG}."):  # which all modules share
+                module.__dict__[CONFIG] = copy.copy(module.__dict__[CONFIG])
         self.skips = [
             # a forward of the module's own is that of hooks which move tensors between devices
             (layers[skip.module], Skipped(skip.returns), layers[skip.module].__dict__.get("forward"))

@@ -1,12 +1,13 @@
 """The shape of a pruned network in JSON: what has to be changed of the dense network before it holds the weights."""
 
+import copy
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from autoprune.structure.families import FAMILIES, SIZES, Experts, model_type
-from autoprune.structure.groups import Axis
+from autoprune.structure.groups import CONFIG, HEADS, Axis
 from autoprune.structure.layer_types import CONVOLUTIONS, is_sliceable, tensor_axes
 from autoprune.structure.sliced_attention import SlicedAttention, slice_attention
 
@@ -118,8 +119,11 @@ def resize_others(network: nn.Module, shapes: Mapping[str, Any]) -> None:
         for key, value in numbers.items():
             if value != own[key] or type(value) is not type(own[key]):
                 _check(f"{key} of module {name!r}", value, own[key])
-                container = type(getattr(module, key))
-                setattr(module, key, container(value) if isinstance(value, list) else value)
+                holder, name = cast(Any, module), key.removeprefix(f"{CONFIG}.")
+                if name != key:
+                    holder = module.config = copy.copy(holder.config)
+                container = type(getattr(holder, name))
+                setattr(holder, name, container(value) if isinstance(value, list) else value)
     tensors = _other_tensors(network)
     for name, shape in shapes["tensors"].items():
         if shape != dense["tensors"][name]:
@@ -163,6 +167,8 @@ def _numbers(name: str, module: nn.Module, network: nn.Module) -> dict[str, int 
             sizes["unflattened_size"] = own["unflattened_size"]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in sizes.items()}
     public = {key: value for key, value in own.items() if not key.startswith("_")}
+    if module is not network:  # a module's own copy of the configuration may know of fewer heads
+        public |= {f"{CONFIG}.{k}": v for k, v in getattr(own.get(CONFIG), "__dict__", {}).items() if HEADS in k}
     numbers: dict[str, int | list[int]] = {k: v for k, v in public.items() if type(v) is int and v > 0}
     for key, value in public.items():
         if type(value) in (list, tuple) and value and all(type(v) is int and v > 0 for v in value):

@@ -11,7 +11,7 @@ from autoprune.plan import PruningPlan
 from autoprune.ranges import check_value
 from autoprune.structure.block_sparse import install_pattern
 from autoprune.structure.experts import never_chosen
-from autoprune.structure.groups import Attribute, Axis, Group, Structure
+from autoprune.structure.groups import CONFIG, Attribute, Axis, Group, Structure
 from autoprune.structure.layer_types import ATTENTIONS, tensor_axes, widths
 from autoprune.structure.pretrained_guard import guard_save_pretrained, tensor_shapes
 from autoprune.structure.skipped_modules import Skipped, patched_forward
@@ -113,6 +113,8 @@ def _cut(network: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
         undo.set(layers[name], attribute, size)
     for group, kept in partly(structure, plan):
         for number in group.attributes:
+            if number.name.startswith(f"{CONFIG}."):
+                undo.set(layers[number.module], CONFIG, copy.copy(layers[number.module].config))
             undo.callback(lower, layers[number.module], number, removed=kept - group.units)
             lower(layers[number.module], number, removed=group.units - kept)
 
@@ -125,10 +127,12 @@ def lower(module: nn.Module, number: Attribute, *, removed: int) -> None:
         number: Its name, and what a unit accounts for.
         removed: Units; fewer than 0 put them back.
     """
-    name, bracket, index = number.name.partition("[")
-    value = getattr(module, name)
+    owner, dot, name = number.name.rpartition(".")
+    name, bracket, index = name.partition("[")
+    holder = getattr(module, owner) if dot else module
+    value = getattr(holder, name)
     if not bracket:
-        setattr(module, name, value - number.per_unit * removed)
+        setattr(holder, name, value - number.per_unit * removed)
         return
     numbers = list(value)
     numbers[int(index[:-1])] -= number.per_unit * removed

@@ -18,6 +18,7 @@ RoundTo = int | Literal["auto"]
 Returns = Literal["input", "input, None", "second", "zeros", "zeros, None"]
 
 AUTOMATIC_STEPS = (8, 4, 2, 1)  # channels or features, which processors compute so many of together
+CONFIG, HEADS = "config", "head"  # a module's configuration, and what the entries that groups may lower are called
 FEWEST_LEVELS = 4  # that rounding leaves a group with: fewer are no search, and small budgets could not be met
 
 
@@ -53,7 +54,8 @@ class Attribute:
 
     module: str
     name: str
-    """An attribute, or an entry of a list or tuple: "sizes[0]"."""
+    """An attribute, an entry of a list or tuple ("sizes[0]"), or one of a configuration that modules share, of which
+    this one then gets a copy ("config.num_attention_heads")."""
     per_unit: int
 
 

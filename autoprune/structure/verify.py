@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.structure.edit import Ranking, masked, shrink, temporarily_shrunk
-from autoprune.structure.groups import Attribute, Group, IntArray, Member, Structure, apart
+from autoprune.structure.groups import CONFIG, HEADS, Attribute, Group, IntArray, Member, Structure, apart
 from autoprune.structure.layer_types import CONVOLUTIONS, is_sliceable
 from autoprune.structure.skipped_modules import patched_forward
 from autoprune.structure.standardised_weights import OwnWeight
@@ -155,6 +155,8 @@ class Verifier:
         )
         owners = around | dict.fromkeys(beside)
         sizes = {1, *(member.positions.shape[1] for member in group.members)}
+        wide = {member.positions.shape[1] for member in group.members}
+        sizes |= {more // less for more in wide for less in wide if more % less == 0}  # queries that share a key
         sizes |= {member.size // group.units for member in group.members if member.size % group.units == 0}
         numbers: dict[str, list[Attribute]] = {}
         for owner in owners:
@@ -302,7 +304,9 @@ def _nearest(numbers: Mapping[str, list[Attribute]]) -> list[str]:
 
 def _whole_numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
     """The module's own numbers above 0, also those in lists of them: ("sizes[0]", 8)."""
-    for name, value in vars(module).items():
+    config = vars(module).get(CONFIG)
+    shared = {f"{CONFIG}.{name}": value for name, value in getattr(config, "__dict__", {}).items() if HEADS in name}
+    for name, value in {**vars(module), **shared}.items():
         if name.startswith("_"):
             continue
         if type(value) is int and value > 0:
