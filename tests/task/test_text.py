@@ -1,8 +1,9 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.task.corpora import kjv_is_installed
-from autoprune.task.text import ROLES, Sizes, Sources, causal_data, judged_positions
+from autoprune.task.text import ROLES, Sizes, Sources, causal_data, judged_positions, share_out
 
 SIZES = Sizes(tokens=16, train=6, calibration=2, search=4, test=3, held_out=2)
 
@@ -147,3 +148,49 @@ def test_offline_texts_judge_on_others_than_they_calibrate_on(monkeypatch: pytes
     assert (found[0] == found[1]) != with_bible
     data = causal_data(Letters(), sources=found[1], sizes=SIZES, positions=2)
     assert {name: len(role) for name, role in data.roles.items()} == {name: getattr(SIZES, name) for name in ROLES}
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A sample is a document."""
+
+    unit: str = "documents"
+    size: int = 1
+
+    def __call__(self, documents: Iterator[str], wanted: int) -> tuple[list[str], int]:
+        samples = list(islice(documents, wanted))
+        return samples, len(samples)
+
+
+@given(
+    st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=4),
+    st.integers(1, 60),
+)
+def test_every_part_of_a_role_has_the_shares_of_its_texts(weights: list[float], samples: int) -> None:
+    named = {f"text {number}": weight for number, weight in enumerate(weights)}
+    sources = Sources(train="t", calibration="c", search=named, test="s", held_out=())
+    sizes = Sizes(tokens=1, train=1, calibration=1, search=samples, test=1, held_out=1)
+    shares = sources.texts("search")
+    with patch("autoprune.task.text.documents", lambda text: (f"{text}:{number}" for number in range(100))):
+        cut = share_out(sources, sizes, Lines())
+    texts = [sample.partition(":")[0] for sample in cut.roles["search"].samples]
+    assert len(texts) == samples == len(set(cut.roles["search"].ids))
+    for text, share in shares.items():
+        assert abs(texts.count(text) - share * samples) < 1
+        for end in range(samples):  # of any first part, to within a sample and rounding
+            assert abs(texts[:end].count(text) - texts.count(text) * end / samples) <= 1 + len(weights) / 2
+
+
+@pytest.mark.parametrize("wrong", [[], ["a", "a"], {"a": 0}, {"a": -1.0}, {"a": float("nan")}])
+def test_wrong_mixtures_are_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"task\.sources\.search is a text, a list of texts"):
+        Sources(search=wrong).texts("search")
+
+
+def test_texts_of_a_role_take_turns(tmp_path: Path) -> None:
+    one, two = (written(tmp_path, name, numbered(name, 30)) for name in ("one", "two"))
+    sources = texts(tmp_path).changed({"search": {one: 2, two: 1}})
+    data = causal_data(Letters(), sources=sources, sizes=SIZES, positions=4)
+    names = [name.rpartition(":")[0] for name in data.roles.search.ids]
+    assert names[:3].count(one) == 2
+    assert set(names) == {one, two}
