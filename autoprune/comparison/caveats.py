@@ -56,7 +56,17 @@ def unequal_terms(labelled: Labelled) -> list[str]:
                 for key, value in run.settings.items():
                     if not key.startswith("agent."):
                         values[task, key][repr(value)].add(name)
-    return [
+    versions: dict[str, set[str]] = defaultdict(set)
+    for name, cells in labelled.items():
+        for run in (run for runs in cells.values() for run in runs if run.version):
+            versions[run.version].add(name)
+    mixed = " and ".join(
+        f"{version} for {listed(sorted(names), most=4)}" for version, names in sorted(versions.items())
+    )
+    by_version = (
+        [f"Not on equal terms: runs are of several versions of autoprune, {mixed}."] if len(versions) > 1 else []
+    )
+    return by_version + [
         f"Not on equal terms: on {task}, {key} is "
         + " and ".join(f"{value} for {listed(sorted(names), most=4)}" for value, names in sorted(by_value.items()))
         + "."

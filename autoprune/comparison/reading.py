@@ -156,6 +156,7 @@ def _summary(result: Json, run: Json, config: Json) -> RunSummary:
             for name in (UNIFORM, SENSITIVITY)
             if name in networks
         },
+        version=str((run.get("versions") or {}).get("autoprune") or ""),
         anytime=_anytime(result.get("anytime")),
         seconds=seconds.get("judging"),
         agent_seconds=seconds.get("agent"),

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from autoprune.plan import PruningPlan
 
 UNIFORM, SENSITIVITY = "uniform", "sensitivity"  # the plans that every run is compared with
 # Searches whose plan no seed changes: one run says as much as ten.
-DETERMINISTIC = frozenset({UNIFORM, SENSITIVITY, "block_influence", "erk", "global", "lamp", "owl"})
+DETERMINISTIC = frozenset({UNIFORM, SENSITIVITY, "block_influence", "closed_form", "erk", "global", "lamp", "owl"})
 RENAMED = {"advised": "critic_guided", "carried": "transferable"}  # agents, since 0.2
 Json = Mapping[str, Any]
 
@@ -118,6 +119,8 @@ class RunSummary:
     """The configuration by dotted name, to tell two of one agent apart."""
     policy: PolicyPlan | None = None
     """The plan of what was learned; None where nothing was, or nobody evaluated it."""
+    version: str = ""
+    """Of autoprune; empty: unknown."""
 
     def __post_init__(self) -> None:
         if self.policy is not None and UNIFORM not in self.baselines:
@@ -181,14 +184,21 @@ def read_summaries(path: Path) -> list[RunSummary]:
     """What `write_summaries` wrote. Raises ValueError that names the line which is damaged."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, OSError) as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise
+        lines = data.decode().splitlines()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no file {path}; `autoprune compare` writes run_summaries.jsonl") from error
+    except PermissionError:
+        raise
+    except (EOFError, OSError, UnicodeDecodeError, zlib.error) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     runs = []
-    for number, line in enumerate(data.decode().splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             runs.append(RunSummary.from_json(json.loads(line)))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path}, line {number}: this is no summary of a run, because it is not JSON: {line[:60]!r}"
+            ) from error
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
     return runs

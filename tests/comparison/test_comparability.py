@@ -1,7 +1,15 @@
+import numpy as np
 import pytest
+import yaml
+from hydra.utils import instantiate
 
+from autoprune.cli import conf_dir
 from autoprune.comparison.caveats import unequal_terms
 from autoprune.comparison.comparability import check_comparable, labels, of_limit, without_copies
+from autoprune.comparison.run_summary import DETERMINISTIC
+from autoprune.problem.problem import Problem
+from autoprune.problem.spec import ProblemSpec
+from autoprune.testing import small_task
 from tests.comparison.run_summaries import runs_of, summary
 
 
@@ -82,3 +90,29 @@ def test_unequal_terms_are_said() -> None:
     assert said == "Not on equal terms: on digits, recover.steps is 10 for ppo and 99 for random."
     equal = runs_of({"ppo": [-0.5], "random": [-0.5]}, settings={"recover.steps": 10})
     assert unequal_terms({t.agent: {t.cell: [t]} for t in equal}) == []
+
+
+def test_several_versions_are_said() -> None:
+    old, new, unknown = (summary(name, -0.5, version=version) for name, version in VERSIONS)
+    labelled = {run.agent: {run.cell: [run]} for run in (old, new, unknown)}
+    assert unequal_terms(labelled) == [
+        "Not on equal terms: runs are of several versions of autoprune, 0.1.0 for ppo and 0.2.0 for sac."
+    ]
+    assert unequal_terms({"sac": labelled["sac"], "td3": labelled["td3"]}) == []
+
+
+VERSIONS = [("ppo", "0.1.0"), ("sac", "0.2.0"), ("td3", "")]
+
+
+def test_agents_that_no_seed_changes_are_those_of_conf() -> None:
+    """Searches that take a prior's plan as it is, and rules that rank units: one run says as much as ten."""
+    settings = {path.stem: yaml.safe_load(path.read_text()) for path in (conf_dir() / "agent").glob("*.yaml")}
+    rules = {name for name, each in settings.items() if each["_target_"] == "autoprune.search.prior_plan.search"}
+    assert rules == {"uniform", "sensitivity", "closed_form"}
+    assert rules <= DETERMINISTIC <= settings.keys()
+    for name in DETERMINISTIC - {"block_influence", "owl"}:  # which are for transformers
+        plans = set()
+        for seed in range(3):
+            problem = Problem.prepare(small_task(), ProblemSpec()).limited(60)
+            plans.add(instantiate(settings[name], _convert_="all")(problem, rng=np.random.default_rng(seed)).kept)
+        assert len(plans) == 1, name

@@ -61,3 +61,21 @@ def test_the_incumbent_at_an_evaluation() -> None:
 def test_the_share_of_the_cost() -> None:
     assert summary("ppo", -0.5, budget="macs:0.2").cost_left == pytest.approx(0.2)
     assert summary("ppo", -0.5, budget_cost="latency").cost_left is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("none.jsonl", None, "there is no file .*none.jsonl"),
+        ("text.jsonl", b"hello\n", r"text.jsonl, line 1: this is no summary of a run, because it is not JSON: 'hello'"),
+        ("latin.jsonl", b"\xff\xfe", "latin.jsonl is damaged"),
+        ("text.jsonl.gz", b"hello", "text.jsonl.gz is damaged"),
+    ],
+)
+def test_what_is_no_file_of_summaries_is_a_sentence(
+    name: str, content: bytes | None, says: str, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=says):
+        read_summaries(tmp_path / name)
