@@ -8,7 +8,8 @@ from typing import Literal, get_args
 from autoprune.evaluation.curves import Curve, curve_plans, single_group_curves
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
-from autoprune.prior.closed_form_plan import MOST_PLANS, closed_form_plans, reader_errors, unsolved_groups
+from autoprune.prior.closed_form_plan import MOST_PLANS, POWERS, closed_form_plans, reader_errors, unsolved_groups
+from autoprune.prior.coded_pairs import coded_pairs, least_error_plans, pairs_of
 from autoprune.prior.sensitivity_plan import sensitivity_plan
 from autoprune.prior.uniform_plan import uniform_plan
 from autoprune.problem.problem import Problem
@@ -56,7 +57,8 @@ def price(problem: Problem, *, start: Start) -> int:
     """
     if start not in get_args(Start):
         raise ValueError(f"agent.start must be uniform, sensitivity or closed_form, got {start!r}")
-    if start == "uniform" or (start == "closed_form" and unsolved_groups(problem)):
+    paired = pairs_of(problem.structure) is not None
+    if start == "uniform" or (start == "closed_form" and not paired and unsolved_groups(problem)):
         return 1
     if start == "closed_form":
         needed, why = MOST_PLANS, "one for each way to weigh the reconstruction errors"
@@ -84,11 +86,10 @@ def prior_of(problem: Problem, *, start: Start) -> Prior:
         case "uniform":
             return Prior(objective.evaluate([uniform_plan(structure, projector)])[0])
         case "closed_form":
-            errors = reader_errors(problem)
-            if errors is None:
+            plans = _closed_form(problem)
+            if not plans:
                 log.info(_no_closed_form(unsolved_groups(problem)))
                 return Prior(objective.evaluate([uniform_plan(structure, projector)])[0])
-            plans = closed_form_plans(structure, projector, errors)
             outcomes = sorted(objective.evaluate(plans, raced=False), key=lambda outcome: -outcome.reward)
             return Prior(outcomes[0], tuple(outcomes[1:]))
     curves = single_group_curves(structure, lambda plans: objective.evaluate(plans, phase="curves"))
@@ -96,6 +97,15 @@ def prior_of(problem: Problem, *, start: Start) -> Prior:
     first, *_ = curves.values()
     others = [first.outcomes[-1], *(each for curve in curves.values() for each in curve.outcomes[:-1])]
     return Prior(outcome, tuple(others), curves)
+
+
+def _closed_form(problem: Problem) -> list[PruningPlan]:
+    """The plans of least error, over pairs of density and bits where groups are such; none where no error is known."""
+    if pairs_of(problem.structure) is not None:
+        pairs = coded_pairs(problem)
+        return [] if pairs is None else least_error_plans(problem, pairs, POWERS)
+    errors = reader_errors(problem)
+    return [] if errors is None else closed_form_plans(problem.structure, problem.projector, errors)
 
 
 def _no_closed_form(unsolved: Sequence[str]) -> str:
