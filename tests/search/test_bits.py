@@ -27,7 +27,7 @@ def problem() -> Problem:
 def test_every_agent_decides_on_pairs(name: str, problem: Problem, tmp_path: Path) -> None:
     search = instantiate_part(composed(f"agent={name}", *SHORT.get(name, ())), "agent")
     kept_of: list[tuple[int, ...]] = []
-    evaluations = 30 if name == "sensitivity" else 14
+    evaluations = 30 if name == "sensitivity" else 20
     limited = problem.limited(
         evaluations, record=lambda outcome, *_: kept_of.append(outcome.plan.kept), folder=tmp_path
     )
