@@ -44,12 +44,12 @@ def search(
         prior = prior_of(problem, start=start)
         paid.add([prior.outcome, *prior.others])
         while True:
-            best = paid.best(elite, projector)
+            best = paid.best(elite if paid.informed else 1, projector)
             kept = paid.neighbours(best, projector, count=batch * candidates_per_evaluation, enough=batch, rng=rng)
             if not len(kept):
                 log_exhausted(problem.objective.spent, problem.objective.limit)
                 return best_plan(problem)
-            if paid.fitted:
+            if paid.informed:
                 kept = kept[paid.model.batch(kept, count=batch, kappa=kappa)]
             paid.add(problem.objective.evaluate([problem.structure.plan(row) for row in kept[:batch]]))
     except EvaluationsSpent:

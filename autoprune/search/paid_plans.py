@@ -13,6 +13,7 @@ from autoprune.structure.groups import IntArray
 
 log = logging.getLogger(__name__)
 LEAST = 4  # plans that a model is fitted to
+INFORMED = 20  # plans: with fewer, all that is far from them looks equally promising to the model
 MOST_SWITCHES = 4
 WALKS = 4  # for each new plan that is wanted, where few of those nearby are new
 
@@ -32,6 +33,11 @@ class PaidPlans:
     def fitted(self) -> bool:
         """Whether there was enough to fit the model to."""
         return len(self.outcomes) >= LEAST
+
+    @property
+    def informed(self) -> bool:
+        """Whether the model has seen enough to choose; until then neighbours of the best plan are as good at random."""
+        return len(self.outcomes) >= INFORMED
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """The outcomes are known, and the model is fitted to them all."""

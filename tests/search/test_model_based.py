@@ -14,6 +14,7 @@ from autoprune.evaluation.metered import POLICY, SEARCH
 from autoprune.prior.closed_form_plan import closed_form_plans, reader_errors
 from autoprune.prior.starts import prior_of
 from autoprune.search.model_based import under
+from autoprune.search.paid_plans import INFORMED
 from autoprune.search.plan_model import PlanModel
 from autoprune.search.policy_trials import own_evaluations, play
 from tests.search.known import KNOWN, KnownProblem, least_loss
@@ -169,6 +170,17 @@ def test_no_plan_is_paid_for_twice_and_an_exhausted_search_ends_early(name: str,
     assert KNOWN["few"].regret(plan) == 0
     tried = [outcome.plan.kept for phase, outcome in history if phase == SEARCH]
     assert len(tried) == len(set(tried))
+
+
+def test_a_model_of_few_plans_chooses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> list[int]:
+        raise AssertionError("the model was asked")
+
+    monkeypatch.setattr(PlanModel, "batch", refuse)
+    few, enough = (learnable(KNOWN["chain"], tmp_path, limit=limit) for limit in (INFORMED, 2 * INFORMED))
+    search("bayesian")(few, rng=np.random.default_rng(0))
+    with pytest.raises(AssertionError, match="the model was asked"):  # the control
+        search("bayesian")(enough, rng=np.random.default_rng(0))
 
 
 def test_one_plan_is_all_there_is(tmp_path: Path) -> None:
