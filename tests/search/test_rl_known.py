@@ -56,16 +56,16 @@ DECEPTIVE: list[Any] = [
     ("name", "known", "evaluations", "changes"),
     [
         *((name, *each, FROM_CURVES[name]) for name in ("edit_ppo", "ppo") for each in AHEAD_OF_RANDOM.items()),
-        ("critic_guided", "separable", 38, {}),  # an ensemble takes a second to learn, ten seeds of it a while
+        ("critic_guided", "separable", 38, {}),
         *DECEPTIVE,
     ],
 )
-def test_agents_beat_random_over_ten_seeds(
+def test_agents_beat_random_over_many_seeds(
     name: str, known: str, evaluations: int, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     """The median of the differences, seed by seed, at as many evaluations."""
     ahead = []
-    for seed in range(10):
+    for seed in range(5 if name == "critic_guided" else 10):  # whose ensemble takes seconds to learn
         problem = learnable(KNOWN[known], tmp_path, limit=evaluations)
         plan = search(name, **changes)(problem, rng=np.random.default_rng(seed))
         ahead.append(regret_of_random(known, evaluations, seed) - KNOWN[known].regret(plan))
