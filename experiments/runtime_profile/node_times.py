@@ -82,10 +82,10 @@ def kernels(path: Path, feed: dict[str, Any], folder: Path) -> dict[str, float]:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             key = event["args"]["op_name"], event["name"]
             least[key] = min(least.get(key, event["dur"]), event["dur"])
-    kinds: Counter[str] = Counter()
+    kinds: dict[str, float] = {}
     for (kind, _), microseconds in least.items():
-        kinds[kind] += microseconds
-    return dict(kinds)
+        kinds[kind] = kinds.get(kind, 0.0) + microseconds
+    return kinds
 
 
 def study(name: str) -> dict[str, Any]:
