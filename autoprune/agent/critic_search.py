@@ -1,6 +1,8 @@
 """Critic-guided search: of many actions that could be executed, those are that an agent's critics think best.
 
 It is a learned surrogate that ranks level switches around the best plans so far, with a small part of actor proposals.
+An evaluation becomes a transition of the replay: the executed action, and its reward. The critics learn from it by the
+algorithm's own updates, and if its plan is among the best so far, the next candidates are made of it.
 """
 
 from collections.abc import Mapping, Sequence

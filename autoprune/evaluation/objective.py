@@ -1,4 +1,8 @@
-"""The objective: plan → outcome. Everything that searches calls this and nothing else."""
+"""The objective: plan → outcome. Everything that searches calls this and nothing else.
+
+Who builds and judges a plan's network is the pool: it asks the evaluator (evaluator.py), which binds the plan's slices
+of one ordered network (ordered.py).
+"""
 
 import itertools
 import math
