@@ -84,7 +84,7 @@ def test_a_killed_sweep_does_what_is_missing_and_nothing_twice(tmp_path: Path) -
     overrides = ["agent=random", "seed=0,1,2", "evaluations=40", "evaluation.store=run", "tracking=none"]
     folders = [tmp_path / "sweep" / f"digits_random_seed{seed}_{seed}" for seed in range(3)]
     process = start("search", "-m", *SMALL, *overrides, cwd=tmp_path)
-    history, deadline = folders[1] / "history.jsonl", time.monotonic() + 100
+    history, deadline = folders[1] / "history.jsonl", time.monotonic() + 300
     while process.poll() is None and time.monotonic() < deadline:
         if history.exists() and history.read_bytes().count(b"\n") >= 15:
             process.send_signal(signal.SIGKILL)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.commands import AUTOPRUNE
+from tests import commands
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "train_elsewhere.md").read_text(encoding="utf-8")
 
@@ -60,10 +60,9 @@ def test_it_is_a_search_by_the_rules_and_by_the_command(folder: Path) -> None:
     changed = command.replace("my_ppo,evolution", "my_ppo").replace("evaluations=100", "evaluations=20")
     arguments = [each for each in shlex.split(changed)[1:] if each != "-m" and not each.startswith(("seed", "hydra"))]
     run = folder / "run"
-    subprocess.run(
-        [AUTOPRUNE, *arguments, "experiment=smoke", "recover=none", "tracking=none", f"hydra.run.dir={run}"],
-        check=True, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    small = ["experiment=smoke", "recover=none", "tracking=none", f"hydra.run.dir={run}"]
+    done = commands.run(*arguments, *small, cwd=folder)
+    assert done.returncode == 0, done.stderr
     assert json.loads((run / "run.json").read_text())["agent"] == "my_ppo"
     assert json.loads((run / "result.json").read_text())["evaluations"]["spent"] in range(10, 21)
 

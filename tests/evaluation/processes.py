@@ -33,7 +33,7 @@ def running(pid: int | None) -> bool:
         return False
 
 
-def eventually(condition: Callable[[], bool], *, within_s: float = 60.0) -> bool:
+def eventually(condition: Callable[[], bool], *, within_s: float = 300.0) -> bool:
     """Whether the condition holds at some moment before that; the limit is far more than it needs."""
     end = time.monotonic() + within_s
     while not condition() and time.monotonic() < end:

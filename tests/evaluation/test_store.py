@@ -76,7 +76,7 @@ def start(program: str, *arguments: object, expect: str | None = None) -> Proces
 
 def finish(process: Process) -> tuple[str, str]:
     """What the process printed. It must have ended well."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return out, err
 

@@ -194,7 +194,7 @@ def test_workers_end_with_their_parent_even_while_they_hang(tmp_path: Path, numb
         os.killpg(parent.pid, number)  # as a terminal does
     else:
         parent.send_signal(number)
-    out, err = parent.communicate(timeout=120)
+    out, err = parent.communicate(timeout=300)
     assert eventually(lambda: not any(map(running, workers)))
     assert parent.returncode == -number
     assert out == ""

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from autoprune.problem.spec import ProblemSpec, StructureSettings
 from autoprune.task.task import Task
 from autoprune.testing import small_task
 from autoprune.transfer.policy import Policy
+from tests.commands import run_python
 from tests.search.searches import AGENTS, search, short
 from tests.tasks import tiny_task
 
@@ -135,8 +134,8 @@ def test_another_process_makes_the_same_plan(name: str, tmp_path: Path) -> None:
     problem = Problem.prepare(small_task(), ProblemSpec()).limited(60, folder=tmp_path)
     search(name, **short(name))(problem, rng=np.random.default_rng(0))
     here = Policy.load(tmp_path).plan(small_task()).outcomes["policy"].plan.kept
-    done = subprocess.run([sys.executable, "-c", FRESH, str(tmp_path)], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == str(here)
+    done = run_python(FRESH, str(tmp_path))
+    assert done.stdout.strip() == str(here), done.stderr
 
 
 def test_one_policy_serves_the_budgets_of_a_command(tmp_path: Path) -> None:
