@@ -26,6 +26,7 @@ from autoprune.rehearsal import RunStages
 from autoprune.runs import RunFolder
 from autoprune.seeding import torch_generator
 from autoprune.structure.code_bits import bits_of, is_coded
+from autoprune.task.neighbours import neighbour_agreement
 from autoprune.task.weights import load_weights, save_weights
 
 DENSE = "dense"
@@ -234,7 +235,13 @@ class FinalNetworks:
         }
 
     def _measures(self) -> dict[str, dict[str, Any]]:
-        """What the task itself measures of a network."""
-        measure = self.problem.task.measure
-        values = {} if measure is None else {name: dict(measure(each)) for name, each in self._after.items()}
+        """What the task itself measures of a network, and whether embeddings have the neighbours that they had."""
+        task = self.problem.task
+        values = {
+            name: {
+                **neighbour_agreement(task, each, task.data.test),
+                **(dict(task.measure(each)) if task.measure is not None else {}),
+            }
+            for name, each in self._after.items()
+        }
         return {name: {"measures": each} for name, each in values.items() if each}

@@ -212,6 +212,9 @@ def _classes(evidence: _Evidence) -> OutputKind | None:
     if targets is not None and targets.shape[1:] == outputs.shape[1:]:  # distributions
         return OutputKind("segmentation" if outputs.ndim == 4 else "classification")
     axes = [1, -1] if targets is None else _class_axes(outputs, targets)
+    by_effect = [axis for axis in (1, -1) if _by_differences(evidence, axis)]
+    if len(by_effect) == 1:  # the targets of a CTC loss may be as long as there are classes
+        axes = by_effect
     if outputs.ndim == 3 and -1 in axes and evidence.tokens is not None:
         return OutputKind("language")
     if outputs.ndim == 4 and 1 in axes:

@@ -216,3 +216,31 @@ def test_logarithms_of_probabilities_are_noticed() -> None:
     outputs = torch.randn(N, 8, 5).log_softmax(-1)
     (kind,) = kinds(outputs, torch.randint(1, 5, (N, 3)), lambda o, y: o.square().mean() * y.float().mean())
     assert (kind.kind, kind.axis, kind.probabilities) == ("classification", -1, False)
+
+
+def ctc(o: Tensor, y: Tensor) -> Tensor:
+    lengths = torch.full((len(o),), o.shape[1]), torch.full((len(o),), y.shape[1])
+    return F.ctc_loss(o.log_softmax(-1).transpose(0, 1), y, *lengths)
+
+
+@pytest.mark.parametrize("length", [3, 5, 8])
+def test_classes_are_where_the_loss_reads_them_however_long_targets_are(length: int) -> None:
+    """Labels may be as many as classes, or as steps: the shape then points to an axis, and it may be the wrong one."""
+    (kind,) = kinds(torch.randn(N, 8, 5), torch.randint(1, 5, (N, length)), ctc)
+    assert (kind.kind, kind.dim) == ("classification", -1)
+    (kind,) = kinds(torch.randn(N, 5, 8), torch.randint(1, 5, (N, length)), lambda o, y: ctc(o.transpose(1, 2), y))
+    assert (kind.kind, kind.dim) == ("classification", 1)
+
+
+def test_square_outputs_are_told_by_the_loss() -> None:
+    """As many steps as classes."""
+    outputs, targets = torch.randn(N, 5, 5), labels(5, 5)
+    assert kinds(outputs, targets, F.cross_entropy)[0].dim == 1
+    assert kinds(outputs, targets, lambda o, y: F.cross_entropy(o.flatten(0, 1), y.flatten()))[0].dim == -1
+
+
+def test_pixels_that_a_loss_leaves_out_are_no_class() -> None:
+    targets = labels(5, 4, 3)
+    targets[:, 0] = -100
+    loss = functools.partial(F.cross_entropy, ignore_index=-100)
+    assert (kinds(IMAGE, targets, loss)[0].kind, kinds(IMAGE, targets, loss)[0].classes) == ("segmentation", 5)
