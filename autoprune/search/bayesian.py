@@ -44,7 +44,7 @@ def search(
         prior = prior_of(problem, start=start)
         paid.add([prior.outcome, *prior.others])
         while True:
-            best = paid.best(elite if paid.informed else 1, projector)
+            best = paid.best(elite, projector)
             kept = paid.neighbours(best, projector, count=batch * candidates_per_evaluation, enough=batch, rng=rng)
             if not len(kept):
                 log_exhausted(problem.objective.spent, problem.objective.limit)

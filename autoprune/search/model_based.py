@@ -226,12 +226,10 @@ class BudgetShare:
             count: At least 1.
             rng: Draws the candidates.
         """
-        asked, informed, projector = self.imagination, self.paid.informed, self.problem.projector
-        near = self.paid.best(asked.elite if informed else 1, projector)
-        if informed:
-            near = np.concatenate([near, np.array([own.kept], np.int64)])
+        asked = self.imagination
+        near = np.concatenate([self.paid.best(asked.elite, self.problem.projector), np.array([own.kept], np.int64)])
         kept = self.candidates(near, count=count * asked.candidates_per_evaluation, enough=count, rng=rng)
-        if len(kept) and informed and asked.ranking == "model":
+        if len(kept) and self.paid.informed and asked.ranking == "model":
             kept = kept[self.paid.model.batch(kept, count=count, kappa=asked.kappa)]
         self.judge(kept[:count])
         return len(kept) > 0
