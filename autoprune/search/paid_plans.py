@@ -36,7 +36,7 @@ class PaidPlans:
 
     @property
     def informed(self) -> bool:
-        """Whether the model has seen enough to choose; until then neighbours of the best plans are as good at random."""
+        """Whether the model has seen enough to choose; until then a random choice among candidates is as good."""
         return len(self.outcomes) >= INFORMED
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
