@@ -71,7 +71,13 @@ def _run(config: DictConfig, section: Any, folder: Path, overrides: list[str], c
     names = {"group": group, "job_type": command, "config": dict(session.settings)}
     with session.tracked(**names, run_id=record.get("tracker")) as tracker:
         run.write_json("run.json", {**record, "tracker": tracker.run_id})
-        result = {"kind": "pruned_training", "command": command, "task": task.name, **work(session, task, run, tracker)}
+        result: dict[str, Any] = {
+            "kind": "pruned_training",
+            "command": command,
+            "task": task.name,
+            "judged": task.judged,
+        }
+        result |= work(session, task, run, tracker)
         run.write_json("result.json", result)
         report = write_training_page(run)
         tracker.summary(

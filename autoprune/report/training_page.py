@@ -1,7 +1,7 @@
 """The page of networks that were pruned while they trained: of one run, or of many that are compared."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from scipy import stats
 from autoprune.report.drawing import COLOURS, SERIES, Picture, agent_style, log_axis, percent_axis, picture
 from autoprune.report.page_tables import Cell, PageTable, Row
 from autoprune.report.template import page
-from autoprune.report.wording import DASH, count, number, origin, percent
+from autoprune.report.wording import CLASSIFIER, DASH, count, number, origin, percent
 from autoprune.runs import RunFolder
 
 KIND = "pruned_training"  # what `kind` says in such a run's result.json
@@ -64,8 +64,9 @@ def render_trainings(results: Sequence[Json], *, run: Json | None) -> str:
         above=f"pruned while training · {name}",
         headline=headline(results),
         lead=[
-            "Densities count the weights of convolutions and linear layers. Accuracies are on the test data, which no "
-            "schedule has seen; training MACs are in steps of the dense network, what was rewound included."
+            "Densities count the weights of convolutions, linear, recurrent and attention layers. Networks are judged "
+            "on the test data, which no schedule has seen; training MACs are in steps of the dense network, what was "
+            "rewound included."
         ],
         over_density=_picture(results, "density", "share of the weights that stays"),
         over_macs=_picture(results, "macs", "training MACs, in steps of the dense network"),
@@ -88,19 +89,29 @@ def headline(results: Sequence[Json]) -> str:
         return "Nothing was pruned"
     best = max(sparse, key=lambda label: sparse[label]["mean"])
     cell = sparse[best]
-    beside = f", the dense network {percent(float(np.mean(dense)))}" if dense else ""
-    return f"{best} keeps {percent(cell['density'])} of the weights at {percent(cell['mean'])} accuracy{beside}"
+    name, quality = _metric(results)
+    before, after = (f"{name} ", "") if quality is number else ("", f" {name}")
+    beside = f", the dense network {quality(float(np.mean(dense)))}" if dense else ""
+    return f"{best} keeps {percent(cell['density'])} of the weights at {before}{quality(cell['mean'])}{after}{beside}"
+
+
+def _metric(results: Sequence[Json]) -> tuple[str, Callable[[float], str]]:
+    """The metric's name, and how its values are written: in percent where they are accuracies."""
+    judged = results[0].get("judged") or CLASSIFIER
+    return str(judged["metric"] or "metric"), percent if judged["percent"] else number
 
 
 def summary_table(results: Sequence[Json]) -> PageTable:
     """A row for each series and density: seeds, mean accuracy with its interval, training MACs."""
-    rows = []
+    rows, (name, quality) = [], _metric(results)
+    scale, unit = (100, ", points") if quality is percent else (1, "")
     for label, cells in _series(results).items():
         for cell in cells:
-            interval = DASH if math.isnan(cell["half"]) else f"± {number(100 * cell['half'], digits=2)}"
-            texts = [percent(cell["density"], digits=2), str(cell["seeds"]), percent(cell["mean"], digits=2), interval]
+            interval = DASH if math.isnan(cell["half"]) else f"± {number(scale * cell['half'], digits=2)}"
+            mean = percent(cell["mean"], digits=2) if quality is percent else number(cell["mean"], digits=3)
+            texts = [percent(cell["density"], digits=2), str(cell["seeds"]), mean, interval]
             rows.append(Row(label, [Cell(text) for text in [*texts, count(cell["macs"])]]))
-    titles = ("density", "seeds", "test accuracy", "95 % interval, points", "training MACs")
+    titles = ("density", "seeds", f"test {name}", f"95 % interval{unit}", "training MACs")
     return PageTable([("", title) for title in titles], rows)
 
 
@@ -128,6 +139,7 @@ def _cell(density: float, points: Sequence[Json]) -> dict[str, Any]:
 def _picture(results: Sequence[Json], across: str, label: str) -> Picture | None:
     series = _series(results)
     colours = dict(zip(series, SERIES, strict=False))
+    metric, quality = _metric(results)
 
     def draw(axes: Axes) -> None:
         for name, cells in series.items():
@@ -135,15 +147,16 @@ def _picture(results: Sequence[Json], across: str, label: str) -> Picture | None
             half = np.nan_to_num([cell["half"] for cell in cells])
             style = agent_style(name, colours)
             axes.errorbar(x, y, yerr=half, marker="o", ms=5, elinewidth=1.2, **style)
-        axes.set(xscale="log", xlabel=label, ylabel="test accuracy")
+        axes.set(xscale="log", xlabel=label, ylabel=f"test {metric}")
         log_axis(axes.xaxis)
-        percent_axis(axes.yaxis, digits=None)
+        if quality is percent:
+            percent_axis(axes.yaxis, digits=None)
 
     if not any(cells for cells in series.values()):
         return None
     key = [(colours.get(name, "point"), "line", name) for name in series]
     caption = "Means over seeds, with their 95 % intervals (Student's t) where there is more than one."
-    heading = {"density": "Accuracy over density", "macs": "Accuracy over training"}[across]
+    heading = f"{metric[0].upper()}{metric[1:]} over {'density' if across == 'density' else 'training'}"
     return picture(heading, caption, [draw], key=key, height=330)
 
 
@@ -173,4 +186,6 @@ def _facts(result: Json, run: Json) -> list[tuple[str, str]]:
     facts = [("Task", str(result["task"])), ("Schedule", str(result["schedule"])), ("Seed", str(result["seed"]))]
     facts.append(("Weights", f"{result['weights']:,} of {result['total']:,}, {result['granularity']}"))
     spent = f"{training['steps']:,} optimizer steps, {number(training['macs'], digits=1)} steps of the dense network"
+    if uncounted := result.get("uncounted"):
+        facts.append(("Not counted", ", ".join(f"{name} ({size:,})" for name, size in uncounted.items())))
     return [*facts, ("Training", spent), *origin(run, command=str(result["command"]))]

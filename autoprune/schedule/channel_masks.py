@@ -65,7 +65,7 @@ class ChannelMasking:
         Args:
             current: The weights now, with their masks.
             decision: What is to go, and what may grow.
-            least: Weights that stay in all, at least.
+            least: MaskedWeights that stay in all, at least.
             gradients: Returns a gradient for every weight, where a criterion asks for them.
         """
         if decision.regrow or isinstance(decision.density, Mapping) or decision.allocation == "erk":
@@ -89,7 +89,7 @@ class ChannelMasking:
 
         Args:
             current: The weights now, with their masks.
-            count: Weights that may stay in all.
+            count: MaskedWeights that may stay in all.
         """
         if self.kept(current.masks) <= count:
             return current.masks

@@ -134,15 +134,15 @@ def check_schedule(schedule: Schedule) -> None:
         schedule: What is to be asked.
 
     Raises:
-        TypeError: It cannot; a function that makes schedules, such as `cubic`, has to be called first.
+        ValueError: It cannot; a function that makes schedules, such as `cubic`, has to be called first.
     """
     name = getattr(schedule, "__name__", repr(schedule))
     if not callable(schedule):
-        raise TypeError(f"a schedule is a function (state) -> Decision, such as cubic(), got {schedule!r}")
+        raise ValueError(f"a schedule is a function (state) -> Decision, such as cubic(), got {schedule!r}")
     try:
         inspect.signature(schedule).bind(None)
     except TypeError:
-        raise TypeError(
+        raise ValueError(
             f"a schedule is a function of the state alone, and {name} is not; if it makes schedules, call it: {name}()"
         ) from None
     except ValueError:  # of a built-in one nothing is to be read
@@ -157,12 +157,12 @@ def decision_of(schedule: Schedule, state: TrainingState) -> Decision:
         state: At this decision point.
 
     Raises:
-        TypeError: It returns something else.
+        ValueError: It returns something else.
     """
     decision = schedule(state)
     if not isinstance(decision, Decision):
         name = getattr(schedule, "__name__", type(schedule).__name__)
-        raise TypeError(f"a schedule returns a Decision, and {name} returned {decision!r}")
+        raise ValueError(f"a schedule returns a Decision, and {name} returned {decision!r}")
     return decision
 
 

@@ -133,7 +133,7 @@ class PruningRun:
         )
 
     def decide(self, decision: Decision) -> None:
-        """Weights go and grow, and the network is rewound; the next interval begins.
+        """MaskedWeights go and grow, and the network is rewound; the next interval begins.
 
         Raises:
             ValueError: The granularity, or what was saved, does not allow it.

@@ -63,6 +63,8 @@ class TicketSettings:
             )
         if not self.share < 1:
             raise ValueError(f"share is what a round removes of the weights that are left, below 1; got {self.share}")
+        if late := [number for number in self.control_rounds or () if number > self.rounds]:
+            raise ValueError(f"control_rounds names round {late[0]}, and there are {self.rounds}")
         if self.output_rate != 1 and self.allocation != "uniform":
             raise ValueError(f"output_rate={self.output_rate} needs allocation=uniform: one threshold knows no layers")
 
@@ -124,8 +126,6 @@ class TicketSearch:
             self._save(run, number)
         last = run.snapshot()
         for number in self.settings.control_rounds or range(1, rounds + 1):
-            if number > rounds:
-                raise ValueError(f"control_rounds names round {number}, and there are {rounds}")
             for control in settings.controls:
                 if not any(row["kind"] == control and row["round"] == number for row in self.rows):
                     self._control(run, control, number)

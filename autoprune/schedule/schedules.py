@@ -97,7 +97,9 @@ def iterative_magnitude(
             )
         number = min(state.decision, rounds)
         density = state.target ** (number / rounds)
-        until = 1.0 if number == rounds else sum(spends[: number + 1]) / sum(spends)
+        # of what is left, so that rounds whose masks cost more than their density shorten all later ones alike
+        share = spends[number] / sum(spends[number:])
+        until = 1.0 if number == rounds else min(1.0, state.progress + (1 - state.progress) * share)
         return Decision(
             density=density if allocation != "uniform" else _layers(state, number, rounds, output_rate),
             allocation=allocation,

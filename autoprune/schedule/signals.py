@@ -69,7 +69,7 @@ class SignalMeter:
     memory: dict[str, float] = field(default_factory=dict)
     """Losses that later ones are relative to; JSON values."""
     before: dict[str, Tensor] = field(default_factory=dict)
-    """Weights at the beginning of the interval."""
+    """MaskedWeights at the beginning of the interval."""
 
     def __post_init__(self) -> None:
         self.role = self.run.task.data.calibration[:SAMPLES]

@@ -130,7 +130,7 @@ def layer_counts(shares: Sequence[float], sizes: Sequence[int], total: int) -> l
 
     Args:
         shares: Relative densities, at least 0.
-        sizes: Weights of each layer.
+        sizes: MaskedWeights of each layer.
         total: What they keep together, in [0, Σ sizes].
     """
     limits, wanted = np.array(sizes, np.int64), np.maximum(np.array(shares, float), 1e-12) * np.array(sizes)
@@ -231,7 +231,7 @@ class WeightMasking:
             gradients: The gradient of every weight, removed ones included; asked for only where weights grow by it.
 
         Raises:
-            ValueError: Weights are exchanged in an N:M pattern.
+            ValueError: MaskedWeights are exchanged in an N:M pattern.
         """
         if decision.regrow and self.pattern is not None:
             raise ValueError(
@@ -278,7 +278,7 @@ class WeightMasking:
 
         Args:
             current: The weights now, with their masks.
-            count: Weights that stay in all.
+            count: MaskedWeights that stay in all.
         """
         if self.kept(current.masks) <= count and not (self.pattern and self.kept(current.masks) < count):
             return current.masks

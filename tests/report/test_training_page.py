@@ -55,3 +55,11 @@ def test_a_run_and_a_comparison_have_a_page(tmp_path: Path) -> None:
     assert "How it went" not in written
     with pytest.raises(ValueError, match="these runs are of"):
         write_trainings_comparison([*RUNS, result("set", 0.5, task="other")], tmp_path)
+
+
+def test_what_is_no_accuracy_is_named_and_not_written_in_percent() -> None:
+    judged = {"kind": "regression", "metric": "R²", "percent": False}
+    text = headline([{**result("cubic", 0.959, density=0.3), "judged": judged}])
+    assert text == "cubic keeps 30.0\u00a0% of the weights at R² 0.959, the dense network 0.900"
+    table = summary_table([{**result("cubic", 0.959), "judged": judged}])
+    assert [title for _, title in table.columns][3:5] == ["test R²", "95 % interval"]

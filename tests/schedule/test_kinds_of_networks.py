@@ -149,7 +149,7 @@ def test_what_is_no_schedule_is_a_sentence() -> None:
         ("cubic", "got 'cubic'"),
         (lambda state: 0.5, "returns a Decision, and <lambda> returned 0.5"),
     ):
-        with pytest.raises(TypeError, match=sentence):
+        with pytest.raises(ValueError, match=sentence):
             train_pruned(task, schedule, goal)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no other, and this one has"):
         train_pruned(task, lambda state: Decision(density={"1": 0.5}), goal)

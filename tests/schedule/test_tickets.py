@@ -78,6 +78,7 @@ def test_a_search_goes_on_bit_for_bit(cut_at: str, tmp_path: Path) -> None:
     [
         ({"rewind": "step", "rewind_step": 2000}, "needs a training that gets there"),
         ({"share": 1.0}, "below 1"),
+        ({"rounds": 3, "control_rounds": (2, 5)}, "names round 5, and there are 3"),
         ({"output_rate": 0.5}, "needs allocation=uniform"),
     ],
 )
