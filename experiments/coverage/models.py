@@ -317,8 +317,8 @@ class Tied(nn.Module):
         self.a, self.b, self.back = nn.Linear(12, 20), nn.Linear(20, 8), nn.Linear(8, 20)
 
     def forward(self, x: Tensor) -> Tensor:
-        code = F.relu(self.b(F.relu(self.a(x))))
-        return F.linear(F.relu(self.back(code)), self.a.weight.T)
+        code = F.gelu(self.b(F.gelu(self.a(x))))
+        return F.linear(F.gelu(self.back(code)), self.a.weight.T)
 
 
 class Views(nn.Module):

@@ -160,8 +160,8 @@ class EqualisedLR(nn.Module):
         self.scale = 0.3
 
     def forward(self, x: Tensor) -> Any:
-        h = torch.relu(x @ (self.w1 * self.scale).T)
-        h = torch.relu(h @ self.w2)
+        h = F.gelu(x @ (self.w1 * self.scale).T)
+        h = F.gelu(h @ self.w2)
         return torch.addmm(torch.zeros(4), h, self.w3)
 
 

@@ -18,8 +18,10 @@ from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Structure
 from autoprune.structure.verify import alive
 from experiments.coverage.architectures import OWN
+from experiments.coverage.further import FURTHER
 
 PLANS = 2
+ARCHITECTURES = {**OWN, **FURTHER}
 # nothing of them goes without changing what a norm sees, or a shape that is written down
 UNITS = {
     "shufflenet v1": {"0.0": 8},
@@ -47,7 +49,7 @@ def built(name: str) -> tuple[nn.Module, Any, Structure]:
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch about its own nested tensors
-        network, inputs = OWN[name].build().eval(), OWN[name].inputs()
+        network, inputs = ARCHITECTURES[name].build().eval(), ARCHITECTURES[name].inputs()
     return network, inputs, find_structure(network, inputs)
 
 
@@ -69,7 +71,7 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_masked_shrunk_sliced_and_saved_networks_are_one(name: str, tmp_path: Path) -> None:
     network, inputs, structure = built(name)
     example = varied(Example(inputs))
