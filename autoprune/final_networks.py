@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import nn
 
+from autoprune.deep_compression import layer_sizes
 from autoprune.device.device import predicted_and_measured
 from autoprune.evaluation.judge import Judge
 from autoprune.evaluation.outcome import Metrics
-from autoprune.export.apz import apz_size
+from autoprune.export.apz import LARGEST_CODED, apz_size
 from autoprune.export.latency_measurement import measure_latency
 from autoprune.export.network import network_bytes
 from autoprune.export.onnx import export_onnx
@@ -184,6 +185,17 @@ class FinalNetworks:
         return predicted_and_measured(
             problem.spec.device, problem.task, problem.costs["latency"], self._every_plan, self._after
         )
+
+    def coded_layers(self, name: str) -> list[dict[str, Any]]:
+        """Where the bytes of each layer of a network's `.apz` file go; none where coding is slow, or saves nothing.
+
+        Args:
+            name: Of the network after recovery.
+        """
+        network = self._after[name]
+        if not self.coded or sum(parameter.numel() for parameter in network.parameters()) > LARGEST_CODED:
+            return []
+        return [layer.as_json() for layer in layer_sizes(network)]
 
     @property
     def _every_plan(self) -> dict[str, PruningPlan]:

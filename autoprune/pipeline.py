@@ -127,6 +127,7 @@ class Job:
             "planned_seconds": {} if job.planned is None else dict(job.planned.stages),
             "export_differences": differences,
             "networks": records,
+            "layers": stages.attempt("layers", lambda: final.coded_layers(chosen), otherwise=[]),
             "device": on_device,
             "anytime": anytime,
             "policy": stages.attempt("policy", lambda: job.own_plan(recorder, plans), otherwise=None),

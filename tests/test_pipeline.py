@@ -197,5 +197,11 @@ def test_a_plans_bits_are_those_of_the_network_that_is_written(tmp_path: Path) -
         work.run.write_json("run.json", {"task": "digits", "agent": "random"})
         said = on_the_disk(read_contents(work.run))
         assert f"Bits of the codes of weights: conv1 {bits.get('conv1', 'none')}" in said
+        for row in result["layers"]:
+            assert row["parts"]["value_bits"] <= bits.get(row["name"], 32)
+            assert row["kept"] == network.get_submodule(row["name"]).get_parameter("weight").count_nonzero()
+        assert sum(row["bytes"] for row in result["layers"]) < chosen["file_bytes"]["apz"]
+        page = render(read_contents(work.run))
+        assert "On the disk, layer by layer" in page
     with pytest.raises(ValueError, match="quantize=int8 gives every weight 8 bits"):
         job(tmp_path / "int8", task=task, problem=problem, quantize=quantize_int8)
