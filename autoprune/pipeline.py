@@ -135,9 +135,13 @@ class Job:
             "failed": stages.failed,
         }
         job.run.write_json("result.json", result)
-        if not stages.failed:  # what is recovered is read back where the run is resumed
+        stages.attempt(
+            "tracking", lambda: track_result(job.tracker, result, plans[chosen], run=job.run), otherwise=None
+        )
+        if stages.failed:
+            job.run.write_json("result.json", result)  # which names what failed last, too
+        else:  # what is recovered is read back where the run is resumed
             shutil.rmtree(job.run.path / RECOVERED, ignore_errors=True)
-        track_result(job.tracker, result, plans[chosen], run=job.run)
         return result
 
     def _rehearsed(self) -> "Job":

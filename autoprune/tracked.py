@@ -59,37 +59,35 @@ def track_result(tracker: Tracker, result: Mapping[str, Any], plan: PruningPlan,
 
 
 def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what one sorts runs by, from `result.json`; searches are compared by their own plans, `…_searched`."""
+    """Returns what one sorts runs by, from `result.json`; searches are compared by their own plans, `…_searched`.
+
+    What a stage that failed has not measured is left out.
+    """
     networks, dense = result["networks"], result["networks"][DENSE]
     chosen, plans = networks[result["chosen"]], {name: n for name, n in networks.items() if name != DENSE}
-    return {
+    summary = {
         "result/chosen": result["chosen"],
-        "result/score": networks[SEARCHED]["score"],
-        "result/recovered_score": networks[SEARCHED]["recovered_score"],
+        "result/score": networks[SEARCHED].get("score"),
+        "result/recovered_score": networks[SEARCHED].get("recovered_score"),
         "result/evaluations": result["evaluations"]["spent"],
-        "result/accuracy_before": chosen["before"]["accuracy"],
-        "result/accuracy_after": chosen["after"]["accuracy"],
-        "result/accuracy_dense": dense["before"]["accuracy"],
-        **{f"result/accuracy_before_{name}": network["before"]["accuracy"] for name, network in plans.items()},
-        **{f"result/accuracy_after_{name}": network["after"]["accuracy"] for name, network in plans.items()},
+        "result/accuracy_before": _accuracy(chosen, "before"),
+        "result/accuracy_after": _accuracy(chosen, "after"),
+        "result/accuracy_dense": _accuracy(dense, "before"),
+        **{f"result/accuracy_before_{name}": _accuracy(network, "before") for name, network in plans.items()},
+        **{f"result/accuracy_after_{name}": _accuracy(network, "after") for name, network in plans.items()},
         **{f"result/{cost}": value for cost, value in chosen["cost"].items()},
         **{f"result/{cost}_left": value / dense["cost"][cost] for cost, value in chosen["cost"].items()},
         **{f"result/seconds_{stage}": seconds for stage, seconds in result["seconds"].items()},
         **{f"result/seconds_{part}": seconds for part, seconds in result["search_seconds"].items()},
-        **_summary_of_policy(result.get("policy")),
         **{
             f"result/speedup_{runtime}": dense["latency_ms"][runtime]["median"] / value["median"]
-            for runtime, value in chosen["latency_ms"].items()
+            for runtime, value in chosen.get("latency_ms", {}).items()
         },
     }
+    return {key: value for key, value in summary.items() if value is not None}
 
 
-def _summary_of_policy(policy: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a policy's own plan is worth beside the search's; nothing where none was learned."""
-    if policy is None:
-        return {}
-    return {
-        "result/policy_score": policy["score"],
-        "result/policy_gap": policy["gap"],
-        "result/policy_over_uniform": policy["score"] - policy["uniform"],
-    }
+def _accuracy(network: Mapping[str, Any], when: str) -> float | None:
+    """Before or after recovery; None where it was not measured."""
+    accuracy: float | None = (network.get(when) or {}).get("accuracy")
+    return accuracy

@@ -1,5 +1,6 @@
 """What would fail late is said early, or left out; what fails late all the same loses nothing."""
 
+import errno
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 import autoprune
 from autoprune.records import Ledgers
 from autoprune.recover.recovery import no_recovery
-from autoprune.rehearsal import _broken_rows
+from autoprune.rehearsal import _broken_rows, rehearse
 from autoprune.report.contents import read_contents
 from autoprune.report.wording import headline
 from autoprune.task.task import Role, Task
+from autoprune.tracked import summary_of
 from tests.jobs import RECOVER, job
 from tests.tasks import tiny_task
 
@@ -168,3 +170,84 @@ def test_what_was_harmed_is_still_said_after_resuming(tmp_path: Path) -> None:
         n: r.get("harmed") for n, r in first["networks"].items()
     }
     assert again["networks"]["searched"]["harmed"]
+
+
+LATE = {
+    "baselines": "autoprune.pipeline.single_group_curves",
+    "recover": "autoprune.final_networks.save_weights",
+    "export": "autoprune.pipeline.save_network",
+    "judge": "autoprune.final_networks.FinalNetworks._judged",
+    "latency": "autoprune.final_networks.measure_latency",
+    "tracking": "autoprune.pipeline.track_result",
+}
+
+
+def test_stages_that_fail_late_are_named_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*arguments: Any, **options: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    work = job(tmp_path / "run", task=tiny_task())
+    work.run.write_json("run.json", {})
+    with monkeypatch.context() as broken:
+        for target in LATE.values():
+            broken.setattr(target, full)
+        result = work.execute()
+    assert list(result["failed"]) == list(LATE)
+    assert all("No space left" in reason for reason in result["failed"].values())
+    assert work.run.read_json("result.json")["failed"] == result["failed"]
+    assert work.run.read_json("plan.json") == result["networks"][result["chosen"]]["plan"]
+    assert headline(read_contents(work.run))
+    assert summary_of(result)["result/evaluations"] == 15
+    again = replace(work, ledgers=Ledgers.of(work.run)).execute()
+    assert again["failed"] == {}
+    assert again["networks"]["searched"]["plan"] == result["networks"]["searched"]["plan"]
+    assert "differently each time" not in caplog.text
+
+
+class Alive(nn.Module):
+    """Its dropout stays on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+        self.drop, self.last = nn.Dropout(0.5), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.last(self.drop(torch.relu(self.second(torch.relu(self.first(x)))).mean((2, 3))))
+        return outputs
+
+    def eval(self) -> "Alive":
+        super().eval()
+        self.drop.train()
+        return self
+
+
+class Nothing(Alive):
+    def eval(self) -> None:  # type: ignore[override]
+        super().eval()
+
+
+def of_images(model: nn.Module) -> Task:
+    g, data = torch.Generator().manual_seed(0), tiny_task().data
+    roles = {
+        name: Role(torch.randn(len(role), 3, 8, 8, generator=g), torch.randint(0, 4, (len(role),), generator=g))
+        for name, role in data.items()
+    }
+    return Task(model, roles["test"].inputs[:1], type(data)(**roles), budget="macs:0.6")
+
+
+def test_a_network_that_answers_differently_each_time_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = of_images(Alive())
+    rehearse(task, {"dense": task.model}, recover=no_recovery, folder=tmp_path)
+    assert "answers the same samples differently each time" in caplog.text
+    assert "dropout that stays on" in caplog.text
+
+
+def test_an_eval_that_returns_nothing_is_a_sentence() -> None:
+    with pytest.raises(ValueError, match=r"Nothing.eval\(\) must return the module itself.*return self"):
+        of_images(Nothing())

@@ -192,7 +192,11 @@ class Task:
             raise ValueError(f"task.keep names {unknown}, which the model lacks; its layers are {layers}")
         self._check_shapes()
         self._take_as_float32()
-        self.model.eval()
+        if self.model.eval() is not self.model:
+            raise ValueError(
+                f"{type(self.model).__name__}.eval() must return the module itself, as torch's does, and returned "
+                "another value; end it with return self"
+            )
         if not self.outputs:
             self._settle()
         for name, role in self.data.items():
