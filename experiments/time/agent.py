@@ -15,11 +15,13 @@ import autoprune  # noqa: F401  registers the environments
 from autoprune.schedule.policy_schedule import save_policy_schedule
 from autoprune.schedule.schedule_table import DECISIONS, ZOO, ScheduleTable, ScheduleTableEnv
 from autoprune.schedule.schedules import cubic
+from autoprune.schedule.signals import FEATURES
 
 TABLES = ("digits_mlp", "digits_cnn")
 POLICY_STEPS = 40_000
-SCHEDULES = 100  # that each method may have trained
+SCHEDULES, MANY = 100, 1000  # that each method may have trained
 Choices = tuple[int, ...]
+Wrapper = Callable[[Any], Any]
 
 
 class Counted(gymnasium.Wrapper[Any, int, Any, int]):
@@ -36,6 +38,27 @@ class Counted(gymnasium.Wrapper[Any, int, Any, int]):
         return result
 
 
+class Scaled(gymnasium.ObservationWrapper[Any, int, Any]):
+    """Features are squeezed into [−1, 1], so that none drowns the others."""
+
+    def observation(self, observation: Any) -> Any:
+        return np.tanh(observation).astype(np.float32)
+
+
+class FewFeatures(gymnasium.ObservationWrapper[Any, int, Any]):
+    """What the closest look ahead says: density, training left, loss now and at the target."""
+
+    NAMES = ("density", "training_left", "held_out_loss", "lookahead_target")
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(env)
+        self.columns = [list(FEATURES).index(name) for name in self.NAMES]
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (len(self.columns),), np.float32)
+
+    def observation(self, observation: Any) -> Any:
+        return np.tanh(observation[self.columns]).astype(np.float32)
+
+
 def agent_cells(cell: Callable[[str, str, Callable[[], list[Any]]], list[Any]], *, seeds: int) -> None:
     """Every method, table and seed has its cell."""
     methods: dict[str, Callable[[str, int], dict[str, Any]]] = {
@@ -44,24 +67,33 @@ def agent_cells(cell: Callable[[str, str, Callable[[], list[Any]]], list[Any]], 
         "dqn": lambda table, seed: _sb3(DQN, table, seed, learning_rate=1e-3),
         "random": _random,
         "cubic_tpe": _cubic,
+        "dqn_replayed": lambda table, seed: _sb3(
+            DQN, table, seed, learning_rate=1e-3, wrapper=Scaled, gradient_steps=8
+        ),
+        "dqn_few_features": lambda table, seed: _sb3(DQN, table, seed, learning_rate=1e-3, wrapper=FewFeatures),
+        "dqn_1000": lambda table, seed: _sb3(DQN, table, seed, learning_rate=1e-3, schedules=MANY),
+        "random_1000": lambda table, seed: _random(table, seed, schedules=MANY),
+        "cubic_tpe_1000": lambda table, seed: _cubic(table, seed, schedules=MANY),
         "cubic_default": lambda table, _: _of(table, [ScheduleTable.shipped(table).nearest(cubic())]),  # type: ignore[arg-type]
     }
 
     def all_seeds(name: str, table: str) -> list[Any]:
-        number = 1 if name == "cubic_default" else seeds
+        number = {"cubic_default": 1, "cubic_tpe_1000": 3}.get(name, seeds)
         return [{"method": name, "table": table, "seed": s, **methods[name](table, s)} for s in range(number)]
 
     for table, name in product(TABLES, methods):
         cell("agent", f"{name}_{table}", partial(all_seeds, name, table))
 
 
-def _of(table: str, tried: list[Choices], own: dict[str, Choices] | None = None) -> dict[str, Any]:
+def _of(
+    table: str, tried: list[Choices], own: dict[str, Choices] | None = None, *, schedules: int = SCHEDULES
+) -> dict[str, Any]:
     """The best of the schedules that were tried, and those of the policy itself, on every table."""
     tables = {name: ScheduleTable.shipped(name) for name in TABLES}  # type: ignore[arg-type]
-    best = max(tried[:SCHEDULES], key=tables[table].value)
+    best = max(tried[:schedules], key=tables[table].value)
     own = own or dict.fromkeys(TABLES, best)
     return {
-        "tried": len(tried[:SCHEDULES]),
+        "tried": len(tried[:schedules]),
         "best": best,
         "regret": tables[table].regret(best),
         "own": own,
@@ -71,27 +103,32 @@ def _of(table: str, tried: list[Choices], own: dict[str, Choices] | None = None)
     }
 
 
-def _sb3(kind: Any, table: str, seed: int, *, learning_rate: float) -> dict[str, Any]:
+def _sb3(
+    kind: Any, table: str, seed: int, *, learning_rate: float, schedules: int = SCHEDULES, gradient_steps: int = 1,
+    wrapper: Wrapper | None = None,
+) -> dict[str, Any]:  # fmt: skip
     env = Counted(ScheduleTableEnv(table=table))  # type: ignore[arg-type]
+    seen = env if wrapper is None else wrapper(env)
     options: dict[str, Any] = {"policy_kwargs": {"net_arch": [64, 64]}, "seed": seed, "device": "cpu", "gamma": 1.0}
     if kind is PPO:
         options |= {"n_steps": 5 * DECISIONS, "batch_size": 25, "n_epochs": 10, "ent_coef": 0.01}
     else:
         options |= {
             "learning_starts": 10 * DECISIONS, "train_freq": 1, "batch_size": 32, "target_update_interval": 50,
-            "exploration_fraction": 0.6, "buffer_size": 5000,
+            "exploration_fraction": 0.6, "buffer_size": 5000, "gradient_steps": gradient_steps,
         }  # fmt: skip
-    model = kind("MlpPolicy", env, learning_rate=learning_rate, **options)
-    model.learn(SCHEDULES * DECISIONS)
-    own = {name: _greedy(model, name) for name in TABLES}
-    return _of(table, env.tried, own)
+    model = kind("MlpPolicy", seen, learning_rate=learning_rate, **options)
+    model.learn(schedules * DECISIONS)
+    own = {name: _greedy(model, name, wrapper) for name in TABLES}
+    return _of(table, env.tried, own, schedules=schedules)
 
 
-def _greedy(model: Any, table: str) -> Choices:
+def _greedy(model: Any, table: str, wrapper: Wrapper | None = None) -> Choices:
     """The policy's own schedule: that which it makes of most of the table's seeds, the first of equals."""
     made = []
     for row in range(ScheduleTable.shipped(table).seeds):  # type: ignore[arg-type]
-        env = ScheduleTableEnv(table=table, seeds=[row])  # type: ignore[arg-type]
+        plain = ScheduleTableEnv(table=table, seeds=[row])  # type: ignore[arg-type]
+        env: Any = plain if wrapper is None else wrapper(plain)
         observation, _ = env.reset(seed=0)
         over, info = False, dict[str, Any]()
         while not over:
@@ -101,12 +138,13 @@ def _greedy(model: Any, table: str) -> Choices:
     return max(made, key=made.count)
 
 
-def _random(table: str, seed: int) -> dict[str, Any]:
+def _random(table: str, seed: int, *, schedules: int = SCHEDULES) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
-    return _of(table, [tuple(int(c) for c in rng.integers(6, size=DECISIONS)) for _ in range(SCHEDULES)])
+    tried = [tuple(int(c) for c in rng.integers(6, size=DECISIONS)) for _ in range(schedules)]
+    return _of(table, tried, schedules=schedules)
 
 
-def _cubic(table: str, seed: int) -> dict[str, Any]:
+def _cubic(table: str, seed: int, *, schedules: int = SCHEDULES) -> dict[str, Any]:
     import optuna
 
     optuna.logging.disable_default_handler()
@@ -120,8 +158,8 @@ def _cubic(table: str, seed: int) -> dict[str, Any]:
         return judged.value(choices)
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-    study.optimize(objective, n_trials=SCHEDULES)
-    return _of(table, tried)
+    study.optimize(objective, n_trials=schedules)
+    return _of(table, tried, schedules=schedules)
 
 
 def train_policy(card: dict[str, Any]) -> None:
