@@ -79,7 +79,7 @@ def _resnet(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 
 
 def _agent(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    yield "| learned on | method | seeds | regret, best of those tried | own schedule's regret there | on the other network |"
+    yield "| learned on | method | seeds | regret, best of all tried | own schedule's there | on the other network |"
     yield "|---|---|---|---|---|---|"
     for table, method in sorted({(row["table"], row["method"]) for row in rows}, reverse=True):
         mine = [row for row in rows if (row["table"], row["method"]) == (table, method)]
