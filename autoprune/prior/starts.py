@@ -10,6 +10,7 @@ from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 from autoprune.prior.closed_form_plan import MOST_PLANS, POWERS, closed_form_plans, reader_errors, unsolved_groups
 from autoprune.prior.coded_pairs import coded_pairs, least_error_plans, pairs_of
+from autoprune.prior.influence_plans import influence_plans
 from autoprune.prior.sensitivity_plan import sensitivity_plan
 from autoprune.prior.uniform_plan import uniform_plan
 from autoprune.problem.problem import Problem
@@ -57,9 +58,10 @@ def price(problem: Problem, *, start: Start) -> int:
     """
     if start not in get_args(Start):
         raise ValueError(f"agent.start must be uniform, sensitivity or closed_form, got {start!r}")
-    paired = pairs_of(problem.structure) is not None
-    if start == "uniform" or (start == "closed_form" and not paired and unsolved_groups(problem)):
+    if start == "uniform":
         return 1
+    if start == "closed_form" and pairs_of(problem.structure) is None and unsolved_groups(problem):
+        return len(_without_errors(problem))
     if start == "closed_form":
         needed, why = MOST_PLANS, "one for each way to weigh the reconstruction errors"
     else:
@@ -88,8 +90,9 @@ def prior_of(problem: Problem, *, start: Start) -> Prior:
         case "closed_form":
             plans = _closed_form(problem)
             if not plans:
-                log.info(_no_closed_form(unsolved_groups(problem)))
-                return Prior(objective.evaluate([uniform_plan(structure, projector)])[0])
+                plans = _without_errors(problem)
+                several = "the best of the uniform plan and those of least influence"
+                log.info(_no_closed_form(unsolved_groups(problem), "the uniform plan" if len(plans) == 1 else several))
             outcomes = sorted(objective.evaluate(plans, raced=False), key=lambda outcome: -outcome.reward)
             return Prior(outcomes[0], tuple(outcomes[1:]))
     curves = single_group_curves(structure, lambda plans: objective.evaluate(plans, phase="curves"))
@@ -108,6 +111,12 @@ def _closed_form(problem: Problem) -> list[PruningPlan]:
     return [] if errors is None else closed_form_plans(problem.structure, problem.projector, errors)
 
 
-def _no_closed_form(unsolved: Sequence[str]) -> str:
+def _without_errors(problem: Problem) -> list[PruningPlan]:
+    """The uniform plan and, of depth, those that leave out what has least influence; as many as are affordable."""
+    plans = [uniform_plan(problem.structure, problem.projector), *influence_plans(problem, most=MOST_PLANS - 1)]
+    return list(dict.fromkeys(plans[::-1]))[: max(1, problem.objective.left)]
+
+
+def _no_closed_form(unsolved: Sequence[str], instead: str) -> str:
     more = f" and {len(unsolved) - 1} more groups" if len(unsolved) > 1 else ""
-    return f"least squares says nothing of {unsolved[0]}{more}, so the search begins at the uniform plan instead"
+    return f"least squares says nothing of {unsolved[0]}{more}, so the search begins at {instead} instead"

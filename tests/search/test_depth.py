@@ -1,5 +1,6 @@
 """The least influential modules go, no more of them than the budget wants."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
+from autoprune.prior.influence_plans import least_influential_gone
+from autoprune.prior.starts import first_plan
 from autoprune.search import depth as block_influence
-from autoprune.search.depth import least_influential_gone
 from tests.search.toys import additive, depth, toy, weights
 
 
@@ -46,7 +48,8 @@ def test_the_budget_is_met_and_filled(data: st.DataObject) -> None:
     values = data.draw(st.lists(st.floats(0, 1, width=32), min_size=len(prices), max_size=len(prices)))
     limit = data.draw(st.integers(0, sum(prices)))
     structure, projector = additive(*(depth(f"b{i}") for i in range(len(prices))), prices=prices, limit=limit)
-    kept = least_influential_gone(structure, projector, np.array(values))
+    order = data.draw(st.sampled_from(["influence", "saved", "run"]))
+    kept = least_influential_gone(structure, projector, np.array(values), order=order)
     left = limit - int(np.dot(kept, prices))
     assert left >= 0
     assert all(price > left for price, k in zip(prices, kept, strict=True) if k == 0)
@@ -65,3 +68,32 @@ def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=f"'b0' needs one score, its influence, and has {found}"):
             block_influence.search(given, rng=default_rng(0))
     assert given.objective.spent == 0
+
+
+def test_influence_for_what_is_saved() -> None:
+    structure, projector = additive(*(depth(f"b{i}") for i in range(3)), prices=[10, 50, 20], limit=60)
+    influence = np.array([0.1, 0.2, 0.15])  # the second saves five times what the first does, for twice its influence
+    assert least_influential_gone(structure, projector, influence).tolist() == [1, 1, 0]
+    assert least_influential_gone(structure, projector, influence, order="saved").tolist() == [1, 0, 1]
+
+
+def test_a_run_goes_whole() -> None:
+    structure, projector = additive(*(depth(f"b{i}") for i in range(6)), prices=[10] * 6, limit=30)
+    influence = np.array([0.1, 0.9, 0.3, 0.3, 0.3, 0.2])
+    assert least_influential_gone(structure, projector, influence).tolist() == [0, 1, 0, 1, 1, 0]
+    assert least_influential_gone(structure, projector, influence, order="run").tolist() == [1, 1, 1, 0, 0, 0]
+
+
+def test_searches_of_depth_begin_at_the_best_of_uniform_and_influence(tmp_path: Path) -> None:
+    structure, projector = additive(*(depth(f"b{i}") for i in range(6)), prices=[10] * 6, limit=30)
+    scores = influence([0.1, 0.2, 0.3, 0.9, 0.9, 0.9])
+
+    def loss(kept: Sequence[int]) -> float:
+        return float(np.dot(kept, [3, 2, 1, 0, 0, 0]))  # it is right to remove the first three
+
+    problem = toy(structure, projector, tmp_path, loss=loss, limit=9, scores=scores)
+    assert first_plan(problem, start="closed_form").kept == (0, 0, 0, 1, 1, 1)
+    assert problem.objective.spent <= 4
+    few = toy(structure, projector, tmp_path / "few", loss=loss, limit=1, scores=scores)
+    first_plan(few, start="closed_form")  # as many as there is a budget for
+    assert few.objective.spent == 1
