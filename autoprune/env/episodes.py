@@ -13,6 +13,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from autoprune.cost.projection import Projector
+from autoprune.env.rendering import RENDER_MODES, Picture, checked_rendering, picture_of
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem
@@ -62,7 +63,7 @@ class PlanVectorEnv(VectorEnv[Observation, Array, Array]):
         action_space: Of one episode.
         feature_names: A name for every number of one observation.
         autoreset_mode: What happens after the last step.
-        render_mode: None, or "ansi" for a text per episode.
+        render_mode: None, "ansi" for a text per episode, or "rgb_array" for a picture.
     """
 
     def __init__(  # noqa: PLR0913 - keyword-only: what an environment is of
@@ -80,11 +81,9 @@ class PlanVectorEnv(VectorEnv[Observation, Array, Array]):
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"at least one episode is needed, got num_envs={num_envs}")
-        if render_mode not in (None, "ansi"):
-            raise ValueError(f"render_mode must be None or 'ansi', got {render_mode!r}")
         self.num_envs, self.structure, self.projector, self.evaluate = num_envs, structure, projector, evaluate
-        self.metadata = {"autoreset_mode": autoreset_mode, "render_modes": ["ansi"]}
-        self.render_mode = render_mode
+        self.metadata = {"autoreset_mode": autoreset_mode, "render_modes": [*RENDER_MODES]}
+        self.render_mode = checked_rendering(render_mode)
         self.feature_names = tuple(feature_names)
         self.single_observation_space, self.single_action_space = observation_space, action_space
         self.observation_space = batch_space(observation_space, num_envs)
@@ -132,10 +131,15 @@ class PlanVectorEnv(VectorEnv[Observation, Array, Array]):
             observation, self._over = self._begin(), False
         return observation, done.rewards, np.ones(self.num_envs, bool), none, infos
 
-    def render(self) -> tuple[str, ...] | None:
-        """Returns for each episode the units that groups keep, the plan's cost and its reward, once it has one."""
+    def render(self) -> tuple[str, ...] | tuple[Picture, ...] | None:
+        """Returns for each episode the units that groups keep, the plan's cost and its reward, once it has one.
+
+        A picture has a bar for each group, and of one that is not decided none.
+        """
         if self.render_mode is None:
             return None
+        if self.render_mode == "rgb_array":
+            return tuple(picture_of((row / self.structure.units).tolist()) for row in self.kept)
         return tuple(self._text(episode) for episode in range(self.num_envs))
 
     def _judged(self, kept: IntArray) -> tuple[Sequence[Outcome], Infos]:
@@ -173,7 +177,10 @@ class SingleEpisode(gymnasium.Env[Observation, Any]):
 
     def __init__(self, make: Callable[..., PlanVectorEnv]) -> None:
         self.episodes = make(num_envs=1, autoreset_mode=AutoresetMode.DISABLED)
-        self.metadata = {"render_modes": ["ansi"], "render_fps": 1}  # gymnasium's checkers warn where none is said
+        self.metadata = {
+            "render_modes": [*RENDER_MODES],
+            "render_fps": 1,
+        }  # gymnasium's checkers warn where none is said
         self.render_mode = self.episodes.render_mode
         self.feature_names = self.episodes.feature_names
         self.observation_space = self.episodes.single_observation_space
@@ -204,9 +211,9 @@ class SingleEpisode(gymnasium.Env[Observation, Any]):
         info = {key: values[0] for key, values in infos.items() if not key.startswith("_")}
         return observations[0], float(rewards[0]), bool(over[0]), False, info
 
-    def render(self) -> str | None:
-        texts = self.episodes.render()
-        return None if texts is None else texts[0]
+    def render(self) -> str | Picture | None:
+        views = self.episodes.render()
+        return None if views is None else views[0]
 
 
 def checked_actions(actions: Any, space: gymnasium.Space[Any], *, shape: tuple[int, ...]) -> Array:

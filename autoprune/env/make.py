@@ -68,7 +68,7 @@ def single(
             own.
         evaluations: Plans that may be evaluated, the prior's included; a step that needs more raises EvaluationsSpent.
             None for any number, or what a Problem has left.
-        render_mode: None, or "ansi".
+        render_mode: None, "ansi" or "rgb_array".
         options: Fields of EnvSpec, which every agent has too; the prior's evaluations are made once, here.
 
     Raises:
@@ -98,7 +98,7 @@ def vector(
         proxy_samples: As in `single`.
         evaluations: As in `single`.
         autoreset_mode: SAME_STEP, NEXT_STEP, or DISABLED.
-        render_mode: None, or "ansi".
+        render_mode: None, "ansi" or "rgb_array".
         options: As in `single`.
     """
     factory = _factory(task, budget, proxy_samples, evaluations, options)

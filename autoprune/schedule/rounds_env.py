@@ -37,7 +37,7 @@ class RoundsEnv(TrainingEnv):
             task: A shipped task's name, or a Task with labels.
             rewind_step: Whose weights are kept to be rewound to; None: 2 % of the training budget, at least 1.
             recipe: Optimizer and learning rate; None: the defaults.
-            render_mode: None, or "ansi".
+            render_mode: None, "ansi" or "rgb_array".
             settings: Fields of EpisodeSettings.
         """
         episodes = EpisodeSettings(**settings)

@@ -39,7 +39,7 @@ class ScheduleEnv(TrainingEnv):
             per_layer: Each layer has a density of its own.
             levels: Numbers of a discrete action, at least 2; None: actions are continuous.
             recipe: Optimizer and learning rate; None: the defaults.
-            render_mode: None, or "ansi".
+            render_mode: None, "ansi" or "rgb_array".
             settings: Fields of EpisodeSettings.
 
         Raises:

@@ -18,6 +18,7 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from autoprune.env.episodes import checked_options
+from autoprune.env.rendering import RENDER_MODES, Picture, checked_rendering, picture_of
 from autoprune.files import atomic_write
 from autoprune.schedule.decision import Schedule, TrainingState
 from autoprune.schedule.signals import BOUND, FEATURES
@@ -158,7 +159,7 @@ class ScheduleTableEnv(gymnasium.Env[NDArray[np.float32], int]):
     decided on it.
     """
 
-    metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012  (gymnasium's)
+    metadata = {"render_modes": [*RENDER_MODES], "render_fps": 1}  # noqa: RUF012  (gymnasium's)
 
     def __init__(
         self,
@@ -176,12 +177,10 @@ class ScheduleTableEnv(gymnasium.Env[NDArray[np.float32], int]):
             measure: What the reward at the end is of.
             shaping: Weight of the potential, at least 0.
             seeds: Rows of the table that episodes are drawn from; None: all.
-            render_mode: None, or "ansi".
+            render_mode: None, "ansi" or "rgb_array".
         """
         self.table = ScheduleTable.shipped(table) if isinstance(table, str) else table
-        if render_mode not in (None, "ansi"):
-            raise ValueError(f"render_mode must be None or 'ansi', got {render_mode!r}")
-        self.measure, self.shaping, self.render_mode = measure, shaping, render_mode
+        self.measure, self.shaping, self.render_mode = measure, shaping, checked_rendering(render_mode)
         self.rows = list(range(self.table.seeds)) if seeds is None else list(seeds)
         if not self.rows or not set(self.rows) <= set(range(self.table.seeds)):
             raise ValueError(f"the table has the seeds 0 to {self.table.seeds - 1}, got {self.rows}")
@@ -214,10 +213,12 @@ class ScheduleTableEnv(gymnasium.Env[NDArray[np.float32], int]):
         info |= {"score": score, "choices": tuple(self._path), "density": float(self.table.card["target"])}
         return np.zeros(len(FEATURES), np.float32), score + before, True, False, info
 
-    def render(self) -> str | None:
+    def render(self) -> str | Picture | None:
         """Returns the densities that were decided on."""
         if self.render_mode is None:
             return None
+        if self.render_mode == "rgb_array":
+            return picture_of([*self.table.densities(self._path), *[0.0] * (DECISIONS - len(self._path))])
         densities = ", ".join(f"{density:.4g}" for density in self.table.densities(self._path))
         return f"decision {len(self._path)} of {DECISIONS}, seed {self._row}: densities {densities or 'not decided on'}"
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoprune.env.episodes import checked_options
+from autoprune.env.rendering import RENDER_MODES, Picture, checked_rendering, picture_of
 from autoprune.ranges import Count, FiniteNonNegative, FinitePositive, Natural, Share, check_fields
 from autoprune.schedule.decision import Counted, Decision, PruningGoal, Start
 from autoprune.schedule.engine import PruningRun
@@ -79,10 +80,10 @@ class TrainingEnv(gymnasium.Env[Observation, Action]):
         settings: Of the episodes.
         action_space: Of the subclass.
         recipe: Optimizer and learning rate; None: the defaults.
-        render_mode: None, or "ansi".
+        render_mode: None, "ansi" or "rgb_array".
     """
 
-    metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012  (gymnasium's)
+    metadata = {"render_modes": [*RENDER_MODES], "render_fps": 1}  # noqa: RUF012  (gymnasium's)
 
     def __init__(
         self,
@@ -93,9 +94,7 @@ class TrainingEnv(gymnasium.Env[Observation, Action]):
         recipe: TrainingRecipe | None = None,
         render_mode: str | None = None,
     ) -> None:
-        if render_mode not in (None, "ansi"):
-            raise ValueError(f"render_mode must be None or 'ansi', got {render_mode!r}")
-        self.settings, self.render_mode = settings, render_mode
+        self.settings, self.render_mode = settings, checked_rendering(render_mode)
         self.task = shipped_task(task) if isinstance(task, str) else task
         goal = PruningGoal(
             density=settings.density,
@@ -161,10 +160,12 @@ class TrainingEnv(gymnasium.Env[Observation, Action]):
         info |= {"score": score, "loss": loss, "accuracy": accuracy, "pruned": pruned, "density": pruned.density}
         return signals.array, score + self.settings.shaping * before, True, False, info
 
-    def render(self) -> str | None:
+    def render(self) -> str | Picture | None:
         """Returns the density and what is left of the training budget."""
         if self.render_mode is None:
             return None
+        if self.render_mode == "rgb_array":
+            return picture_of([self.pruning.density, 1 - self.pruning.progress])
         return (
             f"decision {len(self._path)} of {self.settings.decisions}: density {self.pruning.density:.4g}, "
             f"{1 - self.pruning.progress:.0%} of the training left"

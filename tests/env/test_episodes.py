@@ -65,7 +65,7 @@ def test_what_is_rendered_is_the_plan(kind: Any) -> None:
     assert f"budget {made['projector'].budget.relative:.3f}" in text
     assert f"reward: {info['outcome'].reward:.4f}" in text
     assert SingleEpisode(partial(kind, **made)).render() is None
-    with pytest.raises(ValueError, match="render_mode must be None or 'ansi', got 'human'"):
+    with pytest.raises(ValueError, match="render_mode must be None, 'ansi' or 'rgb_array', got 'human'"):
         SingleEpisode(partial(kind, render_mode="human", **made))
 
 
@@ -125,7 +125,7 @@ def test_public_environments_take_what_agents_get() -> None:
     options = {"prior": "closed_form", "observation": "budget", "max_log_correction": 0.5, "render_mode": "ansi"}
     one: Any = gymnasium.make("autoprune/OneShot-v0", task=small_task(), **options).unwrapped
     assert one.feature_names == ("budget",)
-    assert one.metadata["render_modes"] == ["ansi"]
+    assert one.metadata["render_modes"] == ["ansi", "rgb_array"]
     shaped = {"prior": "sensitivity", "reward_shaping": "shaped"}
     paid: Any = gymnasium.make("autoprune/Layerwise-v0", task=small_task(), **shaped).unwrapped
     paid.reset()

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 from gymnasium.vector import AutoresetMode
+from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as sb3_check
+from stable_baselines3.common.env_util import make_vec_env
 
 import autoprune  # noqa: F401  registers the environments
 from autoprune import Problem, ProblemSpec
@@ -72,6 +74,14 @@ def test_checkers_take_it_seeds_repeat_it_and_it_is_rendered_or_not(name: str) -
     assert episodes[0] == episodes[1]
     assert isinstance(text, str)
     assert text
+    pictured = made(name, render_mode="rgb_array")
+    pictured.reset(seed=0)
+    before: Any = pictured.render()
+    pictured.step(pictured.action_space.sample())
+    after: Any = pictured.render()
+    assert (before.dtype, before.shape[2]) == (np.uint8, 3)
+    assert before.shape == after.shape
+    assert (before != after).any()
     silent = made(name)
     silent.reset(seed=0)
     assert silent.unwrapped.render() is None
@@ -134,6 +144,14 @@ def test_processes_step_copies_of_the_single_one() -> None:
         apart.close()
 
 
+def test_stable_baselines_makes_several_of_it() -> None:
+    """Its make_vec_env asks for pictures where nothing is said."""
+    made_by_it = make_vec_env("autoprune/OneShot-v0", n_envs=2, env_kwargs={"task": small_problem()})
+    model = PPO("MlpPolicy", made_by_it, n_steps=2, batch_size=4, n_epochs=1, seed=0).learn(4)
+    assert model.num_timesteps == 4
+    assert made_by_it.render().ndim == 3
+
+
 def test_an_environment_takes_what_agents_get() -> None:
     sensitive = made("Layerwise-v0", prior="sensitivity", reward_shaping="shaped", max_log_correction=0.5)
     _, infos, rewards = sensitive.reset(seed=0), [], []
@@ -189,7 +207,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("Layerwise-v0", {"prior": "best"}, "^prior must be none, uniform, sensitivity or closed_form, got 'best'"),
     ("Levels-v0", {"levels": 1}, "at least two levels are needed"),
     ("Levels-v0", {"prior": "uniform"}, r"^levels=10 are densities .* mode=layerwise and prior=none"),
-    ("OneShot-v0", {"render_mode": "human"}, "render_mode must be None or 'ansi', got 'human'"),
+    ("OneShot-v0", {"render_mode": "human"}, "render_mode must be None, 'ansi' or 'rgb_array', got 'human'"),
     ("OneShot-v0", {"evaluations": 2, "prior": "closed_form"}, "needs 4 evaluations.*got 2.*evaluations=N"),
     ("Edit-v0", {"edits": 0}, "^edits must be at least 1 or None, got 0"),
     ("Schedule-v0", {"densty": 0.1}, r"no option 'densty'; did you mean density\?"),
