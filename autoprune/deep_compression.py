@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from autoprune.quantize.codebook import Initialisation
 from autoprune.quantize.quantized_network import quantize_codebook
 from autoprune.quantize.shared_weights import quantizable
 from autoprune.ranges import Count, Natural, Positive, Share
+from autoprune.repair.output_codes import codes_by_outputs
 from autoprune.schedule.decision import PruningGoal
 from autoprune.schedule.engine import OnInterval, train_pruned
 from autoprune.schedule.masked_training import TrainingRecipe
@@ -40,6 +41,9 @@ class CompressionSettings:
     """Of training while weights go, in steps of the dense network."""
     centroid_steps: Natural = 600
     """Of training centroids."""
+    assignment: Literal["nearest", "outputs"] = "nearest"
+    """Which centroid a weight takes: the nearest, or that by which its layer's outputs change least, which needs
+    `centroid_steps=0`: training moves centroids by their codes."""
     learning_rate: Positive = 0.001
     """AdamW's, while weights go; centroids are trained at a half of it."""
 
@@ -122,6 +126,11 @@ def deep_compression(
         FloatingPointError: A loss is not finite.
     """
     settings = CompressionSettings() if settings is None else settings
+    if settings.assignment == "outputs" and settings.centroid_steps and settings.bits is not None:
+        raise ValueError(
+            f"assignment='outputs' chooses codes anew, and centroid_steps={settings.centroid_steps} would have trained "
+            "centroids for others; set centroid_steps=0"
+        )
     pruned = prune_gradually(task, settings, seed=seed, on_interval=on_interval)
     return quantize_and_write(task, pruned, path, settings, seed=seed)
 
@@ -152,6 +161,8 @@ def quantize_and_write(
             learning_rate=settings.learning_rate / 2,
             generator=torch.Generator().manual_seed(seed),
         )
+        if settings.assignment == "outputs":
+            network = codes_by_outputs(network, pruned, task)
     accuracy["quantized"] = float(judge(network).accuracy)
     size = save_apz(network, path, architecture=task.architecture)
     dense_bytes = FP32 * sum(parameter.numel() for parameter in task.model.parameters())

@@ -11,6 +11,7 @@ from autoprune.deep_compression import CompressionSettings, deep_compression
 from autoprune.evaluation.judge import Judge
 from autoprune.task.lenets import lenet_5_net, lenet_300_100_net
 from autoprune.task.shipped import digits
+from tests.tasks import tiny_task
 
 SETTINGS = CompressionSettings(density=0.3, bits=4, convolution_bits=4, pruning_steps=60, centroid_steps=20)
 
@@ -49,3 +50,14 @@ def test_the_lenets_have_the_papers_sizes() -> None:
     sizes = [sum(p.numel() for p in network.parameters()) for network in (lenet_300_100_net(), lenet_5_net())]
     assert sizes == [266_610, 431_080]
     assert lenet_5_net()(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_codes_by_outputs_and_trained_centroids_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="set centroid_steps=0"):
+        deep_compression(tiny_task("residual"), tmp_path / "n.apz", CompressionSettings(assignment="outputs"))
+    settings = CompressionSettings(density=1, bits=2, convolution_bits=2, centroid_steps=0)
+    nearest = deep_compression(tiny_task("residual"), tmp_path / "n.apz", settings)
+    chosen = deep_compression(tiny_task("residual"), tmp_path / "o.apz", replace(settings, assignment="outputs"))
+    pairs = zip(nearest.network.parameters(), chosen.network.parameters(), strict=True)
+    assert any(not torch.equal(one, other) for one, other in pairs)
+    assert chosen.bytes < 1.1 * nearest.bytes
