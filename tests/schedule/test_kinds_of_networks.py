@@ -1,6 +1,7 @@
 """Masks of every kind of layer: what counts, what stays exact, and training without the channels that are gone."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,9 +9,11 @@ from torch import Tensor, nn
 
 from autoprune.schedule import engine
 from autoprune.schedule.decision import Decision, PruningGoal, Schedule
-from autoprune.schedule.engine import PrunedTraining, PruningRun, train_pruned
-from autoprune.schedule.masked_training import TrainingRecipe
+from autoprune.schedule.engine import PruningRun, train_pruned
+from autoprune.schedule.masked_training import Snapshot, TrainingRecipe
 from autoprune.schedule.schedules import alternating, cubic, iterative_magnitude, one_shot, rigl
+from autoprune.schedule.signals import SignalMeter
+from autoprune.schedule.trained_network import PrunedTraining
 from autoprune.task.task import Task
 from tests.schedule.training_tasks import NOISE, digits_task, noise_task
 
@@ -176,3 +179,50 @@ def test_what_is_no_schedule_is_a_sentence() -> None:
 def test_values_that_cannot_be_are_named(make: object, sentence: str) -> None:
     with pytest.raises((ValueError, TypeError), match=sentence):
         make()  # type: ignore[operator]
+
+
+def test_training_without_channels_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "SAVED_STEPS", 0.0)
+    monkeypatch.setattr(engine, "SAVE_EVERY", 3)
+    saved: list[bytes] = []
+    real = Snapshot.save
+
+    def save(self: Snapshot, path: Path) -> None:
+        real(self, path)
+        saved.append(path.read_bytes())
+
+    monkeypatch.setattr(Snapshot, "save", save)
+    goal = PruningGoal(density=0.5, steps=8, granularity="channel", start="initial")
+    schedule = iterative_magnitude(rounds=2, rewind="step", rewind_step=1)
+
+    def run(folder: Path) -> PrunedTraining:
+        return train_pruned(noise_task("normed"), schedule, goal, recipe=RECIPES["adamw"], folder=folder)
+
+    whole = run(tmp_path)
+    for number, state in enumerate(saved[1:-1:3]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / engine.CHECKPOINT).write_bytes(state)
+        again = run(folder)
+        assert again.history == whole.history
+        for name, value in whole.network.state_dict().items():
+            assert torch.equal(value, again.network.state_dict()[name])
+
+
+@pytest.mark.parametrize("granularity", ["weight", "channel"])
+def test_looking_ahead_leaves_everything_as_it_was(granularity: str) -> None:
+    """Weights, statistics of norms, the optimizer, masks, the order of samples, dropout's numbers and torch's own."""
+    run = PruningRun(digits_task(), PruningGoal(density=0.5, steps=20, granularity=granularity), RECIPES["sgd"])
+    run.meter = SignalMeter(run, 4)
+    run.decide(Decision(density=0.8, steps=4))
+    run.train()
+    before, numbers = run.snapshot(), torch.get_rng_state()
+    signals = run.meter.measure()
+    assert signals.values["lookahead_target"] != 0
+    after = run.snapshot()
+    assert before.tensors.keys() == after.tensors.keys()
+    assert all(torch.equal(value, after.tensors[name]) for name, value in before.tensors.items())
+    changed = {key for key, value in before.numbers.items() if value != after.numbers[key]}
+    assert changed <= {"memory"}, "what later signals are relative to, and nothing else"
+    assert torch.equal(numbers, torch.get_rng_state())
+    assert run.model.training is False
