@@ -156,7 +156,7 @@ class Verifier:
         owners = around | dict.fromkeys(beside)
         sizes = {1, *(member.positions.shape[1] for member in group.members)}
         wide = {member.positions.shape[1] for member in group.members}
-        sizes |= {more // less for more in wide for less in wide if more % less == 0}  # queries that share a key
+        shared = {more // less for more in wide for less in wide if more % less == 0}  # queries of a key head
         sizes |= {member.size // group.units for member in group.members if member.size % group.units == 0}
         numbers: dict[str, list[Attribute]] = {}
         for owner in owners:
@@ -164,7 +164,7 @@ class Verifier:
             if is_sliceable(module):
                 continue
             for name, value in _whole_numbers(module):
-                if value % group.units == 0 and value // group.units in sizes:
+                if value % group.units == 0 and value // group.units in (sizes | shared if HEADS in name else sizes):
                     each = value // group.units
                     numbers.setdefault(f"{type(module).__name__}.{name}·{each}", []).append(
                         Attribute(owner, name, each)
