@@ -19,7 +19,7 @@ from autoprune.prior.level_switches import log_midpoint_target, switches_near
 from autoprune.prior.starts import Prior, price, prior_of
 from autoprune.problem.group_features import GROUP_FEATURES
 from autoprune.problem.problem import Problem
-from autoprune.ranges import Count, Positive, check_fields
+from autoprune.ranges import Count, FinitePositive, check_fields
 from autoprune.structure.groups import IntArray, Structure
 
 Mode = Literal["layerwise", "one_shot", "edit"]
@@ -48,7 +48,7 @@ class EnvSpec:
     """Whether the agent's replay begins with what the prior's evaluations say."""
     observation: Observed = "groups"
     """All groups' features and the budget, or the budget alone: a policy for one network, with fewer weights."""
-    max_log_correction: Positive | None = None
+    max_log_correction: FinitePositive | None = None
     """What an action of 1 adds to the prior's log-density; None is MAX_LOG_CORRECTION where there is a prior."""
     levels: Count | None = None
     """Densities of a discrete action space, which DQN needs."""

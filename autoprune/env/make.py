@@ -5,7 +5,7 @@ plan's reward is its own, whichever other plans are evaluated together with it. 
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from functools import partial, reduce, wraps
 from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack
 
 from gymnasium.vector import AutoresetMode
@@ -15,10 +15,10 @@ from autoprune.env.episodes import PlanVectorEnv, SingleEpisode
 from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.problem.problem import UNLIMITED, Problem
 from autoprune.problem.spec import ProblemSpec
-from autoprune.ranges import Count, Positive, checked_call
+from autoprune.ranges import Count, FinitePositive, checked_call
 from autoprune.task.task import Task
 
-OF_AN_AGENT = "agent.env."  # what these settings are called on the command line
+PATHS = ("agent.env.", "evaluation.")  # of these settings on the command line
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class Options(TypedDict, total=False):
     prior: PriorName
     reward_shaping: RewardShaping
     observation: Observed
-    max_log_correction: Positive | None
+    max_log_correction: FinitePositive | None
     levels: Count | None
     edits: Count | None
     length: Count | None
@@ -44,7 +44,7 @@ def _checked(make: Callable[P, T]) -> Callable[P, T]:
         try:
             return checked_call(make, given, owner="the environment")
         except ValueError as error:
-            raise ValueError(str(error).replace(OF_AN_AGENT, "")) from error
+            raise ValueError(reduce(lambda text, path: text.replace(path, ""), PATHS, str(error))) from error
 
     return checked
 

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import math
 import pickle
 import re
 import warnings
@@ -209,6 +210,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("Levels-v0", {"prior": "uniform"}, r"^levels=10 are densities .* mode=layerwise and prior=none"),
     ("OneShot-v0", {"render_mode": "human"}, "render_mode must be None, 'ansi' or 'rgb_array', got 'human'"),
     ("OneShot-v0", {"evaluations": 2, "prior": "closed_form"}, "needs 4 evaluations.*got 2.*evaluations=N"),
+    ("OneShot-v0", {"proxy_samples": 10**9}, r"^proxy_samples must be in \[1, 39\] .* got 1000000000"),
+    ("OneShot-v0", {"max_log_correction": math.inf, "prior": "uniform"}, r"^max_log_correction must be in \(0, inf\)"),
     ("Edit-v0", {"edits": 0}, "^edits must be at least 1 or None, got 0"),
     ("Schedule-v0", {"densty": 0.1}, r"no option 'densty'; did you mean density\?"),
     ("Schedule-v0", {"task": 3}, "task must be a text or a Task, got 3"),
