@@ -21,7 +21,7 @@ def search(problem: Problem, *, rng: np.random.Generator, outlier: Positive, spr
         problem: What is to be solved: the task, its groups, costs, budget and objective.
         rng: Draws all that is random in the search.
         outlier: A score is one that is more than so many times the mean of its matrix, or of its group's units.
-        spread: How far a block's density is from the uniform plan's at most; the mean over blocks is the uniform one.
+        spread: Half of how far the densities of blocks lie apart; the mean over blocks is the uniform one.
 
     Raises:
         ValueError: The structure has no blocks, a group's units have no scores, or no density.
@@ -62,21 +62,30 @@ def outlier_shares(problem: Problem, *, outlier: Positive) -> FloatArray:
 
 
 def block_densities(problem: Problem, *, shares: FloatArray, spread: NonNegative) -> FloatArray:
-    """The density of every group, [groups]: the uniform one, moved by its block's share less the mean share.
+    """The density of every group, [groups]: the uniform one, moved by its block's share.
+
+    The lowest and the highest block are 2 · `spread` apart, and their mean is the uniform one, as in the paper's code.
 
     Args:
         problem: What is to be solved: the task, its groups, costs, budget and objective.
         shares: Of outliers, of each block [blocks].
-        spread: How far a block's density may be from the uniform plan's, at least 0.
+        spread: Half of how far blocks' densities lie apart, at least 0.
     """
     plan = uniform_plan(problem.structure, problem.projector)
     uniform = float(np.mean(np.array(plan.kept) / problem.structure.units))
     if not 0 <= spread < uniform:
         raise ValueError(f"agent.spread must be in [0, {uniform:.3g}), the uniform plan's density; got {spread}")
-    deviation = shares - np.nanmean(shares)
-    furthest = float(np.nanmax(np.abs(deviation)))
-    alike = furthest <= ROUNDING * float(np.nanmax(np.abs(shares)))
-    moved = deviation * (0.0 if alike else spread / furthest)
+    above = shares - np.nanmin(shares)
+    widest = float(np.nanmax(above))
+    alike = widest <= ROUNDING * float(np.nanmax(np.abs(shares)))
+    moved = np.zeros_like(above) if alike else 2 * spread * (above / widest)
+    moved = moved - np.nanmean(moved)
+    lowest = uniform + float(np.nanmin(moved))
+    if not lowest > 0:
+        raise ValueError(
+            f"agent.spread={spread} leaves the block with the fewest outliers a density of {lowest:.3g}; "
+            f"{uniform / 2:.3g}, half of the uniform plan's, never does"
+        )
     return uniform + np.append(np.nan_to_num(moved), 0.0)[_blocks(problem)]  # −1: in none of the blocks
 
 
