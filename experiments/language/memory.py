@@ -10,7 +10,7 @@ from experiments.language.searched import ready, searched
 
 KINDS = {
     "heads and FFN neurons": ("experiment=language", "budget=weights:0.7"),
-    "attentions and FFNs": ("experiment=language_depth", "budget=weights:0.75"),
+    "attentions and FFNs": ("experiment=language_depth", "repair=none", "budget=weights:0.75"),
     "single weights, Wanda": ("experiment=language_weights", "budget=weights:0.3"),
 }
 EVALUATIONS = 17  # the uniform plan and two generations

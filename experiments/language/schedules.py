@@ -7,7 +7,13 @@ from autoprune.comparison.run_summary import agent_name
 from experiments.language.searched import ready, searched
 
 SEEDS = 2
-TASK = ("experiment=language_depth", "budget=weights:0.75", "evaluation.proxy_samples=64", "evaluation.batch_size=2")
+TASK = (
+    "experiment=language_depth",
+    "repair=none",
+    "budget=weights:0.75",
+    "evaluation.proxy_samples=64",
+    "evaluation.batch_size=2",
+)
 # EvoPress (arXiv 2410.14649): 64 offspring a generation, of which those that are best on a thirty-second of the tokens
 # (2k of 65k) go on to a quarter (16k), and the best of these to all. Here all are 8k tokens. No test of significance.
 EVOPRESS = "evopress"
