@@ -7,7 +7,7 @@ from autoprune.prior.influence_plans import Order, influence_of, least_influenti
 from autoprune.problem.problem import Problem
 
 
-def search(problem: Problem, *, rng: np.random.Generator, order: Order = "influence") -> PruningPlan:
+def search(problem: Problem, *, rng: np.random.Generator, order: Order) -> PruningPlan:
     """The least influential modules go until the budget is met; costs one evaluation.
 
     What then fits again comes back, the most influential first. Groups of other kinds stay whole.

@@ -23,7 +23,7 @@ def influence(values: list[float]) -> dict[str, torch.Tensor]:
 def test_those_that_change_least_go_first(tmp_path: Path) -> None:
     structure, projector = additive(*(depth(f"b{i}") for i in range(5)), prices=[10] * 5, limit=30)
     problem = toy(structure, projector, tmp_path, loss=sum, limit=9, scores=influence([0.9, 0.1, 0.5, 0.2, 0.8]))
-    assert block_influence.search(problem, rng=default_rng(0)).kept == (1, 0, 1, 0, 1)
+    assert block_influence.search(problem, rng=default_rng(0), order="influence").kept == (1, 0, 1, 0, 1)
     assert problem.objective.spent == 1
 
 
@@ -39,7 +39,7 @@ def test_what_fits_again_comes_back_the_most_influential_first() -> None:
 def test_groups_of_other_kinds_stay_whole(tmp_path: Path) -> None:
     structure, projector = additive(weights("w", units=6), depth("b0"), depth("b1"), prices=[1, 5, 5], limit=11)
     problem = toy(structure, projector, tmp_path, loss=sum, limit=1, scores=influence([0.2, 0.1]))
-    assert block_influence.search(problem, rng=default_rng(0)).kept == (6, 1, 0)
+    assert block_influence.search(problem, rng=default_rng(0), order="influence").kept == (6, 1, 0)
 
 
 @given(st.data())
@@ -58,15 +58,17 @@ def test_the_budget_is_met_and_filled(data: st.DataObject) -> None:
 def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
     plain, projector = additive(weights("w", units=6), prices=[1], limit=4)
     with pytest.raises(ValueError, match="no group of this structure is one"):
-        block_influence.search(toy(plain, projector, tmp_path, loss=sum, limit=1), rng=default_rng(0))
+        block_influence.search(
+            toy(plain, projector, tmp_path, loss=sum, limit=1), rng=default_rng(0), order="influence"
+        )
     mixed, projector = additive(weights("w", units=6), depth("b0"), prices=[1, 5], limit=4)
     given = toy(mixed, projector, tmp_path, loss=sum, limit=1, scores=influence([0.5]))
     with pytest.raises(ValueError, match="without all 1 modules that can be passed over 6 are left"):
-        block_influence.search(given, rng=default_rng(0))
+        block_influence.search(given, rng=default_rng(0), order="influence")
     for scores, found in (({}, "none"), ({"b0": torch.ones(3)}, r"shape \(3,\)")):
         given = toy(mixed, projector, tmp_path, loss=sum, limit=1, scores=scores)
         with pytest.raises(ValueError, match=f"'b0' needs one score, its influence, and has {found}"):
-            block_influence.search(given, rng=default_rng(0))
+            block_influence.search(given, rng=default_rng(0), order="influence")
     assert given.objective.spent == 0
 
 
