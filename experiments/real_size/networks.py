@@ -1,0 +1,44 @@
+"""ResNet-50 and ViT-B/16 at 224², with random weights and random images: what a run takes does not depend on either."""
+
+import torch
+
+from autoprune.task.roles import Roles
+from autoprune.task.task import Role, Task
+
+CLASSES, SIZE = 1000, 224
+NUMBERS = {"train": 64, "calibration": 128, "search": 3000, "test": 64}  # of 3,000, half make the rewards
+
+
+def resnet50(samples: int = NUMBERS["search"]) -> Task:
+    """25.6 million parameters."""
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    torch.manual_seed(0)
+    return _task(ResNetForImageClassification(ResNetConfig(num_labels=CLASSES)), samples)
+
+
+def vit_b16(samples: int = NUMBERS["search"]) -> Task:
+    """86.6 million parameters."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    torch.manual_seed(0)
+    return _task(ViTForImageClassification(ViTConfig(num_labels=CLASSES)), samples)  # type: ignore[call-arg]
+
+
+def _task(model: torch.nn.Module, samples: int) -> Task:
+    generator = torch.Generator().manual_seed(0)
+    roles = {
+        name: Role(
+            torch.randn(number, 3, SIZE, SIZE, generator=generator),
+            torch.randint(CLASSES, (number,), generator=generator),
+        )
+        for name, number in (NUMBERS | {"search": samples}).items()
+    }
+    return Task(
+        model, roles["test"].inputs[:1], Roles(**roles), budget="macs:0.5", forward=_logits, recovery_steps=20
+    )  # fmt: skip
+
+
+def _logits(network: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = network(pixel_values=inputs).logits
+    return logits
