@@ -13,7 +13,8 @@ from autoprune.structure.layer_types import CONVOLUTIONS
 from autoprune.task.task import Forward, Role
 
 CHUNK = 2**21  # entries of rows that are taken at a time
-BATCH = 64  # samples; a network's activations for so many fit in memory
+BATCH = 64  # samples at most
+ACTIVATION_BYTES = 2**26  # of one layer's outputs for a batch: several are alive at a time
 WIDE = 512  # columns; below, products in float64 take next to no time
 NOISE = 1e-12  # a variance below this share of the inputs' mean square is rounding error in float64
 NOISE_WIDE = 1e-6  # and of their mean variance, in float32
@@ -127,8 +128,14 @@ def input_moments(
     def add(name: str, layer: nn.Module, inputs: Tensor) -> None:
         moments[name].add(layer, inputs, generator)
 
-    read_inputs(model, tuple(moments), role, forward=forward, batch_size=BATCH, on_input=add)
+    read_inputs(model, tuple(moments), role, forward=forward, batch_size=_batch_size(structure), on_input=add)
     return {name: moments[first[name]] for name in names}
+
+
+def _batch_size(structure: Structure) -> int:
+    """Fewer samples at a time where a layer's outputs are large, as those of images of 224² are."""
+    largest = max((4 * layer.outputs * layer.positions for layer in structure.layers), default=1)
+    return max(1, min(BATCH, ACTIVATION_BYTES // max(1, largest)))
 
 
 def _patches(layer: nn.Module, inputs: Tensor) -> Tensor:

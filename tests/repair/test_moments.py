@@ -1,10 +1,13 @@
 """Wide layers, whose products are made in float32: narrow ones are tested in test_least_squares.py."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.repair.moments import WIDE, Moments, input_moments
+from autoprune.repair.moments import WIDE, Moments, _batch_size, input_moments
+from autoprune.structure.graph import find_structure
 from autoprune.structure.transformer import transformer_structure
 from tests.language_models import TINY
 
@@ -97,3 +100,13 @@ def test_where_no_layer_is_asked_for_the_network_does_not_run() -> None:
 
     role, generator = task.data.calibration, torch.Generator()
     assert input_moments(task.model, structure, role, forward=runs, names=(), rows=9, generator=generator) == {}
+
+
+def test_large_outputs_are_read_in_small_batches() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 4, 3))
+    structure = find_structure(network, torch.zeros(1, 1, 10, 10))
+    assert _batch_size(structure) == 64
+    wide = [replace(layer, positions=200**2) for layer in structure.layers]
+    assert _batch_size(replace(structure, layers=tuple(wide))) == 2**26 // (4 * 32 * 200**2) == 13
+    huge = [replace(layer, positions=10**9) for layer in structure.layers]
+    assert _batch_size(replace(structure, layers=tuple(huge))) == 1
