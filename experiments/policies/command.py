@@ -91,8 +91,7 @@ def main() -> None:
         for cell in LIVE_CELLS:
             for variant in LIVE:
                 _kept(cell, variant, seed, LIVE_AT[-1])
-    seeds = range(FIRST_SEED, FIRST_SEED + asked.seeds)
-    rows = [row for variant in ALL if (row := _summary(variant, seeds, asked.evaluations)) is not None]
+    rows = [row for variant in ALL if (row := _summary(variant, asked.evaluations)) is not None]
     live = [row for cell in LIVE_CELLS for variant in LIVE if (row := _live_summary(cell, variant)) is not None]
     cells = [_word_for(cell) for cell in CELLS]
     record = {**made_by, "evaluations": asked.evaluations, "cells": cells, "rows": rows, "live": live}
@@ -157,16 +156,9 @@ def _run(cell: Ready, settings: dict[str, Any], evaluations: int, seed: int) -> 
     }
 
 
-def _summary(variant: str, seeds: Sequence[int], evaluations: int) -> dict[str, Any] | None:
+def _summary(variant: str, evaluations: int) -> dict[str, Any] | None:
     """The means over cells of the means over the seeds that are there, or None where a cell has none."""
-    cells = [
-        [
-            json.loads(path.read_text())
-            for seed in seeds
-            if (path := CELLS_KEPT / f"{_path(cell, variant, seed, evaluations)}.json").exists()
-        ]
-        for cell in CELLS
-    ]
+    cells = [_runs_of(cell, variant, evaluations) for cell in CELLS]
     if not all(cells):
         return None
     runs = [run for cell in cells for run in cell]
@@ -185,10 +177,15 @@ def _summary(variant: str, seeds: Sequence[int], evaluations: int) -> dict[str, 
     }
 
 
+def _runs_of(cell: Cell, variant: str, evaluations: int) -> list[dict[str, Any]]:
+    """All runs that are kept, in their seeds' order."""
+    paths = CELLS_KEPT.glob(f"{_path(cell, variant, 0, evaluations).removesuffix('0')}*.json")
+    return [json.loads(path.read_text()) for path in sorted(paths)]
+
+
 def _live_summary(cell: Cell, variant: str) -> dict[str, Any] | None:
     """The means over the seeds that are there, or None where there is none; ratios to the uniform plan's divergence."""
-    paths = CELLS_KEPT.glob(f"{_path(cell, variant, 0, LIVE_AT[-1])[:-1]}*.json")
-    runs = [json.loads(path.read_text()) for path in sorted(paths)]
+    runs = _runs_of(cell, variant, LIVE_AT[-1])
     if not runs:
         return None
     best = np.exp(np.array([run["regrets"] for run in runs]).mean(axis=0))
