@@ -203,6 +203,8 @@ def _live_summary(cell: Cell, variant: str) -> dict[str, Any] | None:
 
 
 def _live_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return "None was run yet."
     heads = [
         "cell",
         "search",
