@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
-from autoprune.prior.influence_plans import least_influential_gone
+from autoprune.prior.influence_plans import Order, least_influential_gone
 from autoprune.prior.starts import first_plan
 from autoprune.search import depth as block_influence
 from tests.search.toys import additive, depth, toy, weights
@@ -48,7 +49,7 @@ def test_the_budget_is_met_and_filled(data: st.DataObject) -> None:
     values = data.draw(st.lists(st.floats(0, 1, width=32), min_size=len(prices), max_size=len(prices)))
     limit = data.draw(st.integers(0, sum(prices)))
     structure, projector = additive(*(depth(f"b{i}") for i in range(len(prices))), prices=prices, limit=limit)
-    order = data.draw(st.sampled_from(["influence", "saved", "run"]))
+    order: Order = data.draw(st.sampled_from(get_args(Order)))
     kept = least_influential_gone(structure, projector, np.array(values), order=order)
     left = limit - int(np.dot(kept, prices))
     assert left >= 0
