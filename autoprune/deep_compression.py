@@ -129,7 +129,7 @@ def deep_compression(
     if settings.assignment == "outputs" and settings.centroid_steps and settings.bits is not None:
         raise ValueError(
             f"assignment='outputs' chooses codes anew, and centroid_steps={settings.centroid_steps} would have trained "
-            "centroids for others; set centroid_steps=0"
+            "centroids for others; give centroid_steps=0"
         )
     pruned = prune_gradually(task, settings, seed=seed, on_interval=on_interval)
     return quantize_and_write(task, pruned, path, settings, seed=seed)

@@ -53,7 +53,7 @@ def test_the_lenets_have_the_papers_sizes() -> None:
 
 
 def test_codes_by_outputs_and_trained_centroids_exclude_each_other(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="set centroid_steps=0"):
+    with pytest.raises(ValueError, match="give centroid_steps=0"):
         deep_compression(tiny_task("residual"), tmp_path / "n.apz", CompressionSettings(assignment="outputs"))
     settings = CompressionSettings(density=1, bits=2, convolution_bits=2, centroid_steps=0)
     nearest = deep_compression(tiny_task("residual"), tmp_path / "n.apz", settings)
