@@ -1,4 +1,4 @@
-"""Agents of every kind decide on pairs of density and bits: within the budget, on levels, by what they evaluated."""
+"""Agents of every kind decide on pairs of density and bits: in the budget, on levels, and by what they evaluated."""
 
 from pathlib import Path
 
