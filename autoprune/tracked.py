@@ -79,6 +79,7 @@ def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
         **{f"result/{cost}_left": value / dense["cost"][cost] for cost, value in chosen["cost"].items()},
         **{f"result/seconds_{stage}": seconds for stage, seconds in result["seconds"].items()},
         **{f"result/seconds_{part}": seconds for part, seconds in result["search_seconds"].items()},
+        **_summary_of_policy(result.get("policy")),
         **{
             f"result/speedup_{runtime}": dense["latency_ms"][runtime]["median"] / value["median"]
             for runtime, value in chosen.get("latency_ms", {}).items()
@@ -91,3 +92,14 @@ def _accuracy(network: Mapping[str, Any], when: str) -> float | None:
     """Before or after recovery; None where it was not measured."""
     accuracy: float | None = (network.get(when) or {}).get("accuracy")
     return accuracy
+
+
+def _summary_of_policy(policy: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a policy's own plan is worth beside the search's; nothing where none was learned."""
+    if policy is None:
+        return {}
+    return {
+        "result/policy_score": policy["score"],
+        "result/policy_gap": policy["gap"],
+        "result/policy_over_uniform": policy["score"] - policy["uniform"],
+    }

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 AUTOPRUNE = Path(sys.executable).with_name("autoprune")
@@ -66,7 +67,8 @@ class Started:
 
     def send_signal(self, number: int) -> None:
         assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        with suppress(ProcessLookupError):  # it has ended
+            os.kill(self._process.pid, number)
 
     def output(self) -> str:
         """What it has printed up to now."""

@@ -61,7 +61,7 @@ def test_trials_are_compared_and_written_and_read_back(tmp_path: Path, capsys: p
         (["{}/nowhere"], "error: {}/nowhere is not a run folder"),
         (["sweep={}/nowhere"], "error: there is no folder {}/nowhere"),
         (["sweep={}"], "error: {} holds no runs"),
-        (["{}/none.jsonl"], "No such file"),
+        (["{}/none.jsonl"], "there is no file {}/none.jsonl"),
     ],
 )
 def test_what_is_not_there_is_an_error(arguments: list[str], message: str, tmp_path: Path) -> None:

@@ -371,6 +371,7 @@ def test_an_empty_file_is_a_new_store(path: Path) -> None:
 
 
 PLANS = 300
+PAGE = 4096  # bytes; the definitions of tables are in the first one
 
 
 @pytest.fixture(scope="module")
@@ -392,10 +393,10 @@ def whole(whole_file: Path) -> bytes:
 def test_a_damaged_file_is_set_aside_and_the_run_says_so(
     damage: str, path: Path, whole: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    middle = len(whole) // 2 // 4096 * 4096
+    middle = len(whole) // 2 // PAGE * PAGE
     content = {
         "truncated": whole[:middle],
-        "garbage page": whole[:middle] + b"\xa5" * 4096 + whole[middle + 4096 :],
+        "garbage page": whole[:middle] + b"\xa5" * PAGE + whole[middle + PAGE :],
         "a few bytes": whole[:511],
         "no database": b"notes of mine\n" * 100,
     }[damage]
@@ -414,6 +415,7 @@ def test_a_damaged_file_is_set_aside_and_the_run_says_so(
 @example(position=18, bit=0)  # the format's version: SQLite takes the file for read-only
 @example(position=47, bit=3)  # the schema's format: an error of SQLite's, but no corruption
 @example(position=3672, bit=7)  # the definition of a table, no longer in UTF-8
+@example(position=3974, bit=0)  # the definition of a table, now another one
 def test_after_any_flipped_bit_there_is_a_store_or_an_error_with_the_way_out(
     tmp_path_factory: pytest.TempPathFactory, whole_file: Path, position: int, bit: int
 ) -> None:
@@ -431,7 +433,7 @@ def test_after_any_flipped_bit_there_is_a_store_or_an_error_with_the_way_out(
     except (ValueError, OSError) as error:  # as something else's, or one that may not be written to
         refusal = str(error)
     if refusal is not None:
-        assert position % len(flipped) < 100, "only the header says so"
+        assert position % len(flipped) < PAGE, "only the header and the definitions of its tables say so"
         assert "evaluation.store" in refusal
         assert path.read_bytes() == flipped
     for file in path.parent.iterdir():
