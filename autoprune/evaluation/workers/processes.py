@@ -32,8 +32,8 @@ from autoprune.evaluation.workers.pool import (
 if TYPE_CHECKING:
     from autoprune.evaluation.evaluator import Evaluator
 
-# A worker that is killed while it takes a job leaves the pool's lock taken. Others hold it for milliseconds only, so one
-# need not wait a minute to see that; parent and workers both import this.
+# A worker that is killed while it takes a job leaves the pool's lock taken. Others hold it for milliseconds, so nobody
+# needs to wait a minute to see that; parent and workers both import this.
 CONSTS.channel_lock_timeout = 10
 POLL_S = 1.0  # how often a pool that answers nothing is asked whether it still runs
 
