@@ -82,7 +82,8 @@ def decode_latency(
     """
     kind = model_type(model)
     if kind not in CAUSAL or not hasattr(model, "lm_head"):
-        raise ValueError(f"only decoders write tokens, of the types {list(CAUSAL)}; this one is of type {kind!r}")
+        this = f"a {type(model).__name__}" if kind is None else f"of type {kind}"
+        raise ValueError(f"only decoders write tokens, of the types {list(CAUSAL)}; this network is {this}")
     if FAMILIES[str(kind)].experts is not None:
         raise ValueError(f"decode is not measured for experts, whose time depends on the token; this is a {kind}")
     shapes = {(size.key_heads, size.queries, size.neurons) for size in block_sizes(model)}

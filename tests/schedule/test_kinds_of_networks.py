@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from autoprune.schedule import engine
 from autoprune.schedule.decision import Decision, PruningGoal, Schedule
 from autoprune.schedule.engine import PruningRun, train_pruned
-from autoprune.schedule.masked_training import Snapshot, TrainingRecipe
+from autoprune.schedule.masked_training import TrainingRecipe
 from autoprune.schedule.schedules import alternating, cubic, iterative_magnitude, one_shot, rigl
 from autoprune.schedule.signals import SignalMeter
 from autoprune.schedule.trained_network import PrunedTraining
@@ -181,17 +181,11 @@ def test_values_that_cannot_be_are_named(make: object, sentence: str) -> None:
         make()  # type: ignore[operator]
 
 
-def test_training_without_channels_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_without_channels_goes_on_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: list[bytes]
+) -> None:
     monkeypatch.setattr(engine, "SAVED_STEPS", 0.0)
     monkeypatch.setattr(engine, "SAVE_EVERY", 3)
-    saved: list[bytes] = []
-    real = Snapshot.save
-
-    def save(self: Snapshot, path: Path) -> None:
-        real(self, path)
-        saved.append(path.read_bytes())
-
-    monkeypatch.setattr(Snapshot, "save", save)
     goal = PruningGoal(density=0.5, steps=8, granularity="channel", start="initial")
     schedule = iterative_magnitude(rounds=2, rewind="step", rewind_step=1)
 
@@ -199,7 +193,7 @@ def test_training_without_channels_goes_on_bit_for_bit(tmp_path: Path, monkeypat
         return train_pruned(noise_task("normed"), schedule, goal, recipe=RECIPES["adamw"], folder=folder)
 
     whole = run(tmp_path)
-    for number, state in enumerate(saved[1:-1:3]):
+    for number, state in enumerate(checkpoints[1:-1:3]):
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / engine.CHECKPOINT).write_bytes(state)

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from autoprune.schedule.engine import CHECKPOINT, train_pruned
-from autoprune.schedule.masked_training import Snapshot
 from autoprune.schedule.policy_schedule import policy_schedule, save_policy_schedule
 from autoprune.schedule.schedule_env import ScheduleEnv
 from autoprune.schedule.signals import FEATURES
@@ -25,7 +24,7 @@ def network() -> nn.Sequential:
 
 
 def test_a_policy_trains_as_in_its_environment_and_goes_on_bit_for_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, checkpoints: list[bytes]
 ) -> None:
     save_policy_schedule(network(), tmp_path / "policy", decisions=3, card={"date": "today"})
     schedule = policy_schedule(policy=str(tmp_path / "policy"))
@@ -36,20 +35,12 @@ def test_a_policy_trains_as_in_its_environment_and_goes_on_bit_for_bit(
         action = int(network()(torch.from_numpy(observation)).argmax())
         observation, _, over, _, info = env.step(action)
         densities.append(env.pruning.history[-1]["density"])
-    saved: list[bytes] = []
-    real = Snapshot.save
-
-    def save(self: Snapshot, path: Path) -> None:
-        real(self, path)
-        saved.append(path.read_bytes())
-
-    monkeypatch.setattr(Snapshot, "save", save)
     whole = train_pruned(digits_task("dense"), schedule, env.pruning.goal, folder=tmp_path / "whole")
     assert [record["density"] for record in whole.history] == densities
     assert len(set(densities)) > 1
     for key, value in info["pruned"].network.state_dict().items():
         assert torch.equal(value, whole.network.state_dict()[key])
-    for number, state in enumerate(list(saved)):
+    for number, state in enumerate(list(checkpoints)):
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / CHECKPOINT).write_bytes(state)
