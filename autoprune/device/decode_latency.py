@@ -24,7 +24,7 @@ from autoprune.task.pretrained import CAUSAL, linearised
 
 COPY_BYTES = 2**28  # of a copy's blocks, which then fit into no cache, as the network's own do not
 COPIED_BLOCKS = 8
-VOCABULARY = 8  # of a copy: its head takes next to nothing
+VOCABULARY = 8  # of a copy whose blocks are timed: its head takes next to nothing
 SIZES = 8  # that are timed of a group
 PASSES, TOKENS, WARM_UP = 3, 15, 3
 KINDS = {"head": "heads", "query": "queries", "neuron": "neurons"}
@@ -32,7 +32,7 @@ KINDS = {"head": "heads", "query": "queries", "neuron": "neurons"}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodeLatency:
-    """constant + Σ over the sublayers that are there of table[units kept], for one text at a time."""
+    """constant + Σ over the sublayers and blocks that are there of table[units kept], for one text at a time."""
 
     sizes: IntArray
     """[sublayers]: the group that says how many units each keeps; −1: none."""
@@ -41,7 +41,7 @@ class DecodeLatency:
     tables: FloatArray
     """[sublayers, most units + 1] in milliseconds: never falling; of one without such a group, the same everywhere."""
     constant: float
-    """Embedding, head and whatever else is outside the sublayers, in milliseconds."""
+    """Embedding, head and whatever else is outside the blocks, in milliseconds."""
     name: str = "decode"
     unit: str = "ms"
     never_falls: bool = True
@@ -67,8 +67,9 @@ def decode_latency(
 ) -> DecodeLatency:
     """Measures, or remembers, what each sublayer takes for a token at each size, and what all else takes.
 
-    A few blocks of the network's shape are timed at some sizes; in between is interpolated. The whole dense network is
-    timed too, so that its own cost is what it was measured to take.
+    A few blocks of the network's shape are timed at some sizes, and without their sublayers; between sizes is
+    interpolated. What is outside of them is timed with the whole vocabulary. So is the whole dense network, and the tables are scaled
+    so that its own cost is what it was measured to take.
 
     Args:
         model: A decoder that transformers knows, with blocks that are alike.
@@ -98,7 +99,7 @@ def decode_latency(
         )
     parameter: Any = next(model.parameters())
     question = {
-        "question": "decode",
+        "question": "decode with what is outside",
         "of": hashlib.sha256(model.config.to_json_string().encode()).hexdigest(),  # type: ignore[union-attr,operator]
         "context": context,
         "dtype": str(parameter.dtype),
@@ -108,22 +109,26 @@ def decode_latency(
     answer = cache.get_or_measure(question, partial(_measured, model, sized, context=context, clock=clock))
     widest = max(sized.values(), default=1)
     tables = [_table(answer[part.key], part.group, widest) for part in sublayers]
-    constant = max(0.0, answer["dense"] - sum(float(table[-1]) for table in tables))
+    sum_of_parts = sum(float(table[-1]) for table in tables)
+    inside = float(answer["dense"]) - answer["outside"]
+    if inside <= 0:  # so little is done in the blocks that noise hides it
+        inside = min(sum_of_parts, answer["dense"])
+    scale = inside / sum_of_parts if sum_of_parts > 0 else 0.0
     indices = {group.name: index for index, group in enumerate(structure.groups)}
     return DecodeLatency(
         sizes=np.array([-1 if part.group is None else indices[part.group.name] for part in sublayers], np.int64),
         gates=np.array([[*(indices[g.name] for g in part.gates), -1, -1][:2] for part in sublayers], np.int64),
-        tables=np.stack(tables),
-        constant=constant,
+        tables=scale * np.stack(tables),
+        constant=float(answer["dense"]) - scale * sum_of_parts,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Sublayer:
-    """An attention or an FFN of one block."""
+    """An attention or an FFN of one block, or what remains of the block without them."""
 
     kind: str
-    """"attention" or "ffn"."""
+    """"attention", "ffn" or "shell"."""
     group: Group | None
     """Makes it narrower."""
     gates: tuple[Group, ...]
@@ -140,6 +145,7 @@ def _sublayers(model: nn.Module, structure: Structure) -> Iterator[_Sublayer]:
     listed = blocks_name(model, family)
     for name, _ in model.get_submodule(listed).named_children():
         block = f"{listed}.{name}"
+        yield _Sublayer("shell", None, _gates(structure, block))
         for kind, module, layer in (
             ("attention", family.attention, family.attention_output),
             ("ffn", family.ffn, family.ffn_output),
@@ -152,18 +158,17 @@ def _sublayers(model: nn.Module, structure: Structure) -> Iterator[_Sublayer]:
             if len(sizing) > 1:
                 names = " and ".join(KINDS[group.granularity] for group in sizing)
                 raise ValueError(f"decode is not measured where {names} make one sublayer narrower; leave one out")
-            gates = [
-                group
-                for group in structure.groups
-                if any(holds(skip.module, f"{block}.{module}") for skip in group.skips)
-            ]
-            group = sizing[0] if sizing else None
-            yield _Sublayer(kind, group, tuple(gates))
+            yield _Sublayer(kind, sizing[0] if sizing else None, _gates(structure, f"{block}.{module}"))
+
+
+def _gates(structure: Structure, module: str) -> tuple[Group, ...]:
+    """The groups that pass the module over."""
+    return tuple(group for group in structure.groups if any(holds(skip.module, module) for skip in group.skips))
 
 
 def _measured(model: nn.Module, sized: dict[str, int], *, context: int, clock: Callable[[], float]) -> dict[str, Any]:
-    """Milliseconds of the dense network, and of each sublayer at some sizes."""
-    copied = _few_blocks(model)
+    """Milliseconds of the dense network, of each sublayer at some sizes, and of what is outside of them."""
+    copied = _copy(model, _few(model), VOCABULARY)
     kinds = tuple(KINDS[granularity] for granularity in sized)
     example = torch.zeros((1, 2), dtype=torch.int64, device=next(model.parameters()).device)
     structure = transformer_structure(copied, example, prune=("attention", "ffn", *kinds))
@@ -182,13 +187,22 @@ def _measured(model: nn.Module, sized: dict[str, int], *, context: int, clock: C
 
     points = {granularity: measured_sizes(units) for granularity, units in sized.items()}
     timed = [("dense", 0), *((kind, 0) for kind in skips), *((name, k) for name in points for k in points[name])]
+    whole_networks = {
+        "dense": model,
+        "outside": _passed_over(_copy(model, 1, model.config.vocab_size)),  # type: ignore[union-attr,arg-type]
+        "one shell": _passed_over(_copy(model, 1, VOCABULARY)),
+        "shells": _passed_over(copied),
+    }
     best: dict[tuple[str, int], float] = {}
-    dense = float("inf")
+    least = dict.fromkeys(whole_networks, float("inf"))
     for _ in range(PASSES):  # what disturbs one pass seldom disturbs the next at the same place
-        dense = min(dense, token_seconds(model, context=context, clock=clock))
+        for name, network in whole_networks.items():
+            least[name] = min(least[name], token_seconds(network, context=context, clock=clock))
         for change in timed:
             best[change] = min(best.get(change, float("inf")), seconds(*change))
-    answer: dict[str, Any] = {"dense": 1e3 * dense}
+    shell = max(0.0, least["shells"] - least["one shell"]) / max(1, blocks - 1)
+    answer: dict[str, Any] = {"dense": 1e3 * least["dense"], "shell": [[1, 1e3 * shell]]}
+    answer["outside"] = 1e3 * max(0.0, least["outside"] - shell)
     whole = best["dense", 0]
     for name, sizes in points.items():
         without = best["ffn" if name == "neuron" else "attention", 0]
@@ -208,17 +222,29 @@ def measured_sizes(units: int) -> list[int]:
     return sorted({*np.unique(np.clip(np.round(evenly), 1, units).astype(int)).tolist(), 1})
 
 
-def _few_blocks(model: Any) -> nn.Module:
-    """Some blocks of the network's shape with random weights, and next to no vocabulary."""
-    config = copy.deepcopy(model.config)
-    family = FAMILIES[str(model_type(model))]
-    block = model.get_submodule(blocks_name(model, family))[0]
+def _few(model: Any) -> int:
+    """Blocks that are timed together, in place of all."""
+    block = model.get_submodule(blocks_name(model, FAMILIES[str(model_type(model))]))[0]
     size = sum(p.numel() * p.element_size() for p in block.parameters())
-    config.num_hidden_layers = max(1, min(COPIED_BLOCKS, config.num_hidden_layers, -(-COPY_BYTES // size)))
+    return int(max(1, min(COPIED_BLOCKS, model.config.num_hidden_layers, -(-COPY_BYTES // size))))
+
+
+def _passed_over(model: nn.Module) -> nn.Module:
+    """The decoder without any attention and FFN."""
+    example = torch.zeros((1, 2), dtype=torch.int64, device=next(model.parameters()).device)
+    structure = transformer_structure(model, example, prune=("attention", "ffn"))
+    ranking = {group.name: torch.arange(group.units) for group in structure.groups}
+    return shrink(model, structure, structure.plan(np.zeros(len(structure.groups), np.int64)), ranking)
+
+
+def _copy(model: Any, blocks: int, vocabulary: int) -> nn.Module:
+    """So many blocks of the network's shape with random weights, behind and before a vocabulary of that size."""
+    config = copy.deepcopy(model.config)
+    config.num_hidden_layers = blocks
     for name in PER_BLOCK:
         if getattr(config, name, None) is not None:
             setattr(config, name, getattr(config, name)[: config.num_hidden_layers])
-    config.vocab_size = VOCABULARY
+    config.vocab_size = vocabulary
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         setattr(config, name, 0)
     parameter = next(model.parameters())
