@@ -68,8 +68,8 @@ def decode_latency(
     """Measures, or remembers, what each sublayer takes for a token at each size, and what all else takes.
 
     A few blocks of the network's shape are timed at some sizes, and without their sublayers; between sizes is
-    interpolated. What is outside of them is timed with the whole vocabulary. So is the whole dense network, and the tables are scaled
-    so that its own cost is what it was measured to take.
+    interpolated. What is outside of them is timed with the whole vocabulary. So is the whole dense network, and the
+    tables are scaled so that its own cost is what it was measured to take.
 
     Args:
         model: A decoder that transformers knows, with blocks that are alike.
