@@ -20,7 +20,7 @@ DENSITY = 0.1
 
 
 def overhead_rows(name: str, task: Task, recipe: TrainingRecipe) -> list[dict[str, Any]]:
-    """Seconds of a step in each turn, of the engine at 10 % of the weights and of the plain loop.
+    """Seconds of a step in each turn, of the engine at 10 % of the weights and of the plain loops.
 
     Args:
         name: Of the network.
@@ -30,34 +30,39 @@ def overhead_rows(name: str, task: Task, recipe: TrainingRecipe) -> list[dict[st
     goal = PruningGoal(density=DENSITY, steps=10 * TURNS * STEPS, counted="steps", start="initial")
     run = PruningRun(task, goal, recipe=recipe)
     run.decide(Decision(density=DENSITY))
-    plain = plain_loop(copy.deepcopy(task.model), task.data.train, recipe)
-    loops: dict[str, Callable[[], object]] = {"engine": lambda: run.train(STEPS), "plain": lambda: plain(STEPS)}
+    loops: dict[str, Callable[[int], object]] = {
+        "engine": run.train,
+        "plain": plain_loop(copy.deepcopy(task.model), task.data.train, recipe),
+        "fused": plain_loop(copy.deepcopy(task.model), task.data.train, recipe, fused=True),
+    }
     seconds: dict[str, list[float]] = {loop: [] for loop in loops}
     for turn in range(TURNS + 1):
         for loop, train in loops.items():
             started = time.perf_counter()
-            train()
+            train(STEPS)
             if turn:  # the first warms up
                 seconds[loop].append((time.perf_counter() - started) / STEPS)
-    ratios = np.array(seconds["engine"]) / np.array(seconds["plain"])
+    ratios, fused = (np.array(seconds["engine"]) / np.array(seconds[loop]) for loop in ("plain", "fused"))
     return [
         {
             "network": name,
             "milliseconds": {loop: [round(1e3 * each, 4) for each in values] for loop, values in seconds.items()},
             "ratio": float(np.median(ratios)),
             "quartiles": [float(q) for q in np.quantile(ratios, (0.25, 0.75))],
+            "ratio_to_fused": float(np.median(fused)),
             "ratio_of_least": min(seconds["engine"]) / min(seconds["plain"]),
         }
     ]
 
 
-def plain_loop(network: nn.Module, role: Role, recipe: TrainingRecipe) -> Callable[[int], None]:
+def plain_loop(network: nn.Module, role: Role, recipe: TrainingRecipe, *, fused: bool = False) -> Callable[[int], None]:
     """Returns a function that trains for so many steps, as one writes it without a library.
 
     Args:
         network: Trained in place.
         role: Images and labels.
         recipe: Batches and SGD.
+        fused: Whether SGD makes its step in one pass, as that of the engine does.
     """
     optimizer = torch.optim.SGD(
         network.parameters(),
@@ -65,6 +70,7 @@ def plain_loop(network: nn.Module, role: Role, recipe: TrainingRecipe) -> Callab
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=True,
+        fused=fused,
     )
     order = torch.randperm(len(role))
     size, position = recipe.batch_size, 0

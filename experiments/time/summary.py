@@ -18,7 +18,10 @@ Rows = Mapping[Any, Mapping[int, float]]
 def write_summary() -> None:
     """The page holds the tables between its markers."""
     text = PAGE.read_text()
-    tables = {"tickets": _tickets, "schedules": _schedules, "resnet": _resnet, "agent": _agent, "overhead": _overhead}
+    tables = {
+        "tickets": _tickets, "schedules": _schedules, "resnet": _resnet, "agent": _agent, "family": _family,
+        "overhead": _overhead,
+    }  # fmt: skip
     for study, table in tables.items():
         cells = [json.loads(file.read_text()) for file in sorted((HERE / "data").glob(f"{study}_*.json"))]
         if not cells:
@@ -92,13 +95,36 @@ def _agent(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         yield f"| {table} | {method} | {len(mine)} | {' | '.join(cells)} |"
 
 
+def _family(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    accuracy, loss = (_mean_of_networks(rows, key) for key in ("test_accuracy", "search_loss"))
+    yield "| method | seeds | test accuracy, mean of the networks kept out | − tuned cubic | less held-out loss, nats |"
+    yield "|---|---|---|---|---|"
+    for method, values in sorted(accuracy.items()):
+        points = _interval(_differences(values, accuracy.get("cubic_tpe", {})))
+        nats = _interval(_differences(loss.get("cubic_tpe", {}), loss[method]), scale=1, digits=3)
+        mean = f"{100 * np.mean(list(values.values())):.2f}"
+        yield f"| {method} | {len(values)} | {mean} | {points} | {nats} |"
+
+
+def _mean_of_networks(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, dict[int, float]]:
+    """Method → seed → the mean over networks."""
+    values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        values[row["method"]][row["seed"]].append(row[key])
+    return {method: {seed: float(np.mean(each)) for seed, each in seeds.items()} for method, seeds in values.items()}
+
+
 def _overhead(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    yield "| network | engine, least | plain loop, least | engine ÷ plain: median of turns | quartiles | of the least |"
-    yield "|---|---|---|---|---|---|"
+    yield (
+        "| network | engine, least | plain loop, least | engine ÷ plain: median of turns | quartiles | of the least "
+        "| median over a plain loop with fused SGD |"
+    )
+    yield "|---|---|---|---|---|---|---|"
     for row in rows:
         least = [f"{min(row['milliseconds'][loop]):.2f} ms" for loop in ("engine", "plain")]
         low, high = row["quartiles"]
-        ratios = (f"{row['ratio']:.3f}", f"{low:.3f} to {high:.3f}", f"{row['ratio_of_least']:.3f}")
+        fused = f"{row['ratio_to_fused']:.3f}" if "ratio_to_fused" in row else "–"
+        ratios = (f"{row['ratio']:.3f}", f"{low:.3f} to {high:.3f}", f"{row['ratio_of_least']:.3f}", fused)
         yield f"| {row['network']} | {' | '.join([*least, *ratios])} |"
 
 
