@@ -24,7 +24,7 @@ from experiments.time.agent import Scaled
 
 DENSITY, STEPS, DECISIONS, LEVELS = 0.05, 60, 5, 6  # 95 % gone in less than a third of the steps of the tables
 RECIPE = TrainingRecipe(batch_size=64, learning_rate=0.1)
-TRIED = 100  # schedules that each method may train on every network of the family
+TRIED = 50  # schedules that each method may train on every network of the family
 REMEMBERED = 1500  # intervals of each network that are kept, so that all methods and seeds train them once
 Choices = Sequence[int]
 
