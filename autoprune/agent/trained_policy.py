@@ -80,7 +80,7 @@ def act_zero(policy: TrainedPolicy) -> None:
 
 
 def normalised(policy: TrainedPolicy, rows: NDArray[np.float64]) -> None:
-    """A carried policy reads features from now on as deviations from these groups' [groups, features].
+    """A transferable policy reads features from now on as deviations from these groups' [groups, features].
 
     Args:
         policy: The trained policy.
@@ -91,7 +91,7 @@ def normalised(policy: TrainedPolicy, rows: NDArray[np.float64]) -> None:
 
 
 def normaliser_of(policy: TrainedPolicy) -> dict[str, tuple[float, float]]:
-    """Feature → the centre and the spread that a carried policy reads it by; losses as log10 of nats."""
+    """Feature → the centre and the spread that a transferable policy reads it by; losses as log10 of nats."""
     normaliser = next(module for module in policy.network.modules() if isinstance(module, Normaliser))
     pairs = zip(normaliser.centre.tolist(), normaliser.spread.tolist(), strict=True)
     return dict(zip(ROW_FEATURES, pairs, strict=True))

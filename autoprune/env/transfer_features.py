@@ -1,4 +1,4 @@
-"""What a policy that is carried from network to network sees: a row for every group, and which groups are neighbours.
+"""What a transferable policy sees: a row for every group, and which groups are neighbours.
 
 Rows are padded to one number of groups, so that networks of any depth can be learned from together; nothing in them
 refers to one network, and a policy that reads them group by group fits any number.

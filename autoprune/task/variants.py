@@ -1,4 +1,4 @@
-"""Small networks of many shapes, each trained on first use in seconds: what policies that are carried on learn from."""
+"""Small networks of many shapes, each trained on first use in seconds: what transferable policies learn from."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
