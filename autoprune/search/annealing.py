@@ -9,25 +9,25 @@ from autoprune.plan import PruningPlan
 from autoprune.prior.level_switches import Switch, random_neighbour
 from autoprune.prior.starts import Start, first_plan
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.ranges import Share
+from autoprune.ranges import Share, checked
 
 
+@checked
 def search(
     problem: Problem, *, rng: np.random.Generator, start: Start, step: Share, first: Share, last: Share
 ) -> PruningPlan:
-    """The best plan of a walk of level switches (evolution.Switch) as long as there are evaluations.
+    """Returns the best plan of a walk of level switches, as long as there are evaluations.
 
-    So the temperature has the reward's unit whatever that is.
+    A switch that is better is taken. One that is worse by as much as worse ones were on average is taken with a
+    probability that falls geometrically from `first` to `last`, so the temperature has the reward's unit.
 
     Args:
         problem: What is to be solved: the task, its groups, costs, budget and objective.
         rng: Draws all that is random in the search.
-        start: Where it begins; a sensitivity plan's evaluations are charged.
-        step: The share of a group's units that changes hands.
-        first: How likely a switch is taken that is worse by as much as worse ones were on average, at the start and at
-            the end, in (0, 1); in between it falls geometrically.
-        last: How likely a switch is taken that is worse by as much as worse ones were on average, at the start and at
-            the end, in (0, 1); in between it falls geometrically.
+        start: The plan that the walk begins at; what its evaluations cost is charged.
+        step: The share of a group's units that changes hands, in (0, 1].
+        first: That probability at the start, below 1.
+        last: That probability at the end, above 0 and at most `first`.
     """
     if not 0 < last <= first < 1:
         raise ValueError(f"agent.first and agent.last must be 0 < last ≤ first < 1, got first={first} and last={last}")

@@ -9,10 +9,11 @@ from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
 from autoprune.prior.starts import Start, prior_of
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.ranges import Count, NonNegative
+from autoprune.ranges import Count, NonNegative, checked
 from autoprune.search.paid_plans import PaidPlans, log_exhausted
 
 
+@checked
 def search(
     problem: Problem,
     *,
@@ -34,11 +35,6 @@ def search(
         elite: Of the best plans, whose neighbours are candidates.
         kappa: Standard deviations that are hoped for above the model's mean, at least 0.
     """
-    for name, value in (("batch", batch), ("candidates_per_evaluation", candidates_per_evaluation), ("elite", elite)):
-        if value < 1:
-            raise ValueError(f"agent.{name} must be at least 1, got {value}")
-    if kappa < 0:
-        raise ValueError(f"agent.kappa is how far uncertainty counts, at least 0; got {kappa}")
     paid, projector = PaidPlans(problem.structure.units), problem.projector
     try:
         prior = prior_of(problem, start=start)

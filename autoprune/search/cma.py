@@ -1,6 +1,9 @@
 """CMA-ES (Hansen, arXiv 1604.00772) over the logarithms of densities, by the `cmaes` package."""
 
+from typing import Annotated
+
 import numpy as np
+from annotated_types import Ge
 
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import WIDEST_GROUP, Projector
@@ -9,12 +12,15 @@ from autoprune.plan import PruningPlan
 from autoprune.prior.level_switches import log_midpoint_target
 from autoprune.prior.starts import Start, first_plan
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.ranges import Positive
+from autoprune.ranges import Positive, checked
 from autoprune.structure.groups import IntArray
 
+Population = Annotated[int, Ge(4)]
 
+
+@checked
 def search(
-    problem: Problem, *, rng: np.random.Generator, start: Start, sigma: Positive, population: int | None
+    problem: Problem, *, rng: np.random.Generator, start: Start, sigma: Positive, population: Population | None
 ) -> PruningPlan:
     """The best plan of as many generations as there are evaluations; a generation is one batch for the objective.
 
@@ -24,7 +30,7 @@ def search(
     Args:
         problem: What is to be solved: the task, its groups, costs, budget and objective.
         rng: Draws all that is random in the search.
-        start: The first mean; a sensitivity plan's evaluations are charged.
+        start: The first mean; what its evaluations cost is charged.
         sigma: Of log-densities, at first.
         population: Of a generation; None is 4 + 3 ln groups.
     """
@@ -32,10 +38,6 @@ def search(
         from cmaes import CMA
     except ImportError as error:
         raise ImportError("agent=cmaes needs the extra `search`: pip install 'autoprune[search]'") from error
-    if not sigma > 0:
-        raise ValueError(f"agent.sigma is the first spread of log-densities, above 0; got {sigma}")
-    if population is not None and population < 4:
-        raise ValueError(f"agent.population must be at least 4, or null for 4 + 3 ln groups; got {population}")
     projector, visited = problem.projector, set[PruningPlan]()
     try:
         kept = np.array(first_plan(problem, start=start).kept, np.int64)

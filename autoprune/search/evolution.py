@@ -12,9 +12,10 @@ from autoprune.plan import PruningPlan
 from autoprune.prior.level_switches import Switch, mutated
 from autoprune.prior.starts import Start, first_plan
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.ranges import Count, Share
+from autoprune.ranges import Count, Share, checked
 
 
+@checked
 def search(
     problem: Problem, *, rng: np.random.Generator, start: Start, offspring: Count, switches: Count, step: Share
 ) -> PruningPlan:
@@ -25,14 +26,11 @@ def search(
     Args:
         problem: What is to be solved: the task, its groups, costs, budget and objective.
         rng: Draws all that is random in the search.
-        start: The first parent; the sensitivity plan's evaluations are charged.
-        offspring: Of a generation.
+        start: The first parent; what its evaluations cost is charged.
+        offspring: Plans of a generation, at least 1.
         switches: By how many an offspring differs from its parent at most; fewer are more likely, as in the paper.
         step: How much of a group's units changes hands at once (Switch).
     """
-    for name, value in (("offspring", offspring), ("switches", switches)):
-        if value < 1:
-            raise ValueError(f"agent.{name} must be at least 1, got {value}")
     switch = Switch(problem.projector, step)
     try:
         first = first_plan(problem, start=start)

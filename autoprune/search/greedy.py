@@ -8,12 +8,13 @@ from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
 from autoprune.prior.level_switches import Switch, log_midpoint_target, random_neighbour
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.ranges import Share
+from autoprune.ranges import Share, checked
 from autoprune.structure.groups import IntArray
 
 LEAST = 1e-12  # of the score; what loses less loses nothing
 
 
+@checked
 def search(problem: Problem, *, rng: np.random.Generator, step: Share) -> PruningPlan:
     """From the dense network, as many rounds as there are evaluations for, and each takes an equal part of the cost.
 

@@ -2,15 +2,17 @@
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
 from autoprune.cost.model import FloatArray
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.ranges import Count, Positive, Share
+from autoprune.ranges import Count, Positive, Share, checked
 from autoprune.search.global_ranking import best_units, unit_scores
 
 FADES = 1.25  # searches, after which steps would be 0, as in the published code
@@ -24,8 +26,12 @@ class Lines:
     shift: FloatArray
 
 
+Population = Annotated[int, Ge(2)]
+
+
+@checked
 def search(
-    problem: Problem, *, rng: np.random.Generator, population: Count, sample: Count, share: Share, sigma: Positive
+    problem: Problem, *, rng: np.random.Generator, population: Population, sample: Count, share: Share, sigma: Positive
 ) -> PruningPlan:
     """The best plan of regularised evolution over lines; the first is the global ranking by the group's mean score.
 
@@ -37,7 +43,6 @@ def search(
         share: Of the groups, whose lines a child changes.
         sigma: Of the logarithms of scales; shifts are as far apart as the group's scores.
     """
-    _check(population, sample, share, sigma)
     scores = unit_scores(problem, scale="mean")
     spread, evaluations = _spread(scores), problem.objective.left
     alive: deque[tuple[float, Lines]] = deque(maxlen=population)
@@ -74,14 +79,3 @@ def _spread(scores: list[FloatArray]) -> FloatArray:
     """The standard deviation of every group's scores, of groups of one unit that of all such: [groups]."""
     alone = [float(values[0]) for values in scores if len(values) == 1]
     return np.array([np.std(alone) if len(values) == 1 else np.std(values) for values in scores])
-
-
-def _check(population: int, sample: int, share: float, sigma: float) -> None:
-    if population < 2:
-        raise ValueError(f"agent.population must be at least 2, got {population}")
-    if sample < 1:
-        raise ValueError(f"agent.sample must be at least 1 of the population, got {sample}")
-    if not 0 < share <= 1:
-        raise ValueError(f"agent.share is a share of the groups, in (0, 1]; got {share}")
-    if not sigma > 0:
-        raise ValueError(f"agent.sigma is the spread of the logarithms of scales, above 0; got {sigma}")

@@ -6,12 +6,13 @@ from autoprune.cost.model import FloatArray
 from autoprune.plan import PruningPlan
 from autoprune.prior.uniform_plan import is_depth, uniform_plan
 from autoprune.problem.problem import Problem
-from autoprune.ranges import NonNegative, Positive
+from autoprune.ranges import NonNegative, Positive, checked
 from autoprune.structure.groups import IntArray
 
 ROUNDING = 1e-9  # of the largest share: blocks that differ by no more are alike
 
 
+@checked
 def search(problem: Problem, *, rng: np.random.Generator, outlier: Positive, spread: NonNegative) -> PruningPlan:
     """The plan whose densities follow the blocks' shares of outliers; costs one evaluation.
 
@@ -26,8 +27,6 @@ def search(problem: Problem, *, rng: np.random.Generator, outlier: Positive, spr
     Raises:
         ValueError: The structure has no blocks, a group's units have no scores, or no density.
     """
-    if not outlier > 0:
-        raise ValueError(f"agent.outlier is how many times the mean score an outlier has, above 0; got {outlier}")
     density = block_densities(problem, shares=outlier_shares(problem, outlier=outlier), spread=spread)
     plan = problem.structure.plan(problem.projector.project(density))
     problem.objective.evaluate([plan])

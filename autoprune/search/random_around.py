@@ -1,4 +1,4 @@
-"""Random plans around the sensitivity plan: the control that whatever learns has to beat."""
+"""Random plans around the start: the control that whatever learns has to beat."""
 
 import numpy as np
 
@@ -7,9 +7,10 @@ from autoprune.plan import PruningPlan
 from autoprune.prior.level_switches import DRAWS, log_midpoint_target
 from autoprune.prior.starts import Start, first_plan
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.ranges import Positive
+from autoprune.ranges import Positive, checked
 
 
+@checked
 def search(problem: Problem, *, rng: np.random.Generator, start: Start, sigma: Positive) -> PruningPlan:
     """The best of the start and of plans with Gaussian noise on its log-densities, as many as evaluations are left.
 
@@ -18,11 +19,9 @@ def search(problem: Problem, *, rng: np.random.Generator, start: Start, sigma: P
     Args:
         problem: What is to be solved: the task, its groups, costs, budget and objective.
         rng: Draws all that is random in the search.
-        start: The centre; a sensitivity plan's evaluations are charged.
-        sigma: Of log-densities (neighbours.log_midpoint_target).
+        start: The plan that others lie around; what its evaluations cost is charged.
+        sigma: The standard deviation of the noise on log-densities, above 0.
     """
-    if not sigma > 0:
-        raise ValueError(f"agent.sigma is the spread of log-densities, above 0; got {sigma}")
     structure = problem.structure
     try:
         centre = np.array(first_plan(problem, start=start).kept, np.int64)

@@ -5,9 +5,10 @@ import numpy as np
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.ranges import Density
+from autoprune.ranges import Density, checked
 
 
+@checked
 def search(problem: Problem, *, rng: np.random.Generator, least_density: Density) -> PruningPlan:
     """The best of as many plans as there are evaluations, densities drawn uniformly from [least_density, 1].
 
@@ -16,8 +17,6 @@ def search(problem: Problem, *, rng: np.random.Generator, least_density: Density
         rng: Draws all that is random in the search.
         least_density: The lower end of the densities that are drawn, in (0, 1).
     """
-    if not 0 < least_density < 1:
-        raise ValueError(f"least_density must be in (0, 1), got {least_density}")
     structure = problem.structure
     try:
         while True:

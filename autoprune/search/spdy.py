@@ -18,9 +18,10 @@ from autoprune.prior.level_switches import DRAWS
 from autoprune.prior.sensitivity_plan import sensitivity_plan
 from autoprune.prior.starts import price
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.ranges import Positive, Share
+from autoprune.ranges import Positive, Share, checked
 
 
+@checked
 def search(problem: Problem, *, rng: np.random.Generator, sigma: Positive, share: Share) -> PruningPlan:
     """The best plan of a local search that draws some of the best plan's log-coefficients anew, again and again.
 
@@ -32,10 +33,6 @@ def search(problem: Problem, *, rng: np.random.Generator, sigma: Positive, share
         sigma: Of log-coefficients around 0.
         share: Of the groups, whose coefficients are drawn anew at first; it shrinks to one group at the end.
     """
-    if not sigma > 0:
-        raise ValueError(f"agent.sigma is the spread of log-coefficients, above 0; got {sigma}")
-    if not 0 < share <= 1:
-        raise ValueError(f"agent.share is a share of the groups, in (0, 1]; got {share}")
     price(problem, start="sensitivity")
     curves = single_group_curves(problem.structure, lambda plans: problem.objective.evaluate(plans, phase="curves"))
     best, highest, visited = np.zeros(len(curves)), -math.inf, set[PruningPlan]()

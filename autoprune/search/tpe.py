@@ -11,26 +11,23 @@ from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.plan import PruningPlan
 from autoprune.prior.level_switches import log_midpoint_target
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.ranges import Count, Density
+from autoprune.ranges import Count, Density, checked
 
 
+@checked
 def search(problem: Problem, *, rng: np.random.Generator, least_density: Density, random: Count) -> PruningPlan:
     """The best of as many plans as there are evaluations; the densities of the first `random` are drawn at random.
 
-    It models the densities that it wished for, which ranks plans better than those that the projection made of them.
+    It models the densities that it asked for, which ranks plans better than those that the projection made of them.
     Raises ImportError without the extra `search`, before anything is paid for.
 
     Args:
         problem: What is to be solved: the task, its groups, costs, budget and objective.
         rng: Draws all that is random in the search.
-        least_density: Of wishes.
+        least_density: The lower end of the densities that are asked for, in (0, 1).
         random: How many of the first plans are drawn at random.
     """
     optuna = _optuna()
-    if not 0 < least_density < 1:
-        raise ValueError(f"agent.least_density must be in (0, 1), got {least_density}")
-    if random < 1:
-        raise ValueError(f"agent.random must be at least 1 plan, got {random}")
     structure, projector = problem.structure, problem.projector
     highest = log_midpoint_target(projector, structure.units)
     ranges = {

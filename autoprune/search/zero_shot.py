@@ -16,7 +16,7 @@ from autoprune.evaluation.outcome import Outcome
 from autoprune.exchange.policies import fetch_policy
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.ranges import Count
+from autoprune.ranges import Count, checked
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +28,7 @@ class FittingPolicy:
     max_log_correction: float
 
 
+@checked
 def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, candidates: Count) -> PruningPlan:
     """The best of the uniform plan, the sensitivity plan and at most `candidates` plans that the policy proposes.
 
@@ -40,8 +41,6 @@ def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, ca
         policy: As exchange.policies.fetch_policy takes it.
         candidates: How many plans of the policy are judged, at least 1.
     """
-    if candidates < 1:
-        raise ValueError(f"agent.candidates must be at least 1 plan of the policy's, got {candidates}")
     carried = transferred_to(policy, groups=len(problem.structure.groups), budget=problem.projector.budget)
     setting, outcomes = transfer_task_of_problem(problem, max_log_correction=carried.max_log_correction)
     count = min(candidates, problem.objective.left)
