@@ -8,8 +8,8 @@ import torch
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.structure.transformer import transformer_structure
 from autoprune.task.huggingface import causal_lm
-from experiments.scaling.command import DOCUMENT, MARKERS, MEASURED, PRESETS, UNMEASURED, main, table
-from experiments.scaling.estimate import Estimate, TransferTask, estimate, meta_model
+from experiments.scaling.command import DOCUMENT, MEASURED, NAME, PRESETS, UNMEASURED, main, table
+from experiments.scaling.estimate import Estimate, SearchSize, estimate, meta_model
 
 pytest.importorskip("transformers")
 
@@ -18,13 +18,13 @@ SMALL = {
     "model_type": "llama", "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": False,
 }  # fmt: skip
-SHORT = TransferTask(tokens=16, judged=4, windows=2, calibration=3, evaluations=10, round_to=1)
+SHORT = SearchSize(tokens=16, judged=4, windows=2, calibration=3, evaluations=10, round_to=1)
 
 
 @pytest.fixture(scope="module")
 def wide() -> Estimate:
     """Llama-2-7B with 3 of its 32 blocks."""
-    return estimate(PRESETS["llama-7b"] | {"num_hidden_layers": 3}, TransferTask())
+    return estimate(PRESETS["llama-7b"] | {"num_hidden_layers": 3}, SearchSize())
 
 
 def test_counts_are_those_of_the_formulas(wide: Estimate) -> None:
@@ -59,7 +59,7 @@ def test_wide_layers_are_not_repaired(wide: Estimate) -> None:
     ],
 )
 def test_the_presets_are_the_models_as_published(name: str, params: int, cache: int) -> None:
-    found = estimate(PRESETS[name], TransferTask())
+    found = estimate(PRESETS[name], SearchSize())
     assert (found.params, found.cache) == (params, cache)
 
 
@@ -88,9 +88,9 @@ def test_memory_and_work_by_hand() -> None:
 
 def test_hours_follow_the_assumptions() -> None:
     found = estimate(SMALL, SHORT)
-    slow = TransferTask(utilisation=0.2, flops=1e12)
+    slow = SearchSize(utilisation=0.2, flops=1e12)
     assert found.hours(slow) == pytest.approx((found.search_flops + found.preparing_flops) / 0.2e12 / 3600)
-    assert found.hours(TransferTask(utilisation=0.4, flops=1e12)) == pytest.approx(found.hours(slow) / 2)
+    assert found.hours(SearchSize(utilisation=0.4, flops=1e12)) == pytest.approx(found.hours(slow) / 2)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen3", "bert", "distilbert"])
@@ -160,8 +160,8 @@ def test_the_script_runs_from_anywhere(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_document_holds_what_the_dry_run_says() -> None:
-    between = DOCUMENT.read_text().partition(MARKERS[0])[2].partition(MARKERS[1])[0]
-    assert between.lstrip("\n") == table(TransferTask(), MEASURED)
+    between = DOCUMENT.read_text().partition(f"<!-- {NAME} -->")[2].partition(f"<!-- /{NAME} -->")[0]
+    assert between.lstrip("\n") == table(SearchSize(), MEASURED)
 
 
 def test_hooks_that_move_activations_survive_slicing() -> None:

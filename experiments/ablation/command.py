@@ -16,7 +16,7 @@ from autoprune.seeding import numpy_rng
 from experiments.configuration import composed, instantiate_part
 from experiments.ladder.ready import Ready
 from experiments.ladder.stages import Cell
-from experiments.readme import write_between
+from experiments.readme import table, write_between
 
 HERE = Path(__file__).resolve().parent
 CELLS = [Cell("table_plain", "macs:0.3"), Cell("table_residual", "macs:0.3")]
@@ -98,11 +98,11 @@ def _summary(runs: Sequence[Mapping[str, float]]) -> dict[str, float | None]:
 
 def _markdown(record: Mapping[str, Any]) -> str:
     names = [name for name in record["rows"][0] if name not in ("variant", "overrides")]
-    lines = [f"| variant | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
-    for row in record["rows"]:
-        values = ["–" if row[name] is None else _written(name, row[name]) for name in names]
-        lines.append(f"| {row['variant']} | {' | '.join(values)} |")
-    return "\n".join(lines)
+    rows = (
+        [row["variant"], *("–" if row[name] is None else _written(name, row[name]) for name in names)]
+        for row in record["rows"]
+    )
+    return "\n".join(table(("variant", *names), rows))
 
 
 def _written(name: str, value: float) -> str:

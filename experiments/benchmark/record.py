@@ -13,12 +13,13 @@ from autoprune.runs import machine, versions
 from experiments.benchmark.bench import Bench
 from experiments.benchmark.figures import Figure
 from experiments.benchmark.row import Row
+from experiments.readme import table, write_between
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 RESULTS, README, LIMITS = "benchmark.json", "README.md", "limits.json"
-MARKERS = ("<!-- benchmark -->", "<!-- /benchmark -->")
 MEASURED = ("autoprune", "conf", "scripts/benchmark", "experiments/benchmark/*.py")  # what a figure depends on
+HEADINGS = ("#", "figure", "median", "of minima", "middle half", "repeats", "reach", "aim", "met")
 VERDICTS = {"aim": "aim", "reach": "reach", "no": "**no**"}
 
 
@@ -55,7 +56,8 @@ def merged(folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:
     known = json.loads(file.read_text())["figures"] if file.exists() else []
     figures = {figure["number"]: figure for figure in known if _comparable(figure, found)} | {found["number"]: found}
     record = {"command": "scripts/benchmark", "figures": [figures[number] for number in sorted(figures)]}
-    _write(file, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    with atomic_write(file) as partial:
+        partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return record
 
 
@@ -65,22 +67,16 @@ def _comparable(figure: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
 
 def write_table(folder: Path, record: Mapping[str, Any]) -> None:
     """Replaces what stands between the README's markers, or makes a README that is the table alone."""
-    file = folder / README
-    opening, closing = MARKERS
-    text = file.read_text() if file.exists() else f"{opening}\n{closing}\n"
-    if opening not in text or closing not in text:
-        raise ValueError(f"{file} lacks the line {opening} or {closing}, between which the table belongs; add both")
-    before, _, rest = text.partition(opening)
-    limits = json.loads((HERE / LIMITS).read_text())
-    _write(file, f"{before}{opening}\n{markdown(record, limits)}{closing}{rest.partition(closing)[2]}")
+    write_between(folder / README, markdown(record, json.loads((HERE / LIMITS).read_text())), name="benchmark")
 
 
 def markdown(record: Mapping[str, Any], limits: Mapping[str, str]) -> str:
     """limits: figure's number → a sentence on what keeps it from being better."""
-    lines = ["| # | figure | median | of minima | middle half | repeats | reach | aim | met |", "|---" * 9 + "|"]
+    rows: list[list[str]] = []
     for figure in record["figures"]:
-        lines.append(f"| {figure['number']} | **{figure['title']}** | | | | | | | |")
-        lines += [f"| | {_line(row)} |" for row in figure["rows"]]
+        rows.append([figure["number"], f"**{figure['title']}**", *[""] * 7])
+        rows += [["", *_cells(row)] for row in figure["rows"]]
+    lines = list(table(HEADINGS, rows))
     lines += ["", "What limits each, and where it was measured:", ""]
     for figure in record["figures"]:
         toy = "toy sizes; " if figure["quick"] else ""
@@ -93,25 +89,20 @@ def markdown(record: Mapping[str, Any], limits: Mapping[str, str]) -> str:
     return "\n".join([*lines, "", f"On {where}; {software}; seed {latest['seed']}.", ""])
 
 
-def _line(row: Mapping[str, Any]) -> str:
+def _cells(row: Mapping[str, Any]) -> list[str]:
     label = row["label"] + (f" ({row['note']})" if row["note"] else "")
     goals = [shown(row[name], row["unit"]) if "met" in row else "" for name in ("reach", "aim")]
     if "met" in row:
         goals = [f"{'≥' if row['higher'] else '≤'} {goal}" for goal in goals]
     low, high = (shown(value, row["unit"]) for value in row["quartiles"])
     cells = [label, shown(row["median"], row["unit"]), shown(row["of_minima"], row["unit"]), f"{low} – {high}"]
-    return " | ".join([*cells, str(row["repeats"]), *goals, VERDICTS[row["met"]] if "met" in row else ""])
+    return [*cells, str(row["repeats"]), *goals, VERDICTS[row["met"]] if "met" in row else ""]
 
 
 def shown(value: float, unit: str) -> str:
     """Three digits, and the unit; a ratio's × stands before nothing."""
     digits = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return f"{digits}{'' if unit == '×' else ' '}{unit}"
-
-
-def _write(file: Path, text: str) -> None:
-    with atomic_write(file) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def _git(*arguments: str) -> bytes:

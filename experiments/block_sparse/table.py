@@ -3,25 +3,27 @@
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.readme import table
+
+TIMES = ("dense", "masked", "`flex_attention`", "speedup, mask", "speedup, flex")
 FASTER = 1.05  # what counts as a speedup; two runs of one thing differ by about as much
 
 
 def markdown(record: Mapping[str, Any]) -> str:
     machine, setting, rows = record["machine"], record["setting"], record["rows"]
-    lines = [
+    origin = (
         f"{record['date'][:10]}, {machine['processor']}, threads: {machine['threads']}, "
         f"torch {record['versions']['torch']}; {setting['heads']} heads of {setting['head_dim']}, "
-        f"blocks of {setting['block']} tokens, causal, fp32; median (minimum) ms of {record['repeats']} repeats.",
-        "",
-        "| tokens | blocks kept | pairs left | dense | masked | `flex_attention` | speedup, mask | speedup, flex |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        times = [milliseconds(row.get(name)) for name in ("dense", "masked", "flex")]
-        gains = [speedup(row, name) for name in ("masked", "flex")]
-        level = f"{row['kept']} of {row['blocks']}"
-        lines.append(f"| {row['tokens']} | {level} | {row['density']:.0%} | {' | '.join(times + gains)} |")
-    return "\n".join([*lines, "", *sentences(rows)]) + "\n"
+        f"blocks of {setting['block']} tokens, causal, fp32; median (minimum) ms of {record['repeats']} repeats."
+    )
+    lines = table(("tokens", "blocks kept", "pairs left", *TIMES), map(_cells, rows))
+    return "\n".join([origin, "", *lines, "", *sentences(rows)]) + "\n"
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    times = [milliseconds(row.get(name)) for name in ("dense", "masked", "flex")]
+    gains = [speedup(row, name) for name in ("masked", "flex")]
+    return [str(row["tokens"]), f"{row['kept']} of {row['blocks']}", f"{row['density']:.0%}", *times, *gains]
 
 
 def milliseconds(times: Mapping[str, float] | None) -> str:

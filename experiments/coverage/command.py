@@ -23,6 +23,7 @@ from experiments.coverage.architectures import OWN, Architecture
 from experiments.coverage.further import FURTHER
 from experiments.coverage.published import PUBLISHED
 from experiments.origin import origin
+from experiments.readme import table as markdown_table
 from experiments.readme import write_between
 
 FOLDER = Path(__file__).parent
@@ -143,15 +144,14 @@ def table(rows: list[Row]) -> str:
         f"- CPU time of finding the structure: median {median(row.seconds for row in rows):.2f} s, at most "
         f"{max(row.seconds for row in rows):.1f} s.",
         "",
-        "| architecture | whole | with inexact groups | groups | share of the MACs | masked − shrunk | CPU s | |",
-        "|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        lines.append(
-            f"| {row.name} | {_yes(row.handled)} | {_yes(row.inexact)} | {row.groups} | {row.share:.0%} "
-            f"| {row.worst:.0e} | {row.seconds:.1f} | {row.reason.replace('|', '/')[:120]} |"
-        )
-    return "\n".join(lines) + "\n"
+    titles = ("architecture", "whole", "with inexact groups", "groups", "share of the MACs", "masked − shrunk", "CPU s")
+    return "\n".join([*lines, *markdown_table([*titles, ""], map(_cells, rows))]) + "\n"
+
+
+def _cells(row: Row) -> list[str]:
+    numbers = [str(row.groups), f"{row.share:.0%}", f"{row.worst:.0e}", f"{row.seconds:.1f}"]
+    return [row.name, _yes(row.handled), _yes(row.inexact), *numbers, row.reason.replace("|", "/")[:120]]
 
 
 def _yes(value: bool) -> str:

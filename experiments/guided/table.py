@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from autoprune.comparison.run_summary import agent_name
+from experiments.bootstrap import bootstrapped_mean
+from experiments.readme import table
 
-DRAWS = 4_000  # of the bootstrap
 KINDS = ("macs", "macs, steps", "latency", "latency, steps")
 BASE = "macs, steps"  # whose latency the others have
 Row = Mapping[str, Any]
@@ -30,12 +31,9 @@ def markdown(record: Mapping[str, Any]) -> str:
 
 def accuracy(rows: Sequence[Row]) -> list[str]:
     """Latency-guided over MACs-guided, at one predicted latency."""
-    lines = [
-        f"### At equal latency: that of a search under `{rows[0]['budget']}`, at steps",
-        "",
-        "| task | guided by | MACs | measured | post-training, % | recovered, % | over MACs at steps, points |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    heading = f"### At equal latency: that of a search under `{rows[0]['budget']}`, at steps"
+    titles = ("task", "guided by", "MACs", "measured", "post-training, %", "recovered, %", "over MACs at steps, points")
+    lines = []
     for task in dict.fromkeys(row["task"] for row in rows):
         for kind in KINDS:
             of = [row for row in rows if (row["task"], row["guided by"]) == (task, kind)]
@@ -50,18 +48,16 @@ def accuracy(rows: Sequence[Row]) -> list[str]:
                 f"{100 * mean(of, 'recovered'):.2f}",
                 "" if kind == BASE else interval(over),
             ]
-            lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, "", "Means over seeds; differences are paired, with 95 % bootstrap intervals over seeds.", ""]
+            lines.append(cells)
+    note = "Means over seeds; differences are paired, with 95 % bootstrap intervals over seeds."
+    return [heading, "", *table(titles, lines), "", note, ""]
 
 
 def speedup(rows: Sequence[Row]) -> list[str]:
     """How much of the theoretical speedup is there."""
-    lines = [
-        f"### Measured ÷ theoretical speedup: latency of a search under `{rows[0]['budget']}`",
-        "",
-        "| task | guided by | MACs | theoretical | measured | measured ÷ theoretical | predicted ÷ measured latency |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    heading = f"### Measured ÷ theoretical speedup: latency of a search under `{rows[0]['budget']}`"
+    speeds = ("theoretical", "measured", "measured ÷ theoretical", "predicted ÷ measured latency")
+    lines = []
     for task in dict.fromkeys(row["task"] for row in rows):
         for kind in KINDS:
             of = [row for row in rows if (row["task"], row["guided by"]) == (task, kind)]
@@ -76,8 +72,8 @@ def speedup(rows: Sequence[Row]) -> list[str]:
                 f"{np.mean(share):.2f}",
                 f"{np.mean([row['predicted_ms'] / row['ms'] for row in of]):.3f}",
             ]
-            lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, ""]
+            lines.append(cells)
+    return [heading, "", *table(("task", "guided by", "MACs", *speeds), lines), ""]
 
 
 def mean(rows: Sequence[Row], key: str) -> float:
@@ -85,6 +81,4 @@ def mean(rows: Sequence[Row], key: str) -> float:
 
 
 def interval(values: Sequence[float]) -> str:
-    drawn = np.random.default_rng(0).choice(values, (DRAWS, len(values))).mean(axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return f"{np.mean(values):+.2f} [{low:+.2f}, {high:+.2f}]"
+    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*bootstrapped_mean(values))

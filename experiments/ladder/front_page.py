@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autoprune.comparison.run_summary import RunSummary
-from experiments.ladder.table import header, interval_of_mean, row_of
+from experiments.ladder.table import interval_of_mean
+from experiments.readme import table
 
 AGENTS = {
     "uniform": "uniform",
@@ -18,15 +19,15 @@ AGENTS = {
 
 def front_page(record: Mapping[str, Any], trials: Sequence[RunSummary], dense: Mapping[str, float]) -> str:
     """dense: task → test accuracy of its trained network."""
-    lines = header("task, budget", ["", "dense", *AGENTS.values()])
+    rows = []
     for task, budget in dict.fromkeys(trial.cell for trial in trials):
         here = [trial for trial in trials if trial.cell == (task, budget)]
         for regime in ("post-training", "recovered"):
             shown = [_accuracy([t for t in here if t.agent == agent], regime) for agent in AGENTS]
             if any(shown):
                 first = f"`{task}`, `{budget}`" if regime == "post-training" else ""
-                known = f"{100 * dense[task]:.1f}" if first else ""
-                lines.append(row_of(first, [regime, known, *(each or "–" for each in shown)]))
+                whole = f"{100 * dense[task]:.1f}" if first else ""
+                rows.append([first, regime, whole, *(each or "–" for each in shown)])
     most = {t.budget: max(other.seed + 1 for other in trials if other.budget == t.budget) for t in trials}
     seeds = " and ".join(f"{number} seeds at `{budget}`" for budget, number in most.items())
     recovered = max((trial.seed + 1 for trial in trials if trial.own.recovered is not None), default=0)
@@ -38,7 +39,7 @@ def front_page(record: Mapping[str, Any], trials: Sequence[RunSummary], dense: M
         f"{record['machine']['processor']}, {record['machine']['cores']} cores. Every agent, and every value: "
         "[experiments/ladder](experiments/ladder/README.md)."
     )
-    return "\n".join([*lines, "", note, ""])
+    return "\n".join([*table(("task, budget", "", "dense", *AGENTS.values()), rows), "", note, ""])
 
 
 def _accuracy(trials: Sequence[RunSummary], regime: str) -> str | None:

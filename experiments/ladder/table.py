@@ -7,6 +7,7 @@ import numpy as np
 
 from autoprune.comparison.run_summary import RunSummary
 from autoprune.comparison.score_scale import scale_of
+from experiments.readme import table
 
 DRAWS = 10_000  # of the bootstrap over seeds
 DEFAULT = "critic_guided"
@@ -46,15 +47,14 @@ def regrets(trials: Sequence[RunSummary], regret: Sequence[float]) -> list[str]:
         for cell in cells
     }
     agents.sort(key=lambda agent: sum(float(np.mean(of[agent, cell])) for cell in cells))
-    lines = header(
-        "regret: mean, worst", [*(f"`{task}`, `{budget}`" for task, budget in cells), "optimum found", "seeds"]
-    )
+    titles = ("regret: mean, worst", *(f"`{task}`, `{budget}`" for task, budget in cells), "optimum found", "seeds")
+    rows = []
     for agent in agents:
         values = [of[agent, cell] for cell in cells]
         shown = [f"{abs(np.mean(each)):.3f}, {abs(max(each)):.3f}" for each in values]
         best = f"{100 * np.mean([r < 1e-9 for each in values for r in each]):.0f} %"
-        lines.append(row_of(f"`{agent}`", [*shown, best, str(len(values[0]))]))
-    return lines
+        rows.append([f"`{agent}`", *shown, best, str(len(values[0]))])
+    return list(table(titles, rows))
 
 
 def accuracies(trials: Sequence[RunSummary]) -> list[str]:
@@ -64,12 +64,13 @@ def accuracies(trials: Sequence[RunSummary]) -> list[str]:
         cells, scaled = _distinct(trial.cell for trial in here), _scaled(here)
         agents = _distinct(trial.agent for trial in here)
         mean = {agent: _interval({cell: scaled[cell][agent] for cell in cells}) for agent in agents}
-        lines += [f"### Post-training, `{budget}`", "", *header("", ["score", *map(_short, cells), "seeds"])]
+        rows = []
         for agent in sorted(agents, key=lambda agent: -mean[agent][0]):
             of = [[100 * t.own.test["accuracy"] for t in here if (t.agent, t.cell) == (agent, cell)] for cell in cells]
             shown = [f"{np.mean(tests):.1f}" for tests in of]
-            lines.append(row_of(f"`{agent}`", [_written(mean[agent]), *shown, str(len(of[0]))]))
-        lines.append("")
+            rows.append([f"`{agent}`", _written(mean[agent]), *shown, str(len(of[0]))])
+        titles = ("agent", "score", *map(_short, cells), "seeds")
+        lines += [f"### Post-training, `{budget}`", "", *table(titles, rows), ""]
     note = (
         "Score: of KL on held-out search samples, 0 the uniform plan, 1 the best that any search found there; the mean "
         "over tasks with its 95 % bootstrap interval over seeds, none where no seed changes it. The other columns are "
@@ -86,14 +87,14 @@ def differences(trials: Sequence[RunSummary]) -> list[str]:
         others = [agent for agent in _distinct(t.agent for t in here) if agent != DEFAULT]
         if len(others) == len(scaled[cells[0]]):
             continue
-        lines += [f"### `{DEFAULT}` over the others, score, `{budget}`", ""]
-        lines += header("over", ["all", "P(better)", *map(_short, cells)])
+        rows = []
         for other in others:
             each = [_over({cell: scaled[cell][DEFAULT]}, {cell: scaled[cell][other]}) for cell in cells]
             every = _over({c: scaled[c][DEFAULT] for c in cells}, {c: scaled[c][other] for c in cells})
             better = np.mean([_how_often_better(scaled[cell][DEFAULT], scaled[cell][other]) for cell in cells])
-            lines.append(row_of(f"`{other}`", [_written(every), f"{better:.2f}", *map(_written, each)]))
-        lines.append("")
+            rows.append([f"`{other}`", _written(every), f"{better:.2f}", *map(_written, each)])
+        titles = ("over", "all", "P(better)", *map(_short, cells))
+        lines += [f"### `{DEFAULT}` over the others, score, `{budget}`", "", *table(titles, rows), ""]
     return lines
 
 
@@ -105,17 +106,17 @@ def recoveries(trials: Sequence[RunSummary]) -> list[str]:
         for agent in agents
         for cell in cells
     }
-    lines = [f"### Recovered, `{cells[0][1]}`: points of test accuracy above another from the same seed", ""]
-    lines += header("", [*map(_short, cells), "seeds"])
+    rows = []
     for below in ("uniform", "torch_pruning"):
         levels = [f"{np.mean(found[below, cell]):.1f} %" for cell in cells]
-        lines.append(row_of(f"**`{below}` itself**", [*levels, str(len(found[below, cells[0]]))]))
+        rows.append([f"**`{below}` itself**", *levels, str(len(found[below, cells[0]]))])
         for agent in agents:
             if agent != below:
                 above = [interval_of_mean(list(np.subtract(found[agent, cell], found[below, cell]))) for cell in cells]
                 seeds = str(len(found[agent, cells[0]]))
-                lines.append(row_of(f"`{agent}` above it", [*map(_written, above), seeds]))
-    return [*lines, ""]
+                rows.append([f"`{agent}` above it", *map(_written, above), seeds])
+    heading = f"### Recovered, `{cells[0][1]}`: points of test accuracy above another from the same seed"
+    return [heading, "", *table(("agent", *map(_short, cells), "seeds"), rows), ""]
 
 
 def as_it_comes(criteria: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[str]:
@@ -196,11 +197,3 @@ def _short(cell: tuple[str, str]) -> str:
 
 def _distinct(values: Any) -> list[Any]:
     return list(dict.fromkeys(values))
-
-
-def header(first: str, others: Sequence[str]) -> list[str]:
-    return [row_of(first, others), "|" + "---|" * (len(others) + 1)]
-
-
-def row_of(first: str, others: Any) -> str:
-    return f"| {first} | {' | '.join(others)} |"

@@ -9,6 +9,7 @@ from autoprune.problem.problem import Problem
 from autoprune.seeding import torch_generator
 from experiments.configuration import composed, instantiate_part
 from experiments.language.searched import ready, searched
+from experiments.readme import table as markdown_table
 
 TASK = ("task=minilm", "structure.prune=[blocks]", "repair=none", "budget=weights:0.5")
 RECOVERY = "recover=layer_reduction"
@@ -47,9 +48,8 @@ def _measured(problem: Problem, network: Any) -> dict[str, float]:
 def table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """The mean over seeds, and the range of what depends on them."""
     titles = [f"{name.replace('_', ' ')}: {when}" for name in MEASURES for when in ("pruned", "distilled")]
-    lines = ["| blocks that stay | of six | " + " | ".join(titles) + " | seeds |", "|" + "---|" * (len(titles) + 3)]
     whole = [f"{cells[0]['dense'][name]:.3f}" for name in MEASURES for _ in range(2)]
-    lines.append(f"| all | 0–5 | {' | '.join(whole)} | – |")
+    rows = [["all", "0–5", *whole, "–"]]
     for agent in AGENTS:
         own = [cell for cell in cells if cell["agent"] == agent]
         blocks = "; ".join(dict.fromkeys(", ".join(map(str, np.flatnonzero(cell["kept"]))) for cell in own))
@@ -60,5 +60,5 @@ def table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
                 spread = f" ({values.min():.3f}–{values.max():.3f})" if np.ptp(values) > 0 else ""
                 shown.append(f"{values.mean():.3f}{spread}")
         title = "evenly spaced" if agent == "uniform" else f"searched ({agent})"
-        lines.append(f"| {title} | {blocks} | {' | '.join(shown)} | {len(own)} |")
-    return lines
+        rows.append([title, blocks, *shown, str(len(own))])
+    return list(markdown_table(("blocks that stay", "of six", *titles, "seeds"), rows))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.language.searched import ready, searched
+from experiments.readme import table as markdown_table
 
 KINDS = {
     "heads and FFN neurons": ("experiment=language", "budget=weights:0.7"),
@@ -29,8 +30,9 @@ def cell(kind: str) -> dict[str, Any]:
 
 
 def table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    lines = ["| removed | peak of the process | ÷ the weights' bytes at fp32 | judged at |", "|---|---|---|---|"]
-    for cell in cells:
-        ratio = cell["peak_bytes"] / cell["fp32_bytes"]
-        lines.append(f"| {cell['kind']} | {cell['peak_bytes'] / 1e9:.2f} GB | {ratio:.1f} | {cell['precision']} |")
-    return lines
+    titles = ("removed", "peak of the process", "÷ the weights' bytes at fp32", "judged at")
+    rows = (
+        [c["kind"], f"{c['peak_bytes'] / 1e9:.2f} GB", f"{c['peak_bytes'] / c['fp32_bytes']:.1f}", c["precision"]]
+        for c in cells
+    )
+    return list(markdown_table(titles, rows))

@@ -5,6 +5,7 @@ from typing import Any
 
 from autoprune.comparison.run_summary import agent_name
 from experiments.language.searched import ready, searched
+from experiments.readme import table as markdown_table
 
 SEEDS = 2
 TASK = (
@@ -49,10 +50,7 @@ def cell(schedule: str, seed: int) -> dict[str, Any]:
 
 def table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """Where each ends, and when it has a plan as good as EvoPress's best after half of its tokens, and after all."""
-    lines = [
-        "| schedule | seeds | windows | KL in the end | held-out | tokens ÷ EvoPress's: to its half | to its end |"
-    ]
-    lines.append("|" + "---|" * 7)
+    rows = []
     for schedule in SCHEDULES:
         own = [cell for cell in cells if agent_name(cell["schedule"]) == schedule]
         if not own:
@@ -60,8 +58,9 @@ def table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         shown = [", ".join(f"{cell['best'][-1][of]:.2f}" for cell in own) for of in ("kl", "held_out_kl")]
         shown += [_ratios(own, cells, part=part) for part in (0.5, 1.0)]
         windows = ", ".join(str(cell["windows"]) for cell in own)
-        lines.append(f"| {schedule} | {len(own)} | {windows} | {' | '.join(shown)} |")
-    return lines
+        rows.append([schedule, str(len(own)), windows, *shown])
+    ends = ("KL in the end", "held-out", "tokens ÷ EvoPress's: to its half", "to its end")
+    return list(markdown_table(("schedule", "seeds", "windows", *ends), rows))
 
 
 def _ratios(own: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]], *, part: float) -> str:

@@ -10,6 +10,7 @@ from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem
 from autoprune.task.language_measures import LanguageMeasures, perplexity
 from experiments.language.searched import ready, searched
+from experiments.readme import table as markdown_table
 
 TASK = ("experiment=language_weights", "evaluation.proxy_samples=24", "evaluation.race={first: 0.34}")
 SEEDS = {"weights:0.5": 10, "weights:0.3": 3}  # budget → of the search
@@ -45,8 +46,8 @@ def _perplexities(problem: Problem, plan: PruningPlan) -> dict[str, float]:
 
 def table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """÷ uniform: the mean over seeds and the worst one."""
-    lines = ["| of the weights stay | text | dense | uniform | OWL | searched | ÷ uniform: mean, worst | never worse |"]
-    lines.append("|" + "---|" * 8)
+    titles = ("of the weights stay", "text", "dense", "uniform", "OWL", "searched", "÷ uniform: mean, worst")
+    rows = []
     for budget in dict.fromkeys(cell["budget"] for cell in cells):
         here = [cell for cell in cells if cell["budget"] == budget]
         for text in here[0]["perplexity"]:
@@ -57,7 +58,5 @@ def table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
             ratio = of[SEARCHED] / of["uniform"]
             shown = [f"{of[agent].mean():.1f}" for agent in (DENSE, *EVALUATIONS)]
             never = f"{int((ratio <= 1).sum())} of {len(ratio)} seeds"
-            lines.append(
-                f"| `{budget}` | {text} | {' | '.join(shown)} | {ratio.mean():.3f}, {ratio.max():.3f} | {never} |"
-            )
-    return lines
+            rows.append([f"`{budget}`", text, *shown, f"{ratio.mean():.3f}, {ratio.max():.3f}", never])
+    return list(markdown_table((*titles, "never worse"), rows))

@@ -20,7 +20,7 @@ from autoprune.structure.groups import Structure
 from autoprune.task.folders import smollm2_folder
 from experiments.latency.table import percent
 from experiments.origin import ROOT, origin
-from experiments.readme import write_between
+from experiments.readme import table, write_between
 
 HERE = Path(__file__).resolve().parent
 KINDS = (("heads", "neurons"), ("attention", "ffn"))
@@ -91,16 +91,15 @@ def random_plans(structure: Structure, plans: int) -> Iterator[Any]:
 
 def markdown(record: dict[str, Any]) -> str:
     machine, version, rows = record["machine"]["processor"], record["versions"]["torch"], record["rows"]
-    lines = [
+    origin = (
         f"{record['date'][:10]}, {machine}, one thread, fp32, torch {version}: one token of {record['model']} behind "
-        f"{record['context']}, {len(rows[0]['plans']['of_dense'])} random plans a row.",
-        "",
-        "| groups | dense | mean error | largest | Spearman | mean error of the share of dense | largest |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        of, share = row["milliseconds"], row["of_dense"]
-        cells = [", ".join(row["kinds"]), f"{row['dense_ms']:.1f} ms", percent(of["error"]), percent(of["largest"])]
-        cells += [f"{of['spearman']:.4f}", percent(share["error"]), percent(share["largest"])]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        f"{record['context']}, {len(rows[0]['plans']['of_dense'])} random plans a row."
+    )
+    titles = ("groups", "dense", "mean error", "largest", "Spearman", "mean error of the share of dense", "largest")
+    return "\n".join([origin, "", *table(titles, map(_cells, rows))]) + "\n"
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    of, share = row["milliseconds"], row["of_dense"]
+    cells = [", ".join(row["kinds"]), f"{row['dense_ms']:.1f} ms", percent(of["error"]), percent(of["largest"])]
+    return [*cells, f"{of['spearman']:.4f}", percent(share["error"]), percent(share["largest"])]

@@ -3,27 +3,30 @@
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.readme import table
+
+HEADINGS = (
+    "task", "runtime", "mean error", "largest", "Spearman", "of the median", "roofline", "calibrated", "profile",
+)  # fmt: skip
 NAMES = {"onnxruntime": "ONNX Runtime", "torch": "torch", "torch_compiled": "torch, compiled"}
 
 
 def markdown(record: Mapping[str, Any]) -> str:
     machine, rows = record["machine"], record["rows"]
     count = len(rows[0]["plans"]["kept"])
-    lines = [
+    origin = (
         f"{record['date'][:10]}, {machine['processor']}, one thread, batch 1, torch {record['versions']['torch']}, "
         f"ONNX Runtime {record['versions']['onnxruntime']}; {count} random plans for each row, at any widths and at "
-        "multiples of 4, 8 and 16 by turns.",
-        "",
-        "| task | runtime | mean error | largest | Spearman | of the median | roofline | calibrated | profile |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        found = row["measured"]
-        cells = [f"`{row['task']}`", NAMES[row["runtime"]], percent(found["error"]), percent(found["largest"])]
-        cells += [f"{found['spearman']:.4f}", percent(row["median"]["error"])]
-        cells += [percent(row["analytical"]["error"]), percent(row["calibrated"]["error"]), profile(row)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *sentences(record)]) + "\n"
+        "multiples of 4, 8 and 16 by turns."
+    )
+    return "\n".join([origin, "", *table(HEADINGS, map(_cells, rows)), "", *sentences(record)]) + "\n"
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    measured = row["measured"]
+    errors = [percent(row[by]["error"]) for by in ("median", "analytical", "calibrated")]
+    cells = [f"`{row['task']}`", NAMES[row["runtime"]], percent(measured["error"]), percent(measured["largest"])]
+    return [*cells, f"{measured['spearman']:.4f}", *errors, profile(row)]
 
 
 def profile(row: Mapping[str, Any]) -> str:

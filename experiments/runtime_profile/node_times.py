@@ -23,6 +23,7 @@ from autoprune.runs import machine, versions
 from autoprune.structure.edit import shrink
 from autoprune.structure.graph import find_structure
 from autoprune.task.shipped import shipped_task
+from experiments.readme import table as markdown_table
 
 TASKS, BUDGETS = ("fashion_resnet20", "fashion_plain20"), (0.15, 0.3, 0.5)
 TILE = 16  # channels of ONNX Runtime's blocked layout where a processor has AVX-512
@@ -124,19 +125,15 @@ def study(name: str) -> dict[str, Any]:
 
 def table(networks_of: dict[str, Any]) -> str:
     """The README's table."""
-    lines = [
-        "| network | left | MACs | tiles of 16 | measured | reordering | time | in one layout |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    headings = ("network", "left", "MACs", "tiles of 16", "measured", "reordering", "time", "in one layout")
+    lines = []
     for name, rows in networks_of.items():
         for label, row in rows.items():
             reorder = row["kernel_us"].get("ReorderOutput", 0) / sum(row["kernel_us"].values())
-            factors = " | ".join(f"{row[key]:.2f}×" for key in ("theoretical", "tiled", "measured"))
-            lines.append(
-                f"| {name} | {label} | {factors} | {reorder:.0%} | {row['least_us'] / 1e3:.2f} ms "
-                f"| {row['unblocked_us'] / 1e3:.2f} ms |"
-            )
-    return "\n".join(lines)
+            factors = [f"{row[key]:.2f}×" for key in ("theoretical", "tiled", "measured")]
+            times = [f"{row[key] / 1e3:.2f} ms" for key in ("least_us", "unblocked_us")]
+            lines.append([name, label, *factors, f"{reorder:.0%}", *times])
+    return "\n".join(markdown_table(headings, lines))
 
 
 def main() -> None:

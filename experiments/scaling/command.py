@@ -7,12 +7,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from experiments.scaling.estimate import Estimate, TransferTask, accelerators, estimate
+from experiments.readme import table as markdown_table
+from experiments.readme import write_between
+from experiments.scaling.estimate import Estimate, SearchSize, accelerators, estimate
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCUMENT = ROOT / "docs" / "scaling.md"
+NAME = "dry_run"  # of the markers in the document
 MEASURED = ROOT / "experiments" / "language" / "per_token.json"
-MARKERS = ("<!-- dry_run -->", "<!-- /dry_run -->")
 LLAMA = {"model_type": "llama", "vocab_size": 32000, "max_position_embeddings": 4096, "tie_word_embeddings": False}
 PRESETS: dict[str, dict[str, Any]] = {
     "llama-7b": {
@@ -32,38 +34,37 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("model", nargs="?", help=f"{', '.join(PRESETS)}, or a Hugging Face config.json")
     parser.add_argument("--write", action="store_true", help=f"write the table of {DOCUMENT.relative_to(ROOT)}")
     parser.add_argument("--measured", type=Path, default=MEASURED, help="JSON with what was measured per token")
-    for field in fields(TransferTask):
+    for field in fields(SearchSize):
         kind = type(field.default)
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
     given = parser.parse_args(arguments)
     if given.write == bool(given.model):
         parser.error(f"give a model ({', '.join(PRESETS)}, or CONFIG.json), or --write")
     try:
-        setting = TransferTask(**{field.name: getattr(given, field.name) for field in fields(TransferTask)})
+        setting = SearchSize(**{field.name: getattr(given, field.name) for field in fields(SearchSize)})
         if given.write:
-            write(DOCUMENT, table(setting, given.measured))
+            write_between(DOCUMENT, table(setting, given.measured), name=NAME)
         else:
             print(listed(given.model, setting, given.measured))
     except (ValueError, OSError) as error:
         parser.exit(1, f"scripts/dry_run: {error}\n")
 
 
-def listed(model: str, setting: TransferTask, measured: Path) -> str:
+def listed(model: str, setting: SearchSize, measured: Path) -> str:
     """The figures of one model, a line each."""
     rows = figures(estimate(configuration(model), setting), setting, known(measured))
     width = max(map(len, rows))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
 
 
-def table(setting: TransferTask, measured: Path) -> str:
+def table(setting: SearchSize, measured: Path) -> str:
     """The figures of the presets, a column each."""
-    found = [figures(estimate(PRESETS[name], setting), setting, known(measured)) for name in PRESETS]
-    lines = [f"| | {' | '.join(PRESETS)} |", "|---|" + "---|" * len(found)]
-    lines += [f"| {name} | {' | '.join(rows[name] for rows in found)} |" for name in found[0]]
-    return "\n".join(lines) + "\n"
+    columns = [figures(estimate(PRESETS[name], setting), setting, known(measured)) for name in PRESETS]
+    rows = ([name, *(column[name] for column in columns)] for name in columns[0])
+    return "\n".join(markdown_table(("of the search", *PRESETS), rows)) + "\n"
 
 
-def figures(found: Estimate, setting: TransferTask, measured: Mapping[str, float]) -> dict[str, str]:
+def figures(found: Estimate, setting: SearchSize, measured: Mapping[str, float]) -> dict[str, str]:
     """Every number, by what it is."""
     overhead, share = measured.get("evaluator_over_forward"), measured.get("judged_share")
     here = measured.get("macs_per_second")
@@ -125,14 +126,5 @@ def gigabytes(count: float) -> str:
     return f"{count / 1e9:,.1f} GB"
 
 
-def held(count: float, setting: TransferTask) -> str:
+def held(count: float, setting: SearchSize) -> str:
     return f"{gigabytes(count)}, {accelerators(count, setting)} × {setting.memory / 1e9:.0f} GB"
-
-
-def write(document: Path, text: str) -> None:
-    """Replaces what stands between the markers."""
-    begin, end = MARKERS
-    before, found, rest = document.read_text(encoding="utf-8").partition(begin)
-    if not found or end not in rest:
-        raise ValueError(f"{document} lacks the markers {begin} and {end}, between which the table belongs")
-    document.write_text(f"{before}{begin}\n{text}{end}{rest.partition(end)[2]}", encoding="utf-8")

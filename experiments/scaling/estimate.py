@@ -23,7 +23,7 @@ ENCODERS = ("bert", "roberta", "distilbert")
 
 
 @dataclass(frozen=True, slots=True)
-class TransferTask:
+class SearchSize:
     """A search's size, and the accelerator that it is to run on.
 
     tokens: T, of one window. judged: positions of it whose next token is compared. windows: of the search samples,
@@ -87,7 +87,7 @@ class Estimate:
     search_flops: float
     preparing_flops: float
 
-    def hours(self, setting: TransferTask) -> float:
+    def hours(self, setting: SearchSize) -> float:
         """Of one accelerator, for preparing and the whole search; no race, no reuse of a prefix."""
         return (self.search_flops + self.preparing_flops) / (setting.flops * setting.utilisation) / 3600
 
@@ -96,7 +96,7 @@ class Estimate:
         return self.weights + self.ordered + self.dense_outputs + (self.all_factors if every_reader else self.factors)
 
 
-def estimate(config: Mapping[str, Any], setting: TransferTask) -> Estimate:
+def estimate(config: Mapping[str, Any], setting: SearchSize) -> Estimate:
     """What a search of heads and neurons of this architecture costs; nothing of the model is in memory.
 
     Raises ValueError for an unsupported model type, a window longer than its positions, or an infeasible budget.
@@ -166,14 +166,14 @@ def _output(model: nn.Module) -> nn.Module | None:
     return found if isinstance(found, nn.Module) else None
 
 
-def _logits_elsewhere(model: nn.Module, structure: Structure, setting: TransferTask) -> int:
+def _logits_elsewhere(model: nn.Module, structure: Structure, setting: SearchSize) -> int:
     """MACs of logits that nobody asks for: those of positions that aren't judged."""
     names = {name for name, module in model.named_modules() if module is _output(model)}
     elsewhere = setting.tokens - setting.judged
     return sum(layer.outputs * layer.inputs * elsewhere for layer in structure.layers if layer.name in names)
 
 
-def _cache(model: nn.Module, structure: Structure, kept: IntArray, setting: TransferTask) -> int:
+def _cache(model: nn.Module, structure: Structure, kept: IntArray, setting: SearchSize) -> int:
     """Bytes of keys and values per token: a head group's units are key heads."""
     if _output(model) is None:
         return 0
@@ -201,6 +201,6 @@ def _least_squares_flops(layer: Layer, *, rows: int) -> float:
     return 2 * rows * n**2 + n**3 / 3 + n**3 + 2 * layer.outputs * n**2
 
 
-def accelerators(needed: float, setting: TransferTask) -> int:
+def accelerators(needed: float, setting: SearchSize) -> int:
     """How many hold so many bytes, a tenth of each left to activations."""
     return math.ceil(needed / (0.9 * setting.memory))

@@ -5,16 +5,19 @@ from typing import Any
 
 import numpy as np
 
-DRAWS = 4_000  # of the bootstrap
+from autoprune.report.wording import counted
+from experiments.bootstrap import bootstrapped_mean
+from experiments.readme import table
+
 ON_TEST = ("sensitivity", "returned")
 Row = Mapping[str, Any]
 
 
 def markdown(record: Mapping[str, Any]) -> str:
     lines = [f"{record['date'][:10]}, commit {record['commit']}, {record['machine']['processor']}, one thread.", ""]
-    for stage, told in (("zero_shot", zero_shot), ("few_shot", few_shot), ("conditioned", conditioned)):
+    for stage, part in (("zero_shot", zero_shot), ("few_shot", few_shot), ("conditioned", conditioned)):
         if record.get(stage):
-            lines += told(record[stage])
+            lines += part(record[stage])
     return "\n".join(lines)
 
 
@@ -23,12 +26,8 @@ def zero_shot(rows: Sequence[Row]) -> list[str]:
     best = {
         cell: min(min([*row["kl"]["search"].values(), row["switches"]]) for row in of) for cell, of in by_cell(rows)
     }
-    lines = [
-        f"### Zero-shot: {seeds(rows)}",
-        "",
-        "| left out | sensitivity | + 8 random switches | + the policy's 8 | sensitivity | returned | gain |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    titles = ("sensitivity", "+ 8 random switches", "+ the policy's 8", "sensitivity", "returned", "gain")
+    lines = []
     for family in [*dict.fromkeys(row["family"] for row in rows), None]:
         of = [row for row in rows if family in (None, row["family"])]
         columns = [
@@ -38,14 +37,15 @@ def zero_shot(rows: Sequence[Row]) -> list[str]:
             *([scored(row["kl"]["test"], min(row["kl"]["test"].values()), name) for row in of] for name in ON_TEST),
         ]
         gains = [100 * (1 - row["kl"]["test"]["returned"] / without(row)) for row in of]
-        cells = [mean_in(column, of) for column in columns]
-        lines.append(f"| {family or '**all**'} | {' | '.join(cells)} | {np.mean(gains):+.1f} % |")
+        lines.append([family or "**all**", *(mean_in(column, of) for column in columns), f"{np.mean(gains):+.1f} %"])
     worse = [row for row in rows if row["kl"]["held_out"]["returned"] > least(row["kl"]["held_out"]) + 1e-12]
     tested = [row for row in rows if row["kl"]["test"]["returned"] > 1.02 * without(row)]
     chosen = np.mean([row["chosen"] == "policy" for row in rows])
     seconds = [row["seconds"] for row in rows]
     return [
-        *lines,
+        f"### Zero-shot: {seeds(rows)}",
+        "",
+        *table(("left out", *titles), lines),
         "",
         "Scores are between the uniform plan, 0, and the best known, 1, within [−1, 1]; means with 95 % intervals over "
         "networks and budgets. The first three are on the samples that plans are judged on: the sensitivity plan, and "
@@ -65,12 +65,8 @@ def zero_shot(rows: Sequence[Row]) -> list[str]:
 
 def few_shot(rows: Sequence[Row]) -> list[str]:
     """Evaluations until 95 % of what learning from nothing achieves."""
-    lines = [
-        f"### Few-shot: {seeds(rows)}, `{rows[0]['budget']}`, {len(rows[0]['scratch'])} evaluations beside the curves",
-        "",
-        "| network | curves | from nothing | from the policy | ratio | ratio with the curves | score at the end |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    titles = ("curves", "from nothing", "from the policy", "ratio", "ratio with the curves", "score at the end")
+    lines = []
     every = []
     for network in [*dict.fromkeys(row["network"] for row in rows), None]:
         of = [row for row in rows if network in (None, row["network"])]
@@ -81,11 +77,13 @@ def few_shot(rows: Sequence[Row]) -> list[str]:
         scores = [np.mean([final(row, kind) for row in of]) for kind in ("scratch", "few_shot")]
         every.append((ratio, whole))
         name = f"`{network}`" if network else "**all**"
-        said = [f"{np.median(curves):.0f}", *(told(column) for column in counts.T), f"{ratio:.2f}", f"{whole:.2f}"]
-        lines.append(f"| {name} | {' | '.join(said)} | {scores[0]:.2f} → {scores[1]:.2f} |")
+        cells = [f"{np.median(curves):.0f}", *map(median_of, counts.T), f"{ratio:.2f}", f"{whole:.2f}"]
+        lines.append([name, *cells, f"{scores[0]:.2f} → {scores[1]:.2f}"])
     never = sum(not np.isfinite(reached(row["few_shot"], row)) for row in rows)
     return [
-        *lines,
+        f"### Few-shot: {seeds(rows)}, `{rows[0]['budget']}`, {len(rows[0]['scratch'])} evaluations beside the curves",
+        "",
+        *table(("network", *titles), lines),
         "",
         "Evaluations until 95 % of the way from the uniform plan to the best one that learning from nothing finds; "
         f"medians over seeds. {never} of {len(rows)} searches from the policy never came there, and count as infinite. "
@@ -97,12 +95,7 @@ def few_shot(rows: Sequence[Row]) -> list[str]:
 
 def conditioned(rows: Sequence[Row]) -> list[str]:
     """One policy for five budgets beside five searches."""
-    lines = [
-        f"### One policy for every budget: {seeds(rows)}",
-        "",
-        "| network | sensitivity | one policy | a search for each budget | lost |",
-        "|---|---|---|---|---|",
-    ]
+    lines = []
     budgets = list(rows[0]["kl"])
     for network in [*dict.fromkeys(row["network"] for row in rows), None]:
         found = []
@@ -111,12 +104,14 @@ def conditioned(rows: Sequence[Row]) -> list[str]:
             for text in budgets:
                 best = min(min(other["kl"][text].values()) for other in same)
                 found.append([scored(row["kl"][text], best, kind) for kind in ("sensitivity", "policy", "dedicated")])
-        known, policy, search = np.mean(found, axis=0)
+        sensitivity, policy, search = np.mean(found, axis=0)
         name = f"`{network}`" if network else "**all**"
-        lines.append(f"| {name} | {known:.2f} | {policy:.2f} | {search:.2f} | {search - policy:.2f} |")
+        lines.append([name, *(f"{value:.2f}" for value in (sensitivity, policy, search, search - policy))])
     spent, each = rows[0]["evaluations"], rows[0]["search"]
     return [
-        *lines,
+        f"### One policy for every budget: {seeds(rows)}",
+        "",
+        *table(("network", "sensitivity", "one policy", "a search for each budget", "lost"), lines),
         "",
         f"Budgets {', '.join(f'`{text}`' for text in budgets)}. The policy spends {spent} evaluations on all of them, "
         f"its plans included; the searches {each} on each, {len(budgets) * each} together.",
@@ -170,17 +165,16 @@ def final(row: Row, kind: str) -> float:
 
 def mean_in(values: Sequence[float], rows: Sequence[Row]) -> str:
     """The mean, and its 95 % interval over networks and budgets; seeds of one are averaged first."""
-    cells = [np.mean([v for v, row in zip(values, rows, strict=True) if cell_of(row) == c]) for c, _ in by_cell(rows)]
-    drawn = np.random.default_rng(0).choice(cells, (DRAWS, len(cells))).mean(axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return f"{np.mean(cells):.2f} [{low:.2f}, {high:.2f}]"
+    means = {
+        c: np.mean([v for v, row in zip(values, rows, strict=True) if cell_of(row) == c]) for c, _ in by_cell(rows)
+    }
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*bootstrapped_mean([float(mean) for mean in means.values()]))
 
 
-def told(counts: Any) -> str:
+def median_of(counts: Any) -> str:
     middle = np.median(counts)
     return f"{middle:.0f}" if np.isfinite(middle) else "never"
 
 
 def seeds(rows: Sequence[Row]) -> str:
-    many = len({row["seed"] for row in rows})
-    return f"{many} training seed{'s' if many > 1 else ''}"
+    return counted(len({row["seed"] for row in rows}), "training seed")
