@@ -2,6 +2,9 @@
 
 import gymnasium
 
-_HOME = "autoprune.schedule.make_training"
-for _name, _function in {"Schedule-v0": "schedule", "Rounds-v0": "rounds", "ScheduleTab-v0": "schedule_table"}.items():
-    gymnasium.register(f"autoprune/{_name}", entry_point=f"{_HOME}:{_function}")
+for _name, _kind in {"Schedule-v0": "schedule", "Rounds-v0": "rounds", "ScheduleTab-v0": "table"}.items():
+    gymnasium.register(
+        f"autoprune/{_name}",
+        entry_point="autoprune.schedule.make_training:training_env",
+        kwargs={"kind": _kind},
+    )

@@ -105,10 +105,19 @@ class PruningRun:
         """There is no room for one more step in the training budget."""
         return self.training.clock.spent + self.cost > self.goal.steps * (1 + ROUNDING)
 
+    @property
+    def layers(self) -> tuple[LayerState, ...]:
+        """The layers whose weights can be removed, as they are now."""
+        kept = {name: float(mask.float().mean()) for name, mask in self.training.masks.items()}
+        return tuple(
+            LayerState(layer.name, layer.weights, kept.get(layer.parameter, 1.0), layer.output)
+            for layer in self.masking.layers
+            if not layer.fixed
+        )
+
     def state(self) -> TrainingState:
         """Returns what a schedule sees."""
-        masks, clock = self.training.masks, self.training.clock
-        free = [layer for layer in self.masking.layers if not layer.fixed]
+        clock, layers = self.training.clock, self.layers
         return TrainingState(
             decision=self.decisions,
             density=self.density,
@@ -119,17 +128,9 @@ class PruningRun:
             cost=self.cost,
             step=clock.step,
             signals=None if self.meter is None else self.meter.measure().values,
-            fixed=self.masking.total - sum(layer.weights for layer in free),
+            fixed=self.masking.total - sum(layer.weights for layer in layers),
             loss=sum(clock.losses) / len(clock.losses) if clock.losses else None,
-            layers=tuple(
-                LayerState(
-                    layer.name,
-                    layer.weights,
-                    float(masks[layer.parameter].float().mean()) if layer.parameter in masks else 1.0,
-                    layer.output,
-                )
-                for layer in free
-            ),
+            layers=layers,
         )
 
     def decide(self, decision: Decision) -> None:
@@ -377,13 +378,20 @@ def train_pruned(
             while not run.train(SAVE_EVERY):
                 save()
         except FloatingPointError as error:
-            raise FloatingPointError(_diverged(error, run, folder)) from error
+            raise divergence(error, run, folder) from error
         save()
         if on_interval is not None:
             on_interval(run.history[-1])
     return run.finish()
 
 
-def _diverged(error: FloatingPointError, run: PruningRun, folder: Path | None) -> str:
+def divergence(error: FloatingPointError, run: PruningRun, folder: Path | None) -> FloatingPointError:
+    """Returns the error with what was pruned before it, and where that stands.
+
+    Args:
+        error: Of the step that was not made.
+        run: The training.
+        folder: Where it is saved; None: nowhere.
+    """
     where = "" if folder is None else f"; what was trained up to there stands in {folder}"
-    return f"at a density of {run.density:.4g}, after {run.decisions} decisions, {error}{where}"
+    return FloatingPointError(f"at a density of {run.density:.4g}, after {run.decisions} decisions, {error}{where}")

@@ -12,7 +12,7 @@ import torch
 from autoprune.files import atomic_write
 from autoprune.ranges import Count, Natural, Share, check_fields
 from autoprune.schedule.decision import Allocation, Decision, PruningGoal, Rewind, TrainingState
-from autoprune.schedule.engine import PruningRun
+from autoprune.schedule.engine import PruningRun, divergence
 from autoprune.schedule.masked_training import Snapshot, TrainingRecipe, initialised
 from autoprune.schedule.signals import accuracy_of
 from autoprune.schedule.weight_masks import Masks, WeightMasking, layer_counts
@@ -176,7 +176,10 @@ class TicketSearch:
         least, early, early_accuracy = float("inf"), 0, 0.0
         over = False
         while not over:
-            over = run.train(self.settings.check_every)
+            try:
+                over = run.train(self.settings.check_every)
+            except FloatingPointError as error:
+                raise divergence(error, run, self.folder) from error
             loss = _loss(run, data.search)
             if loss < least:
                 made = run.history[-1]["steps"] if run.interval is None else run.interval.made

@@ -145,7 +145,7 @@ class Training:
             self.model,
             task.data.train,
             self.recipe.loop,
-            loss=lambda outputs, _, targets: task.loss(outputs, targets),
+            loss=self._loss,
             generator=generator,
             augment=task.augment,
             forward=task.forward,
@@ -291,7 +291,7 @@ class Training:
         self.loop.optimizer.state.clear()
         for name, parameter in self.parameters.items():
             prefix = [key for key in parts.get("optimizer", {}) if key.partition("/")[2] == name]
-            values = {key.partition("/")[0]: parts["optimizer"][key].clone() for key in prefix}
+            values = {key.partition("/")[0]: _laid_out(parts["optimizer"][key], parameter) for key in prefix}
             values |= numbers["optimizer"].get(name, {})
             if values:
                 self.loop.optimizer.state[parameter] = values
@@ -316,10 +316,20 @@ class Training:
         other.restore(self.snapshot())
         return other
 
+    def _loss(self, outputs: Any, _: Any, targets: Any) -> Tensor:
+        return self.task.loss(outputs, targets)
+
     def _mask_gradients(self) -> None:
         pairs = [(parameter.grad, factor) for parameter, factor in self._factors if parameter.grad is not None]
         if pairs:
             torch._foreach_mul_([grad for grad, _ in pairs], [factor for _, factor in pairs])
+
+
+def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """A copy in the parameter's memory layout, which the fused step of an optimizer takes for granted."""
+    return (
+        torch.empty_like(parameter, dtype=value.dtype).copy_(value) if value.shape == parameter.shape else value.clone()
+    )
 
 
 class _OwnRandomness:

@@ -70,6 +70,6 @@ class ScheduleEnv(TrainingEnv):
         whole = self.next_density(1.0) / self.pruning.density
         densities = {
             layer.name: layer.density * whole**share
-            for layer, share in zip(self.pruning.state().layers, shares[:-1].tolist(), strict=True)
+            for layer, share in zip(self.pruning.layers, shares[:-1].tolist(), strict=True)
         }
         return Decision(density=densities, regrow=regrow, until=until), action

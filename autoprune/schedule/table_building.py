@@ -140,7 +140,7 @@ def _measured(env: ScheduleEnv, info: Mapping[str, Any]) -> dict[str, float]:
     return {
         "search_loss": info["loss"],
         "search_accuracy": info["accuracy"],
-        "test_loss": env._meter.loss(data.test),
+        "test_loss": env.meter.loss(data.test),
         "test_accuracy": accuracy_of(env.pruning, data.test),
         "macs": info["pruned"].macs,
     }

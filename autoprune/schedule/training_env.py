@@ -3,7 +3,6 @@
 import math
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +10,6 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
-from torch import Tensor
 
 from autoprune.env.episodes import checked_options
 from autoprune.env.rendering import RENDER_MODES, Picture, checked_rendering, picture_of
@@ -64,8 +62,6 @@ class _Moment:
 
     snapshot: Snapshot
     signals: Signals
-    memory: Mapping[str, float]
-    before: Mapping[str, Tensor]
 
 
 class TrainingEnv(gymnasium.Env[Observation, Action]):
@@ -111,12 +107,9 @@ class TrainingEnv(gymnasium.Env[Observation, Action]):
         self.feature_names = tuple(FEATURES)
         self.observation_space = Box(-BOUND, BOUND, (len(FEATURES),), np.float32)
         self.actions = self.action_space = action_space
-        self._meter = SignalMeter(self.pruning, settings.decisions)
-        first = _Moment(
-            self.pruning.snapshot(), self._meter.measure(), dict(self._meter.memory), dict(self._meter.before)
-        )
+        self.meter = self.pruning.meter = SignalMeter(self.pruning, settings.decisions)
         self._tree: OrderedDict[tuple[Any, ...], _Moment] = OrderedDict()
-        self._first, self._moment = first, first
+        self._first = self._moment = self._now()
         self._path: tuple[Any, ...] = ()
         self._over = True
         self.trained = 0
@@ -154,7 +147,7 @@ class TrainingEnv(gymnasium.Env[Observation, Action]):
             return signals.array, self.settings.shaping * (before - signals.lookahead), False, False, info
         self._over = True
         pruned = self.pruning.finish()
-        loss = self._meter.loss(self.task.data.search)
+        loss = self.meter.loss(self.task.data.search)
         accuracy = accuracy_of(self.pruning, self.task.data.search)
         score = -loss if self.settings.score == "loss" else accuracy
         info |= {"score": score, "loss": loss, "accuracy": accuracy, "pruned": pruned, "density": pruned.density}
@@ -173,23 +166,24 @@ class TrainingEnv(gymnasium.Env[Observation, Action]):
 
     def _train(self, decision: Decision) -> None:
         self.pruning.decide(decision)
-        self._meter.removed()
         try:
             self.pruning.train()
         except FloatingPointError:  # as bad as it gets: the features and the score are at their bounds
             self.pruning.interval = None
             self.pruning.decisions += 1
         self.trained += 1
-        signals, before = self._meter.measure(), dict(self._meter.before)
-        self._moment = _Moment(self.pruning.snapshot(), signals, dict(self._meter.memory), before)
+        self._moment = self._now()
         if self.settings.remembered:
             self._tree[self._path] = self._moment
             if len(self._tree) > self.settings.remembered:
                 self._tree.popitem(last=False)
 
+    def _now(self) -> _Moment:
+        signals = self.meter.measure()
+        return _Moment(self.pruning.snapshot(), signals)
+
     def _return_to(self, moment: _Moment) -> None:
         self.pruning.restore(moment.snapshot)
-        self._meter.memory, self._meter.before = dict(moment.memory), dict(moment.before)
         self._moment = moment
 
     @property

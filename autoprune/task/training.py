@@ -137,6 +137,7 @@ class TrainingLoop:
         if not self.trained:
             raise ValueError("all of its parameters are frozen (requires_grad=False), so there is nothing to train")
         self.optimizer = _optimiser(self.trained, settings)
+        self._norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
         self.batches = ShuffledBatches(role, batch_size=settings.batch_size, generator=generator)
         self.steps = 0
 
@@ -167,6 +168,7 @@ class TrainingLoop:
             nn.utils.clip_grad_norm_(self.trained, self.settings.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        self._begin_momentum()
         self.optimizer.step()
         self.steps += 1
         return loss
@@ -179,13 +181,22 @@ class TrainingLoop:
             targets: What outputs are compared with.
         """
         inputs = images_last(inputs)
-        _set_norms(self.model, training=number_of(inputs) > 1)
+        for norm in self._norms:  # of a single sample there are no statistics: those that it knows are used
+            if norm.training != (several := number_of(inputs) > 1):
+                norm.train(several)
         device = self.batches.role.device.type
         with torch.autocast(device, dtype=torch.bfloat16) if self.settings.bf16 else nullcontext():
             value = self.loss(in_float32(self.forward(self.model, inputs)), inputs, targets)
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()
         return value.detach()
+
+    def _begin_momentum(self) -> None:
+        """Of a weight whose first gradient comes later than others': the fused step takes all or none to be new."""
+        if isinstance(self.optimizer, torch.optim.SGD) and self.settings.momentum:
+            for parameter in self.trained:
+                if parameter.grad is not None and "momentum_buffer" not in self.optimizer.state[parameter]:
+                    self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 class ShuffledBatches:
@@ -265,17 +276,22 @@ def one_cycle(progress: float, *, warmup: float) -> float:
 
 
 def _optimiser(parameters: list[nn.Parameter], settings: LoopSettings) -> torch.optim.Optimizer:
-    momentum, decay = settings.momentum, settings.weight_decay
+    momentum = settings.momentum
+    common: dict[str, Any] = {"lr": 0.0, "weight_decay": settings.weight_decay, "fused": _fusible(parameters)}
     match settings.optimizer:
         case "sgd":
-            return torch.optim.SGD(parameters, lr=0.0, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
+            return torch.optim.SGD(parameters, momentum=momentum, nesterov=momentum > 0, **common)
         case "adamw":
-            return torch.optim.AdamW(parameters, lr=0.0, betas=(momentum, 0.999), weight_decay=decay)
+            return torch.optim.AdamW(parameters, betas=(momentum, 0.999), **common)
     raise ValueError(f"optimizer must be 'sgd' or 'adamw', got {settings.optimizer!r}")
 
 
-def _set_norms(model: nn.Module, *, training: bool) -> None:
-    """Of a single sample there are no statistics: BatchNorm normalises it by those that it knows."""
-    for layer in model.modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training != training:
-            layer.train(training)
+def _fusible(parameters: list[nn.Parameter]) -> bool:
+    """Whether one pass over the memory can make a step; a CPU's takes weights for rows of numbers without gaps."""
+    layouts = (torch.contiguous_format, torch.channels_last)
+    return all(
+        each.device.type in ("cpu", "cuda")
+        and each.is_floating_point()
+        and any(each.is_contiguous(memory_format=layout) for layout in layouts[: 1 + (each.ndim == 4)])
+        for each in parameters
+    )

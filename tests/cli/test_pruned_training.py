@@ -1,6 +1,7 @@
 """`autoprune train-pruned` and `tickets`: settings that are refused, and runs that are killed and go on."""
 
 import json
+import re
 import signal
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ import autoprune
 from autoprune.cli.command_settings import RULES, TicketsSettings, TrainPrunedSettings
 from autoprune.cli.composition import composed
 from autoprune.cli.validation import SettingsError, check
+from autoprune.schedule.engine import CHECKPOINT
+from autoprune.schedule.masked_training import Snapshot
 from tests.commands import run, start
 
 SMALL = ["task=digits", "threads=1", "tracking=none"]
@@ -75,7 +78,7 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(command: list[str], when: str,
 
 
 @pytest.mark.slow
-def test_channels_are_gone_from_the_exported_network_and_nan_is_a_sentence(tmp_path: Path) -> None:
+def test_channels_are_gone_from_the_exported_network(tmp_path: Path) -> None:
     channels = ["granularity=channel", "budget=weights:0.4", "schedule=one_shot", "hydra.run.dir=channels"]
     done = run("train-pruned", *SMALL, "steps=30", *channels, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -84,8 +87,47 @@ def test_channels_are_gone_from_the_exported_network_and_nan_is_a_sentence(tmp_p
     network = autoprune.load(tmp_path / "channels")
     weights = sum(p.numel() for name, p in network.named_parameters() if p.ndim > 1)
     assert weights == result["weights"]
-    done = run(*TRAIN, "recipe.learning_rate=1e30", "hydra.run.dir=nan", cwd=tmp_path)
+
+
+OWN = """
+from autoprune.schedule.decision import Decision
+
+def rewinding(state):
+    first = state.decision == 0
+    return Decision(density=1.0 if first else 0.3, until=0.4 if first else 1.0, rewind="none" if first else "step",
+                    rewind_step=7, save_steps=(5,))
+
+def schedule():
+    return rewinding
+"""
+OF_OWN = ["schedule._target_=own_schedules.schedule"]
+FAILURES: dict[str, tuple[list[str], str, bool]] = {
+    "density": (["train-pruned", "budget=weights:0.0001"], "ask for a density of at least", False),
+    "rounds": (
+        ["train-pruned", "schedule=iterative", "+schedule.rounds=12", "training=0.05x"],
+        "leaves each of the 13",
+        False,
+    ),
+    "tickets": (["tickets", "rounds=40", "share=0.5"], "ask for a density of at least", False),
+    "point": (["train-pruned", *OF_OWN], r"step 7 needs the weights of that step.*\[0, 5\]", True),
+    "nan": (["train-pruned", "recipe.learning_rate=1e30"], "lower the learning rate; what was", True),
+    "tickets' nan": (["tickets", "rounds=2", "recipe.learning_rate=1e30"], "lower the learning rate; what was", False),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAILURES)
+def test_what_cannot_be_is_one_sentence_and_what_was_trained_is_kept(name: str, tmp_path: Path) -> None:
+    (tmp_path / "own_schedules.py").write_text(OWN)
+    (command, *given), sentence, kept = FAILURES[name]
+    done = run(command, *SMALL, "steps=60", *given, "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 1
-    assert "lower the learning rate; what was trained up to there stands in" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert (tmp_path / "nan" / "training.safetensors").exists()
+    assert re.search(sentence, done.stderr)
+    assert done.stderr.count("\n") <= 2
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert "result.json" not in left
+    assert (CHECKPOINT in left) == kept
+    if name == "point":
+        (record,) = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+        assert record["steps"] == 24
+        assert Snapshot.load(tmp_path / "run" / CHECKPOINT).numbers["clock"]["step"] == 24

@@ -21,7 +21,7 @@ import autoprune  # noqa: F401  registers the environments
 from autoprune import Problem, ProblemSpec
 from autoprune.evaluation.metered import EvaluationsSpent
 from autoprune.evaluation.settings import EvaluationSettings
-from autoprune.testing import check_environment, small_task
+from autoprune.testing import check_environment, check_training_environment, small_task
 
 PLANS = ("Layerwise-v0", "OneShot-v0", "Edit-v0", "Levels-v0")
 TRAINING = ("Schedule-v0", "Rounds-v0")
@@ -88,10 +88,10 @@ def test_checkers_take_it_seeds_repeat_it_and_it_is_rendered_or_not(name: str) -
     assert silent.unwrapped.render() is None
 
 
-@pytest.mark.parametrize("name", PLANS)
-def test_plan_environments_conform_and_so_do_copies(name: str) -> None:
+@pytest.mark.parametrize("name", [*PLANS, *TRAINING])
+def test_environments_conform_and_so_do_copies(name: str) -> None:
     env = made(name)
-    check_environment(env)
+    (check_environment if name in PLANS else check_training_environment)(env)
     for again in (copy.deepcopy(env), pickle.loads(pickle.dumps(env))):
         env.action_space.seed(1)
         observation, _ = env.reset(seed=0)
@@ -129,6 +129,35 @@ def test_episodes_begin_again_as_gymnasium_says(name: str, mode: AutoresetMode) 
         with pytest.raises(gymnasium.error.ResetNeeded):
             envs.step(envs.action_space.sample())
         assert np.array_equal(envs.reset()[0], first)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("render_mode", [None, "ansi"])
+def test_trainings_begin_again_as_gymnasium_says(name: str, mode: AutoresetMode, render_mode: str | None) -> None:
+    """Gymnasium's own vectors of single environments hold them to its rules."""
+    vector: dict[str, Any] = {"vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": mode}}
+    envs = gymnasium.make_vec(f"autoprune/{name}", num_envs=2, render_mode=render_mode, **vector, **SHORT)
+    first, _ = envs.reset(seed=0)
+    actions = np.array([[-0.5] * envs.single_action_space.shape[0], [0.5] * envs.single_action_space.shape[0]])  # type: ignore[index]
+    for _ in range(SHORT["decisions"]):
+        observations, _, ended, truncated, infos = envs.step(actions)
+    assert ended.all()
+    assert not truncated.any()
+    assert [str(text).startswith("decision") for text in envs.render() or ()] == [render_mode == "ansi"] * 2
+    if mode is AutoresetMode.SAME_STEP:
+        assert np.array_equal(observations, first)
+        assert [round(pruned.density, 3) for pruned in infos["final_info"]["pruned"]] == [0.3, 0.3]
+        return
+    assert not np.array_equal(observations, first)
+    assert [round(pruned.density, 3) for pruned in infos["pruned"]] == [0.3, 0.3]
+    if mode is AutoresetMode.NEXT_STEP:
+        again, rewards, ended, _, _ = envs.step(actions)
+        assert np.array_equal(again, first)
+        assert not rewards.any()
+        assert not ended.any()
+    else:
+        assert np.array_equal(envs.reset(options={"reset_mask": np.ones(2, bool)})[0], first)
 
 
 def test_processes_step_copies_of_the_single_one() -> None:

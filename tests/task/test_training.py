@@ -1,10 +1,12 @@
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.task.task import Role, accuracy
-from autoprune.task.training import Optimizer, fit, flip
+from autoprune.task.training import LoopSettings, Optimizer, TrainingLoop, fit, flip
 from tests.models import PRUNABLE
 
 NETWORK = PRUNABLE["flattened"]
@@ -127,3 +129,51 @@ def test_flipping_mirrors_about_half_of_the_images() -> None:
     mirrored = (flipped == inputs.flip(-1)).flatten(1).all(1)
     assert ((flipped == inputs).flatten(1).all(1) ^ mirrored).all()
     assert 150 < mirrored.sum() < 250
+
+
+class Late(nn.Module):
+    """Its second layer has no gradient until the third step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.calls = nn.Linear(6, 4), nn.Linear(6, 4), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.first(x) + (self.second(x) if self.calls > 2 else 0)
+
+
+def laid_out(kind: str) -> tuple[nn.Module, Tensor]:
+    """A network, and inputs: with a late gradient, weights with channels last, or weights with gaps in memory."""
+    torch.manual_seed(0)
+    if kind == "late":
+        return Late(), torch.randn(12, 6)
+    if kind == "channels last":
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten())
+        return model.to(memory_format=torch.channels_last), torch.randn(12, 3, 5, 5)
+    gaps, turned = nn.Linear(6, 5), nn.Linear(5, 4)
+    gaps.weight = nn.Parameter(torch.randn(5, 9)[:, :6])
+    turned.weight = nn.Parameter(torch.randn(5, 4).T)
+    return nn.Sequential(gaps, turned), torch.randn(12, 6)
+
+
+@pytest.mark.parametrize("kind", ["late", "channels last", "gaps"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_steps_are_those_of_an_optimizer_that_is_not_fused(kind: str, optimizer: Optimizer) -> None:
+    model, inputs = laid_out(kind)
+    plain, role = copy.deepcopy(model), Role(inputs, torch.arange(12) % 4)
+    settings = LoopSettings(batch_size=12, optimizer=optimizer)
+    loop = TrainingLoop(model, role, settings, loss=cross_entropy, generator=generator())
+    common = {"lr": 0.05, "weight_decay": 5e-4, "fused": False, "foreach": False}
+    other: torch.optim.Optimizer = (
+        torch.optim.SGD(plain.parameters(), momentum=0.9, nesterov=True, **common)  # type: ignore[arg-type]
+        if optimizer == "sgd"
+        else torch.optim.AdamW(plain.parameters(), betas=(0.9, 0.999), **common)  # type: ignore[arg-type]
+    )
+    for _ in range(6):
+        loop.step(0.05)
+        other.zero_grad()
+        F.cross_entropy(plain(inputs), role.targets).backward()
+        other.step()
+    for weight, same in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(weight, same, atol=1e-5)
