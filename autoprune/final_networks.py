@@ -15,6 +15,7 @@ from autoprune.device.device import predicted_and_measured
 from autoprune.evaluation.judge import Judge
 from autoprune.evaluation.outcome import Metrics
 from autoprune.export.apz import LARGEST_CODED, apz_size
+from autoprune.export.byte_limit import within_bytes
 from autoprune.export.latency_measurement import measure_latency
 from autoprune.export.network import network_bytes
 from autoprune.export.onnx import export_onnx
@@ -32,6 +33,7 @@ from autoprune.task.weights import load_weights, save_weights
 
 DENSE = "dense"
 RECOVERED = "recovered"  # in the run's
+ENCODED = "encoded_bytes"  # the budget that a file has to meet
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +77,8 @@ class RecoveredNetworks:
     """Decides whether the recovery was for the better."""
     harmed: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Plans whose recovered network was worse → its metrics on held-out search data; these keep the pruned network."""
+    limited: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Plans under a budget of encoded bytes → their file's bytes, its limit, and weights that went to meet it."""
 
     def networks(
         self,
@@ -96,20 +100,24 @@ class RecoveredNetworks:
         for name, network in pruned.items():
             if plans[name] not in done:
                 done[plans[name]] = name, self._network(name, plans[name], network, on_step)
-            elif done[plans[name]][0] in self.harmed:
-                self.harmed[name] = self.harmed[done[plans[name]][0]]
+            else:
+                for notes in (self.harmed, self.limited):
+                    if done[plans[name]][0] in notes:
+                        notes[name] = notes[done[plans[name]][0]]
         return {name: done[plan][1] for name, plan in plans.items()}
 
     def _network(self, name: str, plan: PruningPlan, pruned: nn.Module, on_step: Callable[[str], OnStep]) -> nn.Module:
         weights, harm = self.run.path / RECOVERED / f"{name}.safetensors", f"{RECOVERED}/{name}.harmed.json"
         if weights.exists():
             self.ledgers.recovery.forget("plan", name)
-            if self.run.has(harm):
-                self.harmed[name] = self.run.read_json(harm)
+            for file, notes in ((harm, self.harmed), (f"{RECOVERED}/{name}.limited.json", self.limited)):
+                if self.run.has(file):
+                    notes[name] = self.run.read_json(file)
             return load_weights(copy.deepcopy(pruned), weights)
         task = self.problem.task
         generator = torch_generator(self.seed, "recover")
-        network = self.recover(pruned, task, teacher=task.model, generator=generator, on_step=on_step(name))
+        trained = self.recover(pruned, task, teacher=task.model, generator=generator, on_step=on_step(name))
+        network = trained
         drawn, bits = torch_generator(self.seed, "quantize"), bits_of(self.problem.structure, plan)
         if decides := is_coded(self.problem.structure):  # the pruned network has codes too
             network = self.quantize(network, task, generator=drawn, layer_bits=bits)
@@ -117,11 +125,28 @@ class RecoveredNetworks:
         if before is not None and (after is None or self._is_worse(after, than=before)):
             self.harmed[name] = {} if after is None else asdict(after)
             self.run.write_json(harm, self.harmed[name])
-            network = copy.deepcopy(pruned).eval()
+            network = trained = copy.deepcopy(pruned).eval()
         if quantizes(self.quantize) and not decides:
             network = self.quantize(network, task, generator=drawn)
+        network = self._within_budget(name, network, trained)
         save_weights(network, weights)
         return network
+
+    def _within_budget(self, name: str, network: nn.Module, trained: nn.Module) -> nn.Module:
+        """The network, whose file meets a budget of encoded bytes, or a note says that it does not.
+
+        The budget bounds what was predicted of the plan; training and quantizing change it by some per cent.
+        """
+        problem = self.problem
+        limits = [bound.limit for bound in problem.projector.budget.bounds if bound.cost.name == ENCODED]
+        if not limits or sum(parameter.numel() for parameter in network.parameters()) > LARGEST_CODED:
+            return network
+        layers = [matrix.layer for group in problem.structure.groups for matrix in group.compared]
+        magnitudes = {f"{layer}.weight" if layer else "weight": trained.get_submodule(layer).weight for layer in layers}
+        limited = within_bytes(network, limits[0], architecture=problem.task.architecture, magnitudes=magnitudes)  # type: ignore[arg-type]
+        self.limited[name] = limited.as_json()
+        self.run.write_json(f"{RECOVERED}/{name}.limited.json", self.limited[name])
+        return limited.network
 
     def _metrics(self, network: nn.Module) -> Metrics | None:
         """On held-out search data; None where its outputs are not finite."""
@@ -235,7 +260,7 @@ class FinalNetworks:
             latency = measure_latency(networks, task.example_input, onnx_files=onnx_files, forward=task.forward)
             sizes = {name: {"safetensors": network_bytes(network)} for name, network in networks.items()}
             if self.coded:
-                sizes = {name: each | apz_size(networks[name]) for name, each in sizes.items()}
+                sizes = {n: each | apz_size(networks[n], architecture=task.architecture) for n, each in sizes.items()}
             for name, path in onnx_files.items():
                 sizes[name]["onnx"] = path.stat().st_size
         return {

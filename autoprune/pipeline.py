@@ -112,6 +112,8 @@ class Job:
         records = final.records(stages)
         for name, metrics in recoveries.harmed.items():
             records[name]["harmed"] = metrics
+        for name, limited in recoveries.limited.items():
+            records[name]["file_limit"] = limited
         on_device = stages.attempt("device", final.on_device, otherwise=None)
         clock.end_stage("benchmark")
         result = {

@@ -167,7 +167,7 @@ def test_networks_are_quantized_after_recovery_and_what_is_on_the_disk_is_said(t
     assert all(len(layer.get_parameter("weight").unique()) <= 17 for layer in quantizable(loaded).values())
     files = result["networks"][result["chosen"]]["file_bytes"]
     assert files["apz"] < 0.4 * files["safetensors"]
-    assert files["apz"] == save_apz(loaded, tmp_path / "small.apz", architecture=None)
+    assert files["apz"] == save_apz(loaded, tmp_path / "small.apz", architecture=digits().architecture)
     work.run.write_json("run.json", {"task": "digits", "agent": "random"})
     note = on_the_disk(read_contents(work.run))
     assert note.startswith("On the disk: ")
@@ -197,6 +197,9 @@ def test_a_plans_bits_are_those_of_the_network_that_is_written(tmp_path: Path) -
         work.run.write_json("run.json", {"task": "digits", "agent": "random"})
         said = on_the_disk(read_contents(work.run))
         assert f"Bits of the codes of weights: conv1 {bits.get('conv1', 'none')}" in said
+        assert chosen["file_limit"]["bytes"] == chosen["file_bytes"]["apz"] <= problem.projector.budget.limit
+        assert chosen["file_limit"]["meets"]
+        assert "is met" in said
         for row in result["layers"]:
             assert row["parts"]["value_bits"] <= bits.get(row["name"], 32)
             assert row["kept"] == network.get_submodule(row["name"]).get_parameter("weight").count_nonzero()

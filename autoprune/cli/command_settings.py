@@ -180,6 +180,7 @@ class TrainPrunedSettings(Section):
     task: Described
     data: Described | None = None
     schedule: Described
+    quantize: Described
     tracking: Described
     recipe: Described
     seed: Seed

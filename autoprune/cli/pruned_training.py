@@ -120,7 +120,7 @@ def _train_pruned(session: Session, task: "Task", run: "RunFolder", tracker: "Tr
         start=settings["start"],
         keep=frozenset(settings["keep"]),
     )
-    name = _schedule_name(settings)
+    name = ", ".join(part for part in (_chosen(settings, "schedule"), _chosen(settings, "quantize")) if part != "none")
 
     def note(record: dict[str, Any]) -> None:
         run.append("history.jsonl", record)
@@ -143,8 +143,12 @@ def _train_pruned(session: Session, task: "Task", run: "RunFolder", tracker: "Tr
             "were removed after the last step; a larger training= or an earlier end of the schedule leaves none over"
         )
     _tell_uncounted(trained.uncounted)
-    dense, sparse = _measured(task, task.model), _measured(task, trained.network)
-    _export(task, trained.network, run)
+    dense, pruned = _measured(task, task.model), _measured(task, trained.network)
+    network, on_disk = _on_disk(session, task, trained.network, run)
+    sparse = _measured(task, network)
+    _export(task, network, run)
+    if on_disk is not None:
+        print(f"on the disk: {on_disk['bytes']:,} bytes as .apz, {on_disk['ratio']:.1f} times smaller than fp32")
     result = {
         "schedule": name,
         "seed": settings["seed"],
@@ -156,7 +160,9 @@ def _train_pruned(session: Session, task: "Task", run: "RunFolder", tracker: "Tr
         "uncounted": dict(trained.uncounted),
         "training": {"steps": trained.steps, "budget": goal.steps, "spent": trained.spent, "macs": trained.macs},
         "dense": dense,
+        "pruned": pruned,
         "points": [{"series": name, "density": trained.density, "macs": trained.macs, **sparse}],
+        "on_disk": on_disk,
         "history": list(trained.history),
     }
     (run.path / CHECKPOINT).unlink(missing_ok=True)
@@ -234,6 +240,35 @@ def _export(task: "Task", network: "nn.Module", run: "RunFolder") -> None:
         export_onnx(network, task.example_input, run.path / "network.onnx", forward=task.forward)
 
 
+def _on_disk(
+    session: Session, task: "Task", pruned: "nn.Module", run: "RunFolder"
+) -> "tuple[nn.Module, dict[str, Any] | None]":
+    """The network after quantization, and what its `.apz` file takes, which the run has where there are shared values.
+
+    None where the network has lost channels and its values are its own, and where coding would take minutes.
+    """
+    from autoprune.deep_compression import FP32, layer_sizes
+    from autoprune.export.apz import LARGEST_CODED, apz_size, save_apz
+    from autoprune.final_networks import quantizes
+    from autoprune.seeding import torch_generator
+
+    settings, quantize = session.settings, session.part("quantize")
+    network, coded = pruned, quantizes(quantize)
+    if coded:
+        network = quantize(pruned, task, generator=torch_generator(settings["seed"], "quantize"))
+    sizes = sum(parameter.numel() for parameter in task.model.parameters())
+    if not coded and (settings["granularity"] == "channel" or sizes > LARGEST_CODED):
+        return network, None
+    if coded:
+        (run.path / "network").mkdir(exist_ok=True)
+        taken = save_apz(network, run.path / "network" / "network.apz", architecture=task.architecture)
+    else:
+        taken = apz_size(network, architecture=task.architecture)["apz"]
+    layers = [layer.as_json() for layer in layer_sizes(network)]
+    dense_bytes = FP32 * sizes
+    return network, {"bytes": taken, "dense_bytes": dense_bytes, "ratio": dense_bytes / taken, "layers": layers}
+
+
 def _tell_uncounted(uncounted: Mapping[str, int]) -> None:
     """Says which weights no density counts."""
     if uncounted:
@@ -246,6 +281,7 @@ def _density(budget: str | None) -> float | None:
     return None if budget is None else float(budget.partition(":")[2])
 
 
-def _schedule_name(settings: Mapping[str, Any]) -> str:
-    target = str(OmegaConf.select(OmegaConf.create(dict(settings)), "schedule._target_"))
-    return chosen_name("schedule", choice=str(HydraConfig.get().runtime.choices.get("schedule")), target=target)
+def _chosen(settings: Mapping[str, Any], group: str) -> str:
+    """What was chosen of a group of the configuration."""
+    target = str(OmegaConf.select(OmegaConf.create(dict(settings)), f"{group}._target_"))
+    return chosen_name(group, choice=str(HydraConfig.get().runtime.choices.get(group)), target=target)

@@ -79,13 +79,14 @@ def encode_state(record: Mapping[str, Any], state: Mapping[str, Tensor]) -> byte
     return apz_bytes(json.dumps(shape, separators=(",", ":")).encode(), tensors)
 
 
-def apz_size(network: nn.Module) -> dict[str, int]:
+def apz_size(network: nn.Module, *, architecture: Architecture | None = None) -> dict[str, int]:
     """Returns how large the network's file is: {"apz": bytes}, or {"apz_predicted": bytes} where coding takes minutes.
 
     Args:
         network: One of more than 5 million entries is predicted from entropies.
+        architecture: What the file would say of how the dense network is built.
     """
-    record, state = shape_record(network, None), state_of(network)
+    record, state = shape_record(network, architecture), state_of(network)
     if sum(tensor.numel() for tensor in state.values()) <= LARGEST_CODED:
         return {"apz": len(encode_state(record, state))}
     tensors = {name: bits_of(tensor + 0) for name, tensor in state.items()}

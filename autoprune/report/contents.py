@@ -43,6 +43,8 @@ class NetworkReport:
     """What else the task had measured."""
     harmed: Json | None = None
     """Where recovery made it worse, so that it was left out: metrics of the recovered network on held-out samples."""
+    file_limit: Json | None = None
+    """Under a budget of encoded bytes: its file's bytes, the limit, and weights that went to meet it."""
 
     @property
     def density(self) -> dict[str, float]:
@@ -160,6 +162,7 @@ def networks_of(result: Json) -> tuple[NetworkReport, ...]:
                 files=record.get("file_bytes") or {},
                 measures=record.get("measures") or {},
                 harmed=record.get("harmed"),
+                file_limit=record.get("file_limit"),
             )
         )
     return tuple(networks)

@@ -1,6 +1,6 @@
 """A run's report: one HTML file that opens offline, from the run folder's files only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +8,11 @@ from autoprune.cost.cost_units import written
 from autoprune.report import run_facts, wording
 from autoprune.report.contents import Contents, NetworkReport, read_contents
 from autoprune.report.measures import measure_table, samples
+from autoprune.report.on_disk import layer_table
 from autoprune.report.page_tables import Cell, PageTable, Row
 from autoprune.report.run_figures import run_figures
 from autoprune.report.template import page
-from autoprune.report.wording import DASH, RUNTIMES, count, percent
+from autoprune.report.wording import DASH, RUNTIMES, percent
 from autoprune.runs import RunFolder
 
 REPORT = "report.html"
@@ -41,7 +42,7 @@ def render(contents: Contents) -> str:
         contents=contents,
         quality=_quality(contents),
         expense=_expense(contents),
-        coded=_coded_layers((contents.result or {}).get("layers") or ()),
+        coded=layer_table((contents.result or {}).get("layers") or ()),
         measures=measure_table(contents.networks),
         samples=samples(contents.networks),
         pictures=run_figures(contents),
@@ -70,23 +71,6 @@ def _quality(contents: Contents) -> PageTable:
         unseen = quality.text(network.held_out), wording.number(network.held_out.get("kl"))
         rows.append(_row(network, [*cells, *map(Cell, unseen)]))
     return PageTable([*columns, *(("Unseen search data", title) for title in (quality.title, "KL to dense"))], rows)
-
-
-def _coded_layers(layers: Sequence[Mapping[str, Any]]) -> PageTable:
-    """Deep Compression's table (arXiv 1510.00149) of the chosen network's file."""
-    columns = [
-        *(("", title) for title in ("weights", "kept")),
-        *(("Bits of a kept weight", title) for title in ("code", "index", "code, coded", "index, coded")),
-        *(("Bytes", title) for title in ("indices", "codebook", "codes", "of fp32")),
-    ]
-    rows = []
-    for layer in layers:
-        parts, bits = layer["parts"], [layer["coded_value_bits"], layer["coded_index_bits"]]
-        cells = [count(layer["weights"]), percent(layer["kept"] / max(layer["weights"], 1))]
-        cells += [str(parts["value_bits"]), str(parts["index_bits"]), *(f"{each:.2f}" for each in bits)]
-        cells += [wording.size(parts[name]) for name in ("positions", "table", "codes")]
-        rows.append(Row(layer["name"], [*map(Cell, cells), Cell(percent(layer["bytes"] / (4 * layer["weights"])))]))
-    return PageTable(columns, rows)
 
 
 def _expense(contents: Contents) -> PageTable:

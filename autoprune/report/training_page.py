@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from scipy import stats
 
 from autoprune.report.drawing import COLOURS, SERIES, Picture, agent_style, log_axis, percent_axis, picture
+from autoprune.report.on_disk import layer_table
 from autoprune.report.page_tables import Cell, PageTable, Row
 from autoprune.report.template import page
-from autoprune.report.wording import CLASSIFIER, DASH, count, number, origin, percent
+from autoprune.report.wording import CLASSIFIER, DASH, count, number, origin, percent, size, times
 from autoprune.runs import RunFolder
 
 KIND = "pruned_training"  # what `kind` says in such a run's result.json
@@ -66,11 +67,13 @@ def render_trainings(results: Sequence[Json], *, run: Json | None) -> str:
         lead=[
             "Densities count the weights of convolutions, linear, recurrent and attention layers. Networks are judged "
             "on the test data, which no schedule has seen; training MACs are in steps of the dense network, what was "
-            "rewound included."
+            "rewound included.",
+            _on_the_disk(first) if run is not None else "",
         ],
         over_density=_picture(results, "density", "share of the weights that stays"),
         over_macs=_picture(results, "macs", "training MACs, in steps of the dense network"),
         history=_history(first) if run is not None else None,
+        layers=layer_table((first.get("on_disk") or {}).get("layers") or () if run is not None else ()),
         summary=summary_table(results),
         facts=[] if run is None else _facts(first, run),
     )
@@ -93,6 +96,20 @@ def headline(results: Sequence[Json]) -> str:
     before, after = (f"{name} ", "") if quality is number else ("", f" {name}")
     beside = f", the dense network {quality(float(np.mean(dense)))}" if dense else ""
     return f"{best} keeps {percent(cell['density'])} of the weights at {before}{quality(cell['mean'])}{after}{beside}"
+
+
+def _on_the_disk(result: Json) -> str:
+    """How large the network's file is, and what sharing values has cost."""
+    on_disk = result.get("on_disk")
+    if not on_disk:
+        return ""
+    _, quality = _metric([result])
+    before, after = (record["test_accuracy"] for record in (result["pruned"], result["points"][-1]))
+    shared = f" Before values were shared it was at {quality(before)}." if before != after else ""
+    return (
+        f"On the disk: {size(on_disk['bytes'])} as .apz, {times(on_disk['ratio'])} smaller than the dense network's "
+        f"parameters at fp32 ({size(on_disk['dense_bytes'])}).{shared}"
+    )
 
 
 def _metric(results: Sequence[Json]) -> tuple[str, Callable[[float], str]]:

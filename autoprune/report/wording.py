@@ -179,11 +179,24 @@ def on_the_disk(contents: Contents) -> str:
         return ""
     stored, whole = chosen.files.get("safetensors"), dense.files.get("safetensors")
     about = "" if chosen.files.get("apz") else "about "
-    return (
+    text = (
         f"On the disk: {about}{size(coded)} as .apz, {times(quotient(whole, coded))} smaller than the dense network's "
         f"safetensors ({size(whole)}). Its own safetensors file stores the zeros and has {size(stored)}; "
         "`autoprune export RUN format=apz` writes the small one."
-    ) + _bits_of_codes(contents, chosen)
+    )
+    return text + _against_budget(contents, chosen, coded) + _bits_of_codes(contents, chosen)
+
+
+def _against_budget(contents: Contents, chosen: NetworkReport, coded: float) -> str:
+    """Whether the file is within a budget of encoded bytes, which bounds what was predicted of the plan."""
+    bound = next((bound for bound in contents.bounds if bound["cost"] == "encoded_bytes"), None)
+    if bound is None:
+        return ""
+    limit, removed = float(bound["limit"]), (chosen.file_limit or {}).get("removed", 0)
+    if coded > limit:
+        return f" Its budget of {size(limit)} is missed by {percent(coded / limit - 1, digits=2)}."
+    beside = f", for which {removed:,} of its smallest weights went beside those of the plan" if removed else ""
+    return f" Its budget of {size(limit)} is met{beside}."
 
 
 def _bits_of_codes(contents: Contents, chosen: NetworkReport) -> str:
