@@ -49,7 +49,8 @@ def pair_cell(task: Task, method: str, *, seed: int) -> dict[str, Any]:
     problem.close()
     return {
         "network": task.name, "seed": seed, "method": method, "plan": plan.as_json(),
-        "predicted": float(problem.costs["encoded_bytes"](np.array(plan.kept))), "before_limit": before, **final.as_json(),
+        "predicted": float(problem.costs["encoded_bytes"](np.array(plan.kept))), "before_limit": before,
+        **final.as_json(),
         "dense": float(test(task.model).accuracy),
         "post_training": {"accuracy": float(test(pruned).accuracy), "kl": float(test(pruned).kl)},
         "recovered": float(test(final.network).accuracy),

@@ -8,7 +8,7 @@ from autoprune.task.shipped import fashion_resnet20
 from autoprune.task.task import Roles
 from experiments.deep_compression.lenets import Judged, cell
 
-SETTINGS = CompressionSettings(density=0.15, bits=4, convolution_bits=4, pruning_steps=1200, centroid_steps=300)
+SETTINGS = CompressionSettings(density=0.15, bits=4, convolution_bits=4, pruning_steps=900, centroid_steps=200)
 
 
 def resnet_cell(roles: Roles, *, seed: int) -> dict[str, Any]:
