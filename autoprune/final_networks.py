@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from autoprune.deep_compression import layer_sizes
@@ -221,6 +222,32 @@ class FinalNetworks:
         if not self.coded or sum(parameter.numel() for parameter in network.parameters()) > LARGEST_CODED:
             return []
         return [layer.as_json() for layer in layer_sizes(network)]
+
+    def parts_alone(self, name: str) -> dict[str, dict[str, Any]]:
+        """What pruning alone, shared values alone and both come to before training, of a plan that decides on both.
+
+        Args:
+            name: Of the plan.
+
+        Returns:
+            Part → bytes of its file, and its metrics on the test role; none of other plans, or where coding is slow.
+        """
+        problem, structure = self.problem, self.problem.structure
+        parameters = sum(parameter.numel() for parameter in problem.task.model.parameters())
+        if not is_coded(structure) or parameters > LARGEST_CODED:
+            return {}
+        test, kept = Judge(problem.task, problem.task.data.test), np.array(self._every_plan[name].kept)
+        coded = np.array([bool(group.coded) for group in structure.groups])
+        plans = {
+            "pruning alone": np.where(coded, structure.units, kept),
+            "quantization alone": np.where(coded, kept, structure.units),
+            "both": kept,
+        }
+        networks = {part: problem.pruned(structure.plan(units)) for part, units in plans.items()}
+        return {
+            part: apz_size(network, architecture=problem.task.architecture) | scalar_metrics(test(network))
+            for part, network in networks.items()
+        }
 
     @property
     def _every_plan(self) -> dict[str, PruningPlan]:

@@ -130,6 +130,7 @@ class Job:
             "export_differences": differences,
             "networks": records,
             "layers": stages.attempt("layers", lambda: final.coded_layers(chosen), otherwise=[]),
+            "parts_alone": stages.attempt("parts", lambda: final.parts_alone(chosen), otherwise={}),
             "device": on_device,
             "anytime": anytime,
             "policy": stages.attempt("policy", lambda: job.own_plan(recorder, plans), otherwise=None),

@@ -12,7 +12,8 @@ from autoprune.report.page_tables import Cell, PageTable, Row
 from autoprune.report.wording import count, percent, size
 
 PARTS = ("pruning alone", "quantization alone", "both")
-PART_COLOURS = dict(zip(PARTS, SERIES, strict=False))
+RETRAINED = "both, after recovery"
+PART_COLOURS = dict(zip((*PARTS, RETRAINED), SERIES, strict=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def over_size(series: Mapping[str, Sequence[SizedNetwork]], *, ylabel: str) -> D
         for name, networks in series.items():
             ordered = sorted(networks, key=lambda network: network.smaller)
             x, y, half = np.array([[each.smaller, each.points, each.half] for each in ordered]).T
-            line = "none" if name == "both" and len(ordered) > 1 else "-"
+            line = "none" if name == PARTS[2] and len(ordered) > 1 else "-"
             axes.errorbar(
                 x, y, yerr=half if half.any() else None, color=COLOURS[PART_COLOURS[name]], marker="o", ms=6,
                 lw=2.0, ls=line, elinewidth=1.2,

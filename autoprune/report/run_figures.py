@@ -20,7 +20,8 @@ from autoprune.report.drawing import (
     picture,
     shortened,
 )
-from autoprune.report.wording import drawn_metric, share, title
+from autoprune.report.on_disk import RETRAINED, SizedNetwork, over_size, size_key
+from autoprune.report.wording import Quality, drawn_metric, share, title
 from autoprune.statistics import Floats, pareto_front
 
 BELOW = 4.0  # scores further below the median than this many times best − median are drawn at the edge
@@ -28,7 +29,9 @@ BELOW = 4.0  # scores further below the median than this many times best − med
 
 def run_figures(contents: Contents) -> list[Picture]:
     """In reading order; a figure that the run has nothing for is left out."""
-    drawn = (search_curve(contents), plan(contents), plane(contents), curves(contents), recovery(contents))
+    drawn = (
+        search_curve(contents), plan(contents), plane(contents), sizes(contents), curves(contents), recovery(contents)
+    )  # fmt: skip
     return [figure for figure in drawn if figure is not None]
 
 
@@ -122,6 +125,32 @@ def plane(contents: Contents) -> Picture | None:
         caption += f" Not shown: {left} plans that left a race before they had seen all samples."
     panels = [partial(_draw_plane, contents=contents, records=records, cost=cost) for cost in costs]
     return picture(f"{metric.capitalize()} and cost", caption, panels, key=key, height=330)
+
+
+def sizes(contents: Contents) -> Picture | None:
+    """What pruning alone and shared values alone come to on the disk, of a plan that decides on both."""
+    dense, quality, chosen = contents.network("dense"), Quality.of(contents), contents.chosen
+    parts: Json = (contents.result or {}).get("parts_alone") or {}
+    whole, reference = (dense.cost.get("bytes"), quality.value(dense.post_training)) if dense else (None, None)
+    if not parts or chosen is None or not whole or reference is None:
+        return None
+    scale = 100 if quality.is_percent else 1
+    series: dict[str, list[SizedNetwork]] = {}
+    measured = [*((part, record["apz"], record) for part, record in parts.items())]
+    if chosen.recovered and chosen.files.get("apz"):
+        measured.append((RETRAINED, chosen.files["apz"], chosen.recovered))
+    for part, size, metrics in measured:
+        value = quality.value(metrics)
+        if value is not None:
+            series.setdefault(part, []).append(SizedNetwork(whole / size, scale * (value - reference)))
+    unit = f"points of {quality.title}, − dense" if quality.is_percent else f"{quality.title}, − dense"
+    caption = (
+        "On the test data, of the chosen plan's densities, of its bits, and of both, without a gradient step; and of "
+        "the network that is handed out."
+    )
+    return picture(
+        "What each part takes on the disk", caption, [over_size(series, ylabel=unit)], height=300, key=size_key(series)
+    )
 
 
 def curves(contents: Contents) -> Picture | None:

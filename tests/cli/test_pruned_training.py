@@ -131,3 +131,25 @@ def test_what_cannot_be_is_one_sentence_and_what_was_trained_is_kept(name: str, 
         (record,) = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
         assert record["steps"] == 24
         assert Snapshot.load(tmp_path / "run" / CHECKPOINT).numbers["clock"]["step"] == 24
+
+
+@pytest.mark.slow
+def test_values_are_shared_after_the_training_and_the_run_has_the_small_file(tmp_path: Path) -> None:
+    settings = ["steps=30", "budget=weights:0.3", "quantize=codebook", "quantize.bits=3", "quantize.convolution_bits=4"]
+    for name, override in (("coded", ["quantize.steps=5"]), ("plain", ["quantize=none"])):
+        chosen = settings + override if name == "coded" else settings[:2] + override
+        done = run("train-pruned", *SMALL, *chosen, f"hydra.run.dir={name}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "on the disk: " in done.stdout
+    results = {name: json.loads((tmp_path / name / "result.json").read_text()) for name in ("coded", "plain")}
+    assert results["coded"]["pruned"] == results["plain"]["pruned"]
+    assert results["plain"]["pruned"]["test_accuracy"] == results["plain"]["points"][0]["test_accuracy"]
+    assert [result["points"][0]["series"] for result in results.values()] == ["cubic, codebook", "cubic"]
+    small, network = (autoprune.load(path) for path in (tmp_path / "coded/network/network.apz", tmp_path / "coded"))
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in small.state_dict().items())
+    on_disk = results["coded"]["on_disk"]
+    assert on_disk["bytes"] == (tmp_path / "coded/network/network.apz").stat().st_size
+    assert 2 * on_disk["bytes"] < results["plain"]["on_disk"]["bytes"]
+    assert all(row["parts"]["value_bits"] <= 5 for row in on_disk["layers"])
+    assert not (tmp_path / "plain/network/network.apz").exists()
+    assert "On the disk: " in (tmp_path / "coded/report.html").read_text()
