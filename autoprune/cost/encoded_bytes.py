@@ -69,8 +69,10 @@ class EncodedBytes:
         return self._bytes(self.others.along(kept, group, levels), same[..., None] + own)
 
     def changed(self, kept: IntArray, levels: IntArray) -> FloatArray:
-        kept = np.asarray(kept, np.int64)
-        return self._bytes(changed(self.others, kept, levels), self.matrices.changed(kept, np.asarray(levels)))
+        kept, levels = np.asarray(kept, np.int64), np.asarray(levels, np.int64)
+        if kept.ndim > 1:
+            return np.stack([self.changed(plan, to) for plan, to in zip(kept, levels, strict=True)])
+        return self._bytes(changed(self.others, kept, levels), self.matrices.changed(kept, levels))
 
     def _bytes(self, others: FloatArray, coded: FloatArray) -> FloatArray:
         return np.asarray((others + self.correction * coded) / 8 + self.overhead, np.float64)

@@ -16,7 +16,8 @@ class CostModel(Protocol):
     """plan → cost.
 
     A cost may have three members more, so that less has to be asked of it: `never_falls` and `smooth`, which the
-    functions of these names below explain, and `changed(kept, levels)`, a faster way to what that function says.
+    functions of these names below explain, and `changed(kept, levels)`, a faster way to what that function says, of
+    one plan or several.
     """
 
     @property
@@ -58,18 +59,20 @@ def smooth(cost: CostModel) -> bool:
 
 
 def changed(cost: CostModel, kept: IntArray, levels: IntArray) -> FloatArray:
-    """What the plan costs if one group kept its one of the levels instead.
+    """What plans cost if one group kept its one of the levels instead.
 
     Args:
         cost: One that is asked for all of these plans at once, or by its own `changed`.
-        kept: [groups] units of a plan.
-        levels: [groups] units that each group would keep instead.
+        kept: [..., groups] units of plans.
+        levels: [..., groups] units that each group would keep instead.
 
     Returns:
-        [groups]
+        [..., groups]
     """
     if hasattr(cost, "changed"):
         return np.asarray(cost.changed(kept, levels))
+    if kept.ndim > 1:  # one plan after the other: together they would be as many as plans × groups
+        return np.stack([changed(cost, plan, to) for plan, to in zip(kept, levels, strict=True)])
     plans = np.repeat(kept[None], len(kept), axis=0)
     np.fill_diagonal(plans, levels)
     return cost(plans)
@@ -153,8 +156,8 @@ class QuadraticCost:
 
     def changed(self, kept: IntArray, levels: IntArray) -> FloatArray:
         k, to = self._counted(kept), self._counted(levels)
-        change: FloatArray = (to - k) * (self.square * (to + k) + self.linear + self.cross @ k)
-        return change + self(kept)
+        change: FloatArray = (to - k) * (self.square * (to + k) + self.linear + k @ self.cross)
+        return change + self(kept)[..., None]
 
     def _counted(self, kept: IntArray) -> FloatArray:
         return np.asarray(kept if self.tables is None else self.tables(kept), np.float64)

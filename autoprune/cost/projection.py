@@ -84,7 +84,7 @@ class Projector:
         if not self.never_falls:
             scale = self._higher(flat, scale, high)
         target = flat * scale[:, None]
-        kept = np.stack([self.fill(k, t) for k, t in zip(self._round_down(target), target, strict=True)])
+        kept = self.fill(self._round_down(target), target)
         if self._stepped:
             kept = np.stack([self.refined(k, t) for k, t in zip(kept, target, strict=True)])
         return kept.reshape(targets.shape)
@@ -93,20 +93,24 @@ class Projector:
         """Adds levels, the group furthest below its target first, until no higher level of any group fits.
 
         Args:
-            kept: [groups] units of a plan inside the budget.
-            target: [groups] units.
+            kept: [..., groups] units of plans inside the budget.
+            target: [..., groups] units.
 
         Returns:
-            [groups] kept units.
+            [..., groups] kept units.
         """
-        kept, target = kept.copy(), np.asarray(target, np.float64)
-        while True:
-            following, fits = self._next(kept)
-            if not fits.any():
-                return kept
-            shortfall = (target - kept) / np.maximum(following - kept, 1)
-            chosen = int(np.argmax(np.where(fits, shortfall, -np.inf)))
-            kept[chosen] = following[chosen]
+        filled = kept.reshape(-1, kept.shape[-1]).copy()
+        wanted = np.asarray(target, np.float64).reshape(filled.shape)
+        unfilled = np.arange(len(filled))
+        while len(unfilled):
+            following, fits = self._next(filled[unfilled])
+            more = fits.any(axis=-1)
+            unfilled, following, fits = unfilled[more], following[more], fits[more]
+            now = filled[unfilled]
+            shortfall = (wanted[unfilled] - now) / np.maximum(following - now, 1)
+            chosen = np.where(fits, shortfall, -np.inf).argmax(axis=-1)
+            filled[unfilled, chosen] = following[np.arange(len(unfilled)), chosen]
+        return filled.reshape(kept.shape)
 
     def refined(self, kept: IntArray, target: FloatArray) -> IntArray:
         """A filled plan from one: no group stands just above a step of the cost whose price buys more elsewhere.
@@ -158,6 +162,46 @@ class Projector:
         """
         fitting: IntArray = levels[self.budget.cost.along(kept, group, levels) <= self.budget.limit]
         return fitting
+
+    def levels_below(self, units: FloatArray, groups: IntArray) -> IntArray:
+        """The highest level of each group that is at most so many units, or its lowest one.
+
+        Args:
+            units: [n] units, in fractions.
+            groups: [n] indices of groups.
+
+        Returns:
+            [n] units.
+        """
+        return self._grid[groups, np.clip(np.floor(units).astype(np.int64), 0, self.units[groups])]
+
+    def highest_fitting(self, kept: IntArray, groups: IntArray, most: IntArray) -> IntArray:
+        """The highest level of one group of each plan that fits if the others stay; what it keeps where none does.
+
+        Args:
+            kept: [plans, groups] units of plans.
+            groups: [plans] the index of the group that changes.
+            most: [plans] a level, above which none is looked at.
+
+        Returns:
+            [plans] units.
+        """
+        rows = np.arange(len(kept))
+        low = kept[rows, groups]
+        if not self.never_falls:
+            for row, group in enumerate(groups.tolist()):
+                levels = self.levels[group]
+                inside = levels[(levels > low[row]) & (levels <= most[row])]
+                low[row] = self.fitting(kept[row], group, inside).max(initial=low[row])
+            return low
+        plans, high = kept.copy(), np.maximum(most, low)
+        while (open_ := low < high).any():
+            middle = np.maximum(self._grid[groups, (low + high) // 2], np.minimum(self._following[groups, low], high))
+            plans[rows, groups] = middle
+            fits = self.budget.cost(plans) <= self.budget.limit
+            low = np.where(open_ & fits, middle, low)
+            high = np.where(open_ & ~fits, self._grid[groups, np.maximum(middle - 1, 0)], high)
+        return low
 
     def choices(self, kept: IntArray, group: int) -> BoolArray:
         """Which levels the group may keep when all earlier ones are decided.
@@ -258,17 +302,17 @@ class Projector:
         return np.where(fits.any(axis=1), self._scaled(flat, best, np.maximum(above, best)), low)
 
     def _next(self, kept: IntArray) -> tuple[IntArray, BoolArray]:
-        """Each group's lowest higher level that fits, and whether there is one: both [groups]."""
+        """Each group's lowest higher level that fits, and whether there is one: kept, and both [plans, groups]."""
         following = self.next_levels(kept)
         fits: BoolArray = (following > kept) & (changed(self.budget.cost, kept, following) <= self.budget.limit)
         if not self.never_falls:
             open_ = ~fits & (following < self.units)
             for bound in self._rising:  # what is too much for these now is so at every higher level
                 open_ &= changed(bound.cost, kept, following) <= bound.limit
-            for group in np.flatnonzero(open_):
-                above = self.fitting(kept, int(group), self.levels[group][self.levels[group] > following[group]])
-                if len(above):
-                    following[group], fits[group] = above[0], True
+            for plan, group in np.argwhere(open_):
+                higher = self.levels[group][self.levels[group] > following[plan, group]]
+                if len(above := self.fitting(kept[plan], int(group), higher)):
+                    following[plan, group], fits[plan, group] = above[0], True
         return following, fits
 
     def _round_down(self, units: FloatArray) -> IntArray:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
+from autoprune.prior.switch_batches import switched_neighbours
 from autoprune.structure.groups import IntArray
 
 SWITCHED = (0.06, 0.12, 0.25)  # shares of a group's units
@@ -151,14 +152,11 @@ def switches_near(
         plans_of: Actions [n, action] → kept units [n, groups].
         action_of: Kept units [n, groups] → actions [n, action].
     """
-    switches = [Switch(projector, step) for step in SWITCHED]
 
     def near(actions: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-        moved = [
-            mutated(plan, switches[rng.integers(len(switches))], (), switches=MOST_SWITCHES, rng=rng)
-            for plan in plans_of(actions)
-        ]
-        return action_of(np.array(moved))
+        return action_of(
+            switched_neighbours(plans_of(actions), projector, shares=SWITCHED, most=MOST_SWITCHES, rng=rng)
+        )
 
     return near
 

@@ -1,13 +1,15 @@
 """All plans that a search has paid for, the model that is fitted to them, and new plans near the best of them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from autoprune.cost.model import FloatArray
 from autoprune.cost.projection import Projector
 from autoprune.evaluation.outcome import Outcome
 from autoprune.prior.level_switches import SWITCHED, Kept, Switch, mutated
+from autoprune.prior.switch_batches import switched_neighbours
 from autoprune.search.plan_model import PlanModel
 from autoprune.structure.groups import IntArray
 
@@ -23,10 +25,11 @@ class PaidPlans:
 
     Args:
         units: Of the dense network [groups].
+        prior: Of the model: what is thought of plans before any is paid for.
     """
 
-    def __init__(self, units: IntArray) -> None:
-        self.model = PlanModel(units)
+    def __init__(self, units: IntArray, *, prior: Callable[[IntArray], FloatArray] | None = None) -> None:
+        self.model = PlanModel(units, prior=prior)
         self.outcomes: dict[Kept, Outcome] = {}
 
     @property
@@ -36,8 +39,8 @@ class PaidPlans:
 
     @property
     def informed(self) -> bool:
-        """Whether the model has seen enough to choose; until then a random choice among candidates is as good."""
-        return len(self.outcomes) >= INFORMED
+        """Whether the model knows enough to choose; until then a random choice among candidates is as good."""
+        return self.model.prior is not None or len(self.outcomes) >= INFORMED
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """The outcomes are known, and the model is fitted to them all."""
@@ -77,15 +80,14 @@ class PaidPlans:
             rng: Draws the switches.
         """
         switches = [Switch(projector, step) for step in SWITCHED]
-        fresh: dict[Kept, None] = {}
-        for draws, passed in ((count, ()), (WALKS * enough, self.outcomes)):
-            for index in range(draws):
-                parent, switch = plans[index % len(plans)], switches[rng.integers(len(switches))]
-                kept = tuple(mutated(parent, switch, passed, switches=MOST_SWITCHES, rng=rng).tolist())
-                if kept not in self.outcomes:
-                    fresh[kept] = None
-            if len(fresh) >= enough:
-                break
+        parents = plans[np.arange(count) % len(plans)]
+        drawn = switched_neighbours(parents, projector, shares=SWITCHED, most=MOST_SWITCHES, rng=rng)
+        fresh: dict[Kept, None] = {kept: None for row in drawn.tolist() if (kept := tuple(row)) not in self.outcomes}
+        for index in range(WALKS * enough if len(fresh) < enough else 0):
+            parent, switch = plans[index % len(plans)], switches[rng.integers(len(switches))]
+            kept = tuple(mutated(parent, switch, self.outcomes, switches=MOST_SWITCHES, rng=rng).tolist())
+            if kept not in self.outcomes:
+                fresh[kept] = None
         return np.array(list(fresh), np.int64).reshape(-1, len(projector.units))
 
 

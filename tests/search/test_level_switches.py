@@ -12,6 +12,7 @@ from numpy.random import default_rng
 from autoprune.cost.projection import Projector
 from autoprune.prior.level_switches import Switch, log_midpoint_target, random_neighbour
 from autoprune.prior.starts import first_plan
+from autoprune.prior.switch_batches import switched, switched_neighbours
 from autoprune.prior.uniform_plan import uniform_plan
 from autoprune.structure.groups import Structure
 from tests.search.known import KNOWN
@@ -45,6 +46,35 @@ def test_a_neighbour_is_filled_and_another_plan(parts: tuple[Structure, Projecto
     if (near == kept).all():  # then there is none that a switch leads to
         moved = [Switch(projector, 0.1)(kept, default_rng(other)) for other in range(10)]
         assert all((projector.fill(m, m.astype(float)) == kept).all() for m in moved)
+
+
+class Drawn:
+    """Draws orders that are given, for one plan or for all."""
+
+    def __init__(self, orders: Any) -> None:
+        self.orders = orders
+
+    def permutation(self, _: int) -> Any:
+        return self.orders
+
+    def permuted(self, _: Any, axis: int) -> Any:
+        return self.orders
+
+
+@given(structures(), st.integers(0, 2**16), st.sampled_from([0.06, 0.25, 0.9]))
+def test_switches_of_many_plans_are_those_of_each(parts: tuple[Structure, Projector], seed: int, share: float) -> None:
+    _, projector = parts
+    rng, groups = default_rng(seed), len(projector.units)
+    targets = rng.uniform(0.05, 1, (6, groups))
+    kept = projector.project(targets)
+    assert (kept == [projector.project(row) for row in targets]).all(), "plans are filled together as alone"
+    orders = rng.permuted(np.tile(np.arange(groups), (6, 1)), axis=1)
+    steps = np.tile(np.maximum(1, share * projector.units), (6, 1))
+    moved = switched(kept, projector, steps, Drawn(orders))  # type: ignore[arg-type]
+    alone = [Switch(projector, share)(k, Drawn(order)) for k, order in zip(kept, orders, strict=True)]  # type: ignore[arg-type]
+    assert (moved == alone).all()
+    near = switched_neighbours(kept, projector, shares=(0.06, share), most=4, rng=rng)
+    assert all(filled_on(projector, each) for each in near)
 
 
 def test_a_start_is_what_it_says_and_charged(tmp_path: Path) -> None:
