@@ -8,7 +8,7 @@ depend on the budget, so one model serves several.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from torch import Tensor
@@ -31,9 +31,13 @@ from autoprune.search.policy_trials import play
 from autoprune.search.rl import save_own_policy
 from autoprune.structure.groups import IntArray
 
+if TYPE_CHECKING:
+    from autoprune.search.transferred_start import TransferredPolicy, TransferredStart
+
 RANKINGS = ("model", "random")
 ENDLESS = 10**9  # imagined episodes: the evaluations end the search
 SMALLEST = 1e-9
+CLONING = 100  # gradient steps at least, until a fresh policy makes the plan of one that is carried here
 UNJUDGED = Metrics(np.nan, np.nan, np.nan, np.nan, 0)
 
 
@@ -82,8 +86,12 @@ def search(
     agent: AgentSpec,
     imagination: ImaginedPlay,
     budgets: Sequence[str],
+    policy: str | None = None,
 ) -> PruningPlan:
     """Returns the best plan met; the policy whose own plan was best is saved in the run's folder.
+
+    With a policy that learned on other networks, the model's prior mean is what its critics say, its proposals are
+    evaluated first, and imagined training starts from the policy that makes the first of them.
 
     Args:
         problem: What is searched.
@@ -92,6 +100,7 @@ def search(
         agent: What learns in them, on policy.
         imagination: What is imagined and what is evaluated.
         budgets: Others that the policy shall serve, too: evaluations are spread over all.
+        policy: A transferable one, as exchange.policies.fetch_policy takes it; None for from nothing.
 
     Raises:
         ValueError: An option does not apply, or too few evaluations are left, before anything is charged.
@@ -103,17 +112,19 @@ def search(
         )
     problems = [problem, *(under(problem, text) for text in budgets)]
     _check_budgets([each.projector.budget for each in problems], episodes=agent.parallel_episodes)
-    price = sum(env.price(each) for each in problems)
+    begins = None if policy is None else _carried(policy, problem, budgets, count=imagination.batch)
+    price = sum(env.price(each) for each in problems) + (0 if begins is None else begins.price)
     if problem.objective.left < (needed := price + len(problems) * imagination.batch):
         raise ValueError(
             f"model-based search needs {needed} evaluations: {price} for where it begins, and a batch for each budget; "
             f"got {problem.objective.left}. Give it more with evaluations=N"
         )
-    paid = PaidPlans(problem.structure.units)
+    carried = None if begins is None else begins.start(rng)
+    paid = PaidPlans(problem.structure.units, prior=None if carried is None else carried.value)
     serving = [BudgetShare(each, env, paid, imagination, alone=not budgets) for each in problems]
     for each in serving:
-        each.begin(rng)
-    rounds = _Rounds(problem, serving, imagination, rng)
+        each.begin(rng, carried)
+    rounds = _Rounds(problem, serving, imagination, rng, carried)
     part = agent.parallel_episodes
     learned = learn(
         agent,
@@ -128,6 +139,18 @@ def search(
     rounds.finish(learned.policy)
     save_own_policy(problem, env, learned.policy, others=[each.projector.budget for each in problems[1:]])
     return best_plan(problem)
+
+
+def _carried(policy: str, problem: Problem, budgets: Sequence[str], *, count: int) -> "TransferredPolicy":
+    """The policy that the search begins with. Raises ValueError where it can't, before anything is charged."""
+    if budgets:
+        raise ValueError(
+            f"a carried policy's critics are asked under one budget: policy={policy} needs agent.budgets=[], got "
+            f"{list(budgets)}"
+        )
+    from autoprune.search.transferred_start import TransferredPolicy  # it imports W&B, where policies may come from
+
+    return TransferredPolicy.of(policy, problem, count=count)
 
 
 def under(problem: Problem, budget: str) -> Problem:
@@ -172,14 +195,19 @@ class BudgetShare:
     alone: bool = True
     """Whether it is the only one: plans of several budgets are not raced, as the loosest one's would win."""
 
-    def begin(self, rng: np.random.Generator) -> None:
+    def begin(self, rng: np.random.Generator, carried: "TransferredStart | None") -> None:
         """The plans that the search begins at are paid for, and as many more as a model needs.
 
         Args:
             rng: Draws those.
+            carried: What a policy from elsewhere proposes; None for nothing.
         """
         prior, projector = self.env.prior_of(self.problem), self.problem.projector
         self.paid.add([] if prior is None else [prior.outcome, *prior.others])
+        if carried is not None:
+            self.paid.add(carried.outcomes)
+            new = {plan.kept for plan in carried.proposals} - self.paid.outcomes.keys()
+            self.judge(np.array([p.kept for p in carried.proposals if p.kept in new], np.int64))
         if not len(self.paid.best(1, projector)):  # without a prior, or where its plans could not be judged
             self.judge(projector.project(np.ones((1, len(projector.units)))))
         if not len(self.paid.best(1, projector)):
@@ -199,9 +227,10 @@ class BudgetShare:
         """Returns the plan that the policy makes without exploring; it is not evaluated."""
         return play(self.apart, policy).plan
 
-    def demonstration(self) -> tuple[Array, Array]:
-        """Returns observations and actions of an imagined episode that ends with the best plan so far."""
-        return self.factory.demonstration(self.paid.best(1, self.problem.projector)[0])
+    def demonstration(self, plan: PruningPlan | None = None) -> tuple[Array, Array]:
+        """Returns observations and actions of an imagined episode that ends with this plan; None: the best so far."""
+        kept = self.paid.best(1, self.problem.projector)[0] if plan is None else np.array(plan.kept)
+        return self.factory.demonstration(kept)
 
     def gain(self, plan: PruningPlan) -> float:
         """Returns by how much a paid plan is better than where the search began, as a share of what that scored."""
@@ -267,6 +296,7 @@ class _Rounds:
     serving: Sequence[BudgetShare]
     imagination: ImaginedPlay
     rng: np.random.Generator
+    carried: "TransferredStart | None" = None
     updates: int = 0
     turn: int = 0
     exhausted: int = 0
@@ -283,6 +313,10 @@ class _Rounds:
         if self.serving[0].env.prior != "none":
             act_zero(policy)
         self._keep_if_best(policy)
+        if self.carried is not None and self.carried.proposals:
+            observations, actions = self.serving[0].demonstration(self.carried.proposals[0])
+            imitate(policy, observations, actions, steps=max(CLONING, self.imagination.imitation))
+            self._keep_if_best(policy)
 
     def when_due(self, policy: TrainedPolicy) -> None:
         """A batch is evaluated if it is time.

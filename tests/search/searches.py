@@ -37,6 +37,8 @@ def search(name: str, *, constraint: str = "projection", **changes: Any) -> Any:
     settings = yaml.safe_load((conf_dir() / "agent" / f"{name}.yaml").read_text())
     if "constraint" in settings:
         settings["constraint"] = yaml.safe_load((conf_dir() / "constraint" / f"{constraint}.yaml").read_text())
+    if "policy" in settings:
+        settings["policy"] = changes.pop("policy", None)
     for key, value in changes.items():
         *path, last = f"env__{key}".split("__") if key in FIELDS else key.split("__")
         place = settings

@@ -1,6 +1,7 @@
 """Searches that fit a model of what plans are worth, and a policy that learns in it."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,27 @@ def test_a_model_ranks_plans_that_it_has_not_seen() -> None:
     shuffled.fit(plans[:60], rng.permutation(rewards[:60]))  # the control
     order = shuffled.expected(plans[60:]).argsort()
     assert np.corrcoef(order.argsort(), rewards[60:].argsort().argsort())[0, 1] < 0.9
+
+
+def test_a_model_follows_a_prior_that_is_right_and_leaves_one_that_is_wrong() -> None:
+    rng, units = np.random.default_rng(0), np.array([16, 8, 12])
+    plans = rng.integers(1, units + 1, (80, 3))
+    lost = ((np.log(plans / units) + np.array([0.2, 0.7, 1.0])) ** 2).sum(axis=1)
+    worth = dict(zip(map(tuple, plans.tolist()), -np.log(lost + 0.01), strict=True))
+    wrong = dict(zip(worth, rng.permutation(list(worth.values())), strict=True))
+    agreements = []
+    for thought in (worth, wrong):
+        model = PlanModel(units, prior=partial(_looked_up, thought))
+        model.fit(plans[:6], -lost[:6])
+        order = model.expected(plans[6:]).argsort().argsort()
+        agreements.append(np.corrcoef(order, (-lost[6:]).argsort().argsort())[0, 1])
+        assert model.batch(plans[6:], count=3, kappa=0.0)[0] == model.expected(plans[6:]).argmax()
+    assert agreements[0] > 0.9
+    assert agreements[1] < agreements[0] - 0.2, "the control"
+
+
+def _looked_up(values: dict[Any, float], kept: Any) -> Any:
+    return np.array([values[tuple(row)] for row in kept.tolist()])
 
 
 def test_a_batch_has_no_plan_twice_and_spreads() -> None:

@@ -23,6 +23,8 @@ from tests.agent.policies import ELSEWHERE
 from tests.agent.policies import carried as random_policy
 from tests.search.known import KNOWN, KnownProblem
 from tests.search.learners import seen as with_features
+from tests.search.learners import under_budgets
+from tests.search.searches import search as configured
 
 TRAINING = replace(
     ELSEWHERE,
@@ -97,7 +99,7 @@ def test_what_does_not_fit_is_refused(modest: Path, tmp_path: Path) -> None:
     found, rng = problem("chain", tmp_path, limit=200, seen=[]), np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"begins with a policy: policy=FOLDER, policy=shipped"):
         carried.search(found, rng=rng, policy=None, candidates=3)
-    with pytest.raises(ValueError, match="at least 1 plan of the policy's, got 0"):
+    with pytest.raises(ValueError, match="candidates must be at least 1, got 0"):
         carried.search(found, rng=rng, policy=str(modest), candidates=0)
     for changes, message in (
         ({"budgets": {"weights": (0.6, 0.9)}}, r"trained under weights:0.6..0.9, and 'weights:\d+' is 0.5\d* of dense"),
@@ -169,3 +171,36 @@ def test_it_needs_a_network_that_can_be_carried(tmp_path: Path) -> None:
             agent=agent,
             policy_evaluations=1,
         )
+
+
+def evaluations_to(regret: float, policy: Path | None, folder: Path) -> int:
+    """After how many evaluations, curves not counted, a model-based search has met a plan that is as good."""
+    history: list[Any] = []
+    given = problem("separable", folder, limit=90, seen=history)
+    options: dict[str, Any] = {"imagination__updates": 1, "prior": "uniform", "agent__experience__episodes": 16}
+    configured("model_based", policy=None if policy is None else str(policy), **options)(
+        given, rng=np.random.default_rng(0)
+    )
+    plans = [outcome.plan for phase, outcome in history if phase != "curves" and outcome.feasible]
+    return next(n for n, plan in enumerate(plans, start=1) if KNOWN["separable"].regret(plan) <= regret)
+
+
+def test_a_model_begins_with_what_carried_critics_say(modest: Path, wild: Path, tmp_path: Path) -> None:
+    carried, nothing, control = (evaluations_to(0.01, policy, tmp_path) for policy in (modest, None, wild))
+    assert carried < min(nothing, control), "losses do add up in this problem, as its critics say"
+
+
+@pytest.mark.parametrize(
+    ("budgets", "limit", "message"),
+    [
+        (["weights:0.4"], 90, r"a carried policy's critics are asked under one budget: policy=.* needs agent.budgets"),
+        ([], 20, "the sensitivity plan needs 27 evaluations"),
+    ],
+)
+def test_a_policy_that_a_model_cannot_begin_with_is_an_error(
+    budgets: list[str], limit: int, message: str, modest: Path, tmp_path: Path
+) -> None:
+    given = under_budgets(problem("separable", tmp_path, limit=limit, seen=[]))
+    with pytest.raises(ValueError, match=message):
+        configured("model_based", policy=str(modest), budgets=budgets)(given, rng=np.random.default_rng(0))
+    assert given.objective.spent == 0
