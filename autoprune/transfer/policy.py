@@ -30,6 +30,8 @@ from autoprune.transfer.studied_network import StudiedNetwork
 log = logging.getLogger(__name__)
 POLICY, SENSITIVITY, UNIFORM = "policy", "sensitivity", "uniform"
 CANDIDATES = 8
+BUDGET_FEATURE = "budget"  # of observations: the limit over the dense cost
+ROUNDED = 1e-3  # of dense, by which one budget that is written in two ways may differ
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,8 +121,8 @@ class Policy:
             seed: Draws a transferable policy's proposals.
 
         Raises:
-            ValueError: The policy is not transferable and the network is another one, or a transferable policy was not
-                trained for such a budget.
+            ValueError: The policy is not transferable and the network is another one, or it was not trained for such a
+                budget: a transferable policy outside its range, another where it does not see the budget.
         """
         if isinstance(task, Problem) and budget is not None:
             raise ValueError(f"a Problem has its budget already; got {budget!r} beside it")
@@ -192,7 +194,7 @@ class Policy:
             raise ValueError(f"the policy in {self.folder} was trained in no environment of ours: {error}") from error
 
     def _check_network(self, problem: Problem) -> None:
-        """Raises ValueError where a policy for one network meets another; warns where it knows another cost."""
+        """Raises ValueError where a policy for one network meets another, or a budget that it cannot know of."""
         names, units, trained = problem.structure.names, problem.structure.units.tolist(), self.training
         before = dict(zip(trained.groups, trained.units or units, strict=False))
         if tuple(trained.groups) != tuple(names) or (trained.units and list(trained.units) != units):
@@ -203,12 +205,39 @@ class Policy:
                 "policy=shipped, search with agent=transferable, or, where it is the same network under other "
                 "settings, plan for a Problem with those"
             )
-        bound = problem.projector.budget
-        costs, here = ({each.strip().partition(":")[0] for each in t.split(",")} for t in (trained.budget, bound.text))
-        if not here <= costs:
+        self._check_budget(problem.projector.budget)
+
+    def _check_budget(self, budget: Budget) -> None:
+        """Raises ValueError where the policy does not see the budget, and it is another; warns where it is a guess."""
+        trained = self.training
+        ranges = ", ".join(f"{name}:{low:g}..{high:g}" for name, (low, high) in trained.budgets.items())
+        if unknown := [bound.cost.name for bound in budget.bounds if bound.cost.name not in trained.budgets]:
             log.warning(
                 "the policy was trained under %s, and does not see which cost a budget bounds: what it proposes under "
-                "%s is a guess",
+                "%s (%s) is a guess",
                 trained.budget,
-                bound.text,
+                budget.text,
+                ", ".join(unknown),
             )
+        if not (outside := [bound for bound in budget.bounds if not _practised(bound, trained.budgets)]):
+            return
+        if BUDGET_FEATURE not in trained.features:
+            raise ValueError(
+                f"the policy in {self.folder} does not see the budget, which is not among its observations, and was "
+                f"trained under {ranges or trained.budget}; {budget.text!r} is another: ask for that one, or search "
+                "again under this one"
+            )
+        if len(unknown) < len(outside):
+            log.warning(
+                "the policy was trained under %s and sees the budget, but %s was never practised: train it under both "
+                "with agent=model_based and agent.budgets=[%s]",
+                ranges,
+                budget.text,
+                ",".join(bound.text for bound in outside),
+            )
+
+
+def _practised(bound: Budget, ranges: Mapping[str, tuple[float, float]]) -> bool:
+    """Whether a budget lies in the range that was trained under."""
+    low, high = ranges.get(bound.cost.name, (np.inf, -np.inf))
+    return bool(low - ROUNDED <= bound.relative <= high + ROUNDED)

@@ -87,6 +87,9 @@ def test_another_cost_is_a_guess_and_a_problem_has_its_settings(run: Path, caplo
         policy.plan(problem, "macs:0.5")
     caplog.clear()
     policy.plan(small_task(), "macs:0.4")
+    assert "trained under macs:0.5..0.5 and sees the budget, but macs:0.4 was never practised" in caplog.text
+    caplog.clear()
+    policy.plan(small_task(), "macs:0.5")
     assert not caplog.text
 
 
@@ -104,6 +107,9 @@ CLAIMS: dict[str, Change] = {
     "has the observation space": lambda record: record["training"]["environment"].update(observation="budget"),
     "training.environment must be a table": lambda record: record["training"].update(environment=[1]),
     "training.units must be a list of whole numbers": lambda record: record["training"].update(units=["a"]),
+    "does not see the budget": lambda record: record["training"].update(
+        features=["depth"], budgets={"macs": [0.2, 0.3]}
+    ),
     "whose groups are": lambda record: record["training"].update(groups=["a"]),
 }
 
@@ -138,7 +144,7 @@ def test_another_process_makes_the_same_plan(name: str, tmp_path: Path) -> None:
     assert done.stdout.strip() == str(here), done.stderr
 
 
-def test_one_policy_serves_the_budgets_of_a_command(tmp_path: Path) -> None:
+def test_one_policy_serves_the_budgets_of_a_command(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     quick = ["agent.imagination.updates=1", "agent.imagination.candidates_per_evaluation=4"]
     settings = composed("config", ["agent=model_based", "agent.budgets=[macs:0.3,macs:0.7]", *quick])
     problem = Problem.prepare(small_task(), ProblemSpec(budget="macs:0.5")).limited(50, folder=tmp_path)
@@ -148,6 +154,7 @@ def test_one_policy_serves_the_budgets_of_a_command(tmp_path: Path) -> None:
     assert policy.training.budgets["macs"] == pytest.approx((0.3, 0.7), abs=0.01)
     for budget in ("macs:0.3", "macs:0.45", "macs:0.7"):
         planned = policy.plan(small_task(), budget)
+        assert "never practised" not in caplog.text
         plan, projector = np.array(planned.outcomes["policy"].plan.kept), planned.problem.projector
         assert projector.budget.meets(plan)
         assert (projector.fill(plan, plan + 1.0) == plan).all(), "nothing more fits"
