@@ -47,6 +47,9 @@ def track_result(tracker: Tracker, result: Mapping[str, Any], plan: PruningPlan,
         run: Where the artifacts stand.
     """
     tracker.summary(summary_of(result))
+    if policy := result.get("policy"):  # once in a run: W&B draws a bar for each run
+        worth = {"policy/best": policy["score"], "policy/over_uniform": policy["score"] - policy["uniform"]}
+        tracker.log(worth, axis="evaluation", step=result["evaluations"]["spent"])
     rows = [
         [group, units, kept, 1 - kept / units]
         for group, units, kept in zip(plan.groups, plan.units, plan.kept, strict=True)

@@ -1,13 +1,16 @@
 """What runs are grouped and sorted by in a tracker, from a real job's offline Weights & Biases run."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from autoprune.tracked import ARTIFACTS, tracked_config
-from autoprune.tracking import TrackedRun, wandb_tracking
+from autoprune.plan import PruningPlan
+from autoprune.runs import RunFolder
+from autoprune.tracked import ARTIFACTS, track_result, tracked_config
+from autoprune.tracking import Axis, NoTracker, TrackedRun, wandb_tracking
 from tests.jobs import job
 from tests.offline_runs import of, records
 from tests.tasks import tiny_task
@@ -65,6 +68,27 @@ def test_the_summary_is_of_the_searchs_own_plan_where_searches_are_compared(
     assert summary["result/seconds_total"] == result["seconds"]["total"]
     best = [line["best"] for line in _lines(tracked[0] / "history.jsonl") if line["phase"] == "search"]
     assert summary["search/best"] == {"max": max(best)}
+
+
+class Logged(NoTracker):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[dict[str, float | None], str, int]] = []
+
+    def log(self, metrics: Mapping[str, float | None], *, axis: Axis, step: int) -> None:
+        self.rows.append((dict(metrics), axis, step))
+
+
+def test_a_policys_worth_is_logged_once_at_the_end(
+    tracked: tuple[Path, dict[str, Any], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    plan, run = PruningPlan(groups=("a",), units=(4,), kept=(2,)), RunFolder(tmp_path)
+    with_policy, without = Logged(), Logged()
+    track_result(with_policy, tracked[1] | {"policy": {"score": -0.1, "uniform": -0.3, "gap": 0.0}}, plan, run=run)
+    track_result(without, tracked[1], plan, run=run)
+    assert with_policy.rows == [({"policy/best": -0.1, "policy/over_uniform": pytest.approx(0.2)}, "evaluation", 15)]
+    assert without.rows == []
 
 
 def test_best_so_far_is_plotted_against_evaluations(

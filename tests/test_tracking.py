@@ -367,4 +367,5 @@ def test_an_agent_of_wandb_runs_the_documented_sweep(tmp_path: Path) -> None:
     assert server.summary[name]["policy/score"] == {"max": max(own)}
     assert server.summary[name]["result/policy_score"] == max(own)
     assert server.summary[name]["result/policy_gap"] >= 0
+    assert [row["policy/best"] for row in rows if "policy/best" in row] == [max(own)], "once: a bar for each run"
     assert server.operations.count("CreateArtifact") >= 4, "result, plan, network and policy"
