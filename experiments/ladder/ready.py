@@ -20,10 +20,10 @@ AMC_WARM_UP = 3  # AMC explores for 100 of 400 episodes; here for a third of wha
 class Ready:
     """The cell's task, and what its plans are worth on samples that searches do not see."""
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: Cell, *, stored: bool = True) -> None:
         settings = composed(f"task={cell.task}", f"budget={cell.budget}")
         tabular = cell.task.startswith("table_")
-        settings["evaluation"]["store"] = None if tabular else cache_dir()
+        settings["evaluation"]["store"] = cache_dir() if stored and not tabular else None
         self.problem: Problem = prepared_by(settings)
         path = self.problem.task.table
         self.table = None if path is None else Table.load(path)
