@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import math
 import shutil
 import tempfile
 import time
@@ -17,7 +18,7 @@ from autoprune.evaluation.judge import Judge
 from autoprune.export.network import load_network, network_bytes, save_network
 from autoprune.export.onnx import check_onnx_on, export_onnx
 from autoprune.recover.recovery import Recovery
-from autoprune.task.samples import largest_difference, leaves, rows
+from autoprune.task.samples import Samples, largest_difference, leaves, rows
 from autoprune.task.task import Role, Task, outputs_of
 
 T = TypeVar("T")
@@ -92,7 +93,7 @@ def _check_disk(folder: Path, networks: Mapping[str, nn.Module]) -> None:
 
 def _check_role(task: Task, name: str, role: Role, networks: Mapping[str, nn.Module]) -> dict[str, float]:
     """The role can be judged; network → the seconds that a sample takes."""
-    broken = _broken_rows(role)
+    broken = _broken_rows(role.inputs) or _unreadable_targets(task, role)
     if broken:
         raise ValueError(
             f"the {name} role has {len(broken)} of {len(role)} samples with NaN or infinity, the first at row "
@@ -109,13 +110,29 @@ def _check_role(task: Task, name: str, role: Role, networks: Mapping[str, nn.Mod
     return seconds
 
 
-def _broken_rows(role: Role) -> list[int]:
-    """Rows whose inputs or targets hold NaN or infinity."""
-    finite = torch.ones(len(role), dtype=torch.bool)
-    for values in (*leaves(role.inputs), *leaves(role.targets)):
+def _broken_rows(samples: Samples) -> list[int]:
+    """Rows that hold NaN or infinity."""
+    broken: list[int] = []
+    for values in leaves(samples):
         if values.is_floating_point():
-            finite &= torch.isfinite(values).reshape(len(role), -1).all(dim=1).cpu()
-    return (~finite).nonzero().flatten().tolist()
+            finite = torch.isfinite(values).reshape(len(values), -1).all(dim=1)
+            broken += (~finite).nonzero().flatten().tolist()
+    return sorted(set(broken))
+
+
+def _unreadable_targets(task: Task, role: Role) -> list[int]:
+    """Rows whose targets hold NaN or infinity, unless the task's own loss and metric leave these out."""
+    broken = _broken_rows(role.targets)
+    if not broken or not task.trained:
+        return broken
+    few = role[torch.tensor(sorted({*broken[:SAMPLES], *range(min(len(role), SAMPLES))}))]
+    outputs = outputs_of(task.model, few.inputs, task.forward)
+    with torch.no_grad():
+        values = [
+            float(task.loss(outputs, few.targets)),
+            *([task.metric(outputs, few.targets)] if task.measured else []),
+        ]
+    return [] if all(map(math.isfinite, values)) else broken
 
 
 def _shortened(task: Task) -> Task:

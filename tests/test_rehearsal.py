@@ -35,7 +35,7 @@ def broken(role: Role, row: int) -> Role:
 
 def test_images_whose_channels_come_last_in_memory_are_looked_at() -> None:
     role = broken(tiny_task().data.test, 7)
-    assert _broken_rows(replace(role, inputs=role.inputs.contiguous(memory_format=torch.channels_last))) == [7]
+    assert _broken_rows(role.inputs.contiguous(memory_format=torch.channels_last)) == [7]
 
 
 @pytest.mark.parametrize(("name", "row"), [("test", 7), ("train", 60), ("calibration", 0), ("search", 59)])
@@ -46,6 +46,32 @@ def test_broken_samples_are_named_before_the_search(tmp_path: Path, name: str, r
     with pytest.raises(ValueError, match=rf"the {name} role has 1 of \d+ samples.*row {row};.*Roles\({name}="):
         replace(work, problem=replace(work.problem, task=damaged)).execute()
     assert not (work.run.path / "history.jsonl").exists()
+
+
+def of_what_is_there(outputs: Tensor, targets: Tensor) -> Tensor:
+    there = ~targets.isnan()
+    return ((outputs[:, 0] - targets.nan_to_num()) ** 2)[there].mean()
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_gaps_in_targets_are_left_to_a_loss_that_knows_them(tmp_path: Path, reads: bool) -> None:
+    tiny = tiny_task()
+    roles = {name: role.with_targets(role.inputs.mean((1, 2, 3))) for name, role in tiny.data.items()}
+    for role in roles.values():
+        role.targets[::5] = torch.nan
+    own: dict[str, Any] = {"metric": lambda o, t: -float(of_what_is_there(o, t)), "loss": of_what_is_there}
+    if not reads:
+        own = {
+            "loss": lambda o, t: ((o[:, 0] - t) ** 2).nansum(),
+            "metric": lambda o, t: -float(((o[:, 0] - t) ** 2).mean()),
+        }
+    task = Task(tiny.model, tiny.example_input, type(tiny.data)(**roles), kind="regression", budget="macs:0.6", **own)
+    work = job(tmp_path / "run", task=task)
+    if reads:
+        assert work.execute()["failed"] == {}
+    else:
+        with pytest.raises(ValueError, match=r"the train role has \d+ of \d+ samples with NaN or infinity"):
+            work.execute()
 
 
 def without_gradient(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -81,8 +81,6 @@ def plan(kept: Any) -> PruningPlan:
 
 CALLS: dict[str, Callable[[], Any]] = {
     # Role / Roles
-    "role_numpy": lambda: Role(ROLE.inputs.numpy(), ROLE.targets),
-    "role_numpy_targets": lambda: Role(ROLE.inputs, ROLE.targets.numpy()),
     "role_list": lambda: Role([1.0, 2.0], [1, 2]),
     "role_none": lambda: Role(None, ROLE.targets),
     "role_str": lambda: Role("data", ROLE.targets),
@@ -113,7 +111,6 @@ CALLS: dict[str, Callable[[], Any]] = {
             ]
         ),
     ),
-    "task_example_numpy": lambda: task(example_input=X.numpy()),
     "task_example_none": lambda: task(example_input=None),
     "task_example_no_batch": lambda: task(example_input=X[0]),
     "task_data_dict": lambda: task(data={"train": samples()}),

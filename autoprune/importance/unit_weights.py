@@ -34,7 +34,7 @@ def unit_weights(model: nn.Module, group: Group, axis: Axis) -> list[Tensor]:
 
 def _is_of(layer: nn.Module, own: Axis, axis: Axis) -> bool:
     """Whether an axis of the layer writes ("out") or reads ("in") units; tensors of three dimensions are matrices."""
-    parameter, slash, dim = own.partition("/")
+    parameter, slash, dim = own.rpartition("/")
     if not slash:
         return own in (WRITES if axis == "out" else READS)
     last = 2 if getattr(layer, parameter).ndim == 3 else 1

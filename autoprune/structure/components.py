@@ -268,7 +268,7 @@ class _Components:
         layer = self.modules[first[0]]
         named = f"{first[0]}.out_proj" if isinstance(layer, ATTENTIONS) and first[1] == "out" else first[0]
         if "/" in first[1]:
-            named = f"{first[0]}.{first[1].partition('/')[0]}".removeprefix(".")
+            named = f"{first[0]}.{first[1].rpartition('/')[0]}".removeprefix(".")
         linear = _is_linear(layer) or "/" in first[1]
         granularity: Granularity = "neuron" if linear else "channel"
         if first[1] == "head" or (linear and labels[0] in self.hubs):

@@ -56,6 +56,17 @@ class Laboratory:
                     nodes = tap.nodes[indices_of(is_alive(gradient), tap.dim)]
                     self.couplings.pinned |= dict.fromkeys(nodes.tolist(), OUTPUT_NODE)
                     self.couplings.read.update(nodes.tolist())
+        self._follow_dropped()
+
+    def _follow_dropped(self) -> None:
+        """Finds out what meets units that nobody reads: a sum that is computed and dropped has to fit all the same."""
+        for tap in self._run.written:
+            if not self.couplings.read.isdisjoint(tap.nodes.tolist()):
+                continue
+            for met in (tensor for tensor in self._run.joined if tensor.shape == tap.tensor.shape):
+                (gradient,) = self._gradients([met], [tap.tensor])
+                if gradient is not None:
+                    self._follow(Tap(tap.layer, met, tap.dim, tap.nodes))
 
     def _follow(self, tap: Tap) -> None:
         sources = [source.tensor for source in self._run.written] + self._run.inputs

@@ -55,7 +55,7 @@ def tensor_axes(layer: nn.Module, axis: Axis) -> list[TensorAxis]:
         layer: One that can be cut.
         axis: Of the layer; PARAMETER/DIMENSION names one tensor of it.
     """
-    parameter, slash, dim = axis.partition("/")
+    parameter, slash, dim = axis.rpartition("/")
     if slash:
         return [TensorAxis(layer, parameter, int(dim))]
     named = [TensorAxis(*fields) for fields in _places(layer, axis)]

@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from autoprune.structure.differentiated import differentiated
 from autoprune.structure.examples import Example, with_gradients
 from autoprune.structure.groups import Axis, IntArray
 from autoprune.structure.layer_flow import Flow, Nodes, stands_for
@@ -25,9 +26,15 @@ from autoprune.structure.layer_types import ATTENTIONS, tensor_axes
 from autoprune.structure.skipped_modules import patched_forward
 from autoprune.structure.weight_functions import Factors, Operands, Weights, factors_of, operands_of
 
+JOINING = frozenset(
+    {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__, torch.sub, Tensor.sub,
+     Tensor.__sub__, Tensor.__rsub__, torch.mul, Tensor.mul, Tensor.mul_, Tensor.__mul__, Tensor.__rmul__}
+)  # fmt: skip
+DETACHES = frozenset({Tensor.detach, torch.detach, Tensor.data.__get__})  # type: ignore[attr-defined]
+
 
 class Alive(TorchFunctionMode):
-    """Activations that are flat somewhere hand on their inputs, so that no unit is silent.
+    """Activations that are flat somewhere hand on their inputs, and so does what ends a graph of derivatives.
 
     Args:
         weights: The parameters that functions may multiply by.
@@ -43,21 +50,31 @@ class Alive(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.weights, self.product, self.contraction = weights, product, contraction
+        self.joined: list[Tensor] = []
+        """What was made of two tensors entry by entry."""
 
     FLAT = frozenset(
         {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6, F.hardtanh, F.hardtanh_,
          F.hardswish, F.hardsigmoid, F.threshold, torch.clamp, Tensor.clamp, torch.clamp_,
-         Tensor.clamp_, torch.clamp_min, Tensor.clamp_min, Tensor.clamp_min_, torch.clamp_max, Tensor.clamp_max}
+         Tensor.clamp_, torch.clamp_min, Tensor.clamp_min, Tensor.clamp_min_, torch.clamp_max, Tensor.clamp_max,
+         torch.round, Tensor.round, torch.floor, Tensor.floor, torch.ceil, Tensor.ceil, torch.trunc, Tensor.trunc,
+         torch.sign, Tensor.sign, *DETACHES}
     )  # fmt: skip
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if func is torch._C._set_grad_enabled:  # a frozen part of the network, run without gradients
+            return None
+        if func is Tensor.numpy:
+            return func(args[0].detach(), *args[1:], **(kwargs or {}))
         if func in self.FLAT and args and isinstance(args[0], Tensor) and args[0].requires_grad:
             return args[0] * 1
         result = func(*args, **(kwargs or {}))
         if not torch.is_grad_enabled():
             return result
+        if func in JOINING and isinstance(result, Tensor) and result.requires_grad:
+            self.joined.append(result)
         operands = operands_of(func, args, kwargs or {}, self.weights)
         factors = factors_of(func, args, self.weights)
         if operands is not None or factors is not None:
@@ -110,6 +127,7 @@ class SegmentedRun:
         self.reads: list[Tap] = []
         self.inputs: list[Tensor] = []
         self.outputs: list[Tensor] = []
+        self.joined: list[Tensor] = []
         self.free: dict[tuple[str, str], Tensor] = {}
         """(module, key) of every parameter and buffer of no layer → the leaf that stood for it."""
         self.normalised: list[tuple[str, Tensor]] = []
@@ -148,7 +166,8 @@ class SegmentedRun:
             }
             self.weights = Weights(self._owners, self._last)
             alive = Alive(self.weights, self._product, self._contraction)
-            with patched_forward(forwards), alive, sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+            with patched_forward(forwards), differentiated(), sdpa_kernel(SDPBackend.MATH), torch.enable_grad(), alive:
+                self.joined = alive.joined
                 self.outputs = [t for t in example.outputs(self.model).values() if t.requires_grad]
         finally:
             for store, key, tensor in replaced:
@@ -168,7 +187,7 @@ class SegmentedRun:
             for tensor, dim, nodes in flow.reads(args, kwargs):
                 if tensor.requires_grad:
                     self.reads.append(Tap(name, tensor.clone(), dim % tensor.ndim, nodes))
-            with torch.no_grad():
+            with torch._C.DisableTorchFunction(), torch.no_grad():
                 true = original(*tree_map(_detached, args), **tree_map(_detached, kwargs))
             return flow.wrote(true, self._fresh)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from autoprune.structure.comparable_run import ComparableRun
 from autoprune.structure.edit import Ranking, masked, shrink, temporarily_shrunk
 from autoprune.structure.groups import CONFIG, HEADS, Attribute, Group, IntArray, Member, Structure, apart
 from autoprune.structure.layer_types import CONVOLUTIONS, is_sliceable
@@ -179,7 +180,8 @@ class Verifier:
             return "it has too few units to leave a choice"
         structure = Structure(tuple(groups), ())
         rng = np.random.default_rng(len(groups))
-        some = np.array([rng.choice(group.levels[:-1]) for group in groups], np.int64)
+        # a single unit might be broadcast to all that it should have met: not the floor, where there is a choice
+        some = np.array([rng.choice(group.levels[1:-1] or group.levels[:1]) for group in groups], np.int64)
         half = np.where(rng.random(len(groups)) < 0.5, some, structure.units)
         plans = [structure.floor, some, *([half] if len(groups) > 1 else []), *apart(structure)]
         generator = torch.Generator().manual_seed(len(groups))
@@ -187,7 +189,8 @@ class Verifier:
         passed_over = self._normalisers if not all(group.exact for group in groups) else ()
         for number, kept in enumerate(plans):
             runs = self._runs if number == 0 else self._runs[number % len(self._runs) :][:1]
-            error = differs(structure, kept, ranking, self._model, runs, passed_over=passed_over)
+            with ComparableRun(awake=number > 0):
+                error = differs(structure, kept, ranking, self._model, runs, passed_over=passed_over)
             if error:
                 return error
         return None

@@ -179,6 +179,8 @@ def _inferred(evidence: _Evidence) -> OutputKind:
         "no targets of its own" if evidence.targets is None else f"targets of shape {list(evidence.targets.shape)}"
     )
     sources += " and no loss" if evidence.families is None else " and the loss"
+    if evidence.targets is not None and evidence.targets.shape[1:] == (1,) and evidence.outputs.shape[1:] != (1,):
+        sources += " (labels of classes have the shape [samples], as targets.squeeze(1) has it)"
     raise ValueError(
         f"what the network's outputs of shape {list(evidence.outputs.shape)} mean is ambiguous from {sources}; "
         "say it by Task(kind=...): classification, segmentation, multilabel (one logit as well), regression, embedding "

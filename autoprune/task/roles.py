@@ -1,7 +1,8 @@
 """A task's data: samples in four disjoint roles, given one by one or dealt from one pile."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -9,14 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from autoprune.ranges import check_fields
-from autoprune.task.samples import Samples, joined_samples, leaves, mapped, number_of, rows
+from autoprune.task.samples import Samples, as_tensors, joined_samples, leaves, mapped, number_of, rows
 
 SHARES = {"train": 0.5, "calibration": 0.1, "search": 0.25, "test": 0.15}
 TARGET_KEYS = ("labels", "label", "targets", "target", "y")  # of samples that are mappings
 FEWEST = 5  # samples that four roles can be made of: search needs two, to hold one out
+NARROW = (torch.int8, torch.int16, torch.int32, torch.uint8)
 LOADED = 512  # samples of a data set that are put together at once
 
 
@@ -65,7 +67,8 @@ class Role:
 
         Args:
             dataset: of (input, target) pairs, of inputs alone, of (input, input, ..., target), or of mappings whose
-                targets are called labels, label, targets, target or y; or a DataLoader of such batches.
+                targets are called labels, label, targets, target or y; or a DataLoader of such batches. Of another
+                iterator, tensors that are equally long are taken for batches, everything else for samples.
             limit: of samples; None loads all.
         """
         batches = list(_batches(dataset, limit))
@@ -156,7 +159,8 @@ class Roles:
         Where targets are labels every role gets its share of each class. Samples of equal content stay together.
 
         Args:
-            data: a data set, a DataLoader, a Role, (inputs, targets), or inputs alone, as `Role.inputs` may be.
+            data: a data set, a DataLoader, an iterator (as `Role.from_dataset` reads it), a Role, (inputs, targets), or
+                inputs alone, as `Role.inputs` may be.
             targets: where `data` are inputs, what `Role.targets` may be.
             shares: of each role, in (0, 1), or numbers of samples; what is left over is in none.
             ids: one for each sample, unique; without any, samples are identified by their content.
@@ -169,7 +173,7 @@ class Roles:
         >>> {name: len(role) for name, role in roles.items()}
         {'train': 50, 'calibration': 10, 'search': 25, 'test': 15}
         """
-        if isinstance(data, Tensor) or targets is not None:
+        if isinstance(data, Tensor | np.ndarray) or targets is not None:
             data = Role(data, targets, tuple(ids))
         elif isinstance(data, tuple | list | Mapping):
             data = Role(*_divided(data), tuple(ids))
@@ -245,16 +249,52 @@ def _batches(dataset: Any, limit: int | None) -> Iterator[Samples]:
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         size = len(source) if limit is None else min(len(source), limit)
         for start in range(0, size, LOADED):
-            yield collate([source[i] for i in range(start, min(start + LOADED, size))])
+            yield _collated(collate, [source[i] for i in range(start, min(start + LOADED, size))])
         return
     if not isinstance(source, Iterable):
         raise TypeError(f"data are tensors, a data set or a DataLoader, got {type(source).__name__}")
+    if isinstance(dataset, DataLoader):
+        batches: Iterable[Samples] = dataset
+    else:
+        items = iter(dataset)
+        first = list(itertools.islice(items, 1))
+        whole = itertools.chain(first, items)
+        in_batches = bool(first) and not isinstance(dataset, IterableDataset) and _is_batch(first[0])
+        batches = whole if in_batches else DataLoader(_Items(whole), batch_size=LOADED)
     read = 0
-    for batch in dataset if isinstance(dataset, DataLoader) else DataLoader(dataset, batch_size=LOADED):
+    for batch in batches:
         if limit is not None and read >= limit:
             return
         read += number_of(batch)
         yield batch
+
+
+def _collated(collate: Callable[[list[Any]], Samples], samples: list[Any]) -> Samples:
+    try:
+        return collate(samples)
+    except RuntimeError as error:
+        if "equal size" not in str(error):
+            raise
+        raise ValueError(
+            f"samples of different shapes cannot be put together ({str(error).splitlines()[0]}); give a DataLoader "
+            "with a collate_fn that pads them all to one shape"
+        ) from error
+
+
+class _Items(IterableDataset[Any]):
+    """What an iterator gives, once."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._items
+
+
+def _is_batch(item: Samples) -> bool:
+    """Whether what an iterator gives is samples, rather than one: all of it are tensors, equally long."""
+    parts = item.values() if isinstance(item, Mapping) else item if isinstance(item, tuple | list) else [item]
+    return all(isinstance(part, Tensor) and part.ndim for part in parts) and len({len(part) for part in parts}) == 1
 
 
 def _divided(batch: Samples) -> tuple[Samples, Samples]:
@@ -277,14 +317,16 @@ def _checked(samples: Samples, name: str) -> Samples:
     """Lists as tuples; refuses what is no tensor."""
     if samples is None and name == "targets":
         return None
+    samples = as_tensors(samples)
+    if name == "targets":  # losses read whole numbers as int64
+        samples = mapped(samples, lambda tensor: tensor.long() if tensor.dtype in NARROW else tensor)
     if isinstance(samples, list):
         samples = tuple(samples)
     parts = samples.values() if isinstance(samples, Mapping) else samples if isinstance(samples, tuple) else [samples]
     for part in parts:
         if isinstance(part, Tensor | tuple | list | Mapping) and leaves(part):
             continue
-        way = "torch.from_numpy(x)" if isinstance(part, np.ndarray) else "torch.tensor(x)"
-        raise TypeError(f"{name} of a role are tensors, got {type(part).__name__}; {way} makes one")
+        raise TypeError(f"{name} of a role are tensors, got {type(part).__name__}; torch.tensor(x) makes one")
     if any(not tensor.ndim for tensor in leaves(samples)):
         raise ValueError(f"{name} of a role have one first axis, of samples; a tensor without axes has none")
     number_of(samples)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,6 +47,18 @@ def mapped(samples: Samples, function: Callable[[Tensor], Any]) -> Samples:
             return type(samples)(mapped(part, function) for part in samples)
     fields = _fields(samples)
     return replace(samples, **{key: mapped(value, function) for key, value in fields.items()}) if fields else samples
+
+
+def as_tensors(samples: Samples) -> Samples:
+    """NumPy's arrays in tuples, lists and mappings as tensors of the same numbers; everything else as it is."""
+    match samples:
+        case np.ndarray() if samples.dtype.kind in "biufc":
+            return torch.from_numpy(np.ascontiguousarray(samples))
+        case Mapping() if type(samples) is dict:
+            return {key: as_tensors(value) for key, value in samples.items()}
+        case tuple() | list() if type(samples) in (tuple, list):
+            return type(samples)(map(as_tensors, samples))
+    return samples
 
 
 def number_of(samples: Samples) -> int:

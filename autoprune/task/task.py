@@ -27,6 +27,7 @@ from autoprune.task.outputs import OutputKind
 from autoprune.task.roles import Role, Roles
 from autoprune.task.samples import (
     Samples,
+    as_tensors,
     first_tensor,
     in_float32,
     leaves,
@@ -186,6 +187,8 @@ class Task:
         if isinstance(self.example_inputs, Tensor | Mapping):
             raise TypeError("task.example_inputs is a tuple of further examples; write (example,) for one")
         object.__setattr__(self, "model", unwrapped(self.model))
+        object.__setattr__(self, "example_input", as_tensors(self.example_input))
+        object.__setattr__(self, "example_inputs", tuple(map(as_tensors, self.example_inputs)))
         unknown = sorted(self.keep - {name for name, _ in self.model.named_modules()})
         if unknown:
             layers = [n for n, m in self.model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
@@ -321,7 +324,7 @@ class Task:
         own = paired_targets([kind.name for kind in kinds], targets)
         with_targets = tuple(kind for kind in kinds if kind.weight and has_defaults(kind, own[kind.name]))
         plain = isinstance(outputs, Tensor) and outputs.ndim == 2 and kinds[0].kind == "classification"
-        plain = plain and not kinds[0].probabilities and targets is not None and not targets.is_floating_point()
+        plain = plain and not kinds[0].probabilities and isinstance(targets, Tensor) and not targets.is_floating_point()
         loss: Loss | None = self.loss
         metric: Metric | None = self.metric
         if loss is None and with_targets:

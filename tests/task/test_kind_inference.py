@@ -13,6 +13,7 @@ from autoprune.task.kind_inference import families_of, output_kinds
 from autoprune.task.outputs import OutputKind
 from autoprune.task.roles import Role, Roles
 from autoprune.task.task import Task
+from tests.kinds import kind_task
 
 N = 24
 
@@ -244,3 +245,20 @@ def test_pixels_that_a_loss_leaves_out_are_no_class() -> None:
     targets[:, 0] = -100
     loss = functools.partial(F.cross_entropy, ignore_index=-100)
     assert (kinds(IMAGE, targets, loss)[0].kind, kinds(IMAGE, targets, loss)[0].classes) == ("segmentation", 5)
+
+
+@pytest.mark.parametrize("targets", [lambda x: {"label": torch.arange(len(x)) % 4, "weight": torch.rand(len(x))},
+                                     lambda x: (torch.arange(len(x)) % 4, torch.rand(len(x)))])  # fmt: skip
+def test_targets_may_hold_weights_of_samples(targets: Any) -> None:
+    def loss(outputs: Tensor, targets: Any) -> Tensor:
+        labels, weights = targets.values() if isinstance(targets, dict) else targets
+        return (F.cross_entropy(outputs, labels, reduction="none") * weights).mean()
+
+    task = kind_task(4, targets=targets, loss=loss, metric=lambda o, t: -float(loss(o, t)))
+    assert [kind.kind for kind in task.outputs] == ["classification"]
+    assert task.trained
+
+
+def test_labels_in_a_column_are_told_from_numbers() -> None:
+    with pytest.raises(ValueError, match=r"shape \[\d+, 1\].*squeeze\(1\)"):
+        kind_task(4, targets=lambda x: (torch.arange(len(x)) % 4)[:, None])
