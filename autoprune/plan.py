@@ -15,8 +15,11 @@ class PruningPlan:
     """
 
     groups: tuple[str, ...]
+    """The groups' names."""
     units: tuple[int, ...]
+    """How many units each group has, at least 1."""
     kept: tuple[int, ...]
+    """How many of them it keeps, in [0, units]."""
 
     def __post_init__(self) -> None:
         for field in ("groups", "units", "kept"):

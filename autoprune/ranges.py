@@ -155,7 +155,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """`; did you mean …?`, or nothing where no name is near.
 
     Args:
-        name: The setting's or the configuration's name.
+        name: What somebody wrote.
         names: Names that there are.
     """
     close = difflib.get_close_matches(name, list(names), n=1)

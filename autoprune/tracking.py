@@ -45,8 +45,8 @@ class Tracker(Protocol):
 
         Args:
             metrics: Log key → number.
-            axis: What is counted, such as search/evaluation.
-            step: How far it is.
+            axis: What steps are counted in: "evaluation", "agent/step", "recover/step" or "schedule/step".
+            step: At least 1.
         """
 
     def summary(self, values: Mapping[str, Any]) -> None:
@@ -56,7 +56,7 @@ class Tracker(Protocol):
         """The table is shown; rows have one value per column.
 
         Args:
-            name: The log key, such as search/reward.
+            name: What the table is called, such as plan.
             columns: Headings.
             rows: A row for each entry.
         """
@@ -65,7 +65,7 @@ class Tracker(Protocol):
         """A bar chart is shown, with one label per value.
 
         Args:
-            name: The log key, such as search/reward.
+            name: What the chart is called, such as plan_sparsity.
             labels: A label for each value.
             values: A number for each label.
             title: The heading.
@@ -75,7 +75,7 @@ class Tracker(Protocol):
         """The self-contained HTML file is shown.
 
         Args:
-            name: The log key, such as search/reward.
+            name: What the page is called, such as report.
             path: The file.
         """
 
@@ -83,8 +83,8 @@ class Tracker(Protocol):
         """The file or folder is kept with the run; `kind` is "result", "policy", "plan" or "model".
 
         Args:
-            name: The log key, such as search/reward.
-            path: The file.
+            name: What it is of the run: "result", "plan", "network" or "policy".
+            path: A file or folder of the run.
             kind: "result", "policy", "plan" or "model".
         """
 
@@ -192,15 +192,8 @@ class WandbTracker:
         self._go_on(f"the page {name}", show)
 
     def artifact(self, name: str, path: Path, *, kind: str) -> None:
-        """The artifact is called `name-RUN_ID`. Its files are read where they stand, not copied.
 
-        Args:
-            name: The log key, such as search/reward.
-            path: The file.
-            kind: "result", "policy", "plan" or "model".
-        """
-
-        def keep() -> None:
+        def keep() -> None:  # as name-RUN_ID; its files are read where they stand, not copied
             import wandb
 
             artifact = wandb.Artifact(_artifact_name(f"{name}-{self._run.id}"), type=kind)

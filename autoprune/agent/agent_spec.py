@@ -63,25 +63,31 @@ DECIDED = {
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What an off-policy agent learns from: the last `episodes` episodes, updated on after each of them.
+    """What an off-policy agent learns from: the last episodes, updated on after each of them.
 
-    The first `warm_up_episodes` act at random and nothing is learned in them. updates_per_episode: gradient steps, of
-    which there is at least one for a batch of episodes; None means one for each of the episode's steps. n_steps:
-    rewards that a target adds up before it asks the critic. parallel: episodes that are acted in at once, whose plans
-    are one batch for the objective. keep_proposed, standardised and shifted: see ExecutedActionReplayBuffer;
-    copy_terminal_reward and baseline_rate: see TerminalRewardReplayBuffer.
+    Lengths are in episodes, so that one configuration serves networks with any number of groups.
     """
 
     episodes: Count
+    """How many are kept."""
     warm_up_episodes: Natural
+    """The first so many act at random, and nothing is learned in them."""
     updates_per_episode: Positive | None = None
+    """Gradient steps, at least one for a batch of episodes; None: one for each of an episode's steps."""
     n_steps: Count = 1
+    """Rewards that a target adds up before it asks the critic."""
     parallel: Count = 1
+    """Episodes that are acted in at once, whose plans are one batch for the objective."""
     standardised: bool = False
+    """Rewards are standardised (ExecutedActionReplayBuffer)."""
     shifted: bool = False
+    """Rewards are shifted (ExecutedActionReplayBuffer)."""
     keep_proposed: bool = False
+    """Proposed actions are kept beside executed ones (ExecutedActionReplayBuffer)."""
     copy_terminal_reward: bool = False
+    """Every step has its episode's reward (TerminalRewardReplayBuffer)."""
     baseline_rate: Share | None = None
+    """Of the moving average that rewards are relative to (TerminalRewardReplayBuffer); None: they are not."""
 
     def __post_init__(self) -> None:
         _check_least("the episodes of a replay", self.episodes, 1)
@@ -119,34 +125,39 @@ class Rollout:
 class AgentSpec:
     """An agent that can be built for any environment; an option that does not apply to its algorithm is an error.
 
-    hidden: units of each hidden layer, of actor and critic alike. hyperparameters: Stable-Baselines3's own arguments,
-    under its names. initial_std: standard deviation of the first samples in the action box [−1, 1] (SAC and TQC squash
-    them by tanh). actor_learning_rate: where it differs from the critic's, which is hyperparameters.learning_rate.
-    Lengths are in episodes, so that one configuration serves networks with any number of groups. network: one for the
-    whole plan, or one that is `shared` by all groups, with a bias for each of them if `shared_bias` (SharedPolicy), or
-    one that is `transferable` from network to network (TransferableTD3Policy), with its encoder and
-    max_log_correction.
-    memory: units of RecurrentPPO's LSTM. critics: how many the agent has, where that can be chosen. proposals: how the
-    critics choose what is executed, among much that is proposed.
-
     >>> AgentSpec("PPO", experience=Rollout(episodes=10), hidden=(64, 64), activation="tanh", initial_std=0.2).algorithm
     'PPO'
     """
 
     algorithm: Annotated[str, OneOf(ALGORITHMS)]
+    """One of ALGORITHMS."""
     experience: Replay | Rollout
+    """What it learns from, on or off policy."""
     hidden: Sequence[Count]
+    """Units of each hidden layer, of actor and critic alike."""
     activation: Annotated[str, OneOf(ACTIVATIONS)]
+    """One of ACTIVATIONS."""
     hyperparameters: Mapping[str, Any] | None = None
+    """Stable-Baselines3's own arguments, under its names; None: its defaults."""
     initial_std: Positive | None = None
+    """Standard deviation of the first samples in the action box [−1, 1] (SAC and TQC squash them by tanh)."""
     actor_learning_rate: Positive | None = None
+    """Where it differs from the critic's, which is hyperparameters.learning_rate."""
     noise: Noise | None = None
+    """What is added to actions while it explores; None: what the algorithm does."""
     network: Annotated[str, OneOf(NETWORKS)] = "whole"
+    """One for the `whole` plan; one that all groups share, `shared` or with a bias for each group `shared_bias`
+    (SharedPolicy); or one that is `transferable` from network to network (TransferableTD3Policy)."""
     memory: Count | None = None
+    """Units of RecurrentPPO's LSTM."""
     critics: Count | None = None
+    """How many it has, where that can be chosen."""
     critic_guidance: CriticGuidance | None = None
+    """How the critics choose what is executed, among much that is proposed; None: actors act."""
     encoder: Annotated[str, OneOf(ENCODERS)] | None = None
+    """How a transferable network reads the groups, one of ENCODERS."""
     max_log_correction: Positive | None = None
+    """What an action of 1 adds to the prior's log-density, of a transferable network."""
 
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:

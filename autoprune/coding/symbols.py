@@ -3,8 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.coding.byte_reader import DamagedBytes
-
 Symbols = NDArray[np.int64]
 Counts = NDArray[np.int64]
 MOST = 2**16  # symbols in an alphabet
@@ -41,14 +39,3 @@ def checked(symbols: Symbols, alphabet: int) -> Symbols:
     if len(symbols) and not 0 <= symbols.min() <= symbols.max() < alphabet:
         raise ValueError(f"symbols must be in [0, {alphabet}), got {symbols.min()} to {symbols.max()}")
     return symbols
-
-
-def check_count(count: int, counts_sum: int) -> None:
-    """Raises DamagedBytes where a table is for another number of symbols than there are.
-
-    Args:
-        count: How many symbols are asked for.
-        counts_sum: How many the table is for.
-    """
-    if count != counts_sum:
-        raise DamagedBytes(f"the table is for {counts_sum} symbols, and there are {count}")

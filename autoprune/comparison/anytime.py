@@ -24,7 +24,7 @@ def anytime(labelled: Labelled, *, evaluations: int) -> Json:
 
     Args:
         labelled: Agent's label → its runs.
-        evaluations: How many plans may be evaluated.
+        evaluations: That every search was given: where curves over evaluations end.
     """
     curves = {
         name: {cell: [run.anytime for run in runs if run.anytime] for cell, runs in cells.items()}

@@ -80,7 +80,7 @@ def listed(names: Sequence[str], *, most: int | None = None) -> str:
 
     Args:
         names: Names, in order.
-        most: How many are written out.
+        most: How many are written out at most, the number of the others counting as one.
     """
     if most is not None and len(names) > most:
         return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"

@@ -31,7 +31,7 @@ def of_limit(runs: Sequence[RunSummary], limit: int | None) -> list[RunSummary]:
 
     Args:
         runs: Summaries of runs.
-        limit: The evaluation budget.
+        limit: Evaluations that a run was given; None for whatever all were given.
     """
     limits = sorted({run.evaluations for run in runs})
     if not limits:
@@ -52,7 +52,7 @@ def check_comparable(runs: Sequence[RunSummary], names: Sequence[str]) -> None:
 
     Args:
         runs: Summaries of runs.
-        names: What runs may be told apart by, such as agent.
+        names: For each run its agent's label, as `labels` returns it.
     """
     for task in dict.fromkeys(run.task for run in runs):
         of_task = [run for run in runs if run.task == task]

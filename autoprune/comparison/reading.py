@@ -49,7 +49,7 @@ def read_run(path: Path, *, read_config: ReadConfig) -> RunSummary:
     """The summary of a complete run.
 
     Args:
-        path: The run's folder, the sweep's, or a file of summaries.
+        path: Of the run.
         read_config: Reads a run's configuration.
 
     Raises:
@@ -74,7 +74,7 @@ def read_sweep(path: Path, *, read_config: ReadConfig) -> tuple[list[RunSummary]
     """The runs of a sweep's folder, and its jobs without one.
 
     Args:
-        path: The run's folder, the sweep's, or a file of summaries.
+        path: Of the sweep.
         read_config: Reads a run's configuration.
 
     Raises:

@@ -172,8 +172,8 @@ def write_summaries(path: Path, runs: Iterable[RunSummary]) -> None:
     """One line of JSON for each; compressed, always to the same bytes, where the name ends in .gz.
 
     Args:
-        path: The run's folder, the sweep's, or a file of summaries.
-        runs: Summaries of runs.
+        path: The file, ending in .jsonl or .jsonl.gz.
+        runs: In the order of their lines.
     """
     text = "".join(json.dumps(run.as_json(), ensure_ascii=False, allow_nan=False) + "\n" for run in runs)
     data = text.encode()

@@ -220,9 +220,9 @@ def checked_actions(actions: Any, space: gymnasium.Space[Any], *, shape: tuple[i
     """Returns the actions as numbers of that shape.
 
     Args:
-        actions: Actions [batch, action], in [−1, 1].
-        space: A Gymnasium space.
-        shape: Of one action.
+        actions: What an agent returned: numbers in [−1, 1], or levels.
+        space: Of one action.
+        shape: That the actions must have, episodes included.
 
     Raises:
         ValueError: Others, or levels outside the space.
@@ -273,8 +273,8 @@ def constant(value: Any, size: int) -> Array:
     """Returns the value `size` times, read-only, as it is handed out at every step.
 
     Args:
-        value: What one environment hands out.
-        size: How many environments there are.
+        value: The same for every episode.
+        size: How many episodes there are.
     """
     column = np.full(size, value, object if isinstance(value, str) else None)
     column.flags.writeable = False

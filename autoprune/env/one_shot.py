@@ -92,6 +92,6 @@ def names_of(structure: Structure, features: Sequence[str]) -> list[str]:
 
     Args:
         structure: The network's groups and layers.
-        features: A name for every number that is observed.
+        features: The names of what is observed of one group.
     """
     return [*(f"{group}:{feature}" for group in structure.names for feature in features), "budget"]

@@ -77,7 +77,7 @@ class Editing:
 
         Args:
             outcomes: What was evaluated, with its results.
-            before: Scores before the edit [episodes].
+            before: The rewards of the plans that were edited [episodes].
         """
         for outcome in outcomes:
             if outcome.feasible and outcome.whole and outcome.reward > self.best.reward:

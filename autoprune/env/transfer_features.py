@@ -117,9 +117,9 @@ def padded(rows: FloatArray, edges: FloatArray, *, groups: int) -> Observation:
     """One flat observation [groups · (features + groups)]: each group's row, and its neighbours. Padding is zeros.
 
     Args:
-        rows: What is seen of each group [groups, features].
-        edges: Where the budgets' parts end.
-        groups: How many groups there are.
+        rows: What is observed of each group [groups of the network, features].
+        edges: 1 where two groups are neighbours, else 0 [groups of the network, groups of the network].
+        groups: How many groups the observation has room for.
 
     Raises:
         ValueError: There are more groups than that.

@@ -27,13 +27,21 @@ class Candidates:
     """Everything that decides what a plan's network computes and on what it is judged."""
 
     task: Task
+    """The trained network, its data and its metric."""
     structure: Structure
+    """The network's groups and layers."""
     ranking: Ranking
+    """Group → its units, most important first."""
     repair: Repair
+    """What is done to a pruned network without a gradient step."""
     reconstruction: Reconstruction
+    """The weights that least squares give to readers, for every width."""
     levels: WeightLevels | None
+    """The weights of matrices that lose single ones, where SparseGPT solved them; None where it did not."""
     proxy: Role
+    """The samples that plans are judged on."""
     replacements: Replacements | None = None
+    """What makes up for removed sublayers; None where nothing does."""
 
     def evaluator(self, *, precision: str, batch_size: int, samples: int | None = None) -> SlicedEvaluator:
         """Judges plans on the first `samples` of the proxy, None: on all.

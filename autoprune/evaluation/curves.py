@@ -18,11 +18,14 @@ Evaluate = Callable[[Sequence[PruningPlan]], list[Outcome]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """The score lost by pruning one group alone. kept [points] ascending, the last is all units; loss [points] ≥ 0."""
+    """The score that is lost by pruning one group alone."""
 
     kept: IntArray
+    """Units that the group keeps, ascending; the last is all of them [points]."""
     loss: tuple[float, ...]
+    """What each loses of the dense score, at least 0 [points]."""
     outcomes: tuple[Outcome, ...]
+    """Each plan's; the last is the dense network's [points]."""
 
     def at(self, levels: Sequence[int]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
         """The loss at any numbers of kept units [levels], linear between measured points."""

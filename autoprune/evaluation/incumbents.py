@@ -18,12 +18,16 @@ MOST = 24  # incumbents that are judged again
 
 @dataclass(frozen=True, slots=True)
 class Incumbent:
-    """An outcome that was the best so far. seconds: of judging plans up to it; agent_seconds: of everything else."""
+    """An outcome that was the best so far."""
 
     outcome: Outcome
+    """The plan's."""
     evaluation: int
+    """When it was met, counted from 1."""
     seconds: float
+    """Of judging plans up to it."""
     agent_seconds: float
+    """Of everything else up to it."""
 
 
 def spaced(incumbents: Sequence[Incumbent], *, most: int = MOST) -> list[Incumbent]:

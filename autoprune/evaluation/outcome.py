@@ -68,22 +68,27 @@ def joined(parts: Sequence[Judged]) -> Judged:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """An evaluated plan. cost: cost name → value in that cost's unit. score: the proxy, higher is better.
-
-    metrics are of the samples that were judged. whole: they are all; where a race ended before, score and reward are
-    estimates for all (see Objective). feasible: the plan meets the budget. seconds: what judging took, when it was new.
-    failed: why the plan could not be judged; its metrics are NaN, and its score and reward the worst that were seen.
-    """
+    """What one plan is worth."""
 
     plan: PruningPlan
+    """The plan."""
     metrics: Metrics
+    """Of the samples that were judged; NaN where the plan could not be judged."""
     cost: Mapping[str, float]
+    """Cost name → the plan's, in that cost's unit."""
     score: float
+    """Of the pruned network, higher is better: what `score=` makes of the metrics."""
     reward: float
+    """What the search maximises; where a race ended before all samples, reward and score are estimates for all (see
+    Objective)."""
     feasible: bool
+    """The plan meets the budget."""
     seconds: float
+    """What judging took, when it was new."""
     whole: bool
+    """The plan was judged on all samples."""
     failed: str | None = None
+    """Why the plan could not be judged; score and reward are the worst that were seen then. None where it was."""
 
     def as_json(self) -> dict[str, Any]:
         return {

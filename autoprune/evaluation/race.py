@@ -59,12 +59,12 @@ class Race:
     def survivors(
         self, rewards: Mapping[Key, Rewards], samples: NDArray[np.int32], against: Rewards | None = None
     ) -> list[Key]:
-        """Who goes on, in their order. rewards [blocks] of each, samples [blocks];
+        """The plans that go on, in their order.
 
         Args:
-            rewards: Plan → its rewards, block by block.
-            samples: Of each block [blocks].
-            against: The one to beat.
+            rewards: Plan → its rewards, block by block [blocks].
+            samples: How many each block holds [blocks].
+            against: Rewards of a plan that has to be beaten and is not in the race [blocks]; None for none.
         """
         weights = np.asarray(samples, np.float64)
         mean = {key: float(np.average(values, weights=weights)) for key, values in rewards.items()}

@@ -1,6 +1,5 @@
 """Settings of the forward pass that follow from measurements: the precision and the batch size of the proxy."""
 
-import itertools
 import time
 from collections.abc import Callable, Sequence
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.evaluation.outcome import joined
+from autoprune.statistics import Floats, kendall
 from autoprune.structure.axes import Kept
 
 PLANS = 8  # that are ranked in both precisions
@@ -20,35 +20,26 @@ NEARLY = 1.1  # times the fastest one's time for a sample
 def agreement_of(
     rough: Callable[[], Evaluator], exact: Callable[[], Evaluator], plans: Sequence[Kept], *, batches: int
 ) -> float:
-    """Kendall's τ between the KL of plans by two evaluators, on the first batches; −1 where one cannot judge a plan.
+    """Kendall's τ between the KL of plans by two evaluators, on the first batches: 0 where one sees no difference.
+
+    It is −1 where one cannot judge a plan.
 
     They are made one after the other: a large model's copies in both precisions need not fit into memory together.
 
     Args:
         rough: Makes what judges in low precision.
         exact: Makes what judges in fp32.
-        plans: Plans to be judged.
+        plans: Different ones, at least two.
         batches: How many batches of samples are compared.
     """
     try:
-        return kendall(*(_divergences(made(), plans, batches) for made in (rough, exact)))
+        return float(np.nan_to_num(kendall(*(_divergences(made(), plans, batches) for made in (rough, exact))))[0])
     except (FloatingPointError, RuntimeError):  # torch lacks some operators in bf16
         return -1.0
 
 
-def _divergences(evaluator: Evaluator, plans: Sequence[Kept], batches: int) -> list[float]:
-    return [joined(evaluator.judge(plan, 0, batches)).metrics.kl for plan in plans]
-
-
-def kendall(a: Sequence[float], b: Sequence[float]) -> float:
-    """Kendall's τ-a of two rankings, in [−1, 1]: pairs in the same order less pairs in opposite order, over all.
-
-    Args:
-        a: Numbers of one ranking.
-        b: Numbers of the other, in the same order.
-    """
-    pairs = itertools.combinations(range(len(a)), 2)
-    return float(np.mean([np.sign(a[i] - a[j]) * np.sign(b[i] - b[j]) for i, j in pairs]))
+def _divergences(evaluator: Evaluator, plans: Sequence[Kept], batches: int) -> Floats:
+    return np.array([joined(evaluator.judge(plan, 0, batches)).metrics.kl for plan in plans])
 
 
 def fastest_batch(evaluator: Callable[[int], Evaluator], plan: Kept, *, most: int) -> int:
@@ -56,7 +47,7 @@ def fastest_batch(evaluator: Callable[[int], Evaluator], plan: Kept, *, most: in
 
     Args:
         evaluator: For one batch of that size.
-        plan: Units that each group keeps [groups].
+        plan: Units that each group keeps; it is judged on one batch of each size.
         most: The largest that is tried.
     """
     seconds = {}

@@ -22,7 +22,7 @@ def sampled_plans(
         structure: The network's groups and layers.
         projector: Moves plans into the budget.
         good: A plan that a search ended with.
-        plans: How many plans, or which.
+        plans: How many.
         rng: Draws the plans.
     """
     groups = len(structure.groups)

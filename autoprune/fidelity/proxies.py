@@ -57,7 +57,7 @@ def single_plans(structure: Structure, plans: Sequence[PruningPlan]) -> list[Pru
 
     Args:
         structure: The network's groups and layers.
-        plans: How many plans, or which.
+        plans: Whose groups are pruned one at a time.
     """
     singles: dict[PruningPlan, None] = {}
     for plan in plans:
@@ -74,7 +74,7 @@ def losses_alone(singles: Mapping[Kept, float], units: Kept, plans: Sequence[Kep
     Args:
         singles: Plan that prunes one group → its loss.
         units: Units of each group [groups].
-        plans: How many plans, or which.
+        plans: Units that each group keeps, plan by plan.
     """
 
     def alone(group: int, kept: int) -> float:

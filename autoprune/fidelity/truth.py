@@ -38,11 +38,11 @@ def trials(budget: str, *, plans: int, steps: Sequence[int], seeds: int, repeate
     `repeated` plans, spread over all, are recovered for longest from more seeds: that is what seeds alone do.
 
     Args:
-        budget: The budget that plans fill, in words.
-        plans: How many plans, or which.
-        steps: Lengths of recovery.
-        seeds: Of the recoveries.
-        repeated: How many plans are recovered with other seeds too.
+        budget: That the plans fill, such as macs:0.5.
+        plans: How many there are.
+        steps: Lengths of recovery, in training steps.
+        seeds: How many seeds the repeated plans are recovered from.
+        repeated: How many plans are recovered from several seeds.
     """
     again = {round(i * (plans - 1) / max(1, repeated - 1)) for i in range(repeated)}
     longest = max(steps)

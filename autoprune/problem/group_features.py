@@ -47,8 +47,8 @@ def group_features(
         structure: The network's groups and layers.
         scores: Group → the score of each of its units [units].
         errors: Group → [units + 1], the relative error of what reads the group, by how many of its units are kept.
-        costs: Name → cost.
-        budget: The bound, relative to the dense network.
+        costs: Cost → what a plan costs; macs and params among them.
+        budget: Whose cost is one of the features.
     """
     layers = {layer.name: layer for layer in structure.layers}
     bounded = (costs["macs"], costs["params"], budget.cost)

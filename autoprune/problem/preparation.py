@@ -143,7 +143,7 @@ def bounded_costs(
         structure: The network's groups and layers.
         budget: `cost:amount`, or several; None for the task's.
         settings: How costs are counted.
-        others: Costs of another origin, a device's.
+        others: Cost → what a plan costs, of another origin: a device's.
     """
     text = task.budget if budget is None else budget
     if text is None:

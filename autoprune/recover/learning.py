@@ -23,22 +23,28 @@ Hint = Callable[[Samples, Samples, Tensor], Tensor]  # (outputs, inputs as the s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learning:
-    """How long and from what: (1 − w) · task loss + w · distillation loss + h · hidden-state loss.
-
-    distillation: w in [0, 1]. temperature: softens both sides of the distillation loss. hidden_states: h ≥ 0.
-    bf16: autocast to bfloat16; "auto" does so where the device has instructions for it.
-    """
+    """How a pruned network learns: from (1 − w) · task loss + w · distillation loss + h · hidden-state loss."""
 
     steps: Count
+    """Of the optimiser."""
     batch_size: Count
+    """Samples in a step."""
     learning_rate: Positive
+    """At the peak of the schedule."""
     weight_decay: NonNegative
+    """Of the optimiser."""
     distillation: Fraction
+    """The weight w of learning from the teacher."""
     temperature: Positive
+    """Softens both sides of the distillation loss."""
     hidden_states: NonNegative
+    """The weight h of matching hidden states."""
     bf16: bool | Literal["auto"]
+    """Autocast to bfloat16; "auto" does so where the device has instructions for it."""
     optimizer: Optimizer
+    """sgd or adamw."""
     clip_norm: Positive | None = None
+    """The longest gradient; None for any length."""
 
     def __post_init__(self) -> None:
         check_fields(self, "recover")
@@ -63,7 +69,7 @@ def learn(
     Without targets it learns from the teacher alone.
 
     Args:
-        network: The pruned network, which stays as it is.
+        network: The pruned network, whose parameters that require gradients are trained.
         task: The trained network, its data and its metric.
         how: For how long, at which rate, and from what.
         teacher: The dense network to learn from; None where nothing is.

@@ -21,13 +21,12 @@ from autoprune.task.task import Forward, Role, plain_forward
 
 @dataclass(frozen=True, slots=True)
 class LeastSquares:
-    """ridge ≥ 0: how strongly weights are held to their old values, relative to the inputs' mean variance.
-
-    rows ≥ 1: the most rows (samples × positions) per layer that its Gram matrix is made of.
-    """
+    """How the weights of layers that read pruned units are refitted."""
 
     ridge: FiniteNonNegative
+    """How strongly weights are held to their old values, relative to the inputs' mean variance."""
     rows: Count
+    """The most rows (samples × positions) per layer that its Gram matrix is made of."""
 
     def __post_init__(self) -> None:
         check_fields(self, "repair.least_squares")

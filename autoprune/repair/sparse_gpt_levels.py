@@ -25,16 +25,15 @@ FACTOR = ".factor.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class SparseGPT:
-    """damping > 0: what is added to the diagonal of the inputs' second moments, relative to its mean.
-
-    block ≥ 1: columns that are settled before what they cost is passed on to all later ones; of speed only, but that
-    single weights of whole rows are chosen once per block. cap_bytes ≥ 0: of the files of levels that are kept; one
-    factor for each distinct input, of 4 · inputs² bytes, comes on top.
-    """
+    """How the weights that stay beside removed single ones are solved for (arXiv 2301.00774)."""
 
     damping: FinitePositive
+    """What is added to the diagonal of the inputs' second moments, relative to its mean."""
     block: Count
+    """Columns that are settled before what they cost is passed on to all later ones; of speed only, but that single
+    weights of whole rows are chosen once per block."""
     cap_bytes: Natural
+    """Of the files of levels that are kept; one factor for each distinct input, of 4 · inputs² bytes, comes on top."""
 
     def __post_init__(self) -> None:
         check_fields(self, "repair.sparse_gpt")

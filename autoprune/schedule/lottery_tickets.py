@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors.torch
 import torch
 
 from autoprune.files import atomic_write
@@ -242,17 +241,6 @@ class TicketSearch:
         self.rows = [row for row in rows if row["kind"] not in ("dense", "ticket") or row["round"] < done]
         for row in self.rows:
             self.on_row(row)
-
-
-def save_masks(masks: Masks, path: Path) -> None:
-    """One safetensors file holds the masks, as booleans.
-
-    Args:
-        masks: Parameter → which of its weights stay.
-        path: Of the file, which is replaced as a whole.
-    """
-    with atomic_write(path, durable=True) as partial:
-        partial.write_bytes(safetensors.torch.save({name: mask.contiguous() for name, mask in masks.items()}))
 
 
 def _shuffled(mask: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

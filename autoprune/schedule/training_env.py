@@ -186,11 +186,6 @@ class TrainingEnv(gymnasium.Env[Observation, Action]):
         self.pruning.restore(moment.snapshot)
         self._moment = moment
 
-    @property
-    def share_left(self) -> float:
-        """The share of the decisions that are still to be made, this one included."""
-        return 1 - len(self._path) / self.settings.decisions
-
     def next_density(self, share: float) -> float:
         """Returns the density after so much of the way to the target, in logarithms: 0 leaves it, 1 reaches it."""
         target = self.pruning.target / self.pruning.masking.total

@@ -17,13 +17,13 @@ COLLAPSED = 1e-3  # share of the budget below which `Free` counts a cost as this
 class Constraint(Protocol):
     """What an agent's reward says of the budget.
 
-    projected: every wish becomes a plan inside the budget. Otherwise wishes are only rounded, plans may exceed it, and
-    the search returns the best of those that do not. A search spends its last evaluation on its policy's plan,
-    projected, so there is one.
+    A search spends its last evaluation on its policy's plan, projected, so that it has met one inside the budget.
     """
 
     @property
-    def projected(self) -> bool: ...
+    def projected(self) -> bool:
+        """Every action becomes a plan inside the budget; otherwise actions are only rounded and plans may exceed it."""
+        ...
 
     def rewards(self, outcomes: Sequence[Outcome], budget: Budget) -> list[float]:
         """The agent's rewards for a batch of plans.
@@ -50,7 +50,9 @@ class Penalty:
     """The reward less multiplier × the excess over the budget, as a fraction of it."""
 
     multiplier: NonNegative
+    """Of the excess."""
     projected: bool = False
+    """Whether plans are moved into the budget all the same."""
 
     def __post_init__(self) -> None:
         check_fields(self, "constraint")
@@ -69,8 +71,11 @@ class Lagrangian:
     """
 
     multiplier: NonNegative
+    """λ before the first batch."""
     rate: Positive
+    """How fast λ moves."""
     projected: bool = False
+    """Whether plans are moved into the budget all the same."""
 
     def __post_init__(self) -> None:
         check_fields(self, "constraint")

@@ -21,11 +21,14 @@ from autoprune.ranges import Count, checked
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittingPolicy:
-    """A policy from elsewhere that fits a network, and what it was trained on. max_log_correction: of its actions."""
+    """A policy from elsewhere that fits a network."""
 
     policy: TrainedPolicy
+    """It reads and acts."""
     training: TrainingRecord
+    """What it was trained on."""
     max_log_correction: float
+    """What an action of 1 adds to the prior's log-density."""
 
 
 @checked
@@ -129,15 +132,15 @@ def transfer_record(
     evaluations: int,
     max_log_correction: float,
 ) -> TrainingRecord:
-    """What a carried policy's bundle says of it: what `transferred_to` asks for, and what differs (see Training).
+    """What a transferable policy's bundle says of it: what `transferred_to` asks for, and what differs.
 
     Args:
         policy: The trained policy.
         tasks: Names of the networks that were trained on.
         budget: `cost:amount`, as the command line takes it.
         budgets: Cost → the least and the largest share that was trained under.
-        seeds: Of each run of the training.
-        evaluations: How many plans may be evaluated.
+        seeds: Those of the runs that it was trained in.
+        evaluations: How many plans were judged in training.
         max_log_correction: What an action of 1 adds to the prior's log-density, above 0.
     """
     return TrainingRecord(

@@ -31,18 +31,20 @@ class Table:
     """What every plan of a network costs, and how it was judged on the proxy and on held-out search samples.
 
     Each array of plans has one axis per group, [levels] · groups, and its place along that axis is the group's level.
-
-    groups: their names; units, levels [groups, levels]: how many units each has, and may keep, ascending.
-    costs: "macs" and "params" of every plan. judged: for "proxy" and "held_out", [4, …]: accuracy, loss, kl, agreement.
-    card: where it all comes from. JSON values.
     """
 
     card: Mapping[str, Any]
+    """Where it all comes from, in JSON values."""
     groups: tuple[str, ...]
+    """Their names."""
     units: tuple[int, ...]
+    """How many units each group has."""
     levels: IntArray
+    """How many each may keep, ascending [groups, levels]."""
     costs: Mapping[str, IntArray]
+    """Cost name (macs, params) → the cost of every plan."""
     judged: Mapping[On, NDArray[np.float32]]
+    """Samples (proxy, held_out) → accuracy, loss, kl and agreement of every plan [4, …]."""
     _places: tuple[dict[int, int], ...] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -93,9 +93,9 @@ class OutputKind:
         """How far each sample's outputs are from the dense network's, [N], at least 0.
 
         Args:
-            outputs: What the network returned.
-            reference: The dense network's output.
-            scale: What scores are divided by: "none", "mean" or the like.
+            outputs: The network's, float32 [N, ...].
+            reference: What `reference` keeps of the dense network's [N, ...].
+            scale: What `scale` says of the dense outputs, by which errors are divided; None for kinds without one.
         """
         return _per_sample(self._divergences(outputs, reference, scale))
 
@@ -103,9 +103,9 @@ class OutputKind:
         """How much of each sample's answer is the dense network's, [N], in [0, 1].
 
         Args:
-            outputs: What the network returned.
-            reference: The dense network's output.
-            scale: What scores are divided by: "none", "mean" or the like.
+            outputs: The network's, float32 [N, ...].
+            reference: What `reference` keeps of the dense network's [N, ...].
+            scale: What `scale` says of the dense outputs, by which errors are divided; None for kinds without one.
         """
         if self.kind in CATEGORICAL:
             return _per_sample((outputs.argmax(dim=self.dim) == reference.argmax(dim=self.dim)).double())
@@ -123,9 +123,9 @@ class OutputKind:
         of the temperature.
 
         Args:
-            student: Hidden states of the network that learns.
-            teacher: The dense network's output.
-            scale: What scores are divided by: "none", "mean" or the like.
+            student: The outputs of the network that learns [N, ...].
+            teacher: The dense network's [N, ...].
+            scale: What `scale` says of the dense outputs, by which errors are divided; None for kinds without one.
             temperature: Softens both sides of the distillation loss, above 0.
         """
         if self.kind in CATEGORICAL:

@@ -23,27 +23,31 @@ REFERENCE: Search = partial(evolution.search, start="sensitivity", offspring=8, 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Plans for a network under a budget. kl: on data role and plan → KL in nats.
-
-    roles: `search`, the proxy samples that rewards are made of; `held_out`, by which the plan is chosen that is
-    returned; `test`, which nothing has seen. plans: `policy`, its best; `returned`; `sensitivity`; `uniform`; `best`,
-    of all that are known, by the proxy samples.
-    """
+    """Plans for a network under a budget, compared by their KL to the dense network."""
 
     network: str
+    """Its name."""
     family: str
+    """Of the network, for reports."""
     budget: str
+    """As it was written."""
     chosen: str
+    """Whose plan was returned: policy, sensitivity or uniform."""
     evaluations: int
+    """Plans that were judged for it."""
     seconds: float
+    """What it took the policy to propose plans."""
     kl: Mapping[str, Mapping[str, float]]
+    """Data role → plan → KL in nats. Roles: `search`, the proxy samples; `held_out`, by which the returned plan is
+    chosen; `test`. Plans: `policy`, its best; `returned`; `sensitivity`; `uniform`; `best`, of all that are known, by
+    the proxy samples."""
 
     def score(self, plan: str, *, role: str = "search") -> float:
         """0: as good as the uniform plan, 1: as the best known; within [−1, 1], and 0 where those two are the same.
 
         Args:
-            plan: The plan's name.
-            role: The samples that are read.
+            plan: One of POLICY, RETURNED, SENSITIVITY, UNIFORM and BEST.
+            role: "search", "held_out" or "test".
         """
         kl = self.kl[role]
         span = kl[UNIFORM] - kl[BEST]

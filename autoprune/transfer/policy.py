@@ -59,9 +59,9 @@ class Planned:
 
         Args:
             problem: What is to be solved: the task, its groups, costs, budget and objective.
-            outcomes: What was evaluated, with its results.
-            evaluations: How many plans may be evaluated.
-            seconds: How long it took.
+            outcomes: Whose plan → its outcome on the proxy samples; of equal ones the first is taken.
+            evaluations: How many plans were judged, those of single-group curves included.
+            seconds: What it took the policy to propose plans, without judging them.
         """
         scores = problem.held_out_scores({name: problem.pruned(outcome.plan) for name, outcome in outcomes.items()})
         chosen = max(scores, key=lambda name: scores[name])
@@ -144,9 +144,9 @@ class Policy:
 
         Args:
             network: A network with its single-group curves.
-            budget: The bound, relative to the dense network.
+            budget: At most what the policy was trained for.
             candidates: How many plans of the policy are judged, at least 1.
-            seed: Of the random numbers, at least 0.
+            seed: Draws the proposals, at least 0.
         """
         if candidates < 1:
             raise ValueError(f"candidates must be at least 1 plan of the policy's, got {candidates}")

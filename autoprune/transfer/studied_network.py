@@ -34,10 +34,10 @@ class StudiedNetwork:
         return 1 + sum(len(curve.outcomes) - 1 for curve in self.curves.values())
 
     def under(self, budget: Budget, *, max_log_correction: float) -> Placed:
-        """The network as a setting, and what was evaluated for it.
+        """What a transferable policy reads of the network under a budget, and what was evaluated for it.
 
         Args:
-            budget: The bound, relative to the dense network.
+            budget: Of any cost that the problem counts.
             max_log_correction: What an action of 1 adds to the prior's log-density, above 0.
         """
         problem = self.problem.under(budget)

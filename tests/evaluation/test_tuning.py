@@ -1,40 +1,18 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from autoprune.evaluation import tuning
 from autoprune.evaluation.outcome import Judged
-from autoprune.evaluation.tuning import agreement_of, fastest_batch, kendall
+from autoprune.evaluation.tuning import agreement_of, fastest_batch
 from autoprune.task.task import Roles, Task
 from tests.evaluation.tables import Kept, Table
 from tests.tasks import prepared
 
 PLANS = [(k,) for k in (5, 1, 4, 2, 3)]
-distinct = st.lists(st.integers(-100, 100), min_size=2, max_size=8, unique=True)
-
-
-def test_kendall_counts_pairs() -> None:
-    assert kendall([1, 2, 3, 4], [10, 20, 30, 40]) == 1
-    assert kendall([1, 2, 3, 4], [4, 3, 2, 1]) == -1
-    assert kendall([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(4 / 6)  # 5 pairs in order, 1 not
-    assert kendall([1, 2, 3], [1, 1, 1]) == 0
-
-
-@given(a=distinct, data=st.data())
-def test_kendall_is_about_order_alone(a: list[float], data: st.DataObject) -> None:
-    b = data.draw(st.permutations(a))
-    tau = kendall(a, b)
-    assert -1 <= tau <= 1
-    assert kendall(b, a) == tau
-    assert kendall([x**3 for x in a], b) == tau
-    assert kendall([-x for x in a], b) == pytest.approx(-tau)
-    assert (tau == 1) == (a == b or np.array_equal(np.argsort(a), np.argsort(b)))
 
 
 def test_evaluators_agree_where_they_rank_alike() -> None:
