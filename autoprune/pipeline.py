@@ -35,7 +35,7 @@ from autoprune.records import (
 )
 from autoprune.recover.recovery import OnStep, Recovery
 from autoprune.rehearsal import RunStages, rehearse
-from autoprune.report.progress import StageProgress
+from autoprune.report.progress import PATIENCE_S, StageProgress
 from autoprune.runs import RunFolder
 from autoprune.seeding import numpy_rng
 from autoprune.structure.code_bits import is_coded
@@ -171,8 +171,8 @@ class Job:
         """What a learned policy's own plan is worth, beside the search's best and the uniform one; None without.
 
         Args:
-            recorder: What writes the run's records.
-            plans: Plans to be judged.
+            recorder: It has heard every evaluation of the search.
+            plans: Name → plan; the uniform one is among them.
         """
         if not recorder.own:
             return None
@@ -188,8 +188,8 @@ class Job:
         """How good the best plan was at every point of the search, on samples that no reward has seen.
 
         Args:
-            recorder: What writes the run's records.
-            plans: Plans to be judged.
+            recorder: It has heard every evaluation of the search.
+            plans: Name → plan: the searched one and the baselines.
         """
         baselines = {name: plan for name, plan in plans.items() if name != SEARCHED}
         problem = self.problem
@@ -236,7 +236,7 @@ class Job:
                 judged.extend(outcomes)
                 return outcomes
 
-            with StageProgress() as progress:
+            with StageProgress(after_s=PATIENCE_S) as progress:
                 show = partial(progress.update, of=len(problem.structure.groups), phase="one group at a time", note="")
                 show(0)
                 curves = single_group_curves(problem.structure, evaluate, on_group=show)
@@ -271,7 +271,7 @@ class Job:
 
             def on_step(name: str) -> OnStep:
                 open_progress.close()  # that of the network before
-                return partial(self._recovering, name, open_progress.enter_context(StageProgress()))
+                return partial(self._recovering, name, open_progress.enter_context(StageProgress(after_s=PATIENCE_S)))
 
             return recoveries.networks(plans, networks, on_step=on_step)
 

@@ -250,9 +250,7 @@ def describe_measured(measured: Mapping[str, Any]) -> str:
     ranks = ""
     if "kendall" in measured:
         ranks = f" (bf16 ranks plans as fp32 does to a Kendall τ of {measured['kendall']:.2f})"
-    memory = "kept for the next layer" if measured["freed_memory_kept"] else "returned to the system"
-    at_a_time = f"{measured['batch_size']} samples at a time"
-    return f"judging in {measured['precision']}{ranks}, {at_a_time}; freed memory is {memory}"
+    return f"judging in {measured['precision']}{ranks}, {measured['batch_size']} samples at a time"
 
 
 def describe_curves(problem: Problem, curves: Mapping[str, Curve]) -> dict[str, Any]:

@@ -185,16 +185,15 @@ def test_descriptions_are_json() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, "judging in fp32, 50 samples at a time; freed memory is returned to the system"),
+        ({}, "judging in fp32, 50 samples at a time"),
         (
-            {"precision": "bf16", "kendall": 0.963, "freed_memory_kept": True},
-            "judging in bf16 (bf16 ranks plans as fp32 does to a Kendall τ of 0.96), 50 samples at a time; "
-            "freed memory is kept for the next layer",
+            {"precision": "bf16", "kendall": 0.963},
+            "judging in bf16 (bf16 ranks plans as fp32 does to a Kendall τ of 0.96), 50 samples at a time",
         ),
     ],
 )
 def test_what_was_measured_is_said_in_a_sentence(changes: dict[str, Any], expected: str) -> None:
-    assert describe_measured({"precision": "fp32", "batch_size": 50, "freed_memory_kept": False} | changes) == expected
+    assert describe_measured({"precision": "fp32", "batch_size": 50} | changes) == expected
 
 
 def test_layers_that_are_too_large_for_least_squares_are_said() -> None:

@@ -1,14 +1,19 @@
 """The command line: `autoprune search [OVERRIDES]`, `autoprune show RUN`, … The only room that knows Hydra."""
 
+import contextlib
+import functools
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
 from autoprune.cli import compare as compare_command
 from autoprune.cli import export as export_command
@@ -47,7 +52,7 @@ USAGE = """usage: autoprune search [-m] [OVERRIDE ...]   learn a plan, prune, re
        autoprune compare RUN ... | sweep=DIR which agent is better, and at how many seeds can that be said?
        autoprune front RUN|SWEEP ...         accuracy against measured latency, from runs under several budgets
        autoprune show RUN                    a finished run's table again
-       autoprune export RUN format=FORMAT    a finished run's network as another file: apz, as small as can be
+       autoprune export RUN format=FORMAT    a finished run's network in another format: apz, hf or gguf
        autoprune generate RUN "PROMPT"       what a pruned language model goes on to say
 
 The overrides are Hydra's: autoprune search task=fashion_mobilenet agent=sac budget=macs:0.3 seed=3
@@ -57,6 +62,8 @@ Tab completion in bash: eval "$(autoprune -sc install=bash)"; autoprune search -
 SHOW_USAGE = """usage: autoprune show RUN
 
 A finished run's table again, or what an interrupted one came to."""
+
+T = TypeVar("T")
 
 
 class Composed(NamedTuple):
@@ -117,7 +124,7 @@ def _compose(command: str, overrides: list[str]) -> None:
         check_choices(overrides)
         sys.argv[1:] = overrides
         try:
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(_tidied(job))()
         except HydraException as error:
             settings = [override for override in overrides if not override.startswith("-")]
             raise ValueError(sentence_of(error, settings, name, section)) from error
@@ -125,6 +132,34 @@ def _compose(command: str, overrides: list[str]) -> None:
             raise ValueError(f"the folder of hydra.run.dir or hydra.sweep.dir cannot be used: {error}") from error
 
     run_command(run)
+
+
+def _tidied(job: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
+    """The job, of which no folder is left where it ends before it has written anything."""
+
+    @functools.wraps(job)
+    def tidied(config: DictConfig) -> T:
+        try:
+            return job(config)
+        except SystemExit:
+            _discard_unused_folder()
+            raise
+
+    return tidied
+
+
+def _discard_unused_folder() -> None:
+    """What Hydra wrote for a job that ended before it wrote anything itself is gone: nobody can go on from there."""
+    settings = HydraConfig.get()
+    if settings.mode == RunMode.MULTIRUN:  # whose jobs say in their folders why they failed
+        return
+    folder = Path(settings.runtime.output_dir)
+    hydras = [folder / str(settings.output_subdir), folder / f"{settings.job.name}.log"]
+    with contextlib.suppress(OSError):
+        if set(folder.iterdir()) <= set(hydras):
+            shutil.rmtree(hydras[0], ignore_errors=True)
+            hydras[1].unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _complete(arguments: list[str]) -> None:

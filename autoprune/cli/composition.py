@@ -42,7 +42,7 @@ def sentence_of(error: HydraException, overrides: Sequence[str], name: str, sect
     Args:
         error: What Hydra raised.
         overrides: What the command line says.
-        name: The setting's or the configuration's name.
+        name: Of the command's file in conf/, such as "config".
         section: What the command may be told.
     """
     text = str(error).strip()

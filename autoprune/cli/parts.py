@@ -21,7 +21,7 @@ def instantiate_part(settings: Settings, name: str) -> Any:
 
     Args:
         settings: The composed configuration.
-        name: The setting's or the configuration's name.
+        name: The key of the part, such as "agent".
     """
     return instantiate(settings.get(name), _convert_="all")
 

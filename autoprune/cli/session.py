@@ -84,9 +84,9 @@ class Session:
         Args:
             config: What Hydra composed.
             section: What the command may be told.
-            folder: The run's folder.
+            folder: What the command writes into.
             overrides: What the command line says.
-            command: The command's name, such as search.
+            command: As a person types it, such as "autoprune search".
         """
         settings: Any = OmegaConf.to_container(config, resolve=True)
         check(settings, section, RULES, command=command, overrides=overrides)

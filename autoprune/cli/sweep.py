@@ -140,8 +140,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], *, inside: st
     """Which keys of two configurations differ, dotted, and how; a key that one of them lacks is "absent" there.
 
     Args:
-        before: Settings of the sweep that stands in the folder.
-        now: What is asked for, or measured, now.
+        before: The settings of what stands there.
+        now: Those that are asked for now.
         inside: The key that settings stand below.
     """
     differing: list[str] = []

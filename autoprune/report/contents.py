@@ -20,13 +20,17 @@ class NetworkReport:
     """What was measured of one network; a mapping is empty where nothing was measured, or nothing was trained."""
 
     name: str
+    """dense, uniform, sensitivity or searched."""
     title: str
+    """The name as tables have it, with the agent behind the searched one."""
     chosen: bool
+    """It is the one that is handed out."""
     same_as: str | None
     """The network listed before it whose plan is the same, so that all numbers are."""
     plan: Json
     """Group → units, kept."""
     cost: Json
+    """Cost name → the plan's, in that cost's unit."""
     proxy: Json
     """Metrics on the search data."""
     held_out: Json
@@ -57,13 +61,21 @@ class Contents:
     """A run folder's files; an interrupted run has no result, and networks only once it has one."""
 
     run: Json
+    """What run.json holds."""
     structure: Json
+    """What structure.json holds; empty where it is not there."""
     curves: Json
+    """What curves.json holds; empty where it is not there."""
     history: Sequence[Json]
+    """The lines of history.jsonl."""
     recover: Sequence[Json]
+    """The lines of recover.jsonl."""
     result: Json | None
+    """What result.json holds; None of an unfinished run."""
     config: str
+    """The text of config.yaml."""
     networks: tuple[NetworkReport, ...]
+    """In ORDER; empty of an unfinished run."""
 
     def network(self, name: str) -> NetworkReport | None:
         """The network of this name; None where there is none."""

@@ -22,8 +22,8 @@ def write_front_page(fronts: Sequence[Front], folder: Path) -> Path:
     """`front.html` stands in the folder. Returns its path.
 
     Args:
-        fronts: Fronts of one task.
-        folder: The run's folder.
+        fronts: One for each task.
+        folder: Where it is written.
     """
     RunFolder(folder).write_text(PAGE, render_front(fronts))
     return folder / PAGE

@@ -104,8 +104,9 @@ class StageProgress:
             return
         self._lines = line
         spent = time.monotonic() - self._start
-        left = f"{duration(spent / done * (of - done))} left" if done else ""
-        self._console.print(f"{phase} {done}/{of}  {note}  {left}", markup=False, highlight=False, soft_wrap=True)
+        left = f"{duration(spent / done * (of - done))} left" if 0 < done < of else ""
+        text = "  ".join(filter(None, (f"{phase} {done}/{of}", note, left)))
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -199,6 +199,7 @@ def recovery(contents: Contents) -> Picture | None:
     by_plan: dict[str, list[Json]] = {}
     for record in contents.recover:
         by_plan.setdefault(str(record["plan"]), []).append(record)
+    by_plan = {name: records for name, records in by_plan.items() if len(records) > 1}  # a point is no curve
     if not by_plan:
         return None
 

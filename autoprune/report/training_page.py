@@ -36,8 +36,8 @@ def write_trainings_comparison(results: Sequence[Json], folder: Path) -> Path:
         ValueError: The runs are of different tasks.
 
     Args:
-        results: One for each run.
-        folder: The run's folder.
+        results: The result.json of each run.
+        folder: Where both are written.
     """
     tasks = sorted({result["task"] for result in results})
     if len(tasks) > 1:
@@ -51,11 +51,11 @@ def write_trainings_comparison(results: Sequence[Json], folder: Path) -> Path:
 
 
 def render_trainings(results: Sequence[Json], *, run: Json | None) -> str:
-    """The page as text; `run` is what run.json holds where it is the page of one run.
+    """The page as text.
 
     Args:
-        results: One for each run.
-        run: Where and when it was made; None: not said.
+        results: The result.json of each run.
+        run: Of the one run that the page is about, its run.json; None where runs are compared.
     """
     first = results[0]
     name = f"{len(results)} trainings of {first['task']}" if run is None else str(run.get("name") or first["task"])

@@ -17,7 +17,7 @@ def print_trained(rows: Sequence[HeldOut], folder: Path, *, console: Console | N
 
     Args:
         rows: A row for each network and budget that was held out.
-        folder: The run's folder.
+        folder: The policy's.
         console: Where it is printed; None for the terminal.
     """
     console = console or Console()

@@ -71,7 +71,7 @@ def amount(value: float | None, unit: str) -> str:
 
     Args:
         value: The number; None where there is none.
-        unit: The cost's unit.
+        unit: Of the cost: bytes, count, ms, mJ, …
     """
     if unit == "bytes":
         return size(value)
@@ -149,7 +149,7 @@ def speedup(network: NetworkReport, dense: NetworkReport | None, runtime: str) -
     Args:
         network: What the report says of the network.
         dense: What the report says of the dense network.
-        runtime: What ran the network.
+        runtime: "torch" or "onnxruntime".
     """
     return quotient(median(dense, runtime) if dense else None, median(network, runtime))
 
@@ -362,8 +362,8 @@ def origin(run: Mapping[str, Any], *, command: str) -> list[tuple[str, str]]:
     """When, by which command and on which machine a run.json was made, and of which data: terms and texts.
 
     Args:
-        run: The run's own record.
-        command: The command's name, such as search.
+        run: What run.json holds.
+        command: As a person types it, without autoprune, such as search.
     """
     facts = [("Started", str(run.get("started", DASH)))]
     if "overrides" in run:
