@@ -1,1 +1,1 @@
-"""What a plan costs, the budgets that bound it, and the projection of any wish onto a budget."""
+"""What a plan costs, the budgets that bound it, and the projection of any densities into a budget."""
