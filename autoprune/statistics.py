@@ -63,7 +63,9 @@ def iqm(values: ArrayLike) -> Floats:
     1.5
     """
     array = np.asarray(values, np.float64)
-    return np.where(np.isnan(array).any(axis=-1), np.nan, stats.trim_mean(array, 0.25, axis=-1))
+    unknown = np.isnan(array)  # SciPy goes through rows with one of these in Python
+    trimmed = stats.trim_mean(np.where(unknown, 0.0, array), 0.25, axis=-1)
+    return np.where(unknown.any(axis=-1), np.nan, trimmed)
 
 
 def resampled_iqms(strata: Strata, *, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:

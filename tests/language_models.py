@@ -124,6 +124,7 @@ def encoder_task(family: str, *, seed: int = 0, **changes: Any) -> Task:
     )
 
 
+EVERY_KIND = ("llama", "gpt2", "bert")  # of each way in which weights and blocks are laid out one family
 TINY: Mapping[str, Callable[[], Task]] = {
     **{family: partial(causal_task, family) for family in CAUSAL},
     **{family: partial(encoder_task, family) for family in ENCODERS},

@@ -3,16 +3,24 @@
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "autoprune").rglob("*.py"))
-SOURCES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
 VAGUE = {"found", "known", "told", "said", "wish", "wished", "wishes", "many", "shown", "place"}  # say what a value is
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60  # lines
+
+
+@cache
+def sources() -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
+
+
+def faults(of: Callable[[ast.Module], list[str]]) -> dict[str, list[str]]:
+    """Module → what is wrong with it, of those with which something is."""
+    return {str(path.relative_to(ROOT)): wrong for path, tree in sources().items() if (wrong := of(tree))}
 
 
 def test_no_two_modules_share_a_file_name() -> None:
@@ -23,23 +31,21 @@ def test_no_two_modules_share_a_file_name() -> None:
 def test_no_two_public_classes_share_a_name() -> None:
     names = Counter(
         node.name
-        for tree in SOURCES.values()
+        for tree in sources().values()
         for node in tree.body
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
     assert [name for name, times in names.items() if times > 1] == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_values_are_named_for_what_they_are(path: Path) -> None:
-    assert sorted({f"{name} in line {line}" for name, line in _bound(SOURCES[path]) if name.strip("_") in VAGUE}) == []
+def test_values_are_named_for_what_they_are() -> None:
+    assert faults(_vague) == {}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_and_functions_have_a_size_that_can_be_read(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
-    functions = [node for node in ast.walk(SOURCES[path]) if isinstance(node, ast.FunctionDef)]
-    assert [f"{f.name}: {lines} lines" for f in functions if (lines := _lines(f)) > LONGEST_FUNCTION] == []
+def test_files_and_functions_have_a_size_that_can_be_read() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE} == {}
+    assert faults(_long_functions) == {}
 
 
 def test_public_names_are_made_of_words_that_the_design_explains() -> None:
@@ -53,10 +59,22 @@ def test_public_names_are_made_of_words_that_the_design_explains() -> None:
     assert sorted(unexplained) == [], "explain them in docs/design.md (The words), or use one that stands there"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_public_docstrings_say_what_each_argument_is(path: Path) -> None:
+def test_public_docstrings_say_what_each_argument_is() -> None:
     """Of functions of two arguments or more. Methods without a docstring do what their protocol says."""
-    assert [f"{f.name} lacks {lacking}" for f in _public_functions(SOURCES[path]) if (lacking := _unexplained(f))] == []
+    assert faults(_lacking) == {}
+
+
+def _vague(tree: ast.Module) -> list[str]:
+    return [f"{name} in line {line}" for name, line in _bound(tree) if name.strip("_") in VAGUE]
+
+
+def _long_functions(tree: ast.Module) -> list[str]:
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return [f"{f.name}: {lines} lines" for f in functions if (lines := _lines(f)) > LONGEST_FUNCTION]
+
+
+def _lacking(tree: ast.Module) -> list[str]:
+    return [f"{f.name} lacks {lacking}" for f in _public_functions(tree) if (lacking := _unexplained(f))]
 
 
 def _public_functions(tree: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef]:
@@ -96,7 +114,7 @@ def _lines(function: ast.FunctionDef) -> int:
 
 def _public_names() -> Iterator[str]:
     """Of rooms, modules, classes and functions."""
-    for path, tree in SOURCES.items():
+    for path, tree in sources().items():
         yield from (part.strip("_") for part in path.relative_to(ROOT).with_suffix("").parts)
         for node in tree.body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):

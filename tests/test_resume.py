@@ -14,7 +14,7 @@ from autoprune.machine_cache import cache_dir
 from tests import commands
 from tests.commands import Started, start_python
 
-SETTINGS = ["task=digits", "threads=1", "recover.steps=40", "hydra.run.dir=run"]
+SETTINGS = ["task=digits", "threads=1", "recover.steps=20", "hydra.run.dir=run"]
 ALIKE = ("evaluation", "phase", "kept", "samples", "accuracy", "kl", "score", "reward", "feasible", "best")
 
 
@@ -95,7 +95,7 @@ def result(folder: Path) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("agent", "evaluations"),
-    [(["agent=ppo"], 75), (["agent=amc", "agent.agent.experience.warm_up_episodes=10"], 40)],
+    [(["agent=ppo"], 60), (["agent=amc", "agent.agent.experience.warm_up_episodes=10"], 40)],
     ids=["ppo", "amc"],
 )
 def test_a_run_killed_at_random_moments_ends_as_one_left_alone(
@@ -105,8 +105,9 @@ def test_a_run_killed_at_random_moments_ends_as_one_left_alone(
     agent = [*agent, f"evaluations={evaluations}"]
     finish(alone, *SETTINGS, *agent, "tracking=none")
     rng = random.Random(0)
-    moments = [("history.jsonl", n) for n in sorted(rng.sample(range(1, evaluations), 2))] + [
-        ("recover.jsonl", rng.randint(1, 4))  # the lines of one plan: what equals a baseline is not recovered twice
+    moments = [
+        ("history.jsonl", rng.randrange(1, evaluations)),
+        ("recover.jsonl", rng.randint(1, 2)),  # the lines of one plan: what equals a baseline is not recovered twice
     ]
     survived: dict[str, int] = {}
     for number, (file, lines) in enumerate(moments):

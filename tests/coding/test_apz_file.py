@@ -96,11 +96,11 @@ def test_hostile_files_take_no_more_memory_than_good_ones() -> None:
 
 
 @pytest.mark.slow
-def test_six_hundred_hostile_files_stay_within_memory() -> None:
+def test_hostile_files_stay_within_memory() -> None:
     rng = np.random.default_rng(2)
     tracemalloc.start()
     try:
-        for trial in range(600):
+        for trial in range(200):
             with contextlib.suppress(DamagedBytes):
                 read(hostile(rng, trial % 4))
         assert tracemalloc.get_traced_memory()[1] < MOST_MEMORY

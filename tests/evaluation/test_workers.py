@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from autoprune.evaluation.outcome import Judged
-from autoprune.evaluation.workers import Failure, InProcess, JudgeJob, Pool, Processes, RayActors
+from autoprune.evaluation.workers import Failure, InProcess, JudgeJob, Pool, Processes, RayActors, processes
 from autoprune.evaluation.workers.pool import PendingJob
+from tests.commands import SERVER
 from tests.evaluation.evaluators import BreaksOnArrival, Holder, Noted, Scripted, expected, same
 from tests.evaluation.processes import eventually, running, start_parent
 from tests.evaluation.tensors import Tensors
@@ -22,8 +23,12 @@ Started = Callable[..., Processes]
 
 
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[Started]:
-    """Starts pools of a Scripted evaluator, and looks for what they left."""
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
+    """Starts pools of a Scripted evaluator, and looks for what they left.
+
+    Their workers are forks of a server that has imported torch; those of other tests here start as they always do.
+    """
+    monkeypatch.setattr(processes, "START", SERVER)
     pools: list[Processes] = []
 
     def start(script: dict[tuple[int, ...], str], *, workers: int = 2, time_limit_s: float | None = None) -> Processes:

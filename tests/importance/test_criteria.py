@@ -55,26 +55,22 @@ def scores_of(criterion: Importance, model: nn.Module, structure: Structure, rol
     return criterion(model, structure, role, loss=F.cross_entropy, forward=plain_forward, generator=generator)
 
 
-def test_every_unit_of_every_group_gets_a_finite_score(criterion: Importance, network: Network) -> None:
+def test_every_unit_of_every_group_gets_the_same_finite_score_from_the_same_seed(
+    criterion: Importance, network: Network
+) -> None:
     model = network.model()
     structure = network.structure()
-    scores = scores_of(criterion, model, structure, network.role())
+    scores, again = (scores_of(criterion, model, structure, network.role()) for _ in range(2))
     assert list(scores) == list(structure.names)
     for group in structure.groups:
         values = scores[group.name]
+        assert torch.equal(values, again[group.name])
         assert values.shape == (group.units,)
         assert values.dtype == torch.float32
         assert not values.requires_grad
         assert torch.isfinite(values).all()
         assert (values >= 0).all()
         assert values.unique().numel() > 1, "a criterion that cannot tell units apart is none"
-
-
-def test_the_same_seed_gives_the_same_scores(criterion: Importance, network: Network) -> None:
-    model = network.model()
-    structure = network.structure()
-    once, again = (scores_of(criterion, model, structure, network.role()) for _ in range(2))
-    assert all(torch.equal(once[name], again[name]) for name in structure.names)
 
 
 def test_scoring_leaves_the_network_as_it_was(criterion: Importance, network: Network) -> None:

@@ -52,4 +52,5 @@ def short(name: str) -> dict[str, Any]:
     """amc's hundred episodes of warm-up are more than a test has, and so are many updates for each episode."""
     if name == "amc":
         return {"agent__experience__warm_up_episodes": 5}
-    return {"agent__experience__updates_per_episode": 2} if name in ("crossq", "ddpg", "sac", "td3", "tqc") else {}
+    updated = name in ("critic_guided", "crossq", "ddpg", "sac", "td3", "tqc")
+    return {"agent__experience__updates_per_episode": 2} if updated else {}

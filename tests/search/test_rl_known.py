@@ -89,8 +89,8 @@ def test_curves_that_mislead_are_followed_by_those_that_correct_their_plan(tmp_p
 
 
 AGENTS_OF_EVERY_KIND = {
-    "ppo": {}, "edit_ppo": {}, "critic_guided": {}, "dqn": {}, "recurrent_ppo": {},
-    "sac": {"agent__experience__updates_per_episode": 1},
+    "ppo": {}, "edit_ppo": {}, "dqn": {}, "recurrent_ppo": {},
+    **{name: {"agent__experience__updates_per_episode": 1} for name in ("critic_guided", "sac")},
 }  # fmt: skip
 
 

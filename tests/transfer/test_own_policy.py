@@ -145,7 +145,7 @@ def test_another_process_makes_the_same_plan(name: str, tmp_path: Path) -> None:
 
 
 def test_one_policy_serves_the_budgets_of_a_command(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    quick = ["agent.imagination.updates=1", "agent.imagination.candidates_per_evaluation=4"]
+    quick = [f"agent.imagination.{key}" for key in ("updates=1", "candidates_per_evaluation=4", "imitation=10")]
     settings = composed("config", ["agent=model_based", "agent.budgets=[macs:0.3,macs:0.7]", *quick])
     problem = Problem.prepare(small_task(), ProblemSpec(budget="macs:0.5")).limited(50, folder=tmp_path)
     instantiate_part(settings, "agent")(problem, rng=np.random.default_rng(0))

@@ -29,7 +29,7 @@ RANGE = BudgetRange("macs", 0.3, 0.8)
 def agent(**changes: Any) -> AgentSpec:
     settings = yaml.safe_load((conf_dir() / "agent" / "transferable.yaml").read_text())["agent"]
     found: AgentSpec = instantiate(settings, _convert_="all")
-    return replace(found, hidden=(8, 8), **changes)
+    return replace(found, hidden=(8, 8), experience=replace(found.experience, updates_per_episode=1), **changes)
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 # A worker that is killed while it takes a job leaves the pool's lock taken. Others hold it for milliseconds, so nobody
 # needs to wait a minute to see that; parent and workers both import this.
 CONSTS.channel_lock_timeout = 10
+START = multiprocessing.get_context("spawn")  # a forked OpenMP hangs
 POLL_S = 1.0  # how often a pool that answers nothing is asked whether it still runs
 
 
@@ -156,7 +157,7 @@ class Processes(ClosesAtExit):
                 max_workers=self.size,
                 initializer=_open,
                 initargs=(self._file, self._initialize),
-                context=multiprocessing.get_context("spawn"),  # a forked OpenMP hangs
+                context=START,
             )
             self._pools.append(pool)
             # Ctrl-C in the terminal never reaches a worker, however early: pebble's threads, and the processes they
