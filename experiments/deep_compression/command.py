@@ -27,7 +27,7 @@ from experiments.readme import write_between
 HERE = Path(__file__).parent
 CELLS = ROOT / "runs" / "deep_compression"
 SETTINGS = {**lenets.SETTINGS, "fashion_resnet20": shipped_resnet.SETTINGS}
-PREDICTED = {**LENETS, "fashion_resnet20": lambda **_: fashion_resnet20()}
+PREDICTED = {"lenet_300_100": LENETS["lenet_300_100"], "fashion_resnet20": lambda **_: fashion_resnet20()}
 
 
 def main() -> None:

@@ -21,15 +21,20 @@ from autoprune.task.lenets import LENETS
 from autoprune.task.task import Roles, Task, outputs_of
 from experiments.cells import kept
 
+Grid = Mapping[float, Sequence[int | None]]
 FIRST_SEED = 3  # of which nothing was seen when this was decided
-DENSITIES: Mapping[str, Sequence[float]] = {
-    "lenet_300_100": (1.0, 0.12, 0.09, 0.06),
-    "lenet_5": (1.0, 0.09, 0.055),
+FIRST_GRID: Mapping[str, Grid] = {  # of the first seed, density → bits
+    "lenet_300_100": dict.fromkeys((1.0, 0.12, 0.09, 0.06), (None, 4, 3, 2)),
+    "lenet_5": dict.fromkeys((1.0, 0.09), (None, 4, 3)),
 }
-BITS: Mapping[str, Sequence[int | None]] = {"lenet_300_100": (None, 4, 3, 2), "lenet_5": (None, 4, 3)}
+GRID: Mapping[str, Grid] = {  # of all others
+    "lenet_300_100": dict.fromkeys((0.12, 0.09), (3, 2)),
+    "lenet_5": {0.09: (4, 3)},
+}
+DENSE_STEPS = {"lenet_300_100": 3000, "lenet_5": 1500}
 SETTINGS: Mapping[str, CompressionSettings] = {
     "lenet_300_100": CompressionSettings(pruning_steps=2000, centroid_steps=400),
-    "lenet_5": CompressionSettings(pruning_steps=1500, centroid_steps=300),
+    "lenet_5": CompressionSettings(pruning_steps=1000, centroid_steps=200),
 }
 
 
@@ -51,13 +56,14 @@ def run_lenets(networks: Iterable[str], *, seeds: int, roles: Roles, cells: Path
 def _study(network: str, seed: int, roles: Roles, cells: Path) -> None:
     """The cells of one network and seed: each density is pruned once, and quantized with every number of bits."""
     made: list[Judged] = []  # when the first cell that is missing asks for it, as pruned networks are
-    for density in DENSITIES[network]:
+    grid = (FIRST_GRID if seed == FIRST_SEED else GRID)[network]
+    for density, choices in grid.items():
         pruned: list[nn.Module] = []
-        for bits in BITS[network]:
+        for bits in choices:
 
             def make(density: float = density, bits: int | None = bits, pruned: list[nn.Module] = pruned) -> Any:
                 if not made:
-                    made.append(Judged(LENETS[network](roles=roles, seed=seed)))
+                    made.append(Judged(LENETS[network](roles=roles, steps=DENSE_STEPS[network], seed=seed)))
                 wider = None if bits is None else bits + 1
                 settings = replace(SETTINGS[network], density=density, bits=bits, convolution_bits=wider)
                 if not pruned:

@@ -17,7 +17,7 @@ from experiments.configuration import composed, instantiate_part, prepared_by
 
 BUDGET = 0.025  # of the dense network's file
 EVALUATIONS = 100
-METHODS = {"searched": "agent=evolution", "closed form": "agent=closed_form", "fixed bits": "agent=deep_compression"}
+METHODS = {"searched": "agent=evolution", "fixed bits": "agent=deep_compression"}
 SETTINGS = ("experiment=deep_compression", "evaluation.store=null", "evaluation.batch_size=250")
 
 
