@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from experiments.readme import table
+
 Json = Mapping[str, Any]
 
 
@@ -81,10 +83,7 @@ def _settings(settings: Sequence[Json]) -> Iterable[str]:
 
 
 def _table(title: str, titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    if not rows:
-        return ""
-    lines = [titles, ["---"] * len(titles), *rows]
-    return f"**{title}**\n\n" + "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+    return f"**{title}**\n\n" + "\n".join([*table(titles, rows), ""]) if rows else ""
 
 
 def _interval(values: Sequence[float], digits: int) -> str:
