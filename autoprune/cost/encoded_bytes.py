@@ -15,7 +15,7 @@ from autoprune.cost.coded_matrices import SHARES, CodedMatrices
 from autoprune.cost.model import CostModel, FloatArray, changed, never_falls, plans_along
 from autoprune.cost.observed import NetworkCosts
 from autoprune.quantize.codebook import centroids_of
-from autoprune.quantize.shared_weights import ROUNDS, fitted, quantizable, shared_values, thinned
+from autoprune.quantize.shared_weights import ROUNDS, fitted, quantizable, shared_values
 from autoprune.structure.code_bits import RAW_BITS
 from autoprune.structure.groups import IntArray, Structure
 
@@ -147,12 +147,10 @@ def _entropies(
     if size is not None:
         rows = rows.reshape(-1, size)
         rows = np.take_along_axis(rows, np.argsort(-np.abs(rows), axis=1), axis=1)
-    order = np.argsort(rows, axis=None)  # once for all shares: those that are kept are in order among all
-    values, ranks = rows.reshape(-1)[order], order % rows.shape[1]
-    values, ranks = values[values != 0], ranks[values != 0]
     bits: dict[float, dict[int, tuple[float, float]]] = {}
     for share in shares:
-        ordered = thinned(values[ranks < max(1, round(share * rows.shape[1]))])
+        kept = rows[:, : max(1, round(share * rows.shape[1]))].reshape(-1)
+        ordered = fitted(kept[kept != 0])
         bits[share] = {width: _value_bits(ordered, width) for width in widths} if len(ordered) else {}
     return bits
 

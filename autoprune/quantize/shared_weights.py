@@ -1,11 +1,9 @@
 """Weights that share few values, as plans are judged by: a codebook without training, in a fraction of a second."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.quantize.codebook import Values, centroids_of
@@ -21,18 +19,10 @@ def fitted(weights: Values) -> Values:
     Args:
         weights: [count] that are not zero.
     """
-    return thinned(np.sort(weights))
-
-
-def thinned(ordered: NDArray[np.floating[Any]]) -> Values:
-    """Returns the weights, or FITTED of them at equal ranks, the least and the greatest included.
-
-    Args:
-        ordered: [count] ascending, none of them zero.
-    """
-    if len(ordered) > FITTED:
-        ordered = ordered[np.linspace(0, len(ordered) - 1, FITTED).round().astype(np.int64)]
-    return np.asarray(ordered, np.float64)
+    ordered = np.sort(np.asarray(weights, np.float64))
+    if len(ordered) <= FITTED:
+        return ordered
+    return ordered[np.linspace(0, len(ordered) - 1, FITTED).round().astype(np.int64)]
 
 
 def shared_values(weight: Tensor, bits: int) -> Tensor:
