@@ -54,7 +54,7 @@ def best_width(positions: Positions) -> int:
 
     Narrow symbols are about as good, and many more of them have to be decoded.
     """
-    bits = [_estimate(positions, width) for width in range(1, WIDEST + 1)]
+    bits = [coded_gaps(positions, width) for width in range(1, WIDEST + 1)]
     return max(width for width, each in enumerate(bits, 1) if each <= NEARLY * min(bits))
 
 
@@ -90,8 +90,13 @@ def read_positions(reader: ByteReader, count: int, size: int) -> Positions:
     return positions
 
 
-def _estimate(positions: Positions, width: int) -> float:
-    """Bits of the coded symbols."""
+def coded_gaps(positions: Positions, width: int) -> float:
+    """Returns about the bits of the coded symbols, their table included.
+
+    Args:
+        positions: [count] ascending.
+        width: Bits of a symbol, 1 to 15.
+    """
     padding = 2**width - 1
     zeros = np.diff(positions, prepend=-1) - 1
     counts = np.bincount(zeros % padding, minlength=padding + 1)

@@ -24,8 +24,21 @@ SHARES = (
     0.3,
     0.5,
     0.7,
+    0.85,
     1.0,
 )  # of weights, at which entropies are measured
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entropies:
+    """What was measured of matrices when shares of their weights are kept."""
+
+    per_weight: FloatArray
+    """[matrices, SHARES, choices]: bits of a coded value."""
+    tables: FloatArray
+    """[matrices, SHARES, choices]: bits of the values' table."""
+    index_ratios: FloatArray
+    """[matrices, SHARES]: bits of the index ÷ what they are where every choice of entries is as likely."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,10 +61,8 @@ class CodedMatrices:
     """[matrices]: the group that says how many bits a value has; −1: the last of the choices."""
     choice: IntArray
     """[RAW_BITS + 1]: bits → index of the choice."""
-    per_weight: FloatArray
-    """[matrices, SHARES, choices]: bits of a coded value."""
-    tables: FloatArray
-    """[matrices, SHARES, choices]: bits of the values' table."""
+    entropies: Entropies
+    """Of every matrix."""
     touched: tuple[IntArray, ...]
     """Of each group, the matrices that depend on it."""
     never_fall: bool = False
@@ -66,8 +77,7 @@ class CodedMatrices:
         density: Sequence[int],
         bits: Sequence[int],
         choices: Sequence[int],
-        per_weight: FloatArray,
-        tables: FloatArray,
+        entropies: Entropies,
     ) -> Self:
         """Returns the matrices, each with its entries as a function of what groups keep.
 
@@ -77,8 +87,7 @@ class CodedMatrices:
             density: [matrices] the group that says how many single weights stay; −1: all do.
             bits: [matrices] the group that says how many bits a value has; −1: the last of the choices.
             choices: Bits that a code may have, ascending.
-            per_weight: [matrices, SHARES, choices] bits of a coded value.
-            tables: [matrices, SHARES, choices] bits of the values' table.
+            entropies: Of every matrix.
         """
         groups, most = len(structure.groups), max([1, *(len(size.tables) for size in entries)])
         one = (*[0] * groups, 1)
@@ -97,8 +106,7 @@ class CodedMatrices:
             of_density,
             of_bits,
             np.searchsorted(choices, np.arange(RAW_BITS + 1)).clip(max=len(choices) - 1),
-            per_weight,
-            tables,
+            entropies,
             touched,
         )
         return replace(matrices, never_fall=matrices._rise())
@@ -164,8 +172,10 @@ class CodedMatrices:
         matrix = np.arange(len(self.scale))[rows]
         at = matrix, above, choice
         below = matrix, above - 1, choice
-        per_weight = self.per_weight[below] * (1 - part) + self.per_weight[at] * part
-        table = self.tables[below] * (1 - part) + self.tables[at] * part
+        measured = self.entropies
+        per_weight = measured.per_weight[below] * (1 - part) + measured.per_weight[at] * part
+        table = measured.tables[below] * (1 - part) + measured.tables[at] * part
         whole = counts / np.where(share > 0, share, 1)
-        listed = index_bits(np.minimum(counts, whole), whole)
+        ratio = measured.index_ratios[below[:2]] * (1 - part) + measured.index_ratios[at[:2]] * part
+        listed = ratio * index_bits(np.minimum(counts, whole), whole)
         return np.asarray(np.where(counts > 0, counts * per_weight + table + listed, 0.0))

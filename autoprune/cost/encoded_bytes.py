@@ -1,5 +1,6 @@
 """What a network takes on the disk when its zeros are left out and its values are coded: predicted from entropies."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ from torch import nn
 from autoprune.coding.apz_file import HEADER
 from autoprune.coding.coded_tensor import TensorBits, write_body
 from autoprune.coding.predicted_size import HEAD_BYTES, RECORD_BYTES, TABLE_BITS, index_bits
-from autoprune.cost.coded_matrices import SHARES, CodedMatrices
+from autoprune.coding.relative_positions import coded_gaps
+from autoprune.cost.coded_matrices import SHARES, CodedMatrices, Entropies
 from autoprune.cost.model import CostModel, FloatArray, changed, never_falls, plans_along
 from autoprune.cost.observed import NetworkCosts
 from autoprune.quantize.codebook import centroids_of
@@ -106,6 +108,7 @@ def encoded_bytes(model: nn.Module, structure: Structure, observed: NetworkCosts
         bits = _entropies(_weight(model, layer), comparing.get(layer, (0, None))[1], shares, own)
         rows = [[bits[share].get(width, (0.0, 0.0)) for width in choices] for share in shares]
         measured.append(rows * (len(SHARES) // len(rows)))
+    ratios = np.array([_index_ratios(_weight(model, layer), comparing.get(layer, (0, None))[1]) for layer in layers])
     values, tables = np.array(measured).reshape(len(layers), len(SHARES), len(choices), 2).transpose(3, 0, 1, 2)
     matrices = CodedMatrices.of(
         [observed.entries(name) for name in layers.values()],
@@ -113,16 +116,16 @@ def encoded_bytes(model: nn.Module, structure: Structure, observed: NetworkCosts
         density=[comparing.get(layer, (-1, 0))[0] for layer in layers],
         bits=[deciding.get(layer, -1) for layer in layers],
         choices=choices,
-        per_weight=values,
-        tables=tables,
+        entropies=Entropies(values, tables, ratios.reshape(len(layers), len(SHARES))),
     )
     others = observed.stored_bits(
         bits_per_parameter=HALF_BITS if deciding or value_bits < RAW_BITS else RAW_BITS, without=set(layers.values())
     )
-    ratios = np.array(_sampled_ratios(model, list(layers), comparing, widths if not deciding else choices) or [1.0])
-    correction = float(np.median(ratios))
+    indices = dict(zip(layers, ratios, strict=True))
+    coded = np.array(_sampled_ratios(model, indices, comparing, widths if not deciding else choices) or [1.0])
+    correction = float(np.median(coded))
     overhead = HEADER.size + RECORD_BYTES + sum(len(name) + HEAD_BYTES for name in model.state_dict())
-    error = float(np.abs(ratios / correction - 1).max())
+    error = float(np.abs(coded / correction - 1).max())
     return EncodedBytes(others, matrices, overhead, correction, error)
 
 
@@ -143,7 +146,7 @@ def _entropies(
 
     The largest of each comparison are kept, whatever criterion will say.
     """
-    rows = weight[: max(1, LARGEST // max(1, weight.shape[1]))]
+    rows = _first_rows(weight, LARGEST)
     if size is not None:
         rows = rows.reshape(-1, size)
         rows = np.take_along_axis(rows, np.argsort(-np.abs(rows), axis=1), axis=1)
@@ -153,6 +156,36 @@ def _entropies(
         ordered = fitted(kept[kept != 0])
         bits[share] = {width: _value_bits(ordered, width) for width in widths} if len(ordered) else {}
     return bits
+
+
+def _index_ratios(weight: Matrix, size: int | None) -> FloatArray:
+    """Bits of coded gaps ÷ those of an index where every choice is as likely, for every share of weights that is kept.
+
+    Gaps take fewer where some inputs matter more than others. Files list entries output by output, or input by input.
+    """
+    ratios = np.ones(len(SHARES))
+    if size is None:
+        return ratios
+    places = _places(_first_rows(weight, LARGEST), size)
+    orders = places.reshape(-1), np.ascontiguousarray(places.T).reshape(-1)
+    for number, share in enumerate(SHARES[:-1]):
+        kept, width = max(1, round(share * size)), math.ceil(math.log2(1 / share)) + 2
+        bits = min(coded_gaps(np.flatnonzero(order < kept), width) for order in orders)
+        ratios[number] = min(1.0, bits / float(index_bits(places.size * kept / size, places.size)))
+    return ratios
+
+
+def _places(rows: Matrix, size: int) -> IntArray:
+    """[rows, columns] each weight's place in its comparison, the largest first."""
+    order = np.argsort(-np.abs(rows.reshape(-1, size)), axis=1)
+    places = np.empty_like(order)
+    np.put_along_axis(places, order, np.arange(size)[None], axis=1)
+    return places.reshape(rows.shape)
+
+
+def _first_rows(weight: Matrix, most: int) -> Matrix:
+    """Rows of so many weights at most, one at least."""
+    return weight[: max(1, most // max(1, weight.shape[1]))]
 
 
 def _value_bits(ordered: NDArray[np.float64], width: int) -> tuple[float, float]:
@@ -165,33 +198,31 @@ def _value_bits(ordered: NDArray[np.float64], width: int) -> tuple[float, float]
 
 
 def _sampled_ratios(
-    model: nn.Module, layers: Sequence[str], comparing: Mapping[str, tuple[int, int]], widths: Sequence[int]
+    model: nn.Module,
+    index_ratios: Mapping[str, FloatArray],
+    comparing: Mapping[str, tuple[int, int]],
+    widths: Sequence[int],
 ) -> list[float]:
     """Coded ÷ predicted, of matrices evenly among the layers, each at one of several densities and bits."""
-    sizes = {name: _weight(model, name) for name in layers}
-    large = [name for name in layers if sizes[name].size >= FEWEST] or list(layers)
+    sizes = {name: _weight(model, name) for name in index_ratios}
+    large = [name for name in index_ratios if sizes[name].size >= FEWEST] or list(index_ratios)
     indices = np.linspace(0, len(large) - 1, SAMPLED).round().astype(int).tolist() if large else []
     ratios: list[float] = []
     for number, name in enumerate(large[index] for index in dict.fromkeys(indices)):
-        weight = sizes[name][: max(1, LARGEST // max(1, sizes[name].shape[1]))]
+        weight, size = _first_rows(sizes[name], LARGEST), comparing.get(name, (0, 1))[1]
         density = DENSITIES[number % len(DENSITIES)] if name in comparing else 1.0
         width = widths[number % len(widths)]
-        kept = _largest(weight, density)
+        kept = np.where(_places(weight, size) < max(1, round(density * size)), weight, np.float32(0))
         ordered = fitted(kept[kept != 0])
         if not len(ordered):
             continue
         value, table = _value_bits(ordered, width)
         count = np.count_nonzero(kept)
-        predicted = (float(index_bits(count, kept.size)) + value * count + table) / 8 + HEAD_BYTES
+        ratio = float(np.interp(density, SHARES, index_ratios[name]))
+        predicted = (ratio * float(index_bits(count, kept.size)) + value * count + table) / 8 + HEAD_BYTES
         written = kept if width >= RAW_BITS else shared_values(torch.from_numpy(kept), width).numpy()
         ratios.append((len(write_body(TensorBits("float32", written.view("<u4")))) + HEAD_BYTES) / predicted)
     return ratios
-
-
-def _largest(weight: Matrix, density: float) -> Matrix:
-    """The weights of which the smallest are 0."""
-    least = np.quantile(np.abs(weight), 1 - density)
-    return np.where(np.abs(weight) >= least, weight, np.float32(0)).astype(np.float32)
 
 
 def _weight(model: nn.Module, name: str) -> Matrix:
