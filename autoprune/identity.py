@@ -29,11 +29,11 @@ def identity_of(thing: Any, *, called: str = "it") -> str:
     installed package is its name and the package's version. An object is its class and what it holds.
 
     Args:
-        thing: what is asked about.
-        called: its name in an error.
+        thing: What is asked about.
+        called: Its name in an error.
 
     Raises:
-        ValueError: it holds something without content, such as an open file.
+        ValueError: It holds something without content, such as an open file.
     """
     digest = hashlib.sha256()
     try:

@@ -56,17 +56,27 @@ class Job:
     """One run: what is searched with what, and where it is written down."""
 
     problem: Problem
+    """What is searched."""
     search: Search
+    """Returns a plan."""
     recover: Recovery
+    """Trains pruned networks."""
     agent: str
+    """The search's name in records."""
     evaluations: int
+    """That the search may spend, at least 1."""
     seed: int
+    """Of every random number that the run draws."""
     run: RunFolder
+    """Where everything is written."""
     ledgers: Ledgers
+    """The run's growing files."""
     tracker: Tracker
+    """Hears what the files hold."""
     compared_with: tuple[str, ...] = (UNIFORM, SENSITIVITY)
     """The baselines: "uniform", "sensitivity", both or none."""
     left_out: Mapping[str, str] = field(default_factory=dict)
+    """Stage → why it is not tried."""
     quantize: Quantize = no_quantization
     """What is done to recovered networks before they are measured and written."""
     time_limit_s: float | None = None

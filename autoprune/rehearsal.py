@@ -50,13 +50,13 @@ def rehearse(task: Task, networks: Mapping[str, nn.Module], *, recover: Recovery
     """Every later stage of a run has been done once, in seconds.
 
     Args:
-        task: whose four roles are judged, at most 64 samples each.
-        networks: name → network in eval mode: the dense one, and the smallest that the budget allows.
-        recover: is stopped after its second step.
-        folder: the run's, whose disk has to hold what will be written.
+        task: Whose four roles are judged, at most 64 samples each.
+        networks: Name → network in eval mode: the dense one, and the smallest that the budget allows.
+        recover: Is stopped after its second step.
+        folder: The run's, whose disk has to hold what will be written.
 
     Raises:
-        ValueError: where a stage fails that a run needs; the sentence names the setting that changes it.
+        ValueError: Where a stage fails that a run needs; the sentence names the setting that changes it.
     """
     _check_disk(folder, networks)
     judging, steps, exporting = (dict.fromkeys(networks, 0.0) for _ in range(3))

@@ -44,7 +44,7 @@ class Estimate:
         """The value with its interval.
 
         Args:
-            value: the statistic of the data.
+            value: The statistic of the data.
             draws: [resamples] its values on resampled data; those that are not finite are left out.
         """
         finite = draws[np.isfinite(draws)]
@@ -118,8 +118,8 @@ def improvement_estimate(a: Strata, b: Strata, *, counts: tuple[Strata, Strata])
     """`improvement` with its stratified-bootstrap interval.
 
     Args:
-        a: scores of one agent by stratum.
-        b: those of another, of the same strata in the same order.
+        a: Scores of one agent by stratum.
+        b: Those of another, of the same strata in the same order.
         counts: a's and b's `resampled_counts`, by stratum.
     """
     shares = [
@@ -278,8 +278,8 @@ def hypervolume(costs: ArrayLike, qualities: ArrayLike, *, cost: float, quality:
     Args:
         costs: [points].
         qualities: [points].
-        cost: the reference's; points beyond it add nothing.
-        quality: the reference's.
+        cost: The reference's; points beyond it add nothing.
+        quality: The reference's.
 
     >>> hypervolume([0.25, 0.5], [0.5, 0.75], cost=1.0, quality=0.0)
     0.5

@@ -16,15 +16,15 @@ def read_arguments(
     """What a command is told.
 
     Args:
-        arguments: of the command line. What exists as a file or folder is one, whatever its name.
-        section: the settings that the command has. One whose type is a tuple may be given several times.
-        command: for messages.
+        arguments: Of the command line. What exists as a file or folder is one, whatever its name.
+        section: The settings that the command has. One whose type is a tuple may be given several times.
+        command: For messages.
 
     Returns:
         What is no setting, in its order; and the settings, with their defaults.
 
     Raises:
-        SettingsError: for a setting that the command does not have, or a value that it cannot have.
+        SettingsError: For a setting that the command does not have, or a value that it cannot have.
     """
     hints = get_type_hints(section, include_extras=True)
     positional: list[str] = []

@@ -23,12 +23,12 @@ def composed(name: str, overrides: Sequence[str] = (), *, hydra: bool = False) -
     """The settings of a command, as Hydra composes them.
 
     Args:
-        name: of the command's file in conf/, such as "config".
-        overrides: as on the command line.
-        hydra: whether Hydra's own settings are among them; those are then not resolved.
+        name: Of the command's file in conf/, such as "config".
+        overrides: As on the command line.
+        hydra: Whether Hydra's own settings are among them; those are then not resolved.
 
     Raises:
-        HydraException: where they do not compose.
+        HydraException: Where they do not compose.
     """
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose(name, overrides=list(overrides), return_hydra_config=hydra)
@@ -62,7 +62,7 @@ def check_choices(overrides: Sequence[str]) -> None:
     """Of a group, a file is chosen.
 
     Raises:
-        ValueError: for a number, true, false and null.
+        ValueError: For a number, true, false and null.
     """
     for override in overrides:
         key, _, value = override.partition("=")

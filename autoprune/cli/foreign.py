@@ -25,7 +25,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """A run's config.yaml, as it is written: interpolations stay text, and no object is made.
 
     Raises:
-        ValueError: where it is no configuration, or one of an earlier version.
+        ValueError: Where it is no configuration, or one of an earlier version.
     """
     try:
         config = OmegaConf.load(path)
@@ -45,13 +45,13 @@ def trusted_config(
     """A run's config.yaml, of which objects may be made.
 
     Args:
-        path: the file.
-        repeated: overrides such as `task._target_=my_module.my_task`, which say that this target is trusted.
-        command: that the override can be added to.
-        sections: of the file, that are read; None: all.
+        path: The file.
+        repeated: Overrides such as `task._target_=my_module.my_task`, which say that this target is trusted.
+        command: That the override can be added to.
+        sections: Of the file, that are read; None: all.
 
     Raises:
-        ValueError: where it names another target, holds an interpolation, or is of an earlier version.
+        ValueError: Where it names another target, holds an interpolation, or is of an earlier version.
     """
     settings = {key: value for key, value in read_config(path).items() if sections is None or key in sections}
     allowed = own_targets()

@@ -31,7 +31,7 @@ def spec_of(settings: Settings, **others: Any) -> "ProblemSpec":
 
     Args:
         settings: a command's; what they do not name has its default.
-        others: fields that they do not decide.
+        others: Fields that they do not decide.
     """
     from autoprune.problem.spec import ProblemSpec, StructureSettings
 
@@ -45,11 +45,11 @@ def task_of(settings: Settings, data: Settings | None) -> "Task":
     """The task that the settings describe.
 
     Args:
-        settings: of conf/task. `keep` is autoprune's own key; everything else goes to the task's function.
-        data: of conf/data; None: the task's own data.
+        settings: Of conf/task. `keep` is autoprune's own key; everything else goes to the task's function.
+        data: Of conf/data; None: the task's own data.
 
     Raises:
-        ValueError: where the function returns something else.
+        ValueError: Where the function returns something else.
     """
     from autoprune.task.task import Task
 

@@ -39,7 +39,7 @@ def refuse_old_names(overrides: Sequence[str]) -> None:
     """Nothing that a command is told has an old name. An agent of the person's own may have settings of any name.
 
     Raises:
-        ValueError: with the new name.
+        ValueError: With the new name.
     """
     own = any(override.startswith("agent._target_=") for override in overrides)
     for override in overrides:
@@ -56,7 +56,7 @@ def refuse_old_settings(settings: Mapping[str, Any], *, where: str) -> None:
     """No setting of a run has an old name.
 
     Raises:
-        ValueError: with the new name.
+        ValueError: With the new name.
 
     Args:
         settings: A run's configuration.

@@ -35,8 +35,8 @@ def run_command(job: Callable[[], T], *, interrupted: Callable[[], str] = lambda
     """The job's result. What goes wrong ends the process with one sentence and status 1.
 
     Args:
-        job: the work.
-        interrupted: what to say after Ctrl-C.
+        job: The work.
+        interrupted: What to say after Ctrl-C.
     """
     try:
         return job()
@@ -79,7 +79,7 @@ class Session:
         """Settings are checked; nothing is made of them yet.
 
         Raises:
-            SettingsError: where a setting is not what it may be.
+            SettingsError: Where a setting is not what it may be.
 
         Args:
             config: What Hydra composed.

@@ -50,18 +50,15 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the signatures of targets do not say.
-
-    Attributes:
-        hints: full key, with * for any part → its type, in the place of the signature's.
-        at_run_time: top-level key → parameters of its partial targets that the code passes when it calls them.
-        keys: target, by its full name → a function of the node's settings that returns the types of one of its
-            mappings: (the mapping's key, its keys and their types).
-    """
+    """What the signatures of targets do not say."""
 
     hints: Mapping[str, Any] = field(default_factory=dict)
+    """Full key, with * for any part → its type, in the place of the signature's."""
     at_run_time: Mapping[str, collections.abc.Set[str]] = field(default_factory=dict)
+    """Top-level key → parameters of its partial targets that the code passes when it calls them."""
     mappings: Mapping[str, Any] = field(default_factory=dict)
+    """Target, by its full name → the key of one of its mappings, and a function of the node's settings that returns
+    that mapping's keys and their types."""
 
 
 class Section:
@@ -73,7 +70,7 @@ class FieldsOf:
     """Beside a type: the setting is a group without a `_target_`, whose keys are the parameters of this class.
 
     Attributes:
-        name: of the class, which is imported when a configuration is checked.
+        name: Of the class, which is imported when a configuration is checked.
     """
 
     name: str
@@ -93,14 +90,14 @@ def check(
     imported, and with it torch. Otherwise all that is wrong is said at once.
 
     Args:
-        settings: the composed configuration, interpolations resolved.
-        section: what the command may be told.
-        rules: what signatures do not say.
-        command: for messages, such as "autoprune search".
-        overrides: what the person set, as KEY=VALUE; None where nobody knows.
+        settings: The composed configuration, interpolations resolved.
+        section: What the command may be told.
+        rules: What signatures do not say.
+        command: For messages, such as "autoprune search".
+        overrides: What the person set, as KEY=VALUE; None where nobody knows.
 
     Raises:
-        SettingsError: one sentence for each setting that is not what it may be, with its full key.
+        SettingsError: One sentence for each setting that is not what it may be, with its full key.
     """
     own = overrides is not None and not any(map(_of_a_part, overrides))
     for parts in (False, True) if own else (True,):

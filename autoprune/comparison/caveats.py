@@ -14,9 +14,9 @@ def caveats(labelled: Labelled, scales: Mapping[Cell, Scale], *, deterministic: 
     """Sentences.
 
     Args:
-        labelled: agent → cell → its runs.
-        scales: cell → its scale.
-        deterministic: the agents of which one run is enough.
+        labelled: Agent → cell → its runs.
+        scales: Cell → its scale.
+        deterministic: The agents of which one run is enough.
     """
     flat = [
         f"On {task} at {budget} nothing is better than the uniform plan, so there is nothing to normalise by: "

@@ -27,7 +27,7 @@ def of_limit(runs: Sequence[RunSummary], limit: int | None) -> list[RunSummary]:
     """The runs that were given so many evaluations; all where limit is None and all were given as many.
 
     Raises:
-        ValueError: they were not, or none is left.
+        ValueError: They were not, or none is left.
 
     Args:
         runs: Summaries of runs.

@@ -40,13 +40,13 @@ def compare(
     """Everything that the page and the table show, as JSON values, numbers to DIGITS digits.
 
     Args:
-        runs: in any order.
-        missing: jobs without a result, which are listed.
-        evaluations: only runs that were given so many; None: all, which were given as many.
-        by: ranks the plans that searches met, those that learned policies propose, or the former beside the latter.
+        runs: In any order.
+        missing: Jobs without a result, which are listed.
+        evaluations: Only runs that were given so many; None: all, which were given as many.
+        by: Ranks the plans that searches met, those that learned policies propose, or the former beside the latter.
 
     Raises:
-        ValueError: there is nothing to rank, or the runs cannot be compared.
+        ValueError: There is nothing to rank, or the runs cannot be compared.
     """
     runs, left_out = of_limit(without_copies(runs), evaluations), list[str]()
     if by == "policy":

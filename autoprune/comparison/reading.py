@@ -107,13 +107,13 @@ def summary_of(result: Json, run: Json, config: Json, *, where: str) -> RunSumma
     """What the files of one run say together.
 
     Args:
-        result: what `result.json` holds.
-        run: what `run.json` holds.
-        config: the run's settings, resolved.
-        where: what an error calls the run.
+        result: What `result.json` holds.
+        run: What `run.json` holds.
+        config: The run's settings, resolved.
+        where: What an error calls the run.
 
     Raises:
-        ValueError: it is damaged or of an earlier version.
+        ValueError: It is damaged or of an earlier version.
     """
     try:
         return _summary(result, run, config)

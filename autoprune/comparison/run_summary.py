@@ -40,7 +40,9 @@ class PolicyPlan:
     """What a learned policy proposes by itself, judged on the samples that its search saw; higher is better."""
 
     plan: PruningPlan
+    """Of the best of its evaluated weights."""
     score: float
+    """Of that plan."""
     uniform: float
     """The uniform plan's score."""
     best: float | None = None
@@ -90,14 +92,19 @@ class RunSummary:
     """
 
     task: str
+    """The task's name."""
     agent: str
+    """Its name in conf/agent, or that of its function."""
     seed: int
+    """Of the run."""
     budget: str
+    """As it was written, such as macs:0.5."""
     evaluations: int
     """How many the search was given."""
     own: MeasuredPlan
     """The best plan that the search itself found."""
     baselines: Mapping[str, MeasuredPlan] = field(default_factory=dict)
+    """uniform and sensitivity → their plans, measured as the own one."""
     spent: int | None = None
     """How many evaluations it used; None: unknown."""
     budget_cost: str = "macs"
@@ -109,6 +116,7 @@ class RunSummary:
     network: str = ""
     """A hash of what must be equal for scores to be comparable."""
     anytime: AnytimeCurve | None = None
+    """The best plans from each evaluation on; None where they were not judged."""
     seconds: float | None = None
     """Of judging plans in the whole search; None: unknown."""
     agent_seconds: float | None = None

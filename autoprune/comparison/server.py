@@ -66,16 +66,16 @@ def publish(project: Project, *, title: str, sentences: list[str]) -> str:
     """A report is saved on the server: the sentences, the best plan so far and the policy's own by agent.
 
     Args:
-        project: whose runs it plots.
-        title: of the report, its first 128 characters.
+        project: Whose runs it plots.
+        title: Of the report, its first 128 characters.
         sentences: a paragraph each.
 
     Returns:
         Its address.
 
     Raises:
-        RuntimeError: there is no login or no answer.
-        ImportError: wandb-workspaces is not installed.
+        RuntimeError: There is no login or no answer.
+        ImportError: Wandb-workspaces is not installed.
     """
     _api("publish=wandb")
     report = report_of(project, title=title, sentences=sentences)
@@ -95,7 +95,7 @@ def report_of(project: Project, *, title: str, sentences: list[str]) -> Any:
         sentences: What a reader is told first.
 
     Raises:
-        ImportError: wandb-workspaces is not installed.
+        ImportError: Wandb-workspaces is not installed.
     """
     try:
         from wandb_workspaces.reports import v2

@@ -145,7 +145,7 @@ def probe(
 
     Args:
         structure: The network's groups.
-        sizes_of: kept [groups] → sizes [sizes] of that copy, `MISSING` for what it lacks.
+        sizes_of: Kept [groups] → sizes [sizes] of that copy, `MISSING` for what it lacks.
         optional: A random plan may lack a size, as torch leaves out products with an axis of length 1.
 
     Returns:

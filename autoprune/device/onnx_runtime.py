@@ -96,10 +96,10 @@ def write_onnx(
     """Exports a network that takes tensors and returns one or several, with a dynamic batch axis.
 
     Args:
-        network: takes the leaves of `inputs` as its positional arguments.
-        inputs: examples [1, ...]; the file's inputs are named as `input_names` says.
+        network: Takes the leaves of `inputs` as its positional arguments.
+        inputs: Examples [1, ...]; the file's inputs are named as `input_names` says.
         to: a path or a buffer.
-        outputs: names of what the network returns, in order.
+        outputs: Names of what the network returns, in order.
     """
     names = input_names(inputs)
     with warnings.catch_warnings():

@@ -72,7 +72,7 @@ def take_turns(
 
     Args:
         runs: What is timed, in turn.
-        clock: run → seconds that it takes once.
+        clock: Run → seconds that it takes once.
         rounds: In which each has its turn.
         burst: Runs in a turn.
         go_on: (rounds done) → whether another one follows.
@@ -93,7 +93,7 @@ def measured(
 
     Args:
         runs: What is timed, in turn.
-        clock: run → seconds that it takes once.
+        clock: Run → seconds that it takes once.
         care: How carefully.
     """
     take_turns(runs, clock=clock, rounds=1, burst=2)  # to warm up
@@ -115,7 +115,7 @@ class Steady:
 
     Args:
         reference: A run that is always the same.
-        clock: run → seconds that it takes once.
+        clock: Run → seconds that it takes once.
         care: How carefully is measured.
         best: The least seconds that the reference ever took; None: it was never measured.
     """

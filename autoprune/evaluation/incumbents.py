@@ -81,10 +81,10 @@ def describe_anytime(
     """`anytime` of result.json: the incumbents, and the references' scores, which are judged alike.
 
     Args:
-        incumbents: the best plans of a search, by ascending evaluation.
-        references: name → a plan that the search is compared with.
-        judge: plans → how each does on held-out samples; None for one that cannot be judged.
-        score: what is made of that.
+        incumbents: The best plans of a search, by ascending evaluation.
+        references: Name → a plan that the search is compared with.
+        judge: Plans → how each does on held-out samples; None for one that cannot be judged.
+        score: What is made of that.
     """
     chosen = spaced(incumbents)
     judged = judge([incumbent.outcome.plan for incumbent in chosen] + list(references.values()))

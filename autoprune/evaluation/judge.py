@@ -44,22 +44,22 @@ class Judge:
     loss are NaN.
 
     Attributes:
-        batches: the inputs, batch by batch; a last batch of one sample joins the one before it.
-        targets: those of each batch, None where there are none.
-        whole_metric: the metric is no mean over samples.
+        batches: The inputs, batch by batch; a last batch of one sample joins the one before it.
+        targets: Those of each batch, None where there are none.
+        whole_metric: The metric is no mean over samples.
     """
 
     def __init__(self, task: Task, role: Role, *, batch_size: int = BATCH, dtype: torch.dtype = torch.float32) -> None:
         """Runs the dense network on the role.
 
         Args:
-            task: its model is the dense network.
-            role: what networks are judged on.
-            batch_size: samples per forward pass; where the repair uses batch statistics, part of what is measured.
-            dtype: of the inputs.
+            task: Its model is the dense network.
+            role: What networks are judged on.
+            batch_size: Samples per forward pass; where the repair uses batch statistics, part of what is measured.
+            dtype: Of the inputs.
 
         Raises:
-            ValueError: the dense network's outputs are not finite.
+            ValueError: The dense network's outputs are not finite.
         """
         self.task, self.block, self.samples = task, task.block, len(role)
         self.forward: Forward = task.forward

@@ -31,19 +31,26 @@ class Objective:
 
     A plan is judged batch by batch in the pool, and every judged batch is in the store before anybody hears of it; a
     batch that the store knows, from whatever run, is not judged again. Several plans at once are raced.
-
-    batches: into which the proxy is cut. divisible: the pool may share out a plan's batches.
     """
 
     costs: Mapping[str, CostModel]
+    """Cost name → what any plan costs."""
     budget: Budget
+    """What a plan has to meet to be feasible."""
     score: Score
+    """What is made of metrics, higher is better."""
     reward: Reward
+    """What a search maximises: made of metrics, score, cost and budget."""
     batches: int
+    """Into which the proxy is cut."""
     divisible: bool
+    """Plans can be judged on some of the batches, so that the pool may share them out, and plans be raced."""
     pool: Pool
+    """Judges plans."""
     store: Context | None = None
+    """Where judged batches are kept; None for nowhere."""
     race: Race | None = None
+    """When plans leave a batch of plans early; None: never."""
     _judged: dict[Kept, list[Judged]] = field(default_factory=dict)
     _failed: dict[Kept, tuple[int, str]] = field(default_factory=dict)  # on so many batches, and why
     _worst: tuple[float, float] | None = None  # score and reward

@@ -33,12 +33,6 @@ class OrderedNetwork:
     Keeping k units of a group is then a leading slice of every coupled tensor, so `at(kept)` binds views: nothing is
     copied, traced or masked. There is one network, so the one that `at` returns is valid until the next call.
 
-    batch_statistics: the share in [0, 1] of the batch's statistics that candidates normalise by; at 0, BatchNorm is
-    folded into the layer before it where that changes nothing.
-    reconstruction: layers read what is left of their inputs by its weights.
-    levels: the weights of matrices that lose single ones; None: the best by rank, as they are.
-    replacements: maps that stand for removed sublayers, in the layers before them; None: nothing does.
-
     What costs nothing to share, the dense model's own tensors among it, is shared and never written to.
     """
 
@@ -56,6 +50,21 @@ class OrderedNetwork:
         example_input: Samples | None = None,
         forward: Forward = plain_forward,
     ) -> None:
+        """Permutes what groups cut, and finds what `at` has to bind.
+
+        Args:
+            model: The dense network, in eval mode; it stays as it is.
+            structure: The network's groups and layers.
+            ranking: Group → its units, most important first.
+            dtype: Of the candidates' weights.
+            batch_statistics: The share in [0, 1] of the batch's statistics that candidates normalise by; at 0,
+                BatchNorm is folded into the layer before it where that changes nothing.
+            reconstruction: The weights by which layers read what is left of their inputs; None: the dense ones.
+            levels: The weights of matrices that lose single ones; None: the best by rank, as they are.
+            replacements: Maps that stand for removed sublayers, in the layers before them; None: nothing does.
+            example_input: One sample [1, ...], with which BatchNorms that can be folded are found; None: none is.
+            forward: (network, inputs) → outputs: how the network is called.
+        """
         axes = {key: AxisSlices(structure, *key) for key in touched_axes(structure)}
         names = tuple(dict.fromkeys(name for name, _ in axes))
         self.network, buffers = _detached(model, sliced=names)

@@ -76,16 +76,16 @@ def check_onnx_on(network: nn.Module, inputs: Samples, path: Path | str, *, forw
     """The ONNX file computes what the network does on these samples.
 
     Args:
-        network: on any device, in eval mode.
-        inputs: samples of the task [n, ...]; real ones reach values that random ones do not.
-        path: the network's ONNX file.
-        forward: how the network is called, and what of its answer is the file's output.
+        network: On any device, in eval mode.
+        inputs: Samples of the task [n, ...]; real ones reach values that random ones do not.
+        path: The network's ONNX file.
+        forward: How the network is called, and what of its answer is the file's output.
 
     Returns:
         The largest absolute difference between ONNX Runtime's outputs and torch's.
 
     Raises:
-        ValueError: where it is more than 1e-4 of the outputs' size (at least 1), or shapes differ.
+        ValueError: Where it is more than 1e-4 of the outputs' size (at least 1), or shapes differ.
     """
     return _largest_difference(copy.deepcopy(network).cpu().eval(), mapped(inputs, Tensor.cpu), path, forward)
 

@@ -33,12 +33,12 @@ def judge_missing(
     A plan that cannot be judged has no metrics, and `failed` says why.
 
     Args:
-        run: the study's folder.
-        file: its name there.
-        plans: what begins the line of a plan and tells it from all others, and the plan.
-        evaluate: makes ready what judges; called only where something is missing. It is asked plan by plan, so that
+        run: The study's folder.
+        file: Its name there.
+        plans: What begins the line of a plan and tells it from all others, and the plan.
+        evaluate: Makes ready what judges; called only where something is missing. It is asked plan by plan, so that
             none is raced.
-        on_plan: told how many are done, and of how many.
+        on_plan: Told how many are done, and of how many.
     """
     lines = run.read_lines(file)
     missing = [(key, plan) for key, plan in plans if not any(key.items() <= line.items() for line in lines)]

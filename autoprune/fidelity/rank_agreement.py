@@ -63,8 +63,8 @@ def seed_noise(values: Sequence[Sequence[float]], *, rng: np.random.Generator) -
     `pearson` is √reliability.
 
     Args:
-        values: per plan, one number per seed; of fewer than FEWEST_PLANS only the noise is known.
-        rng: of the simulation.
+        values: Per plan, one number per seed; of fewer than FEWEST_PLANS only the noise is known.
+        rng: Of the simulation.
     """
     noise = pooled_deviation(values)
     if len(values) < FEWEST_PLANS:
@@ -93,7 +93,7 @@ def ceiling(exact: Floats, noises: Floats, *, rng: np.random.Generator) -> float
     Args:
         exact: [plans] what the proxy knows.
         noises: [plans] the standard deviations of the noise.
-        rng: of the noise.
+        rng: Of the noise.
     """
     observed = exact + rng.normal(0, 1, (DRAWS, len(exact))) * noises
     signs = np.sign(exact[:, None] - exact[None, :])

@@ -41,11 +41,11 @@ def recommend(
     The standard error is of the difference between two choices' τ, over plans resampled in pairs.
 
     Args:
-        proxies: choice → [plans], higher is better.
+        proxies: Choice → [plans], higher is better.
         truth: [plans], higher is better.
-        seconds: repair → of one evaluation.
-        noise: of the truth's seeds.
-        default: one of the choices.
+        seconds: Repair → of one evaluation.
+        noise: Of the truth's seeds.
+        default: One of the choices.
     """
     rule, reaches, tied, chosen = "kept", None, [], default
     if noise.differ:

@@ -26,8 +26,8 @@ def summarise(run: RunFolder, *, scores: Mapping[str, Score]) -> Json:
     """`fidelity.json` is written from what stands in the folder, all of it or the part that was measured so far.
 
     Args:
-        run: the study's folder.
-        scores: name → the score that plans are ranked by.
+        run: The study's folder.
+        scores: Name → the score that plans are ranked by.
 
     Returns:
         What the file holds.

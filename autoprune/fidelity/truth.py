@@ -66,12 +66,12 @@ def measure_truth(
     """`truth.jsonl` holds what each trial gave; what stands there already is not done again.
 
     Args:
-        run: the study's folder.
-        wanted: the trials.
-        plans: of the trials' budget.
+        run: The study's folder.
+        wanted: The trials.
+        plans: Of the trials' budget.
         recovered: (plan, steps, seed) → the network after so many steps.
-        judges: role → its judge.
-        on_trial: told how many are done, and the last of them.
+        judges: Role → its judge.
+        on_trial: Told how many are done, and the last of them.
     """
     done = {RecoveryTrial.of(record) for record in run.read_lines(TRUTH)}
     for number, trial in enumerate(wanted, start=1):

@@ -97,13 +97,13 @@ class Problem:
         """The task is ready to be searched.
 
         Args:
-            task: one of one's own, or the name of one that comes along.
+            task: One of one's own, or the name of one that comes along.
             spec: None for all defaults.
-            seed: of the criterion's random numbers, at least 0.
-            progress: takes the step that is taken, and how much of it is done, of how much.
+            seed: Of the criterion's random numbers, at least 0.
+            progress: Takes the step that is taken, and how much of it is done, of how much.
 
         Raises:
-            ValueError: something does not fit; the sentence names the setting.
+            ValueError: Something does not fit; the sentence names the setting.
         """
         check_value(task, str | Task, "the task")
         check_value(spec, ProblemSpec | None, "the spec")
@@ -176,11 +176,11 @@ class Problem:
         """The same problem for one search, which may have so many plans evaluated.
 
         Args:
-            evaluations: at least 1.
-            record: takes each outcome, its number from 1 and its phase before the search sees it.
-            seed: of the agent; None for the problem's.
-            folder: where a policy is left.
-            log_agent: takes an agent's own numbers and its step.
+            evaluations: At least 1.
+            record: Takes each outcome, its number from 1 and its phase before the search sees it.
+            seed: Of the agent; None for the problem's.
+            folder: Where a policy is left.
+            log_agent: Takes an agent's own numbers and its step.
         """
         return replace(
             self,

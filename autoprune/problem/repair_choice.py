@@ -42,12 +42,12 @@ def choose_repair(
     nearest to it. A repair that was asked for by name is taken; where it changes the dense network, a warning says so.
 
     Args:
-        repair: one, or several to choose from.
-        task: whose dense network is looked at.
-        structure: its groups.
-        ranking: the order of their units.
-        proxy: the samples that plans are judged on.
-        candidates_of: repair → the networks that plans stand for by it.
+        repair: One, or several to choose from.
+        task: Whose dense network is looked at.
+        structure: Its groups.
+        ranking: The order of their units.
+        proxy: The samples that plans are judged on.
+        candidates_of: Repair → the networks that plans stand for by it.
 
     Returns:
         The candidates, and a JSON record: `batch_norm`, the share of measured statistics; `dense_kl`, how far the

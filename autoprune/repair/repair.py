@@ -153,10 +153,10 @@ def measure_batch_norms(
     """Every BatchNorm's running statistics are those of the calibration samples in this network.
 
     Args:
-        network: with its running statistics, in eval mode.
-        calibration: the samples.
-        forward: how the network is called.
-        share: of the new statistics, in (0, 1]; the rest stays as it was.
+        network: With its running statistics, in eval mode.
+        calibration: The samples.
+        forward: How the network is called.
+        share: Of the new statistics, in (0, 1]; the rest stays as it was.
     """
     layers = [
         layer

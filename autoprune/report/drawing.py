@@ -86,12 +86,12 @@ def picture(
     """Every panel is drawn on axes of its own.
 
     Args:
-        title: its heading.
+        title: Its heading.
         caption: a paragraph.
-        panels: what draws each.
-        height: of a panel, in px.
-        key: the entries of the legend.
-        small: many small panels side by side.
+        panels: What draws each.
+        height: Of a panel, in px.
+        key: The entries of the legend.
+        small: Many small panels side by side.
     """
     size = "small" if small else "full" if len(panels) == 1 else "half"
     return Picture(title, caption, tuple(key), size, tuple(_svg(draw, size=size, height=height) for draw in panels))

@@ -22,10 +22,10 @@ def agreement(result: Json, choices: Sequence[tuple[str, str]], *, budget: str, 
     """Each plan's proxy against its recovered accuracy.
 
     Args:
-        result: what fidelity.json holds.
+        result: What fidelity.json holds.
         choices: (repair, score) of one or more proxies.
-        budget: of the plans.
-        steps: of their recovery.
+        budget: Of the plans.
+        steps: Of their recovery.
     """
     truth = result["budgets"][budget]["truth"].get(steps) or {"rankings": {}}
     ranked = {

@@ -65,8 +65,11 @@ class Front:
     """The points of one task, on one runtime."""
 
     task: str
+    """Its name."""
     runtime: str
+    """torch or onnxruntime."""
     points: tuple[RunPoint, ...]
+    """One for each run."""
 
     @property
     def dense_ms(self) -> float:
@@ -105,7 +108,7 @@ def fronts(folders: Sequence[Path]) -> list[Front]:
     """One for each task, of all complete runs in the folders.
 
     Raises:
-        NoFrontError: there are no two budgets of one task, or no runtime that all runs have measured.
+        NoFrontError: There are no two budgets of one task, or no runtime that all runs have measured.
         FileNotFoundError: a folder is not there.
     """
     jobs = [job for folder in folders for job in job_folders(folder) if (job / "result.json").is_file()]

@@ -12,8 +12,8 @@ def page(template: str, **values: Any) -> str:
     """The page as text; all values are escaped but what is Markup already: our own drawings.
 
     Args:
-        template: one of this room, which extends base.html.jinja.
-        values: what it shows; every page has a `title`, a line `above` its `headline`, and paragraphs below, `lead`.
+        template: One of this room, which extends base.html.jinja.
+        values: What it shows; every page has a `title`, a line `above` its `headline`, and paragraphs below, `lead`.
 
     Raises:
         jinja2.UndefinedError: the template names a value that is not given.

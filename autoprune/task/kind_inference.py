@@ -58,16 +58,16 @@ def output_kinds(
     """The kinds of all outputs, names and axes filled in.
 
     Args:
-        outputs: what the dense network returns for a few samples.
-        targets: of all samples of a role, or None; several outputs have the targets of their name or position, and a
+        outputs: What the dense network returns for a few samples.
+        targets: Of all samples of a role, or None; several outputs have the targets of their name or position, and a
             single tensor belongs to the first output.
-        given: the kind of the first output, or kinds by the outputs' names; what is not given is inferred.
-        loss: what training minimises, None where nobody said.
-        inputs: of the few samples.
-        few_targets: of the few samples, for losses that are tried on them.
+        given: The kind of the first output, or kinds by the outputs' names; what is not given is inferred.
+        loss: What training minimises, None where nobody said.
+        inputs: Of the few samples.
+        few_targets: Of the few samples, for losses that are tried on them.
 
     Raises:
-        ValueError: names of unknown outputs are given, or an output's kind is ambiguous.
+        ValueError: Names of unknown outputs are given, or an output's kind is ambiguous.
     """
     tensors = named_outputs(outputs)
     settings, own = _by_name(given, list(tensors)), paired_targets(list(tensors), targets)

@@ -66,10 +66,10 @@ class Role:
         """Loads a data set's samples into memory.
 
         Args:
-            dataset: of (input, target) pairs, of inputs alone, of (input, input, ..., target), or of mappings whose
+            dataset: Of (input, target) pairs, of inputs alone, of (input, input, ..., target), or of mappings whose
                 targets are called labels, label, targets, target or y; or a DataLoader of such batches. Of another
                 iterator, tensors that are equally long are taken for batches, everything else for samples.
-            limit: of samples; None loads all.
+            limit: Of samples; None loads all.
         """
         batches = list(_batches(dataset, limit))
         if not batches:
@@ -161,13 +161,13 @@ class Roles:
         Args:
             data: a data set, a DataLoader, an iterator (as `Role.from_dataset` reads it), a Role, (inputs, targets), or
                 inputs alone, as `Role.inputs` may be.
-            targets: where `data` are inputs, what `Role.targets` may be.
-            shares: of each role, in (0, 1), or numbers of samples; what is left over is in none.
-            ids: one for each sample, unique; without any, samples are identified by their content.
-            seed: deals anew.
+            targets: Where `data` are inputs, what `Role.targets` may be.
+            shares: Of each role, in (0, 1), or numbers of samples; what is left over is in none.
+            ids: One for each sample, unique; without any, samples are identified by their content.
+            seed: Deals anew.
 
         Raises:
-            ValueError: there are too few samples, or shares come to more than all of them.
+            ValueError: There are too few samples, or shares come to more than all of them.
 
         >>> roles = Roles.split(torch.randn(100, 4), torch.arange(100) % 2)
         >>> {name: len(role) for name, role in roles.items()}

@@ -39,10 +39,10 @@ def variant(
     Depth, widths and strides are drawn from the number. It is trained when it is asked for first, and cached.
 
     Args:
-        family: plain (convolutions in a row), residual, depthwise (separable convolutions) or dense (linear layers
+        family: Plain (convolutions in a row), residual, depthwise (separable convolutions) or dense (linear layers
             alone).
         number: Which variant.
-        images: digits or fashion.
+        images: "digits" or "fashion".
 
     Raises:
         ValueError: An unknown family, number or kind of images.
@@ -73,7 +73,7 @@ def variant_network(*, family: str, number: Natural, images: str) -> nn.Module:
     Args:
         family: As of `variant`.
         number: Which variant.
-        images: digits or fashion.
+        images: "digits" or "fashion".
     """
     _check(family, number, images)
     rng = np.random.default_rng([list(get_args(Family)).index(family), number])
