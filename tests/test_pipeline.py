@@ -9,10 +9,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from torch import Tensor, nn
 
 import autoprune
 from autoprune.evaluation.curves import curve_plans
 from autoprune.evaluation.judge import Judge
+from autoprune.evaluation.race import Race
 from autoprune.export.apz import save_apz
 from autoprune.pipeline import Job
 from autoprune.plan import PruningPlan
@@ -27,6 +29,7 @@ from autoprune.search import prior_plan
 from autoprune.structure.code_bits import bits_of
 from autoprune.structure.edit import masked, shrink
 from autoprune.task.shipped import digits
+from autoprune.task.task import Role, Roles, Task
 from tests.jobs import job
 from tests.tasks import prepared, tiny_task
 
@@ -154,6 +157,35 @@ def test_a_task_of_ones_own_goes_all_the_way(name: str, tmp_path: Path) -> None:
         expected = model(inputs)
     small = shrink(model, prepared_task.structure, plan, prepared_task.candidates.ranking)
     assert (small(inputs) - expected).abs().max() <= 1e-4
+
+
+def tabular_task(rows: Tensor, parts: tuple[int, ...]) -> Task:
+    """Tables of few rows, as small or discrete data sets have them."""
+    starts = [sum(parts[:index]) for index in range(len(parts))]
+    roles = [Role(rows[s : s + n], (rows[s : s + n].sum(1) > 3).long()) for s, n in zip(starts, parts, strict=True)]
+    torch.manual_seed(0)
+    layers = (nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 2))
+    return Task(nn.Sequential(*layers), rows[:1], Roles(*roles), name="table", budget="macs:0.5")
+
+
+def test_forty_six_samples_are_enough(tmp_path: Path) -> None:
+    """Fewer samples than a batch, a block or a race have: 20, 6, 10 and 10 of them."""
+    rows = torch.rand(46, 6, generator=torch.Generator().manual_seed(0))
+    task = tabular_task(rows, (20, 6, 10, 10))
+    work = job(tmp_path / "run", task=task, problem=prepared(task, proxy_samples=None, batch_size="auto", race=Race()))
+    result = work.execute()
+    assert result["failed"] == {}
+    cost = result["networks"][result["chosen"]]["cost"]["macs"]
+    assert cost <= 0.5 * result["networks"]["dense"]["cost"]["macs"]
+    assert np.isfinite(result["networks"][result["chosen"]]["after"]["accuracy"])
+    autoprune.load(work.run.path, model=task.model)(rows)
+
+
+def test_rows_that_occur_in_several_roles_are_refused_with_the_ways_out() -> None:
+    """There are 64 different rows of six binary columns."""
+    rows = torch.randint(0, 2, (600, 6), generator=torch.Generator().manual_seed(0)).float()
+    with pytest.raises(ValueError, match=r"share \d+ samples.*ids=.*Roles.split"):
+        tabular_task(rows, (300, 100, 100, 100))
 
 
 def test_networks_are_quantized_after_recovery_and_what_is_on_the_disk_is_said(tmp_path: Path) -> None:

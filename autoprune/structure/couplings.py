@@ -186,6 +186,8 @@ class Laboratory:
                 if bool((grown == closed).all()):
                     break
                 closed = grown
+            if bool(closed.all()) and self._beside_shared(tap, several, note):
+                return
             blocks = None if guessed else regular_blocks(closed)
             guessed = True
             if blocks is not None and self._in_blocks(tap, several, blocks, left, note):
@@ -215,6 +217,51 @@ class Laboratory:
         for block in torch.unique(blocks[left]).tolist():
             note((blocks == block) & left, [units[own == block] for units, own in numbers])
         return True
+
+    def _beside_shared(
+        self, tap: Tap, several: list[tuple[Tap, Tensor]], note: Callable[[Tensor, list[IntArray]], None]
+    ) -> bool:
+        """Whether all columns fall apart into blocks but for units that every block reads; if so, notes the blocks.
+
+        Queries of several heads that share their keys and values are such: heads can go, what they share stays.
+        """
+        size = len(tap.nodes)
+        largest = [size // p for p in range(2, size) if size % p == 0 and all(p % q for q in range(2, p))]
+        if not any(self._in_one_block(tap, several, part) for part in largest):
+            return False  # units of one small block would be units of a larger one
+        tried = [self._in_one_block(tap, several, part) for part in range(2, size) if size % part == 0]
+        each, chosen = max(filter(None, tried), key=lambda own: (sum(len(units) for units, _ in own[1]), -own[0]))
+        for block in range(size // each):
+            columns = torch.arange(size) // each == block
+            note(columns, [units[own == block] for units, own in chosen])
+        why = f"{tap.layer} reads it with units of several groups, which can go without it"
+        for (source, mask), (units, _) in zip(several, chosen, strict=True):
+            shared = np.setdiff1d(indices_of(mask, source.dim), units)
+            self.couplings.pinned |= {n: why for n in source.nodes[shared].tolist() if n not in self.couplings.pinned}
+            self.couplings.read.update(source.nodes[shared].tolist())
+        return True
+
+    def _in_one_block(
+        self, tap: Tap, several: list[tuple[Tap, Tensor]], each: int
+    ) -> tuple[int, list[tuple[IntArray, IntArray]]] | None:
+        """Of every source the units that one block of so many columns reads, each with its block.
+
+        None where a block reads no unit that others do not read, or another number of them than the others.
+        """
+        blocks = torch.arange(len(tap.nodes)) // each
+        chosen = []
+        for (source, _), weighted in zip(
+            several, self._weighted([tap], [blocks], [source.tensor for source, _ in several]), strict=True
+        ):
+            units, own, _ = (
+                (np.zeros(0, np.int64), np.zeros(0, np.int64), None)
+                if weighted is None
+                else weighted.pairs(source.dim, slack=SLACK)
+            )
+            once = np.isin(units, np.flatnonzero(np.bincount(units) == 1))
+            chosen.append((units[once], own[once]))
+        counts = np.bincount(np.concatenate([own for _, own in chosen]), minlength=int(blocks[-1]) + 1)
+        return (each, chosen) if counts.min() == counts.max() > 0 else None
 
     def labels(self, tensors: Sequence[Tensor], label: IntArray) -> list[tuple[IntArray, Tensor] | None]:
         """For tensors of the run: which label each of their entries is read by alone, and whether it is read.

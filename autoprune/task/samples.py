@@ -50,8 +50,10 @@ def mapped(samples: Samples, function: Callable[[Tensor], Any]) -> Samples:
 
 
 def as_tensors(samples: Samples) -> Samples:
-    """NumPy's arrays in tuples, lists and mappings as tensors of the same numbers; everything else as it is."""
+    """NumPy's arrays in tuples, lists and mappings as tensors of the same numbers; tensors without their history."""
     match samples:
+        case Tensor():
+            return samples.detach()
         case np.ndarray() if samples.dtype.kind in "biufc":
             return torch.from_numpy(np.ascontiguousarray(samples))
         case Mapping() if type(samples) is dict:

@@ -103,6 +103,15 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
+def _unwrapped_names(model: nn.Module, names: frozenset[str]) -> frozenset[str]:
+    """The names as the network inside has them, where they were those of a wrapped network."""
+    while unwrapped(model) is not model:
+        prefix = next(name for name, _ in model.named_children()) + "."
+        names = frozenset(name.removeprefix(prefix) for name in names)
+        model = next(model.children())
+    return names
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """How to build the dense network again without pickle."""
@@ -186,6 +195,7 @@ class Task:
         check_fields(self, "task")
         if isinstance(self.example_inputs, Tensor | Mapping):
             raise TypeError("task.example_inputs is a tuple of further examples; write (example,) for one")
+        object.__setattr__(self, "keep", _unwrapped_names(self.model, self.keep))
         object.__setattr__(self, "model", unwrapped(self.model))
         object.__setattr__(self, "example_input", as_tensors(self.example_input))
         object.__setattr__(self, "example_inputs", tuple(map(as_tensors, self.example_inputs)))

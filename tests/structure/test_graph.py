@@ -201,6 +201,29 @@ def test_a_softmax_over_channels_is_found_by_looking() -> None:
     assert structure.unprunable["conv1"].startswith("each of its outputs reaches all that conv2 reads")
 
 
+class SharedKey(nn.Module):
+    """Queries of several heads, one key and one value for all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.stem, self.q, self.kv = 6, nn.Linear(5, 24), nn.Linear(24, 24), nn.Linear(24, 8)
+        self.o, self.out = nn.Linear(24, 20), nn.Linear(20, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        q, (k, v) = self.q(x).unflatten(-1, (self.heads, -1)), self.kv(x).chunk(2, -1)
+        scores = torch.einsum("bihd,bjd->bhij", q, k).softmax(-1)
+        return self.out(F.relu(self.o(torch.einsum("bhij,bjd->bihd", scores, v).flatten(2))))  # type: ignore[no-any-return]
+
+
+def test_heads_go_beside_a_key_that_they_share() -> None:
+    structure = find_structure(SharedKey().eval(), torch.rand(1, 7, 5))
+    heads = next(group for group in structure.groups if group.granularity == "head")
+    assert [(m.layer, m.axis, m.positions.shape) for m in heads.members] == [("q", "out", (6, 4)), ("o", "in", (6, 4))]
+    assert structure.unprunable["kv"].endswith("which can go without it")
+    assert {"stem", "o"} < set(structure.names)
+
+
 class Scaled(nn.Module):
     """A parameter of the network itself has one entry per channel."""
 

@@ -31,7 +31,20 @@ TYPES: dict[str, tuple[dict[str, Any], int, int]] = {
     "cohere": (GROUPED, 2, 2),
     "phi": (SHAPE, 2, 2),
     "gpt_neox": (SHAPE, 2, 2),
-    "falcon": (SHAPE | {"num_kv_heads": 4, "ffn_hidden_size": 48}, 0, 2),  # one key for all queries
+    "falcon": (SHAPE | {"num_kv_heads": 4, "ffn_hidden_size": 48}, 2, 2),  # one key for all queries
+    "gpt_bigcode": (
+        {
+            "vocab_size": 64,
+            "n_embd": 32,
+            "n_head": 4,
+            "n_layer": 2,
+            "n_positions": 32,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },
+        2,
+        2,
+    ),
     "bloom": ({"vocab_size": 64, "hidden_size": 32, "n_head": 4, "n_layer": 2}, 0, 2),  # slopes of all heads, once
     "olmo2": (GROUPED, 0, 2),  # a norm over all heads
     "mpnet": (SHAPE, 1, 2),  # a bias of positions that both blocks share

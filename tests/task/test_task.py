@@ -359,3 +359,18 @@ def test_numbers_that_are_no_distributions_say_nothing_of_classes() -> None:
     task = Task(nn.Linear(6, 3), inputs[:1], Roles.split(inputs, inputs[:, :1]), loss=loss, kind="classification")
     assert not task.measured
     assert "no metric follows from its targets" in task.describe()
+
+
+def test_layers_of_a_wrapped_network_go_by_either_name() -> None:
+    network = NETWORK.model()
+    layer = next(name for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
+    for name in (layer, f"module.{layer}"):
+        task = Task(nn.DataParallel(network), NETWORK.inputs(), roles(), keep={name})  # type: ignore[arg-type]
+        assert task.keep == {layer}
+
+
+def test_samples_with_a_history_lose_it() -> None:
+    traced = Role((role(1).inputs * torch.ones((), requires_grad=True)), role(1).targets)
+    task = Task(NETWORK.model(), traced.inputs[:1], Roles(traced, role(2), role(3), role(4)))
+    assert not task.example_input.requires_grad
+    assert not task.data.train.inputs.requires_grad
