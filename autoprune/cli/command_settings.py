@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from autoprune.cli.validation import FieldsOf, Rules, Section
 from autoprune.ranges import Count, Fraction, Natural, NonNegative, Positive, Seed, Share, Text, Threads
@@ -35,15 +35,15 @@ def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-def _weights(text: str) -> str:
-    cost, _, density = text.partition(":")
+def _weights(text: Any) -> str:
+    cost, _, density = str(text).partition(":")
     if cost != "weights" or not re.fullmatch(r"0?\.\d+|1(\.0*)?", density) or float(density) <= 0:
         raise ValueError(f"it is written weights:DENSITY, with a density in (0, 1], such as weights:0.05; got {text!r}")
     return text
 
 
-def _training(text: str) -> str:
-    if not re.fullmatch(r"\d*\.?\d+x", text) or float(text[:-1]) <= 0:
+def _training(text: Any) -> str:
+    if not re.fullmatch(r"\d*\.?\d+x", str(text)) or float(text[:-1]) <= 0:
         raise ValueError(f"it is a multiple of the usual training, such as 0.25x or 2x; got {text!r}")
     return text
 
@@ -185,12 +185,12 @@ class TrainPrunedSettings(Section):
     recipe: Described
     seed: Seed
     threads: Threads | None
-    budget: Annotated[str, AfterValidator(_weights)] | None
+    budget: Annotated[str, BeforeValidator(_weights)] | None
     granularity: Text
     start: Literal["trained", "initial"]
     keep: tuple[Text, ...]
     steps: Count
-    training: Annotated[str, AfterValidator(_training)]
+    training: Annotated[str, BeforeValidator(_training)]
     counted: Literal["macs", "steps"]
 
 
