@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
-from autoprune.cli import JOBS, READERS, main
+from autoprune.cli import JOBS, READERS, conf_dir, main
 from tests.commands import MY_TASK, run, start
 
 QUICK = ["task=digits", "threads=1", "tracking=none", "recover.steps=5"]
@@ -63,7 +64,6 @@ def test_wrong_arguments_get_one_clear_message(arguments: list[str], message: st
 def test_help_and_version(tmp_path: Path) -> None:
     assert "autoprune search" in run(cwd=tmp_path).stdout
     assert run("search", "--version", cwd=tmp_path, fresh=True).stdout.startswith("autoprune 0.")
-    assert "agent: " in run("search", "--help", cwd=tmp_path).stdout
 
 
 def said(*arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
@@ -81,6 +81,23 @@ def test_every_command_answers_help(
     assert f"usage: autoprune {command}" in said(command, help_, monkeypatch=monkeypatch, capsys=capsys)
     assert f"autoprune {command}" in said(help_, monkeypatch=monkeypatch, capsys=capsys)
     assert said(command, "--version", monkeypatch=monkeypatch, capsys=capsys).startswith("autoprune 0.")
+
+
+@pytest.mark.parametrize("command", JOBS)
+def test_help_lists_choices_and_explains_settings(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the groups of the command's own file, and of the file that it is made of; of no others."""
+    text = said(command, "seed=1", "--help", monkeypatch=monkeypatch, capsys=capsys)
+    groups, settings = text.partition("Groups, ")[2].split("\n\nSettings:\n\n")
+    own = yaml.safe_load((conf_dir() / f"{JOBS[command].name}.yaml").read_text())
+    assert f"usage: autoprune {command} " in text
+    assert all(f"\n{key}:" in f"\n{settings}" for key in own if key not in ("defaults", "hydra"))
+    assert "\nhydra:" not in settings
+    listed = [line.split()[0] for line in groups.splitlines() if line.startswith("  ") and line[2] != " "]
+    assert all((conf_dir() / name).is_dir() for name in listed)
+    assert all(path.stem in groups for name in listed for path in (conf_dir() / name).glob("*.yaml"))
+    assert ("agent" in listed) == (command in ("search", "apply", "train"))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from autoprune.cli import compare as compare_command
 from autoprune.cli import export as export_command
 from autoprune.cli import front as front_command
 from autoprune.cli import generate as generate_command
+from autoprune.cli.command_help import command_help
 from autoprune.cli.command_settings import (
     FidelitySettings,
     ProfileSettings,
@@ -103,6 +104,8 @@ def main() -> None:
                 print(usage)
             else:
                 read(arguments)
+        case [command, *arguments] if command in JOBS and {"-h", "--help"} & set(arguments):
+            print(command_help(command, JOBS[command].name))
         case ["search", *overrides] if any(override.startswith("resume=") for override in overrides):
             resume(overrides)
         case [command, *overrides] if command in JOBS:

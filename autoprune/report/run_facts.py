@@ -35,8 +35,8 @@ def spent(evaluations: Mapping[str, Any]) -> str:
     baselines = evaluations.get("baselines")
     if not baselines:
         return text
-    times_whole = f"{baselines['whole']:.3g} times all samples"
-    return f"{text}; the baselines took {counted(baselines['plans'], 'plan')} besides, judged on {times_whole} together"
+    plans, whole = counted(baselines["plans"], "plan"), f"{baselines['whole']:.3g}"
+    return f"{text}; the baselines took {plans} besides, judged on as many samples as {whole} whole evaluations"
 
 
 def planned(seconds: Mapping[str, float], plan: Mapping[str, Sequence[float]]) -> str:

@@ -105,7 +105,10 @@ def test_a_recovery_that_harmed_is_said(run: RunFolder) -> None:
 def test_what_the_baselines_took_and_what_was_planned() -> None:
     assert spent({"spent": 15, "limit": 20}) == "15 spent of 20"  # of runs before 0.2
     text = spent({"spent": 15, "limit": 20, "baselines": {"plans": 97, "whole": 21.5}})
-    assert text == "15 spent of 20; the baselines took 97 plans besides, judged on 21.5 times all samples together"
+    assert (
+        text
+        == "15 spent of 20; the baselines took 97 plans besides, judged on as many samples as 21.5 whole evaluations"
+    )
     seconds = {"search": 60.0, "recover": 3.0, "total": 70.0}
     assert planned(seconds, {"prepare": (9, 9), "search": (30, 90), "recover": (2, 3)}) == "32 s to 1 min 33 s"
     assert planned(seconds, {"search": (30, 30)}) == "30 s"
