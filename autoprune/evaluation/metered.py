@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from autoprune.evaluation.objective import Objective
 from autoprune.evaluation.outcome import Outcome
+from autoprune.evaluation.race import Stage
 from autoprune.plan import PruningPlan
 
 SEARCH = "search"  # the phase in which plans may be raced
@@ -45,8 +46,26 @@ class MeteredObjective:
         """
         racing = raced and phase == SEARCH
         against = self.best.plan if racing and self.best is not None else None
+        return self._charged(
+            plans, lambda paid: self.uncharged.evaluate(paid, against=against, whole=not racing), phase
+        )
+
+    def select(self, plans: Sequence[PruningPlan], stages: Sequence[Stage]) -> list[Outcome]:
+        """The outcomes of plans that are chosen among in stages (`Objective.select`); each is charged once.
+
+        Raises EvaluationsSpent as `evaluate` does.
+
+        Args:
+            plans: Plans to be judged.
+            stages: On which batches, and how many go on.
+        """
+        return self._charged(plans, lambda paid: self.uncharged.select(paid, stages), SEARCH)
+
+    def _charged(
+        self, plans: Sequence[PruningPlan], judge: Callable[[Sequence[PruningPlan]], list[Outcome]], phase: str
+    ) -> list[Outcome]:
         start = time.perf_counter()
-        outcomes = self.uncharged.evaluate(plans[: self.left], against=against, whole=not racing)
+        outcomes = judge(plans[: self.left]) if self.left else []
         self.seconds += time.perf_counter() - start
         for outcome in outcomes:
             self.spent += 1

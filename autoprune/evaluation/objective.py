@@ -15,7 +15,7 @@ from autoprune.cost.budget import Budget
 from autoprune.cost.model import CostModel
 from autoprune.evaluation.judge import Score
 from autoprune.evaluation.outcome import Judged, Metrics, Outcome, joined
-from autoprune.evaluation.race import Race, Rewards, is_precise
+from autoprune.evaluation.race import Batches, Race, Rewards, Stage, is_precise, runs_of
 from autoprune.evaluation.reward import Reward
 from autoprune.evaluation.store import Context
 from autoprune.evaluation.workers import Failure, JudgeJob, Pool
@@ -51,7 +51,7 @@ class Objective:
     """Where judged batches are kept; None for nowhere."""
     race: Race | None = None
     """When plans leave a batch of plans early; None: never."""
-    _judged: dict[Kept, list[Judged]] = field(default_factory=dict)
+    _judged: dict[Kept, dict[int, Judged]] = field(default_factory=dict)
     _failed: dict[Kept, tuple[int, str]] = field(default_factory=dict)  # on so many batches, and why
     _worst: tuple[float, float] | None = None  # score and reward
 
@@ -76,13 +76,31 @@ class Objective:
         different = {plan.kept: plan for plan in plans}
         rival = None if against is None else against.kept
         if whole or self.race is None or not self.divisible or len({*different, rival} - {None}) < 2:
-            self._judge(list(different), self.batches)
-            seen, reference = dict.fromkeys(different, self.batches), None
-        else:
-            seen, reference = self._raced(self.race, list(different), rival)
-        failed_last = sorted(different, key=lambda kept: self._fails(kept, seen[kept]))  # they get the others' worst
-        outcomes = {kept: self._outcome(different[kept], seen[kept], reference) for kept in failed_last}
-        return [outcomes[plan.kept] for plan in plans]
+            self._judge(list(different), self._all)
+            return self._outcomes(plans, dict.fromkeys(different, self._all), None)
+        return self._outcomes(plans, *self._raced(self.race, list(different), rival))
+
+    def select(self, plans: Sequence[PruningPlan], stages: Sequence[Stage]) -> list[Outcome]:
+        """The outcomes of the plans, which are chosen among in stages: the best of each go on to the next one.
+
+        Scores and rewards of plans that left before the end are estimates, as a race's are.
+
+        Args:
+            plans: Plans to be judged.
+            stages: On which batches, and how many go on.
+
+        Raises:
+            RuntimeError: A plan cannot be judged, and none was judged before it.
+        """
+        alive = list(dict.fromkeys(plan.kept for plan in plans))
+        seen: dict[Kept, Batches] = {}
+        for stage in stages if self.divisible else [Stage(self._all, 1)]:
+            self._judge(alive, stage.batches)
+            seen |= dict.fromkeys(alive, stage.batches)
+            alive = [kept for kept in alive if not self._fails(kept, stage.batches)]
+            alive = sorted(alive, key=lambda kept: -self._scored(kept, seen[kept])[1])[: stage.survivors]
+        reference = alive[0] if alive and len(seen[alive[0]]) == self.batches else None
+        return self._outcomes(plans, seen, reference)
 
     def estimate(self, plans: Sequence[PruningPlan], *, reference: PruningPlan) -> list[Outcome]:
         """The outcomes of the plans, each judged until what it loses against the reference is known to 15 % of itself.
@@ -97,21 +115,18 @@ class Objective:
         Raises:
             RuntimeError: A plan cannot be judged, and none was judged before it.
         """
-        different = {plan.kept: plan for plan in plans if plan.kept != reference.kept}
-        self._judge([reference.kept], self.batches)
-        seen, open_ones = {reference.kept: self.batches}, list(different)
+        open_ones = list(dict.fromkeys(plan.kept for plan in plans if plan.kept != reference.kept))
+        self._judge([reference.kept], self._all)
+        seen: dict[Kept, Batches] = {reference.kept: self._all}
         stages = [self.batches] if self.race is None or not self.divisible else self.race.stages(self.batches)
-        for stop in stages:
+        for stop in map(range, stages):
             self._judge(open_ones, stop)
             seen |= dict.fromkeys(open_ones, stop)
             open_ones = [
                 k for k in open_ones if not (self._fails(k, stop) or self._is_precise(k, reference.kept, stop))
             ]
-        compared = None if self._fails(reference.kept, self.batches) else reference.kept
-        different |= {reference.kept: reference}
-        failed_last = sorted(seen, key=lambda kept: self._fails(kept, seen[kept]))
-        outcomes = {kept: self._outcome(different[kept], seen[kept], compared) for kept in failed_last}
-        return [outcomes[plan.kept] for plan in plans]
+        compared = None if self._fails(reference.kept, self._all) else reference.kept
+        return self._outcomes(plans, seen, compared, among=[reference])
 
     def seconds_per_plan(self, plan: PruningPlan) -> float | None:
         """What judging the plan on all samples will take in seconds, by the second of its batches; None where it fails.
@@ -119,11 +134,11 @@ class Objective:
         Args:
             plan: Which is judged on two batches at most.
         """
-        batches = min(2, self.batches)
+        batches = range(min(2, self.batches))
         self._judge([plan.kept], batches)
         if self._fails(plan.kept, batches):
             return None
-        return self._judged[plan.kept][batches - 1].seconds * self.batches
+        return self._judged[plan.kept][batches[-1]].seconds * self.batches
 
     def close(self) -> None:
         """Ends the pool's workers and closes the store."""
@@ -131,43 +146,46 @@ class Objective:
         if self.store is not None:
             self.store.store.close()
 
-    def _raced(self, race: Race, plans: list[Kept], rival: Kept | None) -> tuple[dict[Kept, int], Kept | None]:
-        """How many batches each plan was seen on, and the plan that those that left early are compared with.
+    @property
+    def _all(self) -> range:
+        return range(self.batches)
+
+    def _raced(self, race: Race, plans: list[Kept], rival: Kept | None) -> tuple[dict[Kept, Batches], Kept | None]:
+        """Which batches each plan was seen on, and the plan that those that left early are compared with.
 
         Which it is follows from the plans and the rival alone, whatever is known already.
         """
         if rival is not None:
-            self._judge([rival], self.batches)
-            rival = None if self._fails(rival, self.batches) else rival
-        seen, alive = dict.fromkeys(plans, 0), plans
-        for stop in race.stages(self.batches):
+            self._judge([rival], self._all)
+            rival = None if self._fails(rival, self._all) else rival
+        seen: dict[Kept, Batches] = {}
+        alive = plans
+        for stop in map(range, race.stages(self.batches)):
             self._judge(alive, stop)
             seen |= dict.fromkeys(alive, stop)
             alive = [kept for kept in alive if not self._fails(kept, stop)]
-            if alive and stop < self.batches:
+            if alive and len(stop) < self.batches:
                 rewards = {kept: self._block_rewards(kept, stop) for kept in alive}
-                samples = joined(self._judged[alive[0]][:stop]).samples
+                samples = self._joined(alive[0], stop).samples
                 to_beat = None if rival is None else self._block_rewards(rival, stop)
                 alive = race.survivors(rewards, samples, to_beat)
         whole = [*alive, *([] if rival is None else [rival])]
-        return seen, max(whole, key=lambda kept: self._scored(kept, self.batches)[1], default=None)
+        return seen, max(whole, key=lambda kept: self._scored(kept, self._all)[1], default=None)
 
-    def _judge(self, plans: Sequence[Kept], batches: int) -> None:
-        """The plans have been judged on the first batches afterwards, or have failed."""
+    def _judge(self, plans: Sequence[Kept], batches: Batches) -> None:
+        """The plans have been judged on the batches afterwards, or have failed."""
         jobs: list[JudgeJob] = []
         for kept in plans:
-            earlier = self._judged.setdefault(kept, [])
-            if not self._fails(kept, batches) and len(earlier) < batches:
-                if self.store is not None:
-                    for judged in self.store.get(kept, len(earlier), batches):
-                        if judged is None:
-                            break
-                        earlier.append(judged)
-                if len(earlier) < batches:
-                    jobs.append(JudgeJob(kept, len(earlier), batches))
+            earlier = self._judged.setdefault(kept, {})
+            if self._fails(kept, batches):
+                continue
+            for start, stop in runs_of(batch for batch in batches if batch not in earlier):
+                stored = [None] * (stop - start) if self.store is None else self.store.get(kept, start, stop)
+                earlier |= {batch: each for batch, each in enumerate(stored, start) if each is not None}
+            jobs += [JudgeJob(kept, *run) for run in runs_of(batch for batch in batches if batch not in earlier)]
         if not jobs:
             return
-        answers: dict[Kept, dict[int, list[Judged]]] = {}
+        answers: dict[Kept, dict[int, Judged]] = {}
         for job, answer in self.pool.judge(self._shared_out(jobs)):
             if isinstance(answer, Failure):
                 fails_on, reason = job.stop, answer.reason
@@ -175,14 +193,14 @@ class Objective:
                 continue
             if self.store is not None:
                 self.store.put(job.kept, job.start, answer)
-            answers.setdefault(job.kept, {})[job.start] = answer
-        for kept, parts in answers.items():
+            answers.setdefault(job.kept, {}).update(enumerate(answer, job.start))
+        for kept, judged in answers.items():
             if not self._fails(kept, batches):
-                self._judged[kept] += [judged for start in sorted(parts) for judged in parts[start]]
+                self._judged[kept] |= judged
 
-    def _fails(self, kept: Kept, batches: int) -> bool:
-        """The plan is known not to be judged on so many; on fewer it may be."""
-        return kept in self._failed and batches >= self._failed[kept][0]
+    def _fails(self, kept: Kept, batches: Batches) -> bool:
+        """The plan is known not to be judged on these; on fewer it may be."""
+        return kept in self._failed and max(batches) + 1 >= self._failed[kept][0]
 
     def _shared_out(self, jobs: Sequence[JudgeJob]) -> list[JudgeJob]:
         """Fewer plans than workers: each plan's batches are shared out among several."""
@@ -195,8 +213,21 @@ class Objective:
             shares += [JudgeJob(job.kept, start, stop) for start, stop in itertools.pairwise(cuts)]
         return shares
 
-    def _outcome(self, plan: PruningPlan, seen: int, reference: Kept | None) -> Outcome:
-        """Of a plan that was seen on so many batches, compared with the reference where that is not all."""
+    def _outcomes(
+        self,
+        plans: Sequence[PruningPlan],
+        seen: Mapping[Kept, Batches],
+        reference: Kept | None,
+        among: Sequence[PruningPlan] = (),
+    ) -> list[Outcome]:
+        """Of the plans, in their order. among: others that were judged; of all, those that failed get the worst."""
+        different = {plan.kept: plan for plan in (*plans, *among)}
+        failed_last = sorted(different, key=lambda kept: self._fails(kept, seen[kept]))
+        outcomes = {kept: self._outcome(different[kept], seen[kept], reference) for kept in failed_last}
+        return [outcomes[plan.kept] for plan in plans]
+
+    def _outcome(self, plan: PruningPlan, seen: Batches, reference: Kept | None) -> Outcome:
+        """Of a plan that was seen on these batches, compared with the reference where they are not all."""
         kept, amounts = plan.kept, np.array(plan.kept)
         cost = {name: float(model(amounts)) for name, model in self.costs.items()}
         if self._fails(kept, seen):
@@ -205,31 +236,34 @@ class Objective:
                 raise RuntimeError(f"the first plan that was evaluated could not be judged: {failed}")
             score, reward = self._worst
             return Outcome(plan, UNKNOWN, cost, score, reward, False, 0.0, whole=False, failed=failed)
-        judged = joined(self._judged[kept][:seen])
+        judged = self._joined(kept, seen)
         score, reward = self._scored(kept, seen)
-        if reference is not None and seen < self.batches:
-            all_of, part_of = self._scored(reference, self.batches), self._scored(reference, seen)
+        whole = len(seen) == self.batches
+        if reference is not None and not whole:
+            all_of, part_of = self._scored(reference, self._all), self._scored(reference, seen)
             score = min(score + all_of[0] - part_of[0], all_of[0])  # who has left has not won
             reward = min(reward + all_of[1] - part_of[1], all_of[1])
         if self._worst is None or reward < self._worst[1]:
             self._worst = score, reward
         feasible = float(self.budget.cost(amounts)) <= self.budget.limit
-        whole = seen == self.batches
         return Outcome(plan, judged.metrics, cost, score, reward, feasible, judged.seconds, whole)
 
-    def _scored(self, kept: Kept, batches: int) -> tuple[float, float]:
-        """Score and reward on the first batches."""
-        return self._worth(joined(self._judged[kept][:batches]).metrics, self._share(kept))
+    def _joined(self, kept: Kept, batches: Batches) -> Judged:
+        return joined([self._judged[kept][batch] for batch in batches])
 
-    def _block_rewards(self, kept: Kept, batches: int) -> Rewards:
+    def _scored(self, kept: Kept, batches: Batches) -> tuple[float, float]:
+        """Score and reward on the batches."""
+        return self._worth(self._joined(kept, batches).metrics, self._share(kept))
+
+    def _block_rewards(self, kept: Kept, batches: Batches) -> Rewards:
         share = self._share(kept)
-        return np.array([self._worth(block, share)[1] for block in joined(self._judged[kept][:batches]).blocks])
+        return np.array([self._worth(block, share)[1] for block in self._joined(kept, batches).blocks])
 
-    def _is_precise(self, kept: Kept, reference: Kept, batches: int) -> bool:
-        """Whether what the plan's score loses against the reference's is known well on so many batches."""
+    def _is_precise(self, kept: Kept, reference: Kept, batches: Batches) -> bool:
+        """Whether what the plan's score loses against the reference's is known well on these batches."""
         if self._fails(reference, batches):
             return False
-        judged = [joined(self._judged[each][:batches]) for each in (reference, kept)]
+        judged = [self._joined(each, batches) for each in (reference, kept)]
         scores = [np.array([self.score(block) for block in each.blocks]) for each in judged]
         return is_precise(scores[0] - scores[1], judged[1].samples.astype(np.float64))
 

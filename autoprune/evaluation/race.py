@@ -1,7 +1,7 @@
 """Racing: what is clearly losing on a few samples is not judged on all (compare Maron and Moore, NIPS 1993; irace)."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,6 +15,17 @@ PRECISE = 0.15  # a loss is known well enough where its standard error is this s
 FEWEST = 4  # blocks, of which a standard error says something
 
 Rewards = NDArray[np.float64]  # of blocks of samples, the same blocks for every plan
+Batches = Sequence[int]  # of the proxy, ascending
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of a selection."""
+
+    batches: Batches
+    """The proxy's batches that those who are left are judged on."""
+    survivors: int
+    """How many go on, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +117,18 @@ def is_precise(losses: Rewards, weights: Rewards) -> bool:
         return False
     variance = float(np.average((losses - mean) ** 2, weights=weights))
     return math.sqrt(variance / (len(losses) - 1)) <= PRECISE * mean
+
+
+def runs_of(batches: Iterable[int]) -> list[tuple[int, int]]:
+    """Returns the runs of consecutive numbers among ascending ones, each as (first, behind the last).
+
+    >>> runs_of([0, 1, 2, 5, 7, 8])
+    [(0, 3), (5, 6), (7, 9)]
+    """
+    runs: list[tuple[int, int]] = []
+    for batch in batches:
+        if runs and runs[-1][1] == batch:
+            runs[-1] = runs[-1][0], batch + 1
+        else:
+            runs.append((batch, batch + 1))
+    return runs

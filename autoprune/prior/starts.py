@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from autoprune.evaluation.curves import Curve, curve_plans, single_group_curves
 from autoprune.evaluation.outcome import Outcome
 from autoprune.plan import PruningPlan
+from autoprune.prior.block_densities import block_plans
 from autoprune.prior.closed_form_plan import MOST_PLANS, POWERS, closed_form_plans, reader_errors, unsolved_groups
 from autoprune.prior.coded_pairs import coded_pairs, least_error_plans, pairs_of
 from autoprune.prior.influence_plans import influence_plans
@@ -64,6 +65,8 @@ def price(problem: Problem, *, start: Start) -> int:
         return len(_without_errors(problem))
     if start == "closed_form":
         needed, why = MOST_PLANS, "one for each way to weigh the reconstruction errors"
+        if problem.objective.left >= needed:
+            return needed + len(_by_blocks(problem))
     else:
         points = sum(len(plans) for plans in curve_plans(problem.structure).values())
         needed, why = points + 2, f"{points} for single-group curves, the dense network and the plan itself"
@@ -88,10 +91,12 @@ def prior_of(problem: Problem, *, start: Start) -> Prior:
         case "uniform":
             return Prior(objective.evaluate([uniform_plan(structure, projector)])[0])
         case "closed_form":
-            plans = _closed_form(problem)
-            if not plans:
+            if plans := _closed_form(problem):
+                plans = list(dict.fromkeys([*plans, *_by_blocks(problem)]))
+            else:
                 plans = _without_errors(problem)
-                several = "the best of the uniform plan and those of least influence"
+                by_blocks = "those by blocks" if problem.structure.stages else "those of least influence"
+                several = f"the best of the uniform plan and {by_blocks}"
                 log.info(_no_closed_form(unsolved_groups(problem), "the uniform plan" if len(plans) == 1 else several))
             outcomes = sorted(objective.evaluate(plans, raced=False), key=lambda outcome: -outcome.reward)
             return Prior(outcomes[0], tuple(outcomes[1:]))
@@ -112,9 +117,18 @@ def _closed_form(problem: Problem) -> list[PruningPlan]:
 
 
 def _without_errors(problem: Problem) -> list[PruningPlan]:
-    """The uniform plan and, of depth, those that leave out what has least influence; as many as are affordable."""
-    plans = [uniform_plan(problem.structure, problem.projector), *influence_plans(problem, most=MOST_PLANS - 1)]
+    """The uniform plan, those of a transformer's blocks and, of depth, those that leave out what has least influence.
+
+    As many as are affordable.
+    """
+    plans = [uniform_plan(problem.structure, problem.projector), *block_plans(problem)]
+    plans += influence_plans(problem, most=MOST_PLANS - 1)
     return list(dict.fromkeys(plans[::-1]))[: max(1, problem.objective.left)]
+
+
+def _by_blocks(problem: Problem) -> list[PruningPlan]:
+    """OWL's plan and ramps beside those of least error; as many as are affordable."""
+    return block_plans(problem)[: max(0, problem.objective.left - MOST_PLANS)]
 
 
 def _no_closed_form(unsolved: Sequence[str], instead: str) -> str:

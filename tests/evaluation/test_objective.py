@@ -193,9 +193,12 @@ def test_a_second_objective_on_the_same_store_judges_nothing(residual: Problem, 
             store.within({}).count()
 
 
-@pytest.mark.parametrize(("known", "resumed"), [((), 0), ((0, 1, 2), 3), ((0, 2), 1), ((1, 2), 0), (range(8), None)])
+@pytest.mark.parametrize(
+    ("known", "judged"),
+    [((), [(0, 8)]), ((0, 1, 2), [(3, 8)]), ((0, 2), [(1, 2), (3, 8)]), ((1, 2), [(0, 1), (3, 8)]), (range(8), [])],
+)
 def test_what_a_store_knows_of_a_plan_is_not_judged_again(
-    residual: Problem, tmp_path: Path, known: tuple[int, ...], resumed: int | None
+    residual: Problem, tmp_path: Path, known: tuple[int, ...], judged: list[tuple[int, int]]
 ) -> None:
     plan, table = some_plans(residual, 1)[0], Table(by_size)
     with EvaluationStore(tmp_path / "store.sqlite") as store:
@@ -203,7 +206,7 @@ def test_what_a_store_knows_of_a_plan_is_not_judged_again(
         for batch in known:
             context.put(plan.kept, batch, [table.judged(plan.kept, batch)])
         found = objective_by(table, residual, store=context).evaluate([plan])
-        assert table.asked == ([] if resumed is None else [JudgeJob(plan.kept, resumed, 8)])
+        assert table.asked == [JudgeJob(plan.kept, *run) for run in judged]
         assert timeless(found) == timeless(objective_by(Table(by_size), residual).evaluate([plan]))
         assert context.count() == 8
 

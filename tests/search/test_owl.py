@@ -8,37 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import default_rng
-from torch import Tensor
 
+from autoprune.prior.block_densities import block_densities, outlier_shares
 from autoprune.problem.problem import Problem
 from autoprune.search import owl
-from autoprune.search.owl import block_densities, outlier_shares
-from autoprune.structure.groups import Comparison, Group, Layer, Structure
-from tests.search.toys import additive, depth, toy
-
-INPUTS, OUTPUTS = 40, 5
-
-
-def scores_with(outliers: int) -> Tensor:
-    """[OUTPUTS, INPUTS] with so many scores far above the mean."""
-    scores = torch.ones(OUTPUTS * INPUTS)
-    scores[:outliers] = 20.0
-    return scores.reshape(OUTPUTS, INPUTS)
-
-
-def blocks(folder: Path, outliers: list[tuple[int, ...]], *, density: float = 0.5, scores: object = None) -> Problem:
-    """A block for each entry, with a matrix for each of its numbers of outliers."""
-    names = [f"h.{b}.m{m}" for b, matrices in enumerate(outliers) for m in range(len(matrices))]
-    counts = [count for matrices in outliers for count in matrices]
-    groups = [
-        Group(name, "weight", INPUTS, (), tuple(range(1, INPUTS + 1)), compared=(Comparison(name, INPUTS),))
-        for name in names
-    ]
-    found, projector = additive(*groups, prices=[OUTPUTS] * len(groups), limit=density * OUTPUTS * INPUTS * len(groups))
-    layers = tuple(Layer(name, "linear", OUTPUTS, INPUTS, 1, 1, 1, False, False) for name in names)
-    structure = Structure(found.groups, layers, stages=tuple(f"h.{b}" for b in range(len(outliers))))
-    known = {name: scores_with(count) for name, count in zip(names, counts, strict=True)} if scores is None else scores
-    return toy(structure, projector, folder, loss=sum, limit=3, scores=known)  # type: ignore[arg-type]
+from autoprune.structure.groups import Layer, Structure
+from tests.search.toys import INPUTS, OUTPUTS, additive, blocks, depth, scores_with, toy
 
 
 def test_shares_are_pooled_over_a_blocks_matrices(tmp_path: Path) -> None:
@@ -99,5 +74,5 @@ def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
         run(blocks(tmp_path, [(0,)], scores={"h.0.m0": -torch.ones(OUTPUTS, INPUTS)}))
     with pytest.raises(ValueError, match=r"spread must be in \[0, 0\.5\), the uniform plan's density; got 0\.6"):
         run(blocks(tmp_path, [(0,)]), spread=0.6)
-    with pytest.raises(ValueError, match="above 0; got 0"):
+    with pytest.raises(ValueError, match="outlier must be above 0, got 0"):
         run(blocks(tmp_path, [(0,)]), outlier=0)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -23,11 +24,12 @@ from autoprune.evaluation.workers import InProcess
 from autoprune.problem.problem import Problem
 from autoprune.problem.spec import ProblemSpec
 from autoprune.repair.least_squares import Reconstruction
-from autoprune.structure.groups import Group, Skip, Structure
+from autoprune.structure.groups import Comparison, Group, Layer, Skip, Structure
 from tests.evaluation.tables import BLOCKS, Kept, Table
 from tests.tasks import tiny_task
 
 BATCHES = 8
+INPUTS, OUTPUTS = 40, 5  # of a block's matrices
 TASK = replace(tiny_task(), name="toy")  # whose network nobody looks at
 
 
@@ -158,3 +160,33 @@ def structures(draw: st.DrawFn) -> tuple[Structure, Projector]:
     least = sum(price * group.levels[0] for price, group in zip(prices, groups, strict=True))
     most = sum(price * group.units for price, group in zip(prices, groups, strict=True))
     return additive(*groups, prices=prices, limit=draw(st.integers(least, most)))
+
+
+def scores_with(outliers: int) -> Tensor:
+    """[OUTPUTS, INPUTS] with so many scores far above the mean."""
+    scores = torch.ones(OUTPUTS * INPUTS)
+    scores[:outliers] = 20.0
+    return scores.reshape(OUTPUTS, INPUTS)
+
+
+def blocks(
+    folder: Path,
+    outliers: list[tuple[int, ...]],
+    *,
+    density: float = 0.5,
+    scores: object = None,
+    loss: Callable[[Kept], float] = sum,
+    limit: int = 3,
+) -> Problem:
+    """A transformer's blocks, one for each entry, with a matrix for each of its numbers of outliers."""
+    names = [f"h.{b}.m{m}" for b, matrices in enumerate(outliers) for m in range(len(matrices))]
+    counts = [count for matrices in outliers for count in matrices]
+    groups = [
+        Group(name, "weight", INPUTS, (), tuple(range(1, INPUTS + 1)), compared=(Comparison(name, INPUTS),))
+        for name in names
+    ]
+    found, projector = additive(*groups, prices=[OUTPUTS] * len(groups), limit=density * OUTPUTS * INPUTS * len(groups))
+    layers = tuple(Layer(name, "linear", OUTPUTS, INPUTS, 1, 1, 1, False, False) for name in names)
+    structure = Structure(found.groups, layers, stages=tuple(f"h.{b}" for b in range(len(outliers))))
+    known = {name: scores_with(count) for name, count in zip(names, counts, strict=True)} if scores is None else scores
+    return toy(structure, projector, folder, loss=loss, limit=limit, scores=known)  # type: ignore[arg-type]
