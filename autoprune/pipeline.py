@@ -293,7 +293,7 @@ class Job:
             copy_tokenizer(task.tokenizer, folder / TOKENIZER_FOLDER)
         samples = rows(task.data.calibration.inputs, slice(0, SAMPLES))
         expected = outputs_of(network, samples, task.forward)
-        reloaded = outputs_of(load_network(folder, model=task.model), samples, task.forward)
+        reloaded = outputs_of(load_network(folder, model=task.model).to(task.device), samples, task.forward)
         differences = {"reloaded": largest_difference(reloaded, expected)}
         if task.onnx:
             path = self.run.path / "network.onnx"

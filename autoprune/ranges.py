@@ -70,6 +70,21 @@ ProjectName = Annotated[str, AfterValidator(_project_name)]
 """A project of Weights & Biases."""
 
 
+def device_name(name: str) -> str:
+    """Returns the name of a device. Raises ValueError where it is not written as one."""
+    kind, colon, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not number.isdecimal())):
+        raise ValueError(
+            f"it is cpu, cuda or one of several such as cuda:1, got {name!r}; a network that needs several at once is "
+            "placed by a task of your own (docs/scaling.md)"
+        )
+    return name
+
+
+DeviceName = Annotated[str, AfterValidator(device_name)]
+"""Of what computes: cpu, cuda, or cuda:N."""
+
+
 def check_fields(owner: object, where: str) -> None:
     """Every field of a dataclass holds what its annotation allows, or its default.
 

@@ -175,7 +175,7 @@ def _round_trip(network: nn.Module, task: Task, folder: Path) -> None:
     save_network(network, folder, architecture=None)
     samples = rows(task.data.calibration.inputs, slice(0, 1))
     before = outputs_of(network, samples, task.forward)
-    after = outputs_of(load_network(folder, model=task.model), samples, task.forward)
+    after = outputs_of(load_network(folder, model=task.model).to(task.device), samples, task.forward)
     difference = largest_difference(before, after)
     if not difference == 0:  # also where it is NaN
         raise ValueError(f"its outputs differ by {difference:.2g} after loading")

@@ -39,7 +39,7 @@ def test_they_compose_and_their_keys_bind(choices: list[str]) -> None:
         everything = composed(*own, name=name)
         check(everything, section, RULES, command="autoprune search")
         for group in (choice.split("=")[0] for choice in own):
-            settings, keys_of_its_own = everything[group], {"keep"} if group == "task" else set()
+            settings, keys_of_its_own = everything[group], {"keep", "device"} if group == "task" else set()
             _check(settings, keys_of_its_own=keys_of_its_own, run_time=RULES.at_run_time.get(group, set()))
             if group not in ("task", "data", "device"):  # which are made of files and machines
                 part = instantiate(settings, _convert_="all")

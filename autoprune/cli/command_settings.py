@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import AfterValidator, BeforeValidator
 
 from autoprune.cli.validation import FieldsOf, Rules, Section
-from autoprune.ranges import Count, Fraction, Natural, NonNegative, Positive, Seed, Share, Text, Threads
+from autoprune.ranges import Count, DeviceName, Fraction, Natural, NonNegative, Positive, Seed, Share, Text, Threads
 
 
 def _budget(text: str) -> str:
@@ -252,8 +252,11 @@ RULES = Rules(
     hints={
         "evaluation.store": Literal["shared", "run"] | None,
         "task.keep": tuple[Text, ...] | None,
+        "task.device": DeviceName | None,
         "tasks.*.keep": tuple[Text, ...] | None,
+        "tasks.*.device": DeviceName | None,
         "held_out.tasks.*.keep": tuple[Text, ...] | None,
+        "held_out.tasks.*.device": DeviceName | None,
     },
     at_run_time={
         "importance": {"model", "structure", "role", "loss", "forward", "generator"},

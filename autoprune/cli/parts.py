@@ -1,11 +1,12 @@
 """A configuration's parts as objects."""
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 
 from autoprune.ranges import nearest
 
@@ -45,21 +46,28 @@ def task_of(settings: Settings, data: Settings | None) -> "Task":
     """The task that the settings describe.
 
     Args:
-        settings: Of conf/task. `keep` is autoprune's own key; everything else goes to the task's function.
+        settings: Of conf/task. `keep` is autoprune's own key, and so is `device` where the task's function takes none;
+            everything else goes to that function.
         data: Of conf/data; None: the task's own data.
 
     Raises:
         ValueError: Where the function returns something else.
     """
+    from autoprune.task.placement import checked_device
     from autoprune.task.task import Task
 
-    task = instantiate_part({"task": {key: value for key, value in settings.items() if key != "keep"}}, "task")
+    device = settings.get("device")
+    if device is not None:
+        checked_device(device)  # before anything is loaded
+    own = {"keep", "device"} - set(inspect.signature(get_object(settings["_target_"])).parameters)
+    task = instantiate_part({"task": {key: value for key, value in settings.items() if key not in own}}, "task")
     if not isinstance(task, Task):
         raise ValueError(
             f"task._target_={settings['_target_']} must return an autoprune.Task, got {type(task).__name__}"
         )
     if data is not None:
         task = task.with_data(instantiate_part({"data": data}, "data"))
+    task = task if device is None else task.on(device)
     return task.keeping(frozenset(settings.get("keep") or ()))
 
 

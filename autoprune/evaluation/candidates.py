@@ -43,6 +43,11 @@ class Candidates:
     replacements: Replacements | None = None
     """What makes up for removed sublayers; None where nothing does."""
 
+    @property
+    def own_precision(self) -> str:
+        """That of the weights: "fp32" or "bf16"."""
+        return "bf16" if self.task.dtype == "bfloat16" else "fp32"
+
     def evaluator(self, *, precision: str, batch_size: int, samples: int | None = None) -> SlicedEvaluator:
         """Judges plans on the first `samples` of the proxy, None: on all.
 

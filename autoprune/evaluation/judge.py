@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.evaluation.outcome import Judged, Metrics
-from autoprune.task.default_metrics import NeedsLabels
+from autoprune.task.default_metrics import IGNORED, DefaultMetric, NeedsLabels
+from autoprune.task.language import token_accuracy
 from autoprune.task.outputs import OutputKind, combined
 from autoprune.task.samples import (
     Samples,
@@ -41,7 +42,8 @@ class Judge:
     Networks are judged in blocks of `task.block` samples: enough of them to compare two in pairs on a single batch.
     A metric that is no mean over samples (AUC, F1, a correlation) is computed of all of the role's samples at once: its
     value stands in the blocks of the last batch, and before that it is NaN. Where there are no targets, accuracy and
-    loss are NaN.
+    loss are NaN. Positions of a language model whose target is −100 do not count, and each window as much as it has
+    others, so that means over windows are means over positions.
 
     Attributes:
         batches: The inputs, batch by batch; a last batch of one sample joins the one before it.
@@ -66,6 +68,12 @@ class Judge:
         inputs = cut(role.inputs, batch_size)
         self.batches: list[Samples] = [_proxy_batch(batch, dtype) for batch in inputs]
         self.targets: list[Samples] = [None] * len(inputs) if role.targets is None else cut(role.targets, batch_size)
+        self._counted = self._counted_positions(role, batch_size)
+        counts = None if self._counted is None else [c.sum(dim=1).double().cpu().numpy() for c in self._counted]
+        mean = 1.0 if counts is None else float(np.concatenate(counts).mean())
+        self._weights: list[FloatArray] = [
+            np.ones(number_of(batch)) if counts is None else counts[at] / mean for at, batch in enumerate(inputs)
+        ]
         self._references: list[dict[str, Tensor]] = []
         tried: list[Samples] = []
         tried_bytes = 0
@@ -86,7 +94,12 @@ class Judge:
             if kind.has_scale
         }
         self.whole_metric = (
-            task.measured and role.targets is not None and not is_mean(task.metric, tried, self.targets[: len(tried)])
+            task.measured
+            and role.targets is not None
+            and not (
+                self._counted is not None and (isinstance(task.metric, DefaultMetric) or task.metric is token_accuracy)
+            )
+            and not is_mean(task.metric, tried, self.targets[: len(tried)])
         )
         self._plan: Hashable = None
         self._outputs: dict[int, Samples] = {}
@@ -100,7 +113,7 @@ class Judge:
         table, every = [], []
         for batch in range(len(self.batches)):
             outputs = self._finite_outputs(network, batch)
-            values = self._of_targets(outputs, self.targets[batch])
+            values = np.array(self._of_targets(outputs, self.targets[batch])) * self._weights[batch].mean()
             table.append([*values, *(float(value.mean()) for value in self._compared(outputs, batch))])
             if self.whole_metric:
                 every.append(outputs)
@@ -132,11 +145,20 @@ class Judge:
         firsts = np.arange(0, number, self.block)
         samples = np.diff(np.append(firsts, number)).astype(np.int32)
         parts = [slice(first, first + self.block) for first in firsts.tolist()]
-        table = [self._of_targets(rows(outputs, part), rows(targets, part)) for part in parts]
-        values = [*np.array(table).T, *(np.add.reduceat(v, firsts) / samples for v in self._compared(outputs, batch))]
+        table = np.array([self._of_targets(rows(outputs, part), rows(targets, part)) for part in parts]).T
+        weights = np.add.reduceat(self._weights[batch], firsts) / samples
+        values = [*(table * weights), *(np.add.reduceat(v, firsts) / samples for v in self._compared(outputs, batch))]
         if self.whole_metric:
             values[0] = np.full(len(firsts), self._whole(network, batch, outputs, plan))
         return Judged(np.array(values, np.float32), samples, time.perf_counter() - clock)
+
+    def _counted_positions(self, role: Role, batch_size: int) -> list[Tensor] | None:
+        """Of every batch the positions whose target is none that is left out, bool [n, positions]; None: all are."""
+        targets, kinds = role.targets, self._kinds
+        if len(kinds) != 1 or kinds[0].kind != "language" or not isinstance(targets, Tensor) or targets.ndim < 2:
+            return None
+        counted = targets.flatten(1) != IGNORED
+        return None if targets.is_floating_point() or bool(counted.all()) else cut(counted, batch_size)
 
     def _whole(self, network: nn.Module, batch: int, outputs: Samples, plan: Hashable) -> float:
         """The metric of the whole role where this is its last batch, NaN before."""
@@ -177,16 +199,19 @@ class Judge:
         number = number_of(outputs)
         step = max(1, COMPARED_BYTES * number // max(1, sum(tensor.nbytes for tensor in tensors.values())))
         divergences, agreements = [], []
+        every = None if self._counted is None else self._counted[batch]
         for start in range(0, number, step):
             part = slice(start, start + step)
             by_output: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
             for kind in self._kinds:
                 arguments = tensors[kind.name][part], references[kind.name][part].float(), self._scales.get(kind.name)
-                by_output[0][kind.name] = kind.divergence(*arguments)
-                by_output[1][kind.name] = kind.agreement(*arguments)
+                counted = None if every is None else every[part]
+                by_output[0][kind.name] = kind.divergence(*arguments, counted=counted)
+                by_output[1][kind.name] = kind.agreement(*arguments, counted=counted)
             divergences.append(combined(self.task.outputs, by_output[0]).cpu().numpy())
             agreements.append(combined(self.task.outputs, by_output[1]).cpu().numpy())
-        return np.concatenate(divergences), np.concatenate(agreements)
+        weights = self._weights[batch]
+        return np.concatenate(divergences) * weights, np.concatenate(agreements) * weights
 
 
 def is_mean(metric: Metric, outputs: Sequence[Samples], targets: Sequence[Samples]) -> bool:

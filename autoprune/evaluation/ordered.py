@@ -172,7 +172,7 @@ class _Repaired:
             if bias is not None:
                 restored["bias"] = bias
             if self._order is not None:
-                restored = {name: tensor.index_select(0, self._order) for name, tensor in restored.items()}
+                restored = {name: tensor[self._order] for name, tensor in restored.items()}
             self._cache[key] = {name: _channels_last(tensor.to(self._dtype)) for name, tensor in restored.items()}
             self._bytes += sum(tensor.nbytes for tensor in self._cache[key].values())
             while self._bytes > REPAIRED_BYTES and len(self._cache) > 1:

@@ -126,6 +126,8 @@ def _measured(candidates: Candidates, settings: EvaluationSettings, notebook: Me
     asked: dict[str, Any] = {"weights": identity_of(candidates.task.model), "repair": repr(candidates.repair)}
     asked |= {"proxy": candidates.proxy.digest, "workers": settings.workers > 0}
     precision: str = settings.precision
+    if precision == "auto" and candidates.own_precision == "bf16":
+        precision = "bf16"  # there are no weights of more digits to compare with
     agreed: dict[str, Any] = {}
     if precision == "auto" and supports_bf16(candidates.task.device):
         agreement = partial(_bf16_agreement, candidates, settings.batch_size)

@@ -89,7 +89,7 @@ def _kl(candidates: Candidates, plan: PruningPlan) -> float:
     """From the dense network, of the plan's network as it is judged or as it is handed out, whichever is more."""
     size = min(BATCH, len(candidates.proxy))
     try:
-        evaluator = candidates.evaluator(precision="fp32", batch_size=size)
+        evaluator = candidates.evaluator(precision=candidates.own_precision, batch_size=size)
         judged = joined(evaluator.judge(plan.kept, 0, len(cuts(len(candidates.proxy), size)) - 1)).metrics
         handed_out = Judge(candidates.task, candidates.proxy)(candidates.pruned(plan))
     except FloatingPointError:

@@ -120,10 +120,10 @@ def write_reconstruction(
         layer = network.get_submodule(name)
         weight, bias = reconstruction.weight(name, plan.kept), reconstruction.bias(name, plan.kept)
         axis = AxisSlices(structure, name, "in")
-        weight = weight.index_select(1, axis.order(ranking)[axis.entries(plan.kept)].argsort())  # as shrink orders them
+        weight = weight[:, axis.order(ranking)[axis.entries(plan.kept)].argsort()]  # as shrink orders them
         rows = entries.get((name, "out"))
         if rows is not None:
-            weight, bias = weight.index_select(0, rows), None if bias is None else bias.index_select(0, rows)
+            weight, bias = weight[rows], None if bias is None else bias[rows]
         layer.get_parameter("weight").copy_(weight)
         if bias is not None:
             layer.get_parameter("bias").copy_(bias)

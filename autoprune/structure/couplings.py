@@ -78,7 +78,7 @@ class Laboratory:
                 continue
             if source is None:
                 column, exact = weighted.decoded()
-                reached = torch.unique(column[exact]).numpy()
+                reached = torch.unique(column[exact]).cpu().numpy()
                 self.couplings.pinned |= dict.fromkeys(tap.nodes[reached].tolist(), INPUT)
                 continue
             units, read, rest = weighted.pairs(source.dim)
@@ -170,7 +170,7 @@ class Laboratory:
 
         def note(columns: Tensor, units: list[IntArray]) -> None:
             written = np.unique(np.concatenate([s.nodes[own] for (s, _), own in zip(several, units, strict=True)]))
-            self.couplings.hubs.append((written, tap.nodes[columns.numpy()]))
+            self.couplings.hubs.append((written, tap.nodes[columns.cpu().numpy()]))
             self.couplings.read.update(written.tolist())
 
         left = columns_of(masks)

@@ -8,11 +8,13 @@ from itertools import groupby
 from pathlib import Path
 from shutil import which
 
+from autoprune.task.conversations import SUFFIXES, Document, document_of, is_written, written_documents
+
 KJV = "kjv"
 DATASETS = "datasets:"
 VERSE = re.compile(r"(?P<chapter>(?P<book>\d?[A-Za-z]+)\d+):\d+ (?P<words>.*)")  # 1Sm17:4 And there went out …
 
-Documents = Iterator[str]
+Documents = Iterator[Document]
 
 
 def documents(text: str) -> Documents:
@@ -21,8 +23,9 @@ def documents(text: str) -> Documents:
     topics: the language reference that Python's own help() shows, 0.5 MB. descriptions: of scikit-learn's data sets,
     0.04 MB. docstrings: scikit-learn's, 2 MB. kjv, or a part such as kjv:Job-Mal: the King James Bible of Debian's
     package bible-kjv, 4.4 MB, by chapters. datasets:NAME, datasets:NAME,CONFIGURATION, and either with @SPLIT: the
-    column `text` (or the only one of strings) of what the `datasets` library loads. Anything else is a file in UTF-8,
-    whose documents are its paragraphs.
+    column `text` (or the only one of strings) of what the `datasets` library loads, or its messages, prompts with
+    completions, or instructions. Anything else is a file in UTF-8: a .jsonl or .json file of these
+    (task/conversations.py), or one whose documents are its paragraphs.
     Raises ValueError for a text that there isn't, FileNotFoundError for one that isn't installed.
     """
     if text in INCLUDED:
@@ -31,14 +34,17 @@ def documents(text: str) -> Documents:
         documents_read = _kjv(text.partition(":")[2])
     elif text.startswith(DATASETS):
         documents_read = _dataset(text.removeprefix(DATASETS))
+    elif Path(text).is_file() and Path(text).suffix in SUFFIXES:
+        documents_read = written_documents(Path(text))
     elif Path(text).is_file():
         documents_read = _paragraphs(Path(text))
     else:
         raise ValueError(
             f"there is no text {text!r}; give {', '.join(INCLUDED)}, {KJV} or a part such as {KJV}:Job-Mal, "
-            f"{DATASETS}NAME, or the path of a text file"
+            f"{DATASETS}NAME, or the path of a text or .jsonl file"
         )
-    return (document.strip() for document in documents_read if document.strip())
+    stripped = (each.strip() if isinstance(each, str) else each for each in documents_read)
+    return (document for document in stripped if str(document).strip())
 
 
 def kjv_is_installed() -> bool:
@@ -123,7 +129,10 @@ def _dataset(name: str) -> Documents:
     source, _, configuration = source.partition(",")
     rows = load_dataset(source, configuration or None, split=split or "train", streaming=True)
     column = None
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
+        if is_written(row):
+            yield document_of(row, f"{DATASETS}{name}, row {number}")
+            continue
         column = column or _text_column(row, name)
         yield row[column]
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoprune.task.default_metrics import IGNORED
+
 TEMPERATURE = 0.05  # of cosines in [-1, 1], as sentence encoders are trained with
 
 
@@ -26,6 +28,32 @@ class CausalForward:
         mask = torch.ones_like(inputs) if torch.jit.is_tracing() else None  # type: ignore[attr-defined, no-untyped-call]
         answer = network(input_ids=inputs, attention_mask=mask, use_cache=False, logits_to_keep=positions)
         logits: Tensor = answer.logits
+        return logits
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerForward:
+    """(Token windows [N, T], positions [N, P]) → logits [N, P, V] of the next token at each window's own positions.
+
+    Only the hidden states of these reach the output layer, whose work is large.
+
+    >>> AnswerForward()(model, (windows, positions)).shape
+    torch.Size([8, 32, 49152])
+    """
+
+    def __call__(self, network: nn.Module, inputs: tuple[Tensor, Tensor]) -> Tensor:
+        tokens, positions = inputs
+
+        def chosen(_: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
+            (hidden,) = arguments
+            return (hidden.gather(1, positions[:, :, None].expand(-1, -1, hidden.shape[-1])),)
+
+        head: nn.Module = network.get_output_embeddings()  # type: ignore[operator]
+        hook = head.register_forward_pre_hook(chosen)
+        try:
+            logits: Tensor = network(input_ids=tokens, use_cache=False).logits
+        finally:
+            hook.remove()
         return logits
 
 
@@ -64,17 +92,20 @@ def embeddings(network: nn.Module, inputs: Tensor, *, pad: int) -> Tensor:
 
 
 def token_accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """In [0, 1]: how often the likeliest of logits [N, P, V] is the next token [N, P].
+    """In [0, 1]: how often the likeliest of logits [N, P, V] is the next token [N, P]; −100 does not count.
 
     Args:
         outputs: What the network returned.
         targets: What outputs are compared with.
     """
-    return (outputs.argmax(dim=-1) == targets).float().mean().item()
+    counted = targets != IGNORED
+    return (((outputs.argmax(dim=-1) == targets) & counted).sum() / counted.sum().clamp(min=1)).item()
 
 
 def token_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     """The mean negative log-likelihood, in nats, of next tokens [N, P] under logits [N, P, V]: log perplexity.
+
+    Targets of −100 do not count.
 
     Args:
         outputs: What the network returned.

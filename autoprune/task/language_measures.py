@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoprune.task.default_metrics import IGNORED
 from autoprune.task.language import EncoderForward, embeddings
 from autoprune.task.pretrained import TOKENIZER_FILES, quiet
 
@@ -26,7 +27,8 @@ class LanguageMeasures:
     texts: name → windows [N, T + 1] of tokens, int64; each token but the first is predicted from all before it in its
     window. prompts: beginnings of texts that the network continues by `new_tokens` likeliest tokens, fewer where it
     ends the text or has no positions left. tokenizer: a folder of tokenizer files. speed: whether to measure speeds, on
-    the first window of the first text, with the threads that torch has.
+    the first window of the first text, with the threads that torch has. judged: text → which tokens of its windows
+    perplexity is of, bool [N, T + 1]; of a text that is not there, all.
 
     >>> LanguageMeasures(folder, {"bible": windows}, ("In the beginning",), new_tokens=40)(model)["perplexity_bible"]
     29.0
@@ -37,6 +39,7 @@ class LanguageMeasures:
     prompts: tuple[str, ...]
     new_tokens: int
     speed: bool = True
+    judged: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.new_tokens < 1:
@@ -51,7 +54,10 @@ class LanguageMeasures:
 
     @torch.inference_mode()
     def __call__(self, network: nn.Module) -> Measures:
-        measures: Measures = {f"perplexity_{name}": perplexity(network, text) for name, text in self.texts.items()}
+        measures: Measures = {
+            f"perplexity_{name}": perplexity(network, text, judged=self.judged.get(name))
+            for name, text in self.texts.items()
+        }
         window = next(iter(self.texts.values()))[:1, :-1].to(_device(network))
         measures["kv_cache_bytes_per_token"] = cache_bytes_per_token(network, window)
         measures |= size_of(network)
@@ -107,19 +113,20 @@ class EncoderMeasures:
 
 
 @torch.inference_mode()
-def perplexity(network: nn.Module, windows: Tensor) -> float:
-    """exp of the mean negative log-likelihood over all positions of token windows [N, T + 1], computed in float32.
+def perplexity(network: nn.Module, windows: Tensor, *, judged: Tensor | None = None) -> float:
+    """exp of the mean negative log-likelihood over positions of token windows [N, T + 1], computed in float32.
 
     Args:
         network: The network.
         windows: Tokens [N, T + 1].
+        judged: Which of the tokens count, bool [N, T + 1], the first ones never; None: all.
     """
     nats, device = 0.0, _device(network)
-    for batch in windows.split(BATCH):
-        tokens = batch.to(device)
-        logits = network(input_ids=tokens[:, :-1], use_cache=False).logits.float()
-        nats += F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum").item()
-    return float(torch.tensor(nats / windows[:, 1:].numel(), dtype=torch.float64).exp())
+    following = windows[:, 1:] if judged is None else windows[:, 1:].masked_fill(~judged[:, 1:], IGNORED)
+    for batch, targets in zip(windows.split(BATCH), following.split(BATCH), strict=True):
+        logits = network(input_ids=batch[:, :-1].to(device), use_cache=False).logits.float()
+        nats += F.cross_entropy(logits.flatten(0, 1), targets.flatten().to(device), reduction="sum").item()
+    return float(torch.tensor(nats / int((following != IGNORED).sum()), dtype=torch.float64).exp())
 
 
 @torch.inference_mode()

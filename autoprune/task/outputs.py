@@ -89,26 +89,32 @@ class OutputKind:
             shape[dim] = -1
         return scale.view(shape)
 
-    def divergence(self, outputs: Tensor, reference: Tensor, scale: Tensor | None) -> Tensor:
+    def divergence(
+        self, outputs: Tensor, reference: Tensor, scale: Tensor | None, *, counted: Tensor | None = None
+    ) -> Tensor:
         """How far each sample's outputs are from the dense network's, [N], at least 0.
 
         Args:
             outputs: The network's, float32 [N, ...].
             reference: What `reference` keeps of the dense network's [N, ...].
             scale: What `scale` says of the dense outputs, by which errors are divided; None for kinds without one.
+            counted: Which positions count, bool [N, positions], one at least of each sample; None: all.
         """
-        return _per_sample(self._divergences(outputs, reference, scale))
+        return _per_sample(self._divergences(outputs, reference, scale), counted)
 
-    def agreement(self, outputs: Tensor, reference: Tensor, scale: Tensor | None) -> Tensor:
+    def agreement(
+        self, outputs: Tensor, reference: Tensor, scale: Tensor | None, *, counted: Tensor | None = None
+    ) -> Tensor:
         """How much of each sample's answer is the dense network's, [N], in [0, 1].
 
         Args:
             outputs: The network's, float32 [N, ...].
             reference: What `reference` keeps of the dense network's [N, ...].
             scale: What `scale` says of the dense outputs, by which errors are divided; None for kinds without one.
+            counted: Which positions count, bool [N, positions], one at least of each sample; None: all.
         """
         if self.kind in CATEGORICAL:
-            return _per_sample((outputs.argmax(dim=self.dim) == reference.argmax(dim=self.dim)).double())
+            return _per_sample((outputs.argmax(dim=self.dim) == reference.argmax(dim=self.dim)).double(), counted)
         if self.kind == "multilabel":
             threshold = 0.5 if self.probabilities else 0.0
             return _per_sample(((outputs > threshold) == (reference > 0)).double())
@@ -191,8 +197,11 @@ def combined(kinds: tuple[OutputKind, ...], values: Mapping[str, Tensor]) -> Ten
     return torch.stack([values[kind.name] * (kind.weight / total) for kind in counted]).sum(dim=0)
 
 
-def _per_sample(values: Tensor) -> Tensor:
-    return values.double().reshape(len(values), -1).mean(dim=1)
+def _per_sample(values: Tensor, counted: Tensor | None = None) -> Tensor:
+    values = values.double().reshape(len(values), -1)
+    if counted is None:
+        return values.mean(dim=1)
+    return values.where(counted, 0.0).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
 
 
 def _bernoulli_kl(wanted: Tensor, given: Tensor) -> Tensor:

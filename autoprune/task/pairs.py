@@ -69,7 +69,7 @@ class Pairs:
         pairs: list[tuple[str, str]] = []
         read, third = 0, self.size // 3
         for document in documents:
-            words = document.split()
+            words = str(document).split()
             read += len(words)
             for start in range(0, len(words) - self.size + 1, self.size):
                 run = words[start : start + self.size]

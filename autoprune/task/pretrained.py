@@ -1,7 +1,6 @@
 """Trained Hugging Face models in folders: checked before anything long, then loaded."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from autoprune.task.placement import DTYPES, Placement
 from autoprune.task.text import Tokenizer
 
 CAUSAL = (
@@ -26,8 +26,6 @@ WITH_POOLER = ("bert", *OFFSET_POSITIONS)  # a layer behind the first token, whi
 EAGER = ("gemma2",)  # whose scores are capped, which PyTorch's fused attention cannot do
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-BYTES_PER_PARAMETER = 4
-COPIES = 4  # of the weights that a search may need: dense, ordered, candidate, and what is computed with them
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +39,19 @@ class Pretrained:
     folder: Path
     family: str
     config: str
+    placement: Placement
 
     @classmethod
-    def check(cls, folder: Path, families: Sequence[str], *, memory: int | None = None) -> "Pretrained":
+    def check(cls, folder: Path, families: Sequence[str], *, placement: Placement | None = None) -> "Pretrained":
         """What lies in the folder.
 
-        Raises ValueError where it has no configuration, no tokenizer or another architecture, and MemoryError where a
-        search on its model needs more than `memory`.
+        Raises ValueError where it has no configuration, no tokenizer or another architecture, or the device is not
+        there, and MemoryError where a search on its model needs more memory than that has.
 
         Args:
             folder: Where the files lie.
             families: Model types that are supported.
-            memory: Bytes; None: what this machine has.
+            placement: Where the model is loaded to, and in which precision; None: to the processor, in float32.
         """
         transformers = library()
         path = folder / "config.json"
@@ -69,12 +68,14 @@ class Pretrained:
                 "save the model's own there with tokenizer.save_pretrained"
             )
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        pretrained = cls(folder, family, config.to_json_string())
-        _refuse_too_big(pretrained, memory)
+        pretrained = cls(folder, family, config.to_json_string(), placement or Placement())
+        with torch.device("meta"):
+            parameters = sum(parameter.numel() for parameter in built(pretrained.config).parameters())
+        pretrained.placement.check_memory(parameters, f"the model in {folder}")
         return pretrained
 
     def model(self) -> nn.Module:
-        """The trained model, float32 and in eval mode. No code from the folder runs, and no pickle is read.
+        """The trained model where it was placed, in eval mode. No code from the folder runs, and no pickle is read.
 
         Raises ValueError where weights are missing or damaged.
         """
@@ -83,7 +84,7 @@ class Pretrained:
         with quiet(), _said_of(self.folder):
             model, loading = _auto(self.family).from_pretrained(
                 self.folder,
-                dtype=torch.float32,
+                dtype=DTYPES[self.placement.precision],
                 attn_implementation=_attention(self.family),
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -100,7 +101,7 @@ class Pretrained:
             if hasattr(part, "name_or_path"):
                 part.name_or_path = ""  # where it lay on this machine is no part of what it is
         align_neurons(model)
-        return linearised(model).eval()
+        return linearised(model).eval().to(self.placement.torch_device)
 
     def tokenizer(self) -> Tokenizer:
         """The model's own tokenizer."""
@@ -240,16 +241,3 @@ def _refuse_unsupported(family: object, families: Sequence[str], where: object) 
         f"{where} is of the architecture {family!r}, which isn't supported here; "
         f"these are: {', '.join(families)}{''.join(fitting)}"
     )
-
-
-def _refuse_too_big(pretrained: Pretrained, memory: int | None) -> None:
-    with torch.device("meta"):
-        parameters = sum(parameter.numel() for parameter in built(pretrained.config).parameters())
-    needed = parameters * BYTES_PER_PARAMETER * COPIES
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if memory is None else memory
-    if needed > memory:
-        raise MemoryError(
-            f"the model in {pretrained.folder} has {parameters / 1e6:,.0f} million parameters: a search on it needs "
-            f"about {needed / 1e9:,.1f} GB ({COPIES} times its weights), and this machine has {memory / 1e9:,.1f} GB. "
-            "Take a smaller model or a larger machine"
-        )

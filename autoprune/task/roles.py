@@ -193,6 +193,16 @@ class Roles:
         return cls(**parts)
 
 
+def on_device(roles: Roles, device: torch.device) -> Roles:
+    """Returns the same roles with their samples on the device.
+
+    Args:
+        roles: Whose samples lie anywhere.
+        device: Where networks compute.
+    """
+    return Roles(**{name: role.to(device) for name, role in roles.items()})
+
+
 def _stops(shares: Mapping[str, float], number: int) -> dict[str, int]:
     """Where each role ends when `number` samples lie in a row."""
     names = list(SHARES)

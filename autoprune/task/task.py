@@ -1,6 +1,5 @@
 """A task: a trained network, its data in four disjoint roles, and the metric that says how good it is."""
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,8 @@ from autoprune.task.default_metrics import (
 )
 from autoprune.task.kind_inference import KindSetting, described, output_kinds
 from autoprune.task.outputs import OutputKind
-from autoprune.task.roles import Role, Roles
+from autoprune.task.placement import DTYPES, Dtype, checked_device, in_dtype, unwrapped, unwrapped_names
+from autoprune.task.roles import Role, Roles, on_device
 from autoprune.task.samples import (
     Samples,
     as_tensors,
@@ -92,26 +92,6 @@ def first_outputs(outputs: Samples) -> Tensor:
     return first_tensor(outputs)
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network itself, where it is in an nn.DataParallel or DistributedDataParallel, or was compiled."""
-    while True:
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):  # what torch.compile returns
-            model = model._orig_mod  # type: ignore[assignment]
-        else:
-            return model
-
-
-def _unwrapped_names(model: nn.Module, names: frozenset[str]) -> frozenset[str]:
-    """The names as the network inside has them, where they were those of a wrapped network."""
-    while unwrapped(model) is not model:
-        prefix = next(name for name, _ in model.named_children()) + "."
-        names = frozenset(name.removeprefix(prefix) for name in names)
-        model = next(model.children())
-    return names
-
-
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """How to build the dense network again without pickle."""
@@ -136,7 +116,7 @@ class Task:
 
     model: nn.Module
     """The trained network, taken out of an nn.DataParallel or torch.compile; it is put in eval mode. One of another
-    precision than float32 is taken as a copy in float32, with its samples."""
+    precision than `dtype` is taken as a copy in that, with its samples."""
     example_input: Samples
     """[1, ...]: one sample as `Role.inputs` hold them, on the device where networks run."""
     data: Roles
@@ -185,8 +165,11 @@ class Task:
     """More examples like `example_input`, for layers that only some inputs reach."""
     outputs: tuple[OutputKind, ...] = ()
     """The kinds of all outputs; they follow from `kind`."""
-    precision: str = "float32"
-    """What the network's weights were given in, such as bfloat16."""
+    precision: str | None = None
+    """What the network's weights were given in, such as bfloat16; it is noticed."""
+    dtype: Dtype = "float32"
+    """Of the weights that all networks are searched, judged and handed out with: "float32", or "bfloat16", which takes
+    half of the memory, for networks that read whole numbers such as tokens."""
 
     def __post_init__(self) -> None:
         for name in ("keep", "prune", "example_inputs"):
@@ -195,7 +178,7 @@ class Task:
         check_fields(self, "task")
         if isinstance(self.example_inputs, Tensor | Mapping):
             raise TypeError("task.example_inputs is a tuple of further examples; write (example,) for one")
-        object.__setattr__(self, "keep", _unwrapped_names(self.model, self.keep))
+        object.__setattr__(self, "keep", unwrapped_names(self.model, self.keep))
         object.__setattr__(self, "model", unwrapped(self.model))
         object.__setattr__(self, "example_input", as_tensors(self.example_input))
         object.__setattr__(self, "example_inputs", tuple(map(as_tensors, self.example_inputs)))
@@ -204,7 +187,7 @@ class Task:
             layers = [n for n, m in self.model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
             raise ValueError(f"task.keep names {unknown}, which the model lacks; its layers are {layers}")
         self._check_shapes()
-        self._take_as_float32()
+        self._take_dtype()
         if self.model.eval() is not self.model:
             raise ValueError(
                 f"{type(self.model).__name__}.eval() must return the module itself, as torch's does, and returned "
@@ -240,7 +223,7 @@ class Task:
             without = "unlabelled" if self.data.test.targets is None else "no metric follows from its targets"
             by = f"{without}, so by what the dense network answers"
         noise = "; it draws random numbers, the same ones every time" if isinstance(self.forward, SeededForward) else ""
-        cast = f"; its {self.precision} weights are taken as float32" if self.precision != "float32" else ""
+        cast = f"; its {self.precision} weights are taken as {self.dtype}" if self.precision != self.dtype else ""
         return f"judged as {described(self.outputs)}, {by}{noise}{cast}"
 
     @property
@@ -264,6 +247,13 @@ class Task:
     def keeping(self, names: frozenset[str]) -> "Task":
         """The same task with more layers never pruned."""
         return replace(self, keep=self.keep | names)
+
+    def on(self, device: str | torch.device) -> "Task":
+        """The task with its network and data on the device: cpu, cuda, or cuda:N. The network itself is moved."""
+        there = checked_device(device)
+        first, *others = mapped([self.example_input, *self.example_inputs], lambda tensor: tensor.to(there))
+        placed = {"example_input": first, "example_inputs": tuple(others), "data": on_device(self.data, there)}
+        return replace(self, model=self.model.to(there), **placed)
 
     def with_data(self, data: Roles) -> "Task":
         """The same network and metric on other data."""
@@ -292,14 +282,21 @@ class Task:
                     "form"
                 )
 
-    def _take_as_float32(self) -> None:
-        """Networks are searched in single precision: weights and samples of another one are copied into it."""
-        given = {p.dtype for p in self.model.parameters() if p.is_floating_point()} - {torch.float32}
-        if given:
-            object.__setattr__(self, "precision", str(given.pop()).removeprefix("torch."))
-            object.__setattr__(self, "model", copy.deepcopy(self.model).float())
+    def _take_dtype(self) -> None:
+        """Networks are searched in one precision: weights and samples of another one are copied into it."""
+        given = {p.dtype for p in self.model.parameters() if p.is_floating_point()} - {DTYPES[self.dtype]}
+        noticed = str(given.pop()).removeprefix("torch.") if given else self.dtype
+        object.__setattr__(self, "precision", self.precision or noticed)
+        if noticed != self.dtype:
+            object.__setattr__(self, "model", in_dtype(self.model, DTYPES[self.dtype]))
         inputs = (self.example_input, *self.example_inputs, *(role.inputs for _, role in self.data.items()))
-        if given or self.precision != "float32" or any(t.dtype == torch.float64 for x in inputs for t in leaves(x)):
+        floats = {t.dtype for x in inputs for t in leaves(x) if t.is_floating_point()}
+        if floats and self.dtype != "float32":
+            raise ValueError(
+                f"task.dtype={self.dtype} is for networks that read whole numbers, such as tokens, and this one reads "
+                f"{', '.join(map(str, floats))}; leave it out, and set evaluation.precision=bf16 to judge at half of it"
+            )
+        if floats - {torch.float32}:
             roles = {name: replace(role, inputs=in_float32(role.inputs)) for name, role in self.data.items()}
             object.__setattr__(self, "data", Roles(**roles))
             object.__setattr__(self, "example_input", in_float32(self.example_input))
@@ -360,7 +357,9 @@ class Task:
             if labels is None or labels.is_floating_point() or kind.classes is None:
                 continue
             void = [IGNORED, VOID] if kind.kind == "segmentation" else [IGNORED]
-            wrong = ((labels < 0) | (labels >= kind.classes)) & ~torch.isin(labels, torch.tensor(void))
+            wrong = ((labels < 0) | (labels >= kind.classes)) & ~torch.isin(
+                labels, torch.tensor(void, device=labels.device)
+            )
             at = wrong.reshape(len(wrong), -1).any(dim=1).nonzero().flatten()[:1]
             if len(at) and (isinstance(self.loss, DefaultLoss) or not self._learns_from(role[at])):
                 label, last = int(labels[wrong][0]), kind.classes - 1

