@@ -35,10 +35,10 @@ class ChannelMasking:
         self.names = {id(parameter): name for name, parameter in model.named_parameters()}
         floor = {group.name: group.levels[0] for group in self.structure.groups}
         ranking = self._ranking(dict(model.named_parameters()))
-        self.least = self._weights(self._masks(floor, ranking))
+        self.least = self.kept(self._masks(floor, ranking))
         units = {group.name: group.units for group in self.structure.groups}
         self.largest_unit = self.total - min(
-            self._weights(self._masks({**units, name: n - 1}, ranking)) for name, n in units.items()
+            self.kept(self._masks({**units, name: n - 1}, ranking)) for name, n in units.items()
         )
 
     def count(self, density: float) -> int:
@@ -55,7 +55,9 @@ class ChannelMasking:
 
     def kept(self, masks: Masks) -> int:
         """Returns how many weights stay."""
-        return self._weights(masks)
+        return sum(
+            int(masks[layer.parameter].sum()) if layer.parameter in masks else layer.weights for layer in self.layers
+        )
 
     def prune(
         self, current: MaskedWeights, decision: Decision, *, least: int, gradients: Callable[[], Scores]
@@ -65,7 +67,7 @@ class ChannelMasking:
         Args:
             current: The weights now, with their masks.
             decision: What is to go, and what may grow.
-            least: MaskedWeights that stay in all, at least.
+            least: Weights that stay in all, at least.
             gradients: Returns a gradient for every weight, where a criterion asks for them.
         """
         if decision.regrow or isinstance(decision.density, Mapping) or decision.allocation == "erk":
@@ -89,7 +91,7 @@ class ChannelMasking:
 
         Args:
             current: The weights now, with their masks.
-            count: MaskedWeights that may stay in all.
+            count: Weights that may stay in all.
         """
         if self.kept(current.masks) <= count:
             return current.masks
@@ -141,7 +143,7 @@ class ChannelMasking:
         low, high = 0, len(plans) - 1  # plans[low] fits
         while low < high:
             middle = (low + high + 1) // 2
-            fits = self._weights(self._masks(plans[middle], ranking)) <= limit
+            fits = self.kept(self._masks(plans[middle], ranking)) <= limit
             low, high = (middle, high) if fits else (low, middle - 1)
         return self._masks(plans[low], ranking)
 
@@ -170,11 +172,6 @@ class ChannelMasking:
                 stays[axis.rows(entries)] = True
                 masks[name] &= stays.view([-1 if d == axis.dim else 1 for d in range(axis.tensor.ndim)])
         return masks
-
-    def _weights(self, masks: Masks) -> int:
-        return sum(
-            int(masks[layer.parameter].sum()) if layer.parameter in masks else layer.weights for layer in self.layers
-        )
 
     def _tensors(self, group: Group) -> list[tuple[str, Tensor]]:
         axes = [

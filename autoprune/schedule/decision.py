@@ -117,6 +117,17 @@ class Decision:
             raise ValueError(f"a schedule decides on densities in [0, 1], got {wrong[0]}")
 
 
+def density_after(share: float, *, density: float, target: float) -> float:
+    """Returns the density after so much of the way to the target, in logarithms.
+
+    Args:
+        share: In [0, 1]: 0 stays, 1 is at the target exactly.
+        density: Where the way begins.
+        target: Where it ends.
+    """
+    return target if share >= 1 else float(density * (target / density) ** share)
+
+
 class Schedule(Protocol):
     """(state at a decision point) → what to do there; any function of one argument is one.
 

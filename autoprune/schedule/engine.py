@@ -25,7 +25,7 @@ from autoprune.schedule.decision import (
 from autoprune.schedule.masked_training import Snapshot, Training, TrainingRecipe, initialised
 from autoprune.schedule.maskings import masking_of, target_count
 from autoprune.schedule.trained_network import PrunedTraining, Record
-from autoprune.schedule.weight_masks import MaskedWeights, Masks, mask_overlap, uncounted_weights
+from autoprune.schedule.weight_masks import Masks, mask_overlap, uncounted_weights
 from autoprune.task.shipped import shipped_task
 from autoprune.task.task import Task
 
@@ -134,14 +134,13 @@ class PruningRun:
         )
 
     def decide(self, decision: Decision) -> None:
-        """MaskedWeights go and grow, and the network is rewound; the next interval begins.
+        """Weights go and grow, and the network is rewound; the next interval begins.
 
         Raises:
             ValueError: The granularity, or what was saved, does not allow it.
         """
         training, clock = self.training, self.training.clock
-        weights = MaskedWeights(training.parameters, training.masks, training.chance)
-        masks = self.masking.prune(weights, decision, least=self.target, gradients=self._charged_gradients)
+        masks = self.masking.prune(training.weights, decision, least=self.target, gradients=self._charged_gradients)
         before = training.masks
         if decision.rewind == "none":
             training.set_masks(masks)
@@ -233,9 +232,7 @@ class PruningRun:
         """Exactly the target's weights stay; what the schedule left over goes without training."""
         training = self.training
         before = self.masking.kept(training.masks)
-        masks = self.masking.final(
-            MaskedWeights(training.parameters, training.masks, training.chance), count=self.target
-        )
+        masks = self.masking.final(training.weights, count=self.target)
         training.set_masks(masks)
         kept = self.masking.kept(masks)
         model = training.model.eval()

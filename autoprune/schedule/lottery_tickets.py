@@ -13,10 +13,10 @@ from autoprune.ranges import Count, Natural, Share, check_fields
 from autoprune.schedule.decision import Allocation, Decision, PruningGoal, Rewind, TrainingState
 from autoprune.schedule.engine import PruningRun, divergence
 from autoprune.schedule.masked_training import Snapshot, TrainingRecipe, initialised
-from autoprune.schedule.signals import accuracy_of
+from autoprune.schedule.signals import accuracy_of, loss_of
 from autoprune.schedule.weight_masks import Masks, WeightMasking, layer_counts
 from autoprune.seeding import derived_seed
-from autoprune.task.task import Role, Task
+from autoprune.task.task import Task
 
 Control = Literal["reinitialised", "random", "one_shot"]
 CONTROLS: tuple[Control, ...] = ("reinitialised", "random", "one_shot")
@@ -179,7 +179,7 @@ class TicketSearch:
                 over = run.train(self.settings.check_every)
             except FloatingPointError as error:
                 raise divergence(error, run, self.folder) from error
-            loss = _loss(run, data.search)
+            loss = loss_of(run, data.search)
             if loss < least:
                 made = run.history[-1]["steps"] if run.interval is None else run.interval.made
                 least, early, early_accuracy = loss, made, accuracy_of(run, data.test)
@@ -190,7 +190,7 @@ class TicketSearch:
             "weights": run.masking.kept(run.training.masks),
             "seed": self.seed,
             "search_accuracy": accuracy_of(run, data.search),
-            "search_loss": _loss(run, data.search),
+            "search_loss": loss_of(run, data.search),
             "test_accuracy": accuracy_of(run, data.test),
             "early_step": early,
             "early_test_accuracy": early_accuracy,
@@ -246,9 +246,3 @@ class TicketSearch:
 def _shuffled(mask: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     order = torch.randperm(mask.numel(), generator=generator)
     return mask.flatten()[order].view_as(mask)
-
-
-@torch.no_grad()
-def _loss(run: PruningRun, role: Role) -> float:
-    model, task = run.model.eval(), run.task
-    return float(task.loss(task.forward(model, role.inputs), role.targets))

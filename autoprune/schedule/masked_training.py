@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from autoprune.files import atomic_write
 from autoprune.ranges import Count, FiniteNonNegative, FinitePositive, Fraction, Positive, check_fields
-from autoprune.schedule.weight_masks import MaskedLayer, Masks
+from autoprune.schedule.weight_masks import MaskedLayer, MaskedWeights, Masks
 from autoprune.task.task import Task
 from autoprune.task.training import LoopSettings, Optimizer, TrainingLoop, one_cycle
 
@@ -164,6 +165,11 @@ class Training:
         kept = sum(layer.positions * (self._kept.get(layer.parameter, layer.weights)) for layer in self.layers)
         return kept / self._dense_macs
 
+    @property
+    def weights(self) -> MaskedWeights:
+        """The weights as they are, and what else masks are chosen by."""
+        return MaskedWeights(self.parameters, self.masks, self.chance)
+
     def set_masks(self, masks: Masks) -> None:
         """Weights outside the masks are 0, and so is the momentum of all that went or came."""
         before = self.masks
@@ -205,9 +211,18 @@ class Training:
         )
         return loss
 
-    def training_mode(self) -> "_OwnRandomness":
+    @contextmanager
+    def training_mode(self) -> Iterator[None]:
         """The network is in training mode, and dropout draws from this run's numbers, while the context is open."""
-        return _OwnRandomness(self)
+        before = torch.get_rng_state()
+        torch.set_rng_state(self._dropout)
+        self.model.train()
+        try:
+            yield
+        finally:
+            self._dropout = torch.get_rng_state()
+            torch.set_rng_state(before)
+            self.model.eval()
 
     def gradients(self) -> dict[str, Tensor]:
         """Returns the gradient of every masked parameter on the next batch, removed weights included; nothing moves.
@@ -289,12 +304,12 @@ class Training:
         numbers, batches = snapshot.numbers, self.loop.batches
         self.model.load_state_dict(parts["model"])
         self.loop.optimizer.state.clear()
-        for name, parameter in self.parameters.items():
-            prefix = [key for key in parts.get("optimizer", {}) if key.partition("/")[2] == name]
-            values = {key.partition("/")[0]: _laid_out(parts["optimizer"][key], parameter) for key in prefix}
-            values |= numbers["optimizer"].get(name, {})
-            if values:
-                self.loop.optimizer.state[parameter] = values
+        for key, value in parts.get("optimizer", {}).items():
+            kind, _, name = key.partition("/")
+            parameter = self.parameters[name]
+            self.loop.optimizer.state[parameter][kind] = _laid_out(value, parameter)
+        for name, values in numbers["optimizer"].items():
+            self.loop.optimizer.state[self.parameters[name]].update(values)
         self.masks = {}
         self.set_masks(parts.get("mask", {}))
         self.points = {}
@@ -330,23 +345,6 @@ def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
     return (
         torch.empty_like(parameter, dtype=value.dtype).copy_(value) if value.shape == parameter.shape else value.clone()
     )
-
-
-class _OwnRandomness:
-    """Training mode, with the run's own numbers for dropout, which go on where they stopped."""
-
-    def __init__(self, training: Training) -> None:
-        self.training = training
-
-    def __enter__(self) -> None:
-        self.before = torch.get_rng_state()
-        torch.set_rng_state(self.training._dropout)
-        self.training.model.train()
-
-    def __exit__(self, *_: object) -> None:
-        self.training._dropout = torch.get_rng_state()
-        torch.set_rng_state(self.before)
-        self.training.model.eval()
 
 
 def initialised(model: nn.Module, *, seed: int) -> nn.Module:

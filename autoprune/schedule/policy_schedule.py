@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from autoprune.files import atomic_write
 from autoprune.ranges import Text, checked
-from autoprune.schedule.decision import Decision, TrainingState
+from autoprune.schedule.decision import Decision, TrainingState, density_after
 from autoprune.schedule.signals import FEATURES
 
 ZOO = Path(__file__).parent.parent / "zoo"
@@ -40,7 +40,7 @@ class PolicySchedule:
         with torch.no_grad():
             values = self.network(features)
         share = int(values.argmax()) / (len(values) - 1)
-        density = state.target if share == 1 else state.density * (state.target / state.density) ** share
+        density = density_after(share, density=state.density, target=state.target)
         return Decision(density=density, until=(state.decision + 1) / self.decisions)
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from autoprune.env.episodes import checked_options
 from autoprune.env.rendering import RENDER_MODES, Picture, checked_rendering, picture_of
 from autoprune.files import atomic_write
-from autoprune.schedule.decision import Schedule, TrainingState
+from autoprune.schedule.decision import Schedule, TrainingState, density_after
 from autoprune.schedule.signals import BOUND, FEATURES
 
 FORMAT = "autoprune schedule table 1"
@@ -96,7 +96,7 @@ class ScheduleTable:
         """Returns the density after each decision."""
         target, density, densities = float(self.card["target"]), 1.0, []
         for choice in checked_choices(choices):
-            density *= (target / density) ** (choice / (CHOICES - 1))
+            density = density_after(choice / (CHOICES - 1), density=density, target=target)
             densities.append(density)
         return densities
 
@@ -105,7 +105,7 @@ class ScheduleTable:
         target, density, choices = float(self.card["target"]), 1.0, list[int]()
         for number in range(DECISIONS):
             wanted = _asked(schedule, number / DECISIONS, density, target)
-            reach = [density * (target / density) ** (choice / (CHOICES - 1)) for choice in range(CHOICES)]
+            reach = [density_after(c / (CHOICES - 1), density=density, target=target) for c in range(CHOICES)]
             choice = int(np.argmin([abs(np.log(each / wanted)) for each in reach]))
             choices.append(choice)
             density = reach[choice]

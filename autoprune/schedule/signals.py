@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.schedule.engine import PruningRun
-from autoprune.schedule.weight_masks import MaskedWeights
 from autoprune.task.samples import rows
 from autoprune.task.task import Role, outputs_of
 
@@ -69,7 +68,7 @@ class SignalMeter:
     memory: dict[str, float] = field(default_factory=dict)
     """Losses that later ones are relative to; JSON values."""
     before: dict[str, Tensor] = field(default_factory=dict)
-    """MaskedWeights at the beginning of the interval."""
+    """Weights at the beginning of the interval."""
 
     def __post_init__(self) -> None:
         self.role = self.run.task.data.calibration[:SAMPLES]
@@ -117,14 +116,9 @@ class SignalMeter:
             lookahead if math.isfinite(lookahead) else BOUND,
         )
 
-    @torch.no_grad()
     def loss(self, role: Role | None = None) -> float:
-        """Returns the loss on calibration samples, or on another role."""
-        role, task = self.role if role is None else role, self.run.task
-        was = self.run.model.training
-        self.run.model.eval()
-        value = float(task.loss(task.forward(self.run.model, role.inputs), role.targets))
-        self.run.model.train(was)
+        """Returns the loss on calibration samples, or on another role; a bound where it is not finite."""
+        value = loss_of(self.run, self.role if role is None else role)
         return value if math.isfinite(value) else BOUND * 10
 
     def _scale(self, name: str, value: float) -> float:
@@ -135,8 +129,7 @@ class SignalMeter:
         """The loss if the network were pruned to that density now."""
         run, training = self.run, self.run.training
         count = max(run.target, run.masking.count(density))
-        weights = MaskedWeights(training.parameters, training.masks, training.chance)
-        masks = run.masking.final(weights, count=count)
+        masks = run.masking.final(training.weights, count=count)
         with self._weights_changed({name: training.parameters[name] * mask for name, mask in masks.items()}):
             return self.loss()
 
@@ -199,6 +192,17 @@ class SignalMeter:
     def _weights(self) -> dict[str, Tensor]:
         parameters = self.run.training.parameters
         return {name: parameters[name].detach().clone() for name in self.run.training.masks}
+
+
+@torch.no_grad()
+def loss_of(run: PruningRun, role: Role) -> float:
+    """Returns the task's loss of the network as it is, on a role.
+
+    Args:
+        run: The training that is going on.
+        role: The samples that are judged.
+    """
+    return float(run.task.loss(run.task.forward(run.model.eval(), role.inputs), role.targets))
 
 
 def accuracy_of(run: PruningRun, role: Role) -> float:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from autoprune.env.episodes import checked_options
 from autoprune.env.rendering import RENDER_MODES, Picture, checked_rendering, picture_of
 from autoprune.ranges import Count, FiniteNonNegative, FinitePositive, Natural, Share, check_fields
-from autoprune.schedule.decision import Counted, Decision, PruningGoal, Start
+from autoprune.schedule.decision import Counted, Decision, PruningGoal, Start, density_after
 from autoprune.schedule.engine import PruningRun
 from autoprune.schedule.masked_training import Snapshot, TrainingRecipe
 from autoprune.schedule.signals import BOUND, FEATURES, SignalMeter, Signals, accuracy_of
@@ -189,9 +189,7 @@ class TrainingEnv(gymnasium.Env[Observation, Action]):
     def next_density(self, share: float) -> float:
         """Returns the density after so much of the way to the target, in logarithms: 0 leaves it, 1 reaches it."""
         target = self.pruning.target / self.pruning.masking.total
-        if share >= 1:
-            return target
-        return float(self.pruning.density * (target / self.pruning.density) ** share)
+        return density_after(share, density=self.pruning.density, target=target)
 
 
 def checked_action(action: Action, space: Box | Discrete) -> Any:

@@ -130,7 +130,7 @@ def layer_counts(shares: Sequence[float], sizes: Sequence[int], total: int) -> l
 
     Args:
         shares: Relative densities, at least 0.
-        sizes: MaskedWeights of each layer.
+        sizes: Weights of each layer.
         total: What they keep together, in [0, Σ sizes].
     """
     limits, wanted = np.array(sizes, np.int64), np.maximum(np.array(shares, float), 1e-12) * np.array(sizes)
@@ -220,7 +220,7 @@ class WeightMasking:
         return None
 
     def prune(
-        self, current: "MaskedWeights", decision: Decision, *, least: int, gradients: Callable[[], Scores]
+        self, current: MaskedWeights, decision: Decision, *, least: int, gradients: Callable[[], Scores]
     ) -> Masks:
         """Returns the masks that a decision leads to: weights go, by what they are, and others grow.
 
@@ -231,7 +231,7 @@ class WeightMasking:
             gradients: The gradient of every weight, removed ones included; asked for only where weights grow by it.
 
         Raises:
-            ValueError: MaskedWeights are exchanged in an N:M pattern.
+            ValueError: Weights are exchanged in an N:M pattern.
         """
         if decision.regrow and self.pattern is not None:
             raise ValueError(
@@ -273,12 +273,12 @@ class WeightMasking:
             mask.view(-1)[largest(candidates, count - kept)] = True
         return masks
 
-    def final(self, current: "MaskedWeights", *, count: int) -> Masks:
+    def final(self, current: MaskedWeights, *, count: int) -> Masks:
         """Returns masks that keep exactly so many weights: the largest of those that are left.
 
         Args:
             current: The weights now, with their masks.
-            count: MaskedWeights that stay in all.
+            count: Weights that stay in all.
         """
         if self.kept(current.masks) <= count and not (self.pattern and self.kept(current.masks) < count):
             return current.masks
