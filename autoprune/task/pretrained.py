@@ -193,7 +193,8 @@ def library() -> ModuleType:
         raise ModuleNotFoundError(
             "Hugging Face models need the extra `llm`: scripts/install llm, or pip install 'autoprune[llm]'"
         ) from error
-    return transformers
+    module: ModuleType = transformers
+    return module
 
 
 @contextmanager

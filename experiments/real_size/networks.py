@@ -14,7 +14,7 @@ def resnet50(samples: int = NUMBERS["search"]) -> Task:
     from transformers import ResNetConfig, ResNetForImageClassification
 
     torch.manual_seed(0)
-    return _task(ResNetForImageClassification(ResNetConfig(num_labels=CLASSES)), samples)  # type: ignore[call-arg]
+    return _task(ResNetForImageClassification(ResNetConfig(num_labels=CLASSES)), samples)
 
 
 def vit_b16(samples: int = NUMBERS["search"]) -> Task:
@@ -22,7 +22,7 @@ def vit_b16(samples: int = NUMBERS["search"]) -> Task:
     from transformers import ViTConfig, ViTForImageClassification
 
     torch.manual_seed(0)
-    return _task(ViTForImageClassification(ViTConfig(num_labels=CLASSES)), samples)  # type: ignore[call-arg]
+    return _task(ViTForImageClassification(ViTConfig(num_labels=CLASSES)), samples)
 
 
 def _task(model: torch.nn.Module, samples: int) -> Task:

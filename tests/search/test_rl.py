@@ -9,6 +9,7 @@ from hydra.errors import InstantiationException
 
 from autoprune.agent.bundle import load_policy, load_training
 from autoprune.cli import conf_dir
+from autoprune.problem.problem import Problem
 from autoprune.search import random_search as random
 from tests.sampling import covering
 from tests.search.searches import AGENTS, FAST, search, short
@@ -111,6 +112,11 @@ def test_an_agent_beats_random_where_it_has_evaluations_enough(tmp_path: Path) -
     assert best["ppo"] >= best["random"] - 0.02 * abs(best["random"])
 
 
+@pytest.fixture(scope="module")
+def ready() -> Problem:
+    return prepared(tiny_task())
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
@@ -183,8 +189,10 @@ def test_an_agent_beats_random_where_it_has_evaluations_enough(tmp_path: Path) -
         ("recurrent_ppo", {"mode": "edit", "edits": 2, "length": 1}, "nothing to remember"),
     ],
 )
-def test_an_option_that_does_not_apply_is_an_error(name: str, changes: Any, message: str, tmp_path: Path) -> None:
-    given = problem(prepared(tiny_task()), tmp_path, limit=60)
+def test_an_option_that_does_not_apply_is_an_error(
+    name: str, changes: Any, message: str, ready: Problem, tmp_path: Path
+) -> None:
+    given = problem(ready, tmp_path, limit=60)
     with pytest.raises((ValueError, InstantiationException), match=message):
         search(name, **changes)(given, rng=np.random.default_rng(0))
     assert given.objective.spent == 0, "before anything is paid for"
