@@ -39,13 +39,13 @@ def _weights(text: Any) -> str:
     cost, _, density = str(text).partition(":")
     if cost != "weights" or not re.fullmatch(r"0?\.\d+|1(\.0*)?", density) or float(density) <= 0:
         raise ValueError(f"it is written weights:DENSITY, with a density in (0, 1], such as weights:0.05; got {text!r}")
-    return text
+    return str(text)
 
 
 def _training(text: Any) -> str:
     if not re.fullmatch(r"\d*\.?\d+x", str(text)) or float(text[:-1]) <= 0:
         raise ValueError(f"it is a multiple of the usual training, such as 0.25x or 2x; got {text!r}")
-    return text
+    return str(text)
 
 
 Budget = Annotated[str, AfterValidator(_budget)]
