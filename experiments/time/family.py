@@ -110,9 +110,8 @@ def family_cells(cell: Callable[[str, str, Callable[[], list[Any]]], list[Any]],
         train = methods[method](seed)
         return [{"method": method, "seed": seed, "network": name, **train(name, seed)} for name in KEPT_OUT]
 
-    for seed, method in sorted(
-        product(range(seeds), methods), key=lambda each: each[1] == "random"
-    ):  # no rule needs it
+    cells = sorted(product(range(seeds), methods), key=lambda each: each[1] == "random")  # which no rule needs
+    for seed, method in cells:
         cell("family", f"{method}_{seed}", partial(rows, method, seed))
 
 
