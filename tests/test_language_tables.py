@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from experiments.language import layers, memory, schedules, weights
+from experiments.language import layers, memory, schedules, study, weights
 from experiments.language.command import PARTS, jobs
 from experiments.language.searched import ready, searched
 
@@ -80,3 +80,17 @@ def test_what_a_search_has_read_is_the_sum_of_what_its_plans_were_judged_on(tmp_
     scores = [score for _, _, score in found.best]
     assert scores == sorted(scores)
     assert all(windows % 40 == 0 for windows, _, _ in found.best)
+
+
+def test_the_study_shows_what_was_made_and_cheap_allocations_come_first() -> None:
+    cells = study.cells()
+    assert len(cells) == len(set(cells)) == 1 + len(study.CRITERIA) * len(study.BUDGETS) * len(study.ALLOCATIONS)
+    assert [allocation for *_, allocation in cells[:4]] == ["dense", "uniform", "uniform", "uniform"]
+    made = [
+        {"criterion": "wanda", "budget": "weights:0.5", "allocation": allocation, "perplexity": {"a": value, "b": 9.0}}
+        for allocation, value in (("dense", 10.0), ("uniform", 20.0), ("ramp", 15.0))
+    ]
+    rows = [cells_of(line) for line in study.table(made)[2:]]
+    assert rows[0] == ["wanda", "`weights:0.5`", "a", "10.0", "20.0", "–", "15.0", "–"]
+    assert [row[2] for row in rows] == ["a", "b"]
+    assert jobs("study")[1] == ("study", "weights:0.5", "wanda/uniform", 0)

@@ -32,11 +32,12 @@ def cell(budget: str, agent: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "windows": windows,
         "kept": list(plan.kept),
-        "perplexity": _perplexities(problem, plan),
+        "perplexity": perplexities(problem, plan),
     }
 
 
-def _perplexities(problem: Problem, plan: PruningPlan) -> dict[str, float]:
+def perplexities(problem: Problem, plan: PruningPlan) -> dict[str, float]:
+    """Held-out text → the perplexity of the plan's network on it."""
     measure = problem.task.measure
     assert isinstance(measure, LanguageMeasures)
     network = problem.pruned(plan)

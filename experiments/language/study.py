@@ -1,0 +1,58 @@
+"""Criteria, allocations and sparsities of single weights, on two texts that nothing else has read."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.language.searched import ready, searched
+from experiments.language.weights import perplexities
+from experiments.readme import table as markdown_table
+
+TASK = ("experiment=language_weights", "evaluation.proxy_samples=24", "evaluation.race={first: 0.34}")
+CRITERIA: Mapping[str, tuple[str, ...]] = {
+    "wanda": ("importance=wanda",),
+    "magnitude": ("importance=l1",),
+    "sparse_gpt": ("importance=sparse_gpt", "repair=sparse_gpt"),
+}
+BUDGETS = ("weights:0.5", "weights:0.3", "weights:0.7")  # what stays; those that decide something first
+ALLOCATIONS = {"uniform": 1, "owl": 1, "ramp": 10, "evolution": 40}  # agent → evaluations
+DENSE = "dense"
+Cell = tuple[str, str, str]  # criterion, budget, allocation
+
+
+def cells() -> list[Cell]:
+    """Cheap allocations of all first, so that what is cut off is a table all the same."""
+    dense = [(next(iter(CRITERIA)), BUDGETS[0], DENSE)]
+    return dense + [(c, b, a) for a in ALLOCATIONS for c in CRITERIA for b in BUDGETS]
+
+
+def cell(criterion: str, budget: str, allocation: str) -> dict[str, Any]:
+    """The perplexities, on held-out texts, of the plan that the allocation makes of the criterion's scores."""
+    problem = ready((*TASK, *CRITERIA[criterion], f"budget={budget}"))
+    plan, windows = problem.structure.dense, 0
+    if allocation != DENSE:
+        search = searched(problem, [f"agent={allocation}"], evaluations=ALLOCATIONS[allocation], seed=0)
+        plan, windows = search.best[-1][1], search.spent
+    return {
+        "criterion": criterion,
+        "budget": budget,
+        "allocation": allocation,
+        "windows": windows,
+        "kept": list(plan.kept),
+        "perplexity": perplexities(problem, plan),
+    }
+
+
+def table(made: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A row for each criterion, budget and text; a dash for what was not made yet."""
+    values = {(cell["criterion"], cell["budget"], cell["allocation"]): cell["perplexity"] for cell in made}
+    dense = next((of for (_, _, allocation), of in values.items() if allocation == DENSE), {})
+    texts = list(dict.fromkeys(text for of in values.values() for text in of))
+    rows = []
+    for criterion in CRITERIA:
+        for budget in BUDGETS:
+            for text in texts:
+                own = [values.get((criterion, budget, allocation), {}).get(text) for allocation in ALLOCATIONS]
+                if any(value is not None for value in own):
+                    shown = ["–" if value is None else f"{value:.1f}" for value in (dense.get(text), *own)]
+                    rows.append([criterion, f"`{budget}`", text, *shown])
+    return list(markdown_table(("criterion", "of the weights stay", "text", DENSE, *ALLOCATIONS), rows))
