@@ -1,7 +1,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -200,8 +199,8 @@ WRONG: dict[str, tuple[Callable[[], Task], str]] = {
     "example without samples' axis": (
         lambda: Task(nn.Linear(3, 4), torch.zeros(3), pile()), r"have shape \(3,\), but the example input has \(\)",
     ),
-    "an array as example": (
-        lambda: Task(nn.Linear(3, 4), np.zeros((1, 3)), pile()), "task.example_input is a tensor .* got ndarray",
+    "a text as example": (
+        lambda: Task(nn.Linear(3, 4), "three numbers", pile()), "task.example_input is a tensor .* got str",
     ),
     "another structure": (
         lambda: Task(nn.Linear(3, 4), (torch.zeros(1, 3),), pile()), r"have shape \(3,\), but the example input has",
