@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box
 
+from autoprune.ranges import Natural
 from autoprune.schedule.decision import Decision, Rewind
 from autoprune.schedule.masked_training import TrainingRecipe
 from autoprune.schedule.training_env import EpisodeSettings, TrainingEnv
@@ -26,7 +27,7 @@ class RoundsEnv(TrainingEnv):
         self,
         *,
         task: str | Task,
-        rewind_step: int | None = None,
+        rewind_step: Natural | None = None,
         recipe: TrainingRecipe | None = None,
         render_mode: str | None = None,
         **settings: Any,
@@ -35,7 +36,8 @@ class RoundsEnv(TrainingEnv):
 
         Args:
             task: A shipped task's name, or a Task with labels.
-            rewind_step: Whose weights are kept to be rewound to; None: 2 % of the training budget, at least 1.
+            rewind_step: Whose weights are kept to be rewound to, as soon as they were reached; before, nothing is
+                rewound. None: 2 % of the training budget, at least 1.
             recipe: Optimizer and learning rate; None: the defaults.
             render_mode: None, "ansi" or "rgb_array".
             settings: Fields of EpisodeSettings.

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
+from autoprune.ranges import Count
 from autoprune.schedule.decision import Decision
 from autoprune.schedule.masked_training import TrainingRecipe
 from autoprune.schedule.training_env import EpisodeSettings, TrainingEnv
@@ -27,7 +28,7 @@ class ScheduleEnv(TrainingEnv):
         *,
         task: str | Task,
         per_layer: bool = False,
-        levels: int | None = None,
+        levels: Count | None = None,
         recipe: TrainingRecipe | None = None,
         render_mode: str | None = None,
         **settings: Any,

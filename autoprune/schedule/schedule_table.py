@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from autoprune.env.episodes import checked_options
 from autoprune.env.rendering import RENDER_MODES, Picture, checked_rendering, picture_of
 from autoprune.files import atomic_write
+from autoprune.ranges import FiniteNonNegative
 from autoprune.schedule.decision import Schedule, TrainingState, density_after
 from autoprune.schedule.signals import BOUND, FEATURES
 
@@ -166,7 +167,7 @@ class ScheduleTableEnv(gymnasium.Env[NDArray[np.float32], int]):
         *,
         table: TableName | ScheduleTable,
         measure: Measure = "search_loss",
-        shaping: float = 1.0,
+        shaping: FiniteNonNegative = 1.0,
         seeds: Sequence[int] | None = None,
         render_mode: str | None = None,
     ) -> None:

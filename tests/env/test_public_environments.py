@@ -246,6 +246,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("Schedule-v0", {"task": 3}, "task must be a text or a Task, got 3"),
     ("Schedule-v0", {"density": 2}, r"^density must be in \(0, 1\] or None, got 2"),
     ("Rounds-v0", {"steps": "many"}, "^steps must be a number, got 'many'"),
+    ("Rounds-v0", {"rewind_step": -1}, "^rewind_step must be at least 0 or None, got -1"),
+    ("ScheduleTab-v0", {"shaping": -1.0}, r"^shaping must be in \[0, inf\), got -1"),
     ("ScheduleTab-v0", {"table": "mnist"}, "^table must be digits_mlp or digits_cnn or a ScheduleTable, got 'mnist'"),
     ("ScheduleTab-v0", {"measure": "loss"}, "^measure must be search_loss, .* got 'loss'"),
 ]
