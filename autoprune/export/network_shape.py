@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from autoprune.structure.families import FAMILIES, SIZES, Experts, model_type
 from autoprune.structure.groups import CONFIG, HEADS, Axis
 from autoprune.structure.layer_types import CONVOLUTIONS, is_sliceable, tensor_axes
+from autoprune.structure.narrowed_input import WITHHELD, withheld_of, withhold
 from autoprune.structure.sliced_attention import SlicedAttention, slice_attention
 
 PLAIN = (*CONVOLUTIONS, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.PReLU)  # whose tensors follow from their widths
@@ -46,7 +47,9 @@ def other_shapes(network: nn.Module) -> dict[str, Any]:
     numbers = {name: own for name, module in modules.items() if (own := _numbers(name, module, network))}
     tensors = {name: list(tensor.shape) for name, tensor in _other_tensors(network).items()}
     sliced = [name for name, module in modules.items() if isinstance(module, SlicedAttention)]
-    return {"numbers": numbers, "tensors": tensors, "sliced": sliced} if tensors or numbers else {}
+    withheld = withheld_of(network)
+    record = {"numbers": numbers, "tensors": tensors, "sliced": sliced} | ({"withheld": withheld} if withheld else {})
+    return record if tensors or numbers or withheld else {}
 
 
 def _of_experts(network: nn.Module, names: Experts) -> dict[str, Any]:
@@ -100,7 +103,7 @@ def resize_others(network: nn.Module, shapes: Mapping[str, Any]) -> None:
     """
     if not shapes:
         return
-    if shapes.keys() != {"numbers", "tensors", "sliced"}:
+    if shapes.keys() - {"withheld"} != {"numbers", "tensors", "sliced"}:
         raise ValueError(f"its other shapes are numbers, tensors and sliced, got {some(shapes.keys())}")
     for name in shapes["sliced"]:
         if not isinstance(dict(network.named_modules()).get(name), nn.MultiheadAttention | SlicedAttention):
@@ -112,6 +115,11 @@ def resize_others(network: nn.Module, shapes: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"its {kind} differ: {some(shapes[kind].keys() ^ dense[kind].keys())} in one of the two only"
             )
+    modules = dict(network.named_modules())
+    for name, entries in shapes.get("withheld", {}).items():
+        if type(entries) is not int or entries < 1 or name not in modules:
+            raise ValueError(f"{entries!r} inputs are withheld from {name!r}, which must be some, and a module of it")
+        withhold(modules[name], entries)
     for name, numbers in shapes["numbers"].items():
         module, own = network.get_submodule(name), dense["numbers"][name]
         if numbers.keys() != own.keys():
@@ -166,7 +174,7 @@ def _numbers(name: str, module: nn.Module, network: nn.Module) -> dict[str, int 
         if isinstance(module, nn.Unflatten):
             sizes["unflattened_size"] = own["unflattened_size"]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in sizes.items()}
-    public = {key: value for key, value in own.items() if not key.startswith("_")}
+    public = {key: value for key, value in own.items() if not key.startswith("_") and key != WITHHELD}
     if module is not network:  # a module's own copy of the configuration may know of fewer heads
         public |= {f"{CONFIG}.{k}": v for k, v in getattr(own.get(CONFIG), "__dict__", {}).items() if HEADS in k}
     numbers: dict[str, int | list[int]] = {k: v for k, v in public.items() if type(v) is int and v > 0}

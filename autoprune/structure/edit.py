@@ -13,6 +13,7 @@ from autoprune.structure.block_sparse import install_pattern
 from autoprune.structure.experts import never_chosen
 from autoprune.structure.groups import CONFIG, Attribute, Axis, Group, Structure
 from autoprune.structure.layer_types import ATTENTIONS, tensor_axes, widths
+from autoprune.structure.narrowed_input import WITHHELD, withhold
 from autoprune.structure.pretrained_guard import guard_save_pretrained, tensor_shapes
 from autoprune.structure.skipped_modules import Skipped, patched_forward
 from autoprune.structure.sliced_attention import slice_attention
@@ -127,6 +128,9 @@ def lower(module: nn.Module, number: Attribute, *, removed: int) -> None:
         number: Its name, and what a unit accounts for.
         removed: Units; fewer than 0 put them back.
     """
+    if number.name == WITHHELD:
+        withhold(module, -number.per_unit * removed)
+        return
     owner, dot, name = number.name.rpartition(".")
     name, bracket, index = name.partition("[")
     holder = getattr(module, owner) if dot else module

@@ -55,8 +55,9 @@ class Attribute:
     module: str
     name: str
     """An attribute, an entry of a list or tuple ("sizes[0]"), or one of a configuration that modules share, of which
-    this one then gets a copy ("config.num_attention_heads")."""
+    this one then gets a copy ("config.num_attention_heads"); or "withheld_inputs" (structure/narrowed_input.py)."""
     per_unit: int
+    """Below 0 for what grows with every unit that is removed."""
 
 
 @dataclass(frozen=True, slots=True)

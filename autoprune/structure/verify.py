@@ -15,6 +15,7 @@ from autoprune.structure.comparable_run import ComparableRun
 from autoprune.structure.edit import Ranking, masked, shrink, temporarily_shrunk
 from autoprune.structure.groups import CONFIG, HEADS, Attribute, Group, IntArray, Member, Structure, apart
 from autoprune.structure.layer_types import CONVOLUTIONS, is_sliceable
+from autoprune.structure.narrowed_input import WITHHELD
 from autoprune.structure.skipped_modules import patched_forward
 from autoprune.structure.standardised_weights import OwnWeight
 
@@ -164,11 +165,14 @@ class Verifier:
             module = self._modules[owner]
             if is_sliceable(module):
                 continue
-            for name, value in _whole_numbers(module):
+            for name, value in (
+                *_whole_numbers(module),
+                *(_input_width(module) if group.granularity == "head" else ()),
+            ):
                 if value % group.units == 0 and value // group.units in (sizes | shared if HEADS in name else sizes):
                     each = value // group.units
                     numbers.setdefault(f"{type(module).__name__}.{name}·{each}", []).append(
-                        Attribute(owner, name, each)
+                        Attribute(owner, name, -each if name == WITHHELD else each)
                     )
         return numbers
 
@@ -301,8 +305,16 @@ def _restore(parameter: Tensor, values: Tensor) -> None:
 
 
 def _nearest(numbers: Mapping[str, list[Attribute]]) -> list[str]:
-    """The keys whose modules stand nearest to the group's first layer; numbers in lists come last."""
-    return sorted(numbers, key=lambda key: "[" in key)[:KEYS]
+    """The keys whose modules stand nearest to the group's first layer; lists' and inputs' numbers last."""
+    return sorted(numbers, key=lambda key: ("[" in key) + 2 * (WITHHELD in key))[:KEYS]
+
+
+def _input_width(module: nn.Module) -> list[tuple[str, int]]:
+    """The width of what the module's own layers read, from which it may take that of its heads."""
+    widths = {
+        int(size) for c in module.children() for k in ("in_features", "in_channels") if (size := getattr(c, k, 0))
+    }
+    return [(WITHHELD, max(widths))] if widths else []
 
 
 def _whole_numbers(module: nn.Module) -> Iterator[tuple[str, int]]:

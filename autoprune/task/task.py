@@ -180,8 +180,8 @@ class Task:
             raise TypeError("task.example_inputs is a tuple of further examples; write (example,) for one")
         object.__setattr__(self, "keep", unwrapped_names(self.model, self.keep))
         object.__setattr__(self, "model", unwrapped(self.model))
-        object.__setattr__(self, "example_input", as_tensors(self.example_input))
-        object.__setattr__(self, "example_inputs", tuple(map(as_tensors, self.example_inputs)))
+        for name in ("example_input", "example_inputs"):
+            object.__setattr__(self, name, as_tensors(getattr(self, name)))
         unknown = sorted(self.keep - {name for name, _ in self.model.named_modules()})
         if unknown:
             layers = [n for n, m in self.model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]

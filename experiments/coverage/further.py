@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from experiments.coverage.architectures import Architecture
+from experiments.coverage.attentions import ATTENTIONS
 from experiments.coverage.various import (
     ECA,
     GAT,
@@ -89,4 +90,5 @@ FURTHER: Mapping[str, Architecture] = {
     "maxout with coordinates": Architecture(CoordConvMax, lambda: torch.randn(1, 3, 16, 16)),
     "two towers": Architecture(TwoTower, lambda: (torch.randn(1, 12), torch.randn(1, 9))),
     "attention of one head": Architecture(OneHead, lambda: torch.randn(1, 6, 12)),
+    **{name: Architecture(build, lambda: torch.randn(1, 9, 5)) for name, build in ATTENTIONS.items()},
 }
