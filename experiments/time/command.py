@@ -150,7 +150,8 @@ def overhead() -> None:
     networks = {"lenet": lenet(), "cnn": small_cnn(), "resnet20": resnet20()}
     for name, network in networks.items():
         task = task_of(network, data, name)
-        cell("overhead", name, partial(overhead_rows, name, task, TrainingRecipe(learning_rate=0.01)))
+        recipe = TrainingRecipe(learning_rate=0.01)
+        cell("overhead", f"{name}_fused", partial(overhead_rows, f"{name}, fused steps", task, recipe))
 
 
 def rewinding(seeds: int) -> None:
