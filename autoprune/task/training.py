@@ -136,7 +136,7 @@ class TrainingLoop:
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not self.trained:
             raise ValueError("all of its parameters are frozen (requires_grad=False), so there is nothing to train")
-        self.optimizer = _optimiser(self.trained, settings)
+        self.optimizer = _optimiser(model, self.trained, settings)
         self._norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
         self.batches = ShuffledBatches(role, batch_size=settings.batch_size, generator=generator)
         self.steps = 0
@@ -193,7 +193,7 @@ class TrainingLoop:
 
     def _begin_momentum(self) -> None:
         """Of a weight whose first gradient comes later than others': the fused step takes all or none to be new."""
-        if isinstance(self.optimizer, torch.optim.SGD) and self.settings.momentum:
+        if self.settings.optimizer == "sgd" and self.settings.momentum and self.optimizer.defaults["fused"]:
             for parameter in self.trained:
                 if parameter.grad is not None and "momentum_buffer" not in self.optimizer.state[parameter]:
                     self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -276,9 +276,10 @@ def one_cycle(progress: float, *, warmup: float) -> float:
     return 0.5 * (1 + torch.cos(torch.tensor(torch.pi * (progress - warmup) / (1 - warmup))).item())
 
 
-def _optimiser(parameters: list[nn.Parameter], settings: LoopSettings) -> torch.optim.Optimizer:
+def _optimiser(model: nn.Module, parameters: list[nn.Parameter], settings: LoopSettings) -> torch.optim.Optimizer:
     momentum = settings.momentum
-    common: dict[str, Any] = {"lr": 0.0, "weight_decay": settings.weight_decay, "fused": _fusible(parameters)}
+    fused = _fusible(parameters) and not any(getattr(layer, "sparse", False) for layer in model.modules())
+    common: dict[str, Any] = {"lr": 0.0, "weight_decay": settings.weight_decay, "fused": fused}
     match settings.optimizer:
         case "sgd":
             return torch.optim.SGD(parameters, momentum=momentum, nesterov=momentum > 0, **common)

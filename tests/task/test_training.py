@@ -1,4 +1,5 @@
 import copy
+from itertools import product
 
 import pytest
 import torch
@@ -144,27 +145,30 @@ class Late(nn.Module):
 
 
 def laid_out(kind: str) -> tuple[nn.Module, Tensor]:
-    """A network, and inputs: with a late gradient, weights with channels last, or weights with gaps in memory."""
+    """A network, and inputs: a late gradient, weights with channels last or gaps in memory, or a sparse gradient."""
     torch.manual_seed(0)
     if kind == "late":
         return Late(), torch.randn(12, 6)
     if kind == "channels last":
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten())
         return model.to(memory_format=torch.channels_last), torch.randn(12, 3, 5, 5)
+    if kind == "sparse":
+        return nn.Sequential(nn.Embedding(9, 4, sparse=True), nn.Flatten(), nn.Linear(12, 4)), torch.randint(9, (12, 3))
     gaps, turned = nn.Linear(6, 5), nn.Linear(5, 4)
     gaps.weight = nn.Parameter(torch.randn(5, 9)[:, :6])
     turned.weight = nn.Parameter(torch.randn(5, 4).T)
     return nn.Sequential(gaps, turned), torch.randn(12, 6)
 
 
-@pytest.mark.parametrize("kind", ["late", "channels last", "gaps"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(
+    ("kind", "optimizer"), [*product(("late", "channels last", "gaps"), ("sgd", "adamw")), ("sparse", "sgd")]
+)
 def test_steps_are_those_of_an_optimizer_that_is_not_fused(kind: str, optimizer: Optimizer) -> None:
     model, inputs = laid_out(kind)
     plain, role = copy.deepcopy(model), Role(inputs, torch.arange(12) % 4)
-    settings = LoopSettings(batch_size=12, optimizer=optimizer)
+    settings = LoopSettings(batch_size=12, optimizer=optimizer, weight_decay=0.0 if kind == "sparse" else 5e-4)
     loop = TrainingLoop(model, role, settings, loss=cross_entropy, generator=generator())
-    common = {"lr": 0.05, "weight_decay": 5e-4, "fused": False, "foreach": False}
+    common = {"lr": 0.05, "weight_decay": settings.weight_decay, "fused": False, "foreach": False}
     other: torch.optim.Optimizer = (
         torch.optim.SGD(plain.parameters(), momentum=0.9, nesterov=True, **common)  # type: ignore[arg-type]
         if optimizer == "sgd"
