@@ -214,9 +214,8 @@ def _check_policy(settings: Mapping[str, Any]) -> None:
     """Raises ValueError where there is a policy that the search cannot use."""
     if settings["policy"] is not None and "policy" not in settings["agent"]:
         raise ValueError(
-            f"policy={settings['policy']} is where agent=transferable goes on learning, or what "
-            "`autoprune apply` uses; "
-            "this search has no use for it. Set policy=null or agent=transferable"
+            f"policy={settings['policy']} is where agent=transferable goes on learning, what agent=model_based begins "
+            "with, or what `autoprune apply` uses; this search has no use for it. Set policy=null, or one of these"
         )
 
 

@@ -13,7 +13,7 @@ AGENTS = {
     "sensitivity": "sensitivity",
     "random_around": "random around it",
     "evolution": "evolution",
-    "critic_guided": "`critic_guided` (the default)",
+    "critic_guided": "`critic_guided`",
 }
 
 
