@@ -10,7 +10,9 @@ from autoprune.agent.trained_policy import TrainedPolicy
 CLOSE = 1e-4  # mean squared error of actions in [−1, 1], at which a policy does what it was shown
 
 
-def imitate(policy: TrainedPolicy, observations: NDArray[Any], actions: NDArray[Any], *, steps: int) -> float:
+def imitate(
+    policy: TrainedPolicy, observations: NDArray[Any], actions: NDArray[Any], *, steps: int, close: float = CLOSE
+) -> float:
     """The policy's actions without exploring are nearer to the given ones; returns their mean squared error before.
 
     Its spread and its critic stay what they are.
@@ -19,7 +21,8 @@ def imitate(policy: TrainedPolicy, observations: NDArray[Any], actions: NDArray[
         policy: Of an on-policy agent with a Gaussian actor; its own optimizer makes the steps.
         observations: [n, features]
         actions: On the box's scale [n, …].
-        steps: Of the optimizer, at most; fewer where the error is below CLOSE.
+        steps: Of the optimizer, at most; fewer where the error is below `close`.
+        close: Mean squared error of actions in [−1, 1], above 0.
     """
     network: Any = policy.network
     seen, wanted = torch.as_tensor(observations), torch.as_tensor(actions)
@@ -28,7 +31,7 @@ def imitate(policy: TrainedPolicy, observations: NDArray[Any], actions: NDArray[
     for step in range(steps):
         error = (network.get_distribution(seen).distribution.mean - wanted).square().mean()
         first = float(error.detach()) if step == 0 else first
-        if float(error.detach()) < CLOSE:
+        if float(error.detach()) < close:
             break
         network.optimizer.zero_grad()
         error.backward()

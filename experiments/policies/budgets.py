@@ -133,8 +133,11 @@ def _scores(task: str) -> dict[str, dict[int, list[list[float]]]]:
         uniform = cell.proxy(uniform_plan(cell.problem.structure, cell.problem.projector))
         met = max(run[index]["best"] for way in raw.values() for run in way.values())
         ends.append((uniform, met if cell.bounds is None else cell.bounds[0]))
+    open_ = [
+        index for index, (uniform, best) in enumerate(ends) if best > uniform
+    ]  # elsewhere there is nothing to gain
     return {
-        way: {seed: [_scaled(run, end) for run, end in zip(each, ends, strict=True)] for seed, each in runs.items()}
+        way: {seed: [_scaled(each[index], ends[index]) for index in open_] for seed, each in runs.items()}
         for way, runs in raw.items()
     }
 

@@ -128,6 +128,10 @@ def test_one_search_serves_several_budgets_and_what_lies_between(tmp_path: Path)
     own = [outcome for phase, outcome in history if phase == POLICY]
     assert len(own) == 3, "at the end, one for each budget"
     assert own[-1].feasible, "the run's own budget last"
+    for outcome, budget in zip(own, ("weights:0.65", "weights:0.35", None), strict=True):
+        inside = problem.projector if budget is None else under(problem, budget).projector
+        met = [each.reward for _, each in history if inside.budget.meets(np.array(each.plan.kept))]
+        assert outcome.reward == max(met), "the policy makes the best plan that was met under each"
     training, policy = load_training(tmp_path / "policy"), load_policy(tmp_path / "policy")
     assert training.budgets == {"weights": (pytest.approx(0.35, abs=0.02), pytest.approx(0.65, abs=0.02))}
     assert "| weights | 0.35 to 0.65 of dense |" in card(policy, training)
