@@ -12,7 +12,7 @@ from autoprune.export.apz import encode_state, state_of
 from autoprune.export.shape_record import shape_record
 from autoprune.task.task import Architecture
 
-MOST_REMOVED = 0.1  # of the weights that are left: a larger miss is no error of the prediction
+MOST_REMOVED = 0.25  # of the weights that are left: a larger miss is no error of the prediction
 MOST_FILES = 60  # that are coded to find how many weights have to go
 
 
@@ -44,7 +44,7 @@ def within_bytes(
 ) -> LimitedFile:
     """Returns the network without so many of its smallest weights that its file meets the limit, and no more.
 
-    Where a tenth of the weights would not do, it is returned as it is. A size that is predicted before a network is
+    Where a quarter of the weights would not do, it is returned as it is. A size that is predicted before a network is
     trained is missed by some per cent afterwards; this is what closes the gap.
 
     Args:
