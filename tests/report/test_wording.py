@@ -175,3 +175,24 @@ def test_nothing_is_called_recovered_where_nothing_was_trained(run: RunFolder) -
     assert all(not network.recovered for network in read_contents(run).networks)
     change(run, "uniform", after={"accuracy": 0.9, "loss": 0.3})
     assert read_contents(run).network("searched").recovered, "its own training may have changed nothing"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("files", "removed", "sentence"),
+    [
+        ({"apz": 40_000}, 0, "Its budget of 40 kB is met."),
+        ({"apz": 39_999}, 1234, "met, for which 1,234 of its smallest weights went beside those of the plan."),
+        ({"apz": 40_800}, 0, "Its budget of 40 kB is missed by 2.00 %."),
+        ({"apz_predicted": 40_800}, 0, "Its budget of 40 kB is missed by 2.00 %."),
+    ],
+)
+def test_files_are_held_against_a_budget_of_bytes(
+    run: RunFolder, files: dict[str, int], removed: int, sentence: str
+) -> None:
+    change(run, "dense", file_bytes={"safetensors": 1_100_000})
+    change(run, "searched", file_bytes={"safetensors": 1_100_000, **files}, file_limit={"removed": removed})
+    assert "Its budget" not in wording.on_the_disk(read_contents(run))
+    result = run.read_json("result.json")
+    result["budget"] |= {"cost": "encoded_bytes", "unit": "bytes", "limit": 40_000.0}
+    run.write_json("result.json", result)
+    assert sentence in wording.on_the_disk(read_contents(run)).replace(wording.GAP, " ")
