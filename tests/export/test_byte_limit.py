@@ -50,6 +50,18 @@ def test_the_smallest_weights_go_and_one_less_would_not_do(seed: int, share: flo
     assert apz_size(limited.network)["apz"] > share * whole
 
 
+def test_whole_matrices_lose_nothing_however_small_their_weights_are() -> None:
+    """A matrix without zeros has no index, and would need one for the first weight that goes."""
+    layers = network(1)
+    with torch.no_grad():
+        layers[2].weight.copy_(torch.where(layers[2].weight < 0, -0.001, 0.001))
+    size = apz_size(layers)["apz"]
+    limited = within_bytes(layers, 0.95 * size, architecture=None, magnitudes=magnitudes(layers))
+    assert limited.meets
+    assert limited.removed > 0
+    assert torch.equal(limited.network.get_parameter("2.weight"), layers.get_parameter("2.weight"))
+
+
 def test_what_is_small_enough_stays_and_what_is_out_of_reach_is_not_destroyed() -> None:
     layers = network(0)
     size = apz_size(layers)["apz"]
