@@ -23,6 +23,7 @@ from autoprune.structure.groups import IntArray, Structure
 
 SAMPLED = 4  # matrices that are really coded
 LARGEST = 300_000  # weights of one of them, of which it is the first rows
+WIDE = 8  # bits of a gap, which suit inputs that matter very differently
 FEWEST = 4_000  # weights, below which headers and tables would be all that is compared
 DENSITIES = (0.1, 0.3, 0.6, 1.0)
 HALF_BITS = 16  # of a parameter that is no matrix, where matrices have codes
@@ -169,8 +170,9 @@ def _index_ratios(weight: Matrix, size: int | None) -> FloatArray:
     places = _places(_first_rows(weight, LARGEST), size)
     orders = places.reshape(-1), np.ascontiguousarray(places.T).reshape(-1)
     for number, share in enumerate(SHARES[:-1]):
-        kept, width = max(1, round(share * size)), math.ceil(math.log2(1 / share)) + 2
-        bits = min(coded_gaps(np.flatnonzero(order < kept), width) for order in orders)
+        kept, narrow = max(1, round(share * size)), math.ceil(math.log2(1 / share)) + 2
+        positions = [np.flatnonzero(order < kept) for order in orders]
+        bits = min(coded_gaps(each, width) for each in positions for width in {narrow, WIDE})
         ratios[number] = min(1.0, bits / float(index_bits(places.size * kept / size, places.size)))
     return ratios
 
