@@ -1,32 +1,47 @@
-"""What holds for the whole suite: one thread, and examples that are fixed in the fast stage, fresh in the slow one."""
+"""What holds for the whole suite: one thread, and examples that are fixed in the fast stage, fresh in the slow one.
+
+torch is imported where tests run: the process that only hands them out to others starts without it.
+"""
 
 from collections.abc import Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from hypothesis import settings
 
-from autoprune import final_networks
-from tests.models import PRUNABLE, Network
+if TYPE_CHECKING:
+    from tests.models import Network
 
-torch.set_num_threads(1)
 # The fast stage tries a few fixed examples; the slow stage (`-m "slow or hypothesis" --hypothesis-profile=fresh`) tries
 # others on every run, and prints how to repeat the one that fails.
 settings.register_profile("fixed", deadline=None, derandomize=True, max_examples=8)
 settings.register_profile("fresh", deadline=None, derandomize=False, max_examples=25, print_blob=True)
 settings.load_profile("fixed")
+NETWORKS = (
+    "residual", "dense", "separable", "grouped", "plain", "flattened", "prelu", "conv1d", "bn_without_affine", "tokens",
+    "layer_norm", "softmax", "shared_layer", "digits_net",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session", autouse=True)
-def latency_is_measured_in_few_turns() -> Iterator[None]:
-    """What a job says of latency here is looked at for being there; how it is measured has tests of its own."""
+def every_test() -> Iterator[None]:
+    """One thread, and few turns of what a job says of latency: how that is measured has tests of its own."""
+    import torch
+
+    from autoprune import final_networks
+    from tests.models import PRUNABLE
+
+    torch.set_num_threads(1)
+    assert tuple(PRUNABLE) == NETWORKS
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(final_networks, "measure_latency", partial(final_networks.measure_latency, repeats=10))
         yield
 
 
-@pytest.fixture(params=PRUNABLE)
-def network(request: pytest.FixtureRequest) -> Network:
+@pytest.fixture(params=NETWORKS)
+def network(request: pytest.FixtureRequest) -> "Network":
     """Each of the small networks in turn."""
+    from tests.models import PRUNABLE
+
     return PRUNABLE[request.param]

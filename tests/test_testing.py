@@ -38,7 +38,7 @@ def test_searches_conform(name: str) -> None:
 
 @pytest.mark.parametrize("name", covering(AGENTS, ("edit_ppo",)))
 def test_agents_conform(name: str) -> None:
-    testing.check_search(search(name, **short(name)))
+    testing.check_search(search(name, **short(name)), evaluations=40)
 
 
 @pytest.mark.slow
