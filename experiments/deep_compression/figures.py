@@ -128,6 +128,11 @@ def pair_figures(cells: Sequence[Row]) -> dict[str, Any]:
             "gain": interval([100 * (own[seed]["recovered"] - fixed[seed]["recovered"]) for seed in shared])
             if shared
             else None,
+            "gain_post_training": interval(
+                [100 * (own[s]["post_training"]["accuracy"] - fixed[s]["post_training"]["accuracy"]) for s in shared]
+            )
+            if shared
+            else None,
             "largest_miss": max(abs(each["before_limit"] / each["predicted"] - 1) for each in own.values()),
         }
     return measured

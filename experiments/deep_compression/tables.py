@@ -55,15 +55,22 @@ def _decoding(decoding: Sequence[Json]) -> str:
 
 def _pairs(pairs: Json) -> str:
     titles = (
-        "", "seeds", "file", "KL, post-training", "points, recovered − dense", "gain over fixed bits, points",
-        "largest miss of the prediction, before the limit",
+        "", "seeds", "file", "KL, post-training", "gain over fixed bits, post-training, points",
+        "points, recovered − dense", "gain over fixed bits, recovered, points", "largest miss of the prediction before",
     )  # fmt: skip
     rows = []
     for method, each in pairs.items():
-        gain = "" if method == "fixed bits" or each["gain"] is None else _interval(each["gain"], 2)
+        none = method == "fixed bits" or each["gain"] is None
+        gains = ["", ""] if none else [_interval(each[key], 2) for key in ("gain_post_training", "gain")]
         size = f"{each['bytes'] / 1e3:.2f} kB{'' if each['meets'] else ', **missed**'}"
-        quality = _interval(each["kl"], 3), _interval(each["points"], 2)
-        rows.append((method, each["seeds"], size, *quality, gain, f"{each['largest_miss']:.1%}"))
+        row = (
+            _interval(each["kl"], 3),
+            gains[0],
+            _interval(each["points"], 2),
+            gains[1],
+            f"{each['largest_miss']:.1%}",
+        )
+        rows.append((method, each["seeds"], size, *row))
     return _table("Pairs of density and bits at 1/40, LeNet-300-100", titles, rows)
 
 
