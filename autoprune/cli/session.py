@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Errors that are sentences. Anything else is a fault of the program, and shows where it is.
-SENTENCES = (ValueError, FloatingPointError, OSError, ImportError, RuntimeError, OmegaConfBaseException)
+SENTENCES = (
+    ValueError, FloatingPointError, OSError, ImportError, RuntimeError, MemoryError, OmegaConfBaseException,
+)  # fmt: skip
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # read before main() sets it for Hydra
 
 

@@ -1,6 +1,7 @@
 """Where a task's networks compute, and in which precision their weights are held."""
 
 import copy
+import math
 import os
 from dataclasses import dataclass
 from typing import Literal
@@ -53,8 +54,8 @@ class Placement:
         raise MemoryError(
             f"{what} has {parameters / 1e6:,.0f} million parameters of {size} bytes ({self.precision}): a search on it "
             f"needs about {needed / 1e9:,.1f} GB ({COPIES} times its weights), and {has} {limit / 1e9:,.1f} GB. Take a "
-            f"smaller model or a larger machine; {half}or set task.memory_gb={needed / 1e9:.0f} or more if it fits all "
-            "the same"
+            f"smaller model or a larger machine; {half}or set task.memory_gb={math.ceil(needed / 1e9)} or more if it "
+            "fits all the same"
         )
 
 

@@ -9,6 +9,7 @@ import transformers
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from autoprune.cli.session import sentence_of
 from autoprune.identity import identity_of
 from autoprune.task import placement
 from autoprune.task.placement import Placement
@@ -160,6 +161,10 @@ def test_a_model_too_big_for_the_memory_is_an_error_before_it_is_read(
         Pretrained.check(folder, CAUSAL, placement=Placement(memory_gb=exact * 0.99))
     with pytest.raises(MemoryError, match=r"of 2 bytes \(bfloat16\)"):
         Pretrained.check(folder, CAUSAL, placement=replace(half, memory_gb=exact * 0.49))
+    with pytest.raises(MemoryError, match=r"task\.memory_gb=1 or more") as refused:
+        Pretrained.check(folder, CAUSAL, placement=Placement(memory_gb=exact / 2))
+    assert sentence_of(refused.value).startswith("the model in ")
+    Pretrained.check(folder, CAUSAL, placement=Placement(memory_gb=1))  # as it says
     huge = {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64}
     edited(folder, num_key_value_heads=8, head_dim=128, **huge)
     with pytest.raises(MemoryError, match=r"needs about 1,[01]\d\d.*cpu has .*task\.memory_gb=1[01]\d\d or more"):
