@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -48,10 +47,12 @@ def build_objective(
         reward: What a search maximises.
         settings: How plans are judged.
     """
-    if candidates.task.table is not None:
-        return _from_table(
-            candidates.task.table, candidates, costs, projector=projector, score=score, reward=reward, settings=settings
-        )
+    make = partial(Objective, costs=costs, budget=projector.budget, score=score, reward=reward)
+    if candidates.task.table is not None:  # it needs no store, no workers, and no race: it is one batch of samples
+        table = Table.load(candidates.task.table)
+        check_match(table, candidates, settings)
+        measured = {name: table.card[name] for name in ("precision", "batch_size")}
+        return make(batches=1, divisible=True, pool=TablePool(table)), measured
     read = metrics_read(score, reward)
     if read & {"accuracy", "loss"}:
         candidates.task.require_labels(f"a score or reward that reads {' and '.join(sorted(read))}")
@@ -64,11 +65,7 @@ def build_objective(
         context = candidates.identity() | {"trained": trained, "torch": torch.__version__, "threads": threads}
         context |= {name: measured[name] for name in ("precision", "batch_size")}
         store = EvaluationStore(settings.folder / "evaluations.sqlite").within(context)
-    objective = Objective(
-        costs=costs,
-        budget=projector.budget,
-        score=score,
-        reward=reward,
+    objective = make(
         batches=batches,
         divisible=evaluator.divisible and not (evaluator.whole_metric and "accuracy" in read),
         pool=_pool(evaluator, settings),
@@ -76,26 +73,6 @@ def build_objective(
         race=settings.race,
     )
     return objective, measured
-
-
-def _from_table(
-    path: Path,
-    candidates: Candidates,
-    costs: Mapping[str, CostModel],
-    *,
-    projector: Projector,
-    score: Score,
-    reward: Reward,
-    settings: EvaluationSettings,
-) -> tuple[Objective, dict[str, Any]]:
-    """An objective that looks plans up: they need no store, no workers, and no race, being one batch of samples."""
-    table = Table.load(path)
-    check_match(table, candidates, settings)
-    pool = TablePool(table)
-    objective = Objective(
-        costs=costs, budget=projector.budget, score=score, reward=reward, batches=1, divisible=True, pool=pool
-    )
-    return objective, {name: table.card[name] for name in ("precision", "batch_size")}
 
 
 def _evaluator(

@@ -1,5 +1,6 @@
 """Where ONNX Runtime's time goes in a pruned network: node by node, beside the MACs that its tiles compute."""
 
+import argparse
 import json
 import os
 import tempfile
@@ -137,6 +138,7 @@ def table(networks_of: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(prog="experiments/runtime_profile/run", description=__doc__).parse_args()
     torch.set_num_threads(1)
     tables = {name: study(name) for name in TASKS}
     OUT.write_text(json.dumps({"versions": versions(), "machine": machine(), "networks": tables}, indent=1) + "\n")
