@@ -35,10 +35,10 @@ class NarrowedInput:
         positional, others = [values[index] for index in range(len(args))], {name: values[name] for name in named}
         readers = {module: _reading(module.forward, part, whole) for module in self.modules() if module is not self}
         with patched_forward(readers):
-            return super().forward(*positional, **others)
+            return super().forward(*positional, **others)  # type: ignore[misc]
 
     def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
-        return _restored, (type(self).__mro__[2],), self.__dict__.copy()  # type: ignore[attr-defined]
+        return _restored, (type(self).__mro__[2],), self.__dict__.copy()
 
 
 def withhold(module: nn.Module, entries: int) -> None:

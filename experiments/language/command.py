@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -67,14 +68,14 @@ def made(job: Job) -> dict[str, Any]:
     torch.set_num_threads(1)
     keep_freed_memory(True)
     part, budget, agent, seed = job
-    make = {
+    makers: dict[str, Callable[[], Any]] = {
         "memory": partial(memory.cell, agent),
         "weights": partial(weights.cell, budget, agent, seed),
         "schedules": partial(schedules.cell, agent, seed),
         "layers": partial(layers.cell, agent, seed),
         "study": lambda: study.cell(agent.partition("/")[0], budget, agent.partition("/")[2]),
-    }[part]
+    }
     named = agent.replace(" ", "_").replace("/", "_")
     name = "_".join(filter(None, (part, budget.replace(":", "_"), named, str(seed))))
-    found: dict[str, Any] = kept(CELLS, name, make)
+    found: dict[str, Any] = kept(CELLS, name, makers[part])
     return found

@@ -45,7 +45,7 @@ def cell(criterion: str, budget: str, allocation: str) -> dict[str, Any]:
 def table(made: Sequence[Mapping[str, Any]]) -> list[str]:
     """A row for each criterion, budget and text; a dash for what was not made yet."""
     values = {(cell["criterion"], cell["budget"], cell["allocation"]): cell["perplexity"] for cell in made}
-    dense = next((of for (_, _, allocation), of in values.items() if allocation == DENSE), {})
+    dense: Mapping[str, Any] = next((of for (_, _, allocation), of in values.items() if allocation == DENSE), {})
     texts = list(dict.fromkeys(text for of in values.values() for text in of))
     rows = []
     for criterion in CRITERIA:
