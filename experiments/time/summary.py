@@ -62,7 +62,8 @@ def _schedules(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         each = {name: accuracy.get((network, density, name), {}) for name in names}
         means = [f"{100 * np.mean(list(each[name].values())):.2f}" if each[name] else "–" for name in names]
         pairs = [_interval(_differences(each[a], each[b])) for a, b in (("cubic", "one_shot"), ("rigl", "static"))]
-        seeds = "–".join(str(n) for n in sorted({min(map(len, each.values())), max(map(len, each.values()))}))
+        counts = [len(values) for values in each.values() if values]
+        seeds = "–".join(str(n) for n in sorted({min(counts), max(counts)}))
         yield f"| {network}, {density:g} | {seeds} | {' | '.join([*means, *pairs])} |"
 
 
