@@ -18,6 +18,8 @@ from autoprune.structure.edit import Ranking
 from autoprune.structure.groups import IntArray, Structure
 from autoprune.task.task import Forward, Role, plain_forward
 
+STRIPS, STRIP = 8, 256  # of a triangular matrix, which is kept in so many strips of at least so many rows
+
 
 @dataclass(frozen=True, slots=True)
 class LeastSquares:
@@ -178,10 +180,11 @@ def reconstruct(  # noqa: PLR0913 - keyword-only settings
             gram, mean = sums.gram(name, centred=is_centred, ridge=settings.ridge, last=last)
             del sums
             axis = AxisSlices(structure, name, "in")
-            readers[name] = _Reader(
-                axis, layer, axis.order(ranking), structure.names, gram=gram, mean=mean, solves=not only_errors
-            )
+            owned = [gram]
             del gram
+            readers[name] = _Reader(
+                axis, layer, axis.order(ranking), structure.names, gram=owned, mean=mean, solves=not only_errors
+            )
     in_order = {name: readers[name] for name in _readers_of(structure) if name in readers}
     return Reconstruction(in_order, untouched, too_large)
 
@@ -227,25 +230,26 @@ class _Reader:
         order: Tensor,
         names: tuple[str, ...],
         *,
-        gram: Tensor,
+        gram: list[Tensor],
         mean: Tensor,
         solves: bool,
     ) -> None:
+        """gram holds one matrix, which is taken out of it: nobody else needs it."""
         weight, bias = layer.get_parameter("weight").detach(), getattr(layer, "bias", None)
         kernel, columns = _kernel(layer), _columns(order, _kernel(layer)).to(weight.device)
         self.axis, self.weight = axis, weight[:, order.to(weight.device)].float()
         self.bias = None if bias is None else bias.detach().float().clone()
         self.mean = mean[:, columns].float()
-        flat = self.weight.reshape(len(gram), -1, gram.shape[-1]).double()
+        flat = self.weight.reshape(len(gram[0]), -1, gram[0].shape[-1]).double()
         alone = len(axis.members) == 1
+        direct = _Direct(_taken(gram[0], columns), flat, axis, kernel) if solves and not alone else None
+        held = gram if alone else [gram.pop()] * len(axis.members)
         nested = [
-            _Nested(gram, columns, flat, index, positions, kernel, solves=solves and alone)
+            _Nested(held, columns, flat, index, positions, kernel, solves=solves and alone)
             for index, positions in axis.members
         ]
         self.errors = {names[solver.group]: solver.errors for solver in nested}
-        self.solver: _Nested | _Direct | None = nested[0] if alone and solves else None
-        if solves and not alone:
-            self.solver = _Direct(_taken(gram, columns), flat, axis, kernel)
+        self.solver: _Nested | _Direct | None = nested[0] if alone and solves else direct
 
     def restored(self, kept: Kept) -> Tensor:
         if len(self.axis.entries(kept)) == self.axis.size:
@@ -268,12 +272,12 @@ class _Reader:
 class _Nested:
     """G = LLᵀ with one group's columns last, most important unit first: what is kept is a leading block of all three.
 
-    inverse: L⁻¹ [convolution groups, columns, columns]. projected: WL [convolution groups, outputs of each, columns].
+    strips: of L⁻¹ [convolution groups, columns, columns]. projected: WL [convolution groups, outputs of each, columns].
     """
 
     def __init__(
         self,
-        gram: Tensor,
+        gram: list[Tensor],
         order: Tensor,
         weight: Tensor,
         group: int,
@@ -282,13 +286,16 @@ class _Nested:
         *,
         solves: bool,
     ) -> None:
-        """gram in dense order, `order` its columns by rank, as `weight` has them; positions are places by rank."""
-        own, stays = torch.from_numpy(positions).flatten(), torch.ones(gram.shape[-1] // kernel, dtype=torch.bool)
+        """The last gram in dense order, which is taken, `order` its columns by rank, as `weight` has them; positions
+        are places by rank."""
+        own, stays = torch.from_numpy(positions).flatten(), torch.ones(gram[-1].shape[-1] // kernel, dtype=torch.bool)
         stays[own] = False
+        matrix = gram.pop()
         self.group, self.kernel, self.places = group, kernel, torch.cat([stays.nonzero().flatten(), own])
         self.ends = (int(stays.sum()) + np.arange(len(positions) + 1) * positions.shape[1]) * kernel  # by kept units
-        columns = _columns(self.places, kernel).to(gram.device)
-        lower = _taken(gram, order[columns]).mT  # columns in order, as LAPACK wants them to work in the same memory
+        columns = _columns(self.places, kernel).to(matrix.device)
+        lower = _taken(matrix, order[columns]).mT  # columns in order, as LAPACK wants them to work in the same memory
+        del matrix
         torch.linalg.cholesky(lower, out=lower)
         projected = weight[:, :, columns] @ lower
         self.errors = self._errors(projected)
@@ -297,18 +304,34 @@ class _Nested:
             inverse.diagonal(dim1=1, dim2=2).fill_(1)
             torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
             del lower
-            self.projected, self.inverse = projected.float(), inverse.float().contiguous()
+            size = inverse.shape[-1]
+            step = max(STRIP, -(-size // STRIPS))
+            self.projected = projected.float()
+            # what is above the diagonal is zero: strips of rows, each as long as its last row
+            self.strips = [inverse[:, a : a + step, : a + step].float().contiguous() for a in range(0, size, step)]
+            self.step = step
 
     def solve(self, kept: Kept) -> Tensor:
         """[convolution groups, outputs of each, kept columns], columns by ascending place."""
         m = self.ends[kept[self.group]]
-        return self._ascending(self.projected[:, :, :m] @ self.inverse[:, :m, :m])
+        solution = self.projected.new_zeros(*self.projected.shape[:2], m)
+        self._add_rows(solution, 0, m)
+        return self._ascending(solution)
+
+    def _add_rows(self, solution: Tensor, start: int, stop: int) -> None:
+        """Adds what the inverse's rows from start to stop make of the projected weights."""
+        for index, strip in enumerate(self.strips):
+            offset = index * self.step
+            low, high = max(start, offset), min(stop, offset + self.step)
+            if low < high:
+                rows = strip[:, low - offset : high - offset, :high]
+                solution[:, :, :high] += self.projected[:, :, low:high] @ rows
 
     def widths(self) -> Iterator[tuple[int, Tensor]]:
         """The solutions for 1, 2, … all units; each adds the outer products of its unit's columns to the last one."""
         solution, done = torch.zeros_like(self.projected), 0
         for units, m in enumerate(self.ends[1:].tolist(), start=1):
-            solution[:, :, :m] += self.projected[:, :, done:m] @ self.inverse[:, done:m, :m]
+            self._add_rows(solution, done, m)
             done = m
             yield units, self._ascending(solution[:, :, :m])
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 MOST_COLUMNS = 8192  # a Gram matrix of so many is half a gigabyte, and its factor as much again
 MOST_BYTES = 2**30  # of Gram matrices and factors together, whatever the network
-FIXED_BYTES, PER_WEIGHT_BYTE = 640 * 2**20, 2  # and of a network: so much, and so many times its weights
+FIXED_BYTES, PER_WEIGHT_BYTE = 384 * 2**20, 2  # and of a network: so much, and so many times its weights
 SUMMED = 8  # bytes of an entry of a Gram matrix in float64, while inputs are read
-WORKING = 16  # of the layer that is being solved, besides
+WORKING = 8  # of the layer that is being solved, besides
 SOLVED = 4  # of a factor in float32, which stays
 
 

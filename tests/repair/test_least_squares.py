@@ -428,6 +428,21 @@ def test_survives_pickling() -> None:
             assert np.array_equal(loaded.error(name, group), case.found.error(name, group))
 
 
+def test_factors_are_kept_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Case(PRUNABLE["residual"])
+    monkeypatch.setattr("autoprune.repair.least_squares.STRIP", 7)
+    parts = Case(PRUNABLE["residual"])
+    kept = tuple(max(1, units // 2) for units in whole.structure.units.tolist())
+    for name in whole.found.layers:
+        torch.testing.assert_close(parts.found.weight(name, kept), whole.found.weight(name, kept), rtol=1e-4, atol=1e-5)
+        solver = parts.found._readers[name].solver
+        strips = getattr(solver, "strips", None)
+        if strips is not None:
+            size = strips[-1].shape[-1]
+            assert sum(strip[0].numel() for strip in strips) <= (0.6 * size + 7) * size
+            assert len(strips) > 1
+
+
 def test_a_layer_too_wide_to_solve_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autoprune.repair.solver_passes.MOST_COLUMNS", 50)
     case = Case(PRUNABLE["plain"])
@@ -445,7 +460,7 @@ def test_what_does_not_fit_into_memory_is_named_and_the_narrow_layers_come_first
     whole = Case(PRUNABLE["residual"]).found
     columns = {n: Case(PRUNABLE["residual"]).model.get_submodule(n).weight[0].numel() for n in whole.layers}
     narrow, *others = sorted(columns, key=lambda name: columns[name])
-    monkeypatch.setattr("autoprune.repair.solver_passes.MOST_BYTES", 28 * columns[narrow] ** 2)
+    monkeypatch.setattr("autoprune.repair.solver_passes.MOST_BYTES", 20 * columns[narrow] ** 2)
     case = Case(PRUNABLE["residual"])
     assert case.found.layers == (narrow,)
     assert set(case.found.untouched) == set(others)
