@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,14 +52,16 @@ def run_command(job: Callable[[], T], *, interrupted: Callable[[], str] = lambda
 
 
 def sentence_of(error: BaseException) -> str:
-    """What an error says; what is not meant to be read alone, such as a KeyError, says what it is as well."""
+    """What an error says; one that is not meant to be read alone, such as a KeyError, says what and where it is too."""
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         return sentence_of(error.__cause__)
     if isinstance(error, OmegaConfBaseException):
         return f"{str(error).splitlines()[0]} ({error.full_key})" if error.full_key else str(error)
     if isinstance(error, (InstantiationException, *SENTENCES)) and str(error):
         return str(error)
-    return f"{type(error).__name__} {error}".rstrip()
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__} {error}".rstrip() + where
 
 
 @dataclass(frozen=True, slots=True)

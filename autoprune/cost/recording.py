@@ -26,7 +26,8 @@ CHOOSING = ("index", "index_select", "gather")  # parts of a tensor, by indices 
 # Element-wise operators, beside those that PyTorch tags so: their output may be written over an input.
 ELEMENT_WISE = (*BATCH_NORMS, "_batch_norm_no_update", "_prelu_kernel", "native_dropout")
 # Beginnings of the names of ATen's operators that multiply and accumulate, and for which there is no rule here.
-UNCOUNTED = ("linalg_", "_linalg_", "_fft_", "_cdist_", "cholesky", "_native_multi_head", "_transformer_encoder_layer")
+UNCOUNTED = ("linalg_", "_linalg_", "_fft_", "cholesky", "_native_multi_head", "_transformer_encoder_layer")
+REDUCTIONS = ("linalg_vector_norm",)  # which are no products, as sums of squares in a norm are none
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,8 @@ class _Recorder(TorchDispatchMode):
         self._alive.append(outputs)
         storages = {_storage(t) for t in given if isinstance(t, Tensor)}
         self.multiply(_name(func), args, made[0])
-        if func.namespace not in ("aten", "prims") or _name(func).startswith(UNCOUNTED):
+        counted = _name(func) in REDUCTIONS or not _name(func).startswith(UNCOUNTED)
+        if func.namespace not in ("aten", "prims") or not counted:
             self.recording.uncounted[f"{func.namespace}.{_name(func)}"] += 1
         if _name(func) in CHOOSING and _storage(args[0]) in self._constants:  # what is computed is a part of the weight
             self._constants |= {_storage(t): self._constants[_storage(args[0])] for t in made}
@@ -204,6 +206,8 @@ def product_sizes(operator: str, args: Sequence[Any], output: Tensor) -> list[Sh
         case "mkldnn_rnn_layer" | "_cudnn_rnn" | "miopen_rnn":
             matrices = [t for t in _leaves(args[1:5]) if isinstance(t, Tensor) and t.ndim == 2]
             return [(args[0].numel() // args[0].shape[-1], *matrix.shape) for matrix in matrices]
+        case "_cdist_forward":
+            return [(output.numel(), args[0].shape[-1])]
         case "_trilinear":
             return [(output.numel(), args[0].shape[-1], args[2].shape[-1])]
     return []

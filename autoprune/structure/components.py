@@ -131,7 +131,7 @@ class _Components:
         if not dropped:
             return label
         for written, read in dropped:
-            reader = self._layer_of(int(read[0]))
+            reader = self._layer_of(int(read[0])) or "a parameter of the network itself"
             self.pinned |= {node: REACHES_ALL.format(reader) for node in written.tolist() if node not in self.pinned}
         return self._connected([hub for hub in hubs if label[hub[0][0]] not in single])
 

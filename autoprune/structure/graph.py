@@ -231,7 +231,8 @@ def _structure(
     accepted, rejected = verifier.settle(groups)
     unprunable |= rejected | idle
     if not accepted:
-        raise ValueError(f"nothing in this network can be pruned: {unprunable}")
+        none = "none of its layers writes units that another one reads, or it computes their weights"
+        raise ValueError(f"nothing in this network can be pruned: {unprunable or none}")
     layers = tuple({layer.name: layer for s in reversed(surveys) for layer in s.layers}.values())
     return Structure(tuple(accepted), layers, unprunable, other_params(model, layers))
 

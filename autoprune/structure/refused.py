@@ -4,15 +4,25 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+QUANTIZED = (
+    "torch.ao.nn.quantized", "torch.ao.nn.qat", "torch.ao.nn.intrinsic.q", "torch.ao.nn.quantizable",
+    "torch.ao.nn.sparse.quantized", "torchao.", "bitsandbytes.",
+)  # fmt: skip
+
 
 def refuse_wrapped(model: nn.Module) -> None:
-    """Raises ValueError for scripted and compiled networks, whose layers are not the modules that one sees."""
+    """Raises ValueError for scripted, compiled and quantized networks, whose layers are not what one sees."""
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             where = f"its module {name!r}" if name else "this network"
             raise ValueError(
                 f"{where} is a TorchScript module (torch.jit.script or trace), which cannot be made smaller; pass the "
                 "nn.Module that it was made from, and script the pruned network afterwards"
+            )
+        if type(module).__module__.startswith(QUANTIZED) or isinstance(module, torch.ao.quantization.FakeQuantizeBase):
+            raise ValueError(
+                f"{f'its module {name!r}' if name else 'this network'} is quantized, or prepared for it (a "
+                f"{type(module).__name__}); pass the network in floating point, and quantize the pruned one"
             )
         if hasattr(module, "_orig_mod"):
             raise ValueError(

@@ -121,6 +121,24 @@ def test_scripted_and_compiled_networks_get_a_sentence() -> None:
         find_structure(torch.compile(network, backend="eager"), example)  # type: ignore[arg-type]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("trained", [False, True])
+def test_quantized_networks_get_a_sentence(trained: bool) -> None:
+    network: nn.Module = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 3))
+    if trained:
+        network.qconfig = torch.ao.quantization.get_default_qat_qconfig("fbgemm")  # type: ignore[assignment]
+        network = torch.ao.quantization.prepare_qat(network.train())
+    else:
+        network = torch.ao.quantization.quantize_dynamic(network, {nn.Linear})
+    with pytest.raises(ValueError, match=r"is quantized, or prepared for it .* quantize the pruned one"):
+        find_structure(network, torch.randn(1, 6))
+
+
+def test_a_network_without_units_says_so() -> None:
+    with pytest.raises(ValueError, match="none of its layers writes units"):
+        find_structure(nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Softmax(1)), torch.rand(1, 3, 4, 4))
+
+
 def test_time_that_is_up_is_said() -> None:
     with pytest.raises(ValueError, match=r"was not found in time, after 0 of 4 layers.*structure\.time_limit_s"):
         find_structure(conv_net(), torch.randn(1, 3, 12), time_limit_s=0)
