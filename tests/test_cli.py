@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -64,6 +65,17 @@ def test_wrong_arguments_get_one_clear_message(arguments: list[str], message: st
 def test_help_and_version(tmp_path: Path) -> None:
     assert "autoprune search" in run(cwd=tmp_path).stdout
     assert run("search", "--version", cwd=tmp_path, fresh=True).stdout.startswith("autoprune 0.")
+
+
+def test_a_reader_who_has_read_enough_gets_no_traceback() -> None:
+    """`autoprune … | head`, with a pipe whose reading end is closed before anything is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", "from autoprune.cli import main; main()", "--help"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.returncode == 1
+    assert done.stderr == ""
 
 
 def said(*arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:

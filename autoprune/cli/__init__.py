@@ -89,6 +89,15 @@ JOBS = {
 
 def main() -> None:
     """The console script."""
+    try:
+        _run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `| head`: whoever reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter flushes at its end
+        sys.exit(1)
+
+
+def _run() -> None:
     match sys.argv[1:]:
         case [] | ["-h" | "--help" | "help"]:
             print(USAGE)
