@@ -10,9 +10,7 @@ from autoprune.agent.trained_policy import TrainedPolicy
 CLOSE = 1e-4  # mean squared error of actions in [−1, 1], at which a policy does what it was shown
 
 
-def imitate(
-    policy: TrainedPolicy, observations: NDArray[Any], actions: NDArray[Any], *, steps: int, close: float = CLOSE
-) -> float:
+def imitate(policy: TrainedPolicy, observations: NDArray[Any], actions: NDArray[Any], *, steps: int) -> float:
     """The policy's actions without exploring are nearer to the given ones; returns their mean squared error before.
 
     Its spread and its critic stay what they are.
@@ -21,8 +19,7 @@ def imitate(
         policy: Of an on-policy agent with a Gaussian actor; its own optimizer makes the steps.
         observations: [n, features]
         actions: On the box's scale [n, …].
-        steps: Of the optimizer, at most; fewer where the error is below `close`.
-        close: Mean squared error of actions in [−1, 1], above 0.
+        steps: Of the optimizer, at most; fewer where the error is below CLOSE.
     """
     network: Any = policy.network
     seen, wanted = torch.as_tensor(observations), torch.as_tensor(actions)
@@ -31,7 +28,7 @@ def imitate(
     for step in range(steps):
         error = (network.get_distribution(seen).distribution.mean - wanted).square().mean()
         first = float(error.detach()) if step == 0 else first
-        if float(error.detach()) < close:
+        if float(error.detach()) < CLOSE:
             break
         network.optimizer.zero_grad()
         error.backward()

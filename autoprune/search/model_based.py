@@ -15,7 +15,7 @@ from torch import Tensor
 
 from autoprune.agent.agent_spec import AgentSpec
 from autoprune.agent.learn import learn
-from autoprune.agent.self_imitation import CLOSE, imitate
+from autoprune.agent.self_imitation import imitate
 from autoprune.agent.trained_policy import TrainedPolicy, act_zero
 from autoprune.cost.budget import Budget, parse_budget
 from autoprune.env.env_spec import EnvFactory, EnvSpec
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 RANKINGS = ("model", "random")
 ENDLESS = 10**9  # imagined episodes: the evaluations end the search
 SMALLEST = 1e-9
-LAST, EXACT = 10, 1e-7  # times as many gradient steps at the end; the mean squared error at which they end
 CLONING = 100  # gradient steps at least, until a fresh policy makes the plan of one that is carried here
 UNJUDGED = Metrics(np.nan, np.nan, np.nan, np.nan, 0)
 
@@ -346,14 +345,13 @@ class _Rounds:
         if self.left <= 0:
             raise EvaluationsSpent("what is left is for the policy's own plans")
 
-    def _imitate(self, policy: TrainedPolicy, *, last: bool = False) -> None:
-        """The policy is drawn to the best plan of every budget; the last time as near as it comes."""
+    def _imitate(self, policy: TrainedPolicy) -> None:
+        """The policy is drawn to the best plan of every budget."""
         if not self.imagination.imitation:
             return
-        steps, close = (LAST * self.imagination.imitation, EXACT) if last else (self.imagination.imitation, CLOSE)
         episodes = [each.demonstration() for each in self.serving]
         observations, actions = (np.concatenate(of) for of in zip(*episodes, strict=True))
-        error = imitate(policy, observations, actions, steps=steps, close=close)
+        error = imitate(policy, observations, actions, steps=self.imagination.imitation)
         self.problem.log_agent({"train/imitation_error": error}, self.problem.objective.spent)
 
     def _evaluate_own(self, policy: TrainedPolicy, share: BudgetShare) -> PruningPlan:
@@ -375,12 +373,7 @@ class _Rounds:
             self.best, self._weights = gain, {k: v.clone() for k, v in policy.network.state_dict().items()}
 
     def finish(self, policy: TrainedPolicy) -> None:
-        """The policy gets its best weights, and its own plans are evaluated with them: the last evaluations.
-
-        The best may be those that come nearest to the best plans of all budgets, which a few steps a batch do not.
-        """
-        self._imitate(policy, last=True)
-        self._keep_if_best(policy)
+        """The policy gets its best weights, and its own plans are evaluated with them: the last evaluations."""
         if self._weights:
             policy.network.load_state_dict(self._weights)
         for each in reversed(self.serving):  # the search's own budget last

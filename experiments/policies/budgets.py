@@ -26,6 +26,7 @@ SEPARATE: Mapping[str, Sequence[str]] = {
     "five model_based of 90": ["agent=model_based"],
 }
 RESAMPLES = 5000
+FEWEST_SEEDS = 3  # whose interval is shown
 
 
 def keep(task: str, seed: int) -> None:
@@ -170,6 +171,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
                 cells += ["–", "–"]
                 continue
             value, low, high = row[f"{name}_less_evolutions"]
-            cells += [f"{row[name]:.3f}", f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"]
+            interval = f" [{low:+.3f}, {high:+.3f}]" if row["seeds"] >= FEWEST_SEEDS else ""
+            cells += [f"{row[name]:.3f}", f"{value:+.3f}{interval}"]
         lines.append(f"| {' | '.join([*cells, str(row['seeds'])])} |")
     return "\n".join(lines)

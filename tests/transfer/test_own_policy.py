@@ -23,7 +23,7 @@ from tests.commands import run_python
 from tests.search.searches import AGENTS, search, short
 from tests.tasks import tiny_task
 
-QUICK = ("critic_guided", "dqn", "edit_ppo", "recurrent_ppo")
+QUICK = ("model_based", "dqn", "edit_ppo", "recurrent_ppo")
 
 
 @pytest.mark.parametrize(
@@ -161,3 +161,13 @@ def test_one_policy_serves_the_budgets_of_a_command(tmp_path: Path, caplog: pyte
     other = composed("config", ["agent=model_based", "agent.budgets=[params:0.5]"])
     with pytest.raises(ValueError, match=r"agent.budgets bound the same cost as the run's budget 'macs:0.5', because"):
         instantiate_part(other, "agent")(problem.limited(50), rng=np.random.default_rng(0))
+
+
+@pytest.mark.slow
+def test_a_transferable_policy_of_one_search_says_under_which_budget_it_was_trained(tmp_path: Path) -> None:
+    problem = Problem.prepare(small_task(), ProblemSpec(budget="macs:0.5")).limited(40, folder=tmp_path)
+    search("transferable")(problem, rng=np.random.default_rng(0))
+    policy = Policy.load(tmp_path)
+    assert policy.plan(small_task(), "macs:0.5", candidates=2).scores.keys() == {"policy", "sensitivity", "uniform"}
+    with pytest.raises(ValueError, match=r"was trained under macs:0.5..0.5, and 'macs:0.7' is 0.7\d\d of dense; ask"):
+        policy.plan(small_task(), "macs:0.7")
