@@ -374,6 +374,7 @@ class _Rounds:
 
     def finish(self, policy: TrainedPolicy) -> None:
         """The policy gets its best weights, and its own plans are evaluated with them: the last evaluations."""
+        self._keep_if_best(policy)  # as it is after the last batch
         if self._weights:
             policy.network.load_state_dict(self._weights)
         for each in reversed(self.serving):  # the search's own budget last
