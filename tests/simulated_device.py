@@ -27,7 +27,7 @@ class Elsewhere(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor) -> "Elsewhere":
-        return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,no-any-return]
+        return torch.Tensor._make_wrapper_subclass(
             cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
             layout=held.layout, device=DEVICE, requires_grad=held.requires_grad,
         )  # fmt: skip
@@ -35,8 +35,8 @@ class Elsewhere(Tensor):
     def __init__(self, held: Tensor) -> None:
         self.held = held.detach()
 
-    @property
-    def data(self) -> "Elsewhere":  # type: ignore[override]
+    @property  # type: ignore[override]
+    def data(self) -> "Elsewhere":
         return Elsewhere(self.held)
 
     @data.setter
@@ -61,7 +61,7 @@ class Elsewhere(Tensor):
         return f"Elsewhere({self.held!r})"
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return _called(function, args, kwargs or {})
 
 
@@ -108,10 +108,10 @@ def simulated_device() -> Iterator[torch.device]:
         def __new__(cls, *_: object) -> torch.Generator:  # type: ignore[misc]
             return original()
 
-    with pytest.MonkeyPatch.context() as patch, _Everywhere():
+    with pytest.MonkeyPatch.context() as patch, _Everywhere():  # type: ignore[no-untyped-call]
         patch.setattr("autoprune.task.task.checked_device", lambda _: DEVICE)
         patch.setattr(torch, "Generator", Generator)
         patch.setattr(torch, "tensor", lambda data, device=None, **o: tensor(data, **o).to(device or "cpu"))
         for module in ("judge", "prefix"):  # no wrappers can be made in inference mode
-            patch.setattr(f"autoprune.evaluation.{module}.outputs_of", torch.no_grad()(outputs_of.__wrapped__))
+            patch.setattr(f"autoprune.evaluation.{module}.outputs_of", torch.no_grad()(vars(outputs_of)["__wrapped__"]))
         yield DEVICE

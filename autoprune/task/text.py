@@ -27,8 +27,6 @@ class Tokenizer(Protocol):
     """What is used of a Hugging Face tokenizer."""
 
     pad_token_id: int | None
-    eos_token: str | None
-    chat_template: str | None
 
     def __call__(self, text: str | list[str], **options: Any) -> Mapping[str, Any]: ...
 

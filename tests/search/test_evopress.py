@@ -17,7 +17,13 @@ STAGES = [(0.125, 4), (0.5, 2), (1.0, 1)]
 
 
 def run(problem: Any, *, seed: int = 0, **changes: Any) -> Any:
-    settings = {"first_plans": 6, "offspring": 8, "stages": STAGES, "switches": 3, "step": 0.1} | changes
+    settings: dict[str, Any] = {
+        "first_plans": 6,
+        "offspring": 8,
+        "stages": STAGES,
+        "switches": 3,
+        "step": 0.1,
+    } | changes
     return evopress.search(problem, rng=default_rng(seed), **settings)
 
 

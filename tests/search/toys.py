@@ -1,6 +1,6 @@
 """Problems without a network: any structure, a loss that is a formula of the kept units, and its optimum known."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -171,7 +171,7 @@ def scores_with(outliers: int) -> Tensor:
 
 def blocks(
     folder: Path,
-    outliers: list[tuple[int, ...]],
+    outliers: Sequence[tuple[int, ...]],
     *,
     density: float = 0.5,
     scores: object = None,

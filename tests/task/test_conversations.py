@@ -15,11 +15,12 @@ from torch.nn import functional as F
 from autoprune.evaluation.judge import Judge
 from autoprune.task.conversations import Completion, Conversation, document_of, tokens_of, written_documents
 from autoprune.task.corpora import documents
+from autoprune.task.default_metrics import IGNORED
 from autoprune.task.huggingface import hf_causal_lm
 from autoprune.task.language import AnswerForward, token_accuracy, token_loss
 from autoprune.task.language_measures import perplexity
 from autoprune.task.task import Role, Roles, Task
-from autoprune.task.text import IGNORED, Sizes, Sources, causal_data, judged_positions, own_positions
+from autoprune.task.text import Sizes, Sources, causal_data, judged_positions, own_positions
 from tests.language_models import VOCABULARY, causal_task
 from tests.task.pretrained_models import model_folder
 
@@ -305,6 +306,6 @@ def test_a_model_is_judged_on_a_file_of_messages(tmp_path: Path) -> None:
     with torch.no_grad():
         every = task.model(input_ids=tokens).logits
     assert torch.allclose(outputs, every.gather(1, positions[:, :, None].expand(-1, -1, every.shape[-1])), atol=1e-5)
-    assert not task.model.get_output_embeddings()._forward_pre_hooks
+    assert not task.model.get_submodule("lm_head")._forward_pre_hooks
     assert task.measure is not None
     assert task.measure(task.model)[f"perplexity_{path}"] > 1  # type: ignore[operator]
