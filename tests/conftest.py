@@ -3,6 +3,7 @@
 torch is imported where tests run: the process that only hands them out to others starts without it.
 """
 
+import signal
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,6 +31,9 @@ def every_test() -> Iterator[None]:
     import torch
 
     from autoprune import final_networks
+
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the commands that tests interrupt inherit it
     from tests.models import PRUNABLE
 
     torch.set_num_threads(1)

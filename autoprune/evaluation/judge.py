@@ -22,6 +22,7 @@ from autoprune.task.samples import (
     mapped,
     number_of,
     rows,
+    samples_within,
 )
 from autoprune.task.task import Forward, Metric, Role, Task, outputs_of
 
@@ -51,13 +52,16 @@ class Judge:
         whole_metric: The metric is no mean over samples.
     """
 
-    def __init__(self, task: Task, role: Role, *, batch_size: int = BATCH, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, task: Task, role: Role, *, batch_size: int | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
         """Runs the dense network on the role.
 
         Args:
             task: Its model is the dense network.
             role: What networks are judged on.
-            batch_size: Samples per forward pass; where the repair uses batch statistics, part of what is measured.
+            batch_size: Samples per forward pass; where the repair uses batch statistics, part of what is measured. None
+                is 100, or fewer where samples are large.
             dtype: Of the inputs.
 
         Raises:
@@ -65,6 +69,8 @@ class Judge:
         """
         self.task, self.block, self.samples = task, task.block, len(role)
         self.forward: Forward = task.forward
+        if batch_size is None:
+            batch_size = samples_within(role.inputs, BATCH)
         inputs = cut(role.inputs, batch_size)
         self.batches: list[Samples] = [_proxy_batch(batch, dtype) for batch in inputs]
         self.targets: list[Samples] = [None] * len(inputs) if role.targets is None else cut(role.targets, batch_size)

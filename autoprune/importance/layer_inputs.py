@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.structure.edit import evaluating
-from autoprune.task.samples import Samples, cut, leaves
+from autoprune.task.samples import Samples, cut, leaves, samples_within
 from autoprune.task.task import Forward, Role
 
 TOKENS = 1024  # in one pass: their activations and the logits of a large vocabulary fit in memory beside the network
@@ -63,7 +63,8 @@ def first_readers(model: nn.Module, names: Sequence[str], role: Role, *, forward
 def batches(role: Role, batch_size: int) -> Iterator[tuple[Samples, Samples]]:
     """(inputs, targets) of `batch_size` samples; of windows of tokens [N, T], of at most TOKENS tokens too.
 
-    Targets are None where the role has none.
+    Of large samples, such as images of 224², there are fewer (`samples_within`). Targets are None where the role has
+    none.
 
     Args:
         role: The samples that are read.
@@ -72,6 +73,7 @@ def batches(role: Role, batch_size: int) -> Iterator[tuple[Samples, Samples]]:
     first = leaves(role.inputs)[0]
     if first.ndim == 2 and not first.is_floating_point():
         batch_size = min(batch_size, max(1, TOKENS // first.shape[1]))
+    batch_size = samples_within(role.inputs, batch_size)
     inputs = cut(role.inputs, batch_size)
     return zip(inputs, [None] * len(inputs) if role.targets is None else cut(role.targets, batch_size), strict=True)
 

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from autoprune.importance.layer_inputs import batches
 from autoprune.structure.edit import evaluating
+from autoprune.task.samples import samples_within
 from autoprune.task.task import Task
 
 SAMPLES = 512  # of the calibration role
 BATCH = 64
+PASS_BYTES = 2**22  # of inputs: all activations are kept until the pass backwards
 
 
 def output_sensitivities(task: Task, layers: Sequence[str]) -> dict[str, float]:
@@ -37,7 +39,7 @@ def output_sensitivities(task: Task, layers: Sequence[str]) -> dict[str, float]:
             "the calibration role has no targets: how much the loss depends on a layer's outputs is unknown"
         )
     slopes, sums, squares, counts = (dict.fromkeys(layers, 0.0) for _ in range(4))
-    for inputs, targets in batches(role, BATCH):
+    for inputs, targets in batches(role, samples_within(role.inputs, BATCH, pass_bytes=PASS_BYTES)):
         with evaluating(task.model), _differentiable(task.model), _outputs(task.model, layers) as outputs:
             loss = task.loss(task.forward(task.model, inputs), targets)
             named = [(name, each) for name in layers for each in outputs[name]]

@@ -17,14 +17,14 @@ from autoprune.evaluation.reward import Reward
 from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.evaluation.short_training import ShortTraining, TrainedNetworks
 from autoprune.evaluation.store import EvaluationStore
-from autoprune.evaluation.tuning import AGREES, BLOCKS, PLANS, agreement_of, fastest_batch
+from autoprune.evaluation.tuning import AGREES, BATCH_SIZES, BLOCKS, PLANS, agreement_of, fastest_batch
 from autoprune.evaluation.workers import InProcess, Pool, Processes, RayActors
 from autoprune.identity import identity_of
 from autoprune.machine_cache import MeasurementCache, keep_freed_memory
 from autoprune.structure.axes import Kept
 from autoprune.tabular.table import Table, TablePool
 from autoprune.tabular.table_match import check_match
-from autoprune.task.samples import cuts
+from autoprune.task.samples import cuts, samples_within
 from autoprune.task.training import supports_bf16
 
 
@@ -139,9 +139,9 @@ def _check_bf16(candidates: Candidates) -> None:
 
 
 def _largest_batch(candidates: Candidates, settings: EvaluationSettings) -> int:
-    """A race begins with one batch at least, which must not be more than its first part."""
+    """A race begins with one batch at least, which must not be more than its first part; large samples are fewer."""
     part = 1.0 if settings.race is None else settings.race.first
-    return max(2, round(part * len(candidates.proxy)))
+    return max(2, min(round(part * len(candidates.proxy)), samples_within(candidates.proxy.inputs, BATCH_SIZES[-1])))
 
 
 def _bf16_agreement(candidates: Candidates, batch_size: int | Literal["auto"]) -> float:
@@ -153,7 +153,7 @@ def _bf16_agreement(candidates: Candidates, batch_size: int | Literal["auto"]) -
         levels = [np.array(group.levels) for group in structure.groups]
         plans.append(tuple(int(level[np.abs(level - w).argmin()]) for level, w in zip(levels, targets, strict=True)))
     size = min(BLOCKS * candidates.task.block, len(candidates.proxy))
-    batch = size if batch_size == "auto" else min(size, batch_size)
+    batch = samples_within(candidates.proxy.inputs, size) if batch_size == "auto" else min(size, batch_size)
     rough, exact = (
         partial(candidates.evaluator, precision=p, batch_size=batch, samples=size) for p in ("bf16", "fp32")
     )

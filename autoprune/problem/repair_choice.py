@@ -16,7 +16,7 @@ from autoprune.repair.least_squares import Reconstruction
 from autoprune.repair.repair import AutomaticRepair, Repair
 from autoprune.structure.edit import Ranking
 from autoprune.structure.groups import Structure
-from autoprune.task.samples import cuts
+from autoprune.task.samples import cuts, samples_within
 from autoprune.task.task import Role, Task
 
 SAME_KL = 0.1  # nats from itself, up to which the repaired dense network is said to be the dense network
@@ -87,7 +87,7 @@ def _mild(structure: Structure) -> PruningPlan:
 
 def _kl(candidates: Candidates, plan: PruningPlan) -> float:
     """From the dense network, of the plan's network as it is judged or as it is handed out, whichever is more."""
-    size = min(BATCH, len(candidates.proxy))
+    size = min(samples_within(candidates.proxy.inputs, BATCH), len(candidates.proxy))
     try:
         evaluator = candidates.evaluator(precision=candidates.own_precision, batch_size=size)
         judged = joined(evaluator.judge(plan.kept, 0, len(cuts(len(candidates.proxy), size)) - 1)).metrics

@@ -20,6 +20,7 @@ from autoprune.task.samples import (
     mapped,
     number_of,
     rows,
+    samples_within,
 )
 from autoprune.task.task import Forward, Task
 from autoprune.task.training import Augment, flip
@@ -58,7 +59,8 @@ class Distillation:
         if not kinds:
             return cls(task, temperature, {})
         some = slice(0, MEASURED)
-        parts = cut(rows(task.data.train.inputs, some), BATCH)
+        inputs = rows(task.data.train.inputs, some)
+        parts = cut(inputs, samples_within(inputs, BATCH))
         taught = joined_samples([mapped(teach(part, None), Tensor.detach) for part in parts])
         tensors = task.tensors(taught)
         return cls(task, temperature, {kind.name: kind.scale(kind.reference(tensors[kind.name])) for kind in kinds})
@@ -98,10 +100,11 @@ def teacher_outputs(
     one = sum(tensor.nbytes for tensor in leaves(ask(rows(inputs, slice(0, 1)), None)))
     if views * number_of(inputs) * one > MEMORY:
         return ask
-    plain = joined_samples([ask(batch, None) for batch in cut(inputs, BATCH)])
+    parts = cut(inputs, samples_within(inputs, BATCH))
+    plain = joined_samples([ask(batch, None) for batch in parts])
     if augment is None:
         return lambda seen, at: ask(seen, None) if at is None else rows(plain, at)
-    mirrored = joined_samples([ask(batch.flip(-1), None) for batch in cut(inputs, BATCH)])
+    mirrored = joined_samples([ask(batch.flip(-1), None) for batch in parts])
 
     def recall(seen: Samples, at: Tensor | None) -> Samples:
         if at is None:

@@ -16,7 +16,7 @@ from autoprune.structure.axes import AxisSlices
 from autoprune.structure.code_bits import bits_of
 from autoprune.structure.edit import Ranking, kept_entries, partly
 from autoprune.structure.groups import Structure
-from autoprune.task.samples import cut
+from autoprune.task.samples import cut, samples_within
 from autoprune.task.task import Forward, Role, plain_forward
 
 BATCH = 500
@@ -163,9 +163,10 @@ def measure_batch_norms(
         for layer in network.modules()
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats
     ]
+    size = samples_within(calibration.inputs, BATCH)
     if share < 1:
         mixed = [MixedStatistics(layer, share, remembers=True) for layer in layers]
-        for batch in cut(calibration.inputs, BATCH) if layers else ():
+        for batch in cut(calibration.inputs, size) if layers else ():
             forward(network, batch)
         for each in mixed:
             each.finish()
@@ -175,7 +176,7 @@ def measure_batch_norms(
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative average over the batches
         layer.train()
-    for batch in cut(calibration.inputs, BATCH) if layers else ():
+    for batch in cut(calibration.inputs, size) if layers else ():
         forward(network, batch)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

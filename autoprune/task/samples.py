@@ -16,6 +16,7 @@ from torch import Tensor
 
 Samples: TypeAlias = Any  # a tensor [N, ...], or a tuple, list or mapping of such
 
+PASS_BYTES = 2**24  # of inputs in one forward pass: activations are many times as large, 20 MB of an image of 224²
 NOT_JUDGED = (
     "past_key_values",
     "hidden_states",
@@ -79,6 +80,18 @@ def rows(samples: Samples, which: slice | Tensor) -> Samples:
         which: A slice of them, or an index tensor.
     """
     return mapped(samples, lambda tensor: tensor[which])
+
+
+def samples_within(samples: Samples, most: int, *, pass_bytes: int = PASS_BYTES) -> int:
+    """Returns how many samples one forward pass takes: `most`, or fewer where they are large, but two at least.
+
+    Args:
+        samples: A tensor [N, ...], or a tuple, list or mapping of such.
+        most: Of small samples, at least 1.
+        pass_bytes: What the inputs of one pass may take.
+    """
+    one = sum(tensor[:1].nbytes for tensor in leaves(samples))
+    return min(most, max(2, pass_bytes // max(1, one)))
 
 
 def cut(samples: Samples, size: int) -> list[Samples]:

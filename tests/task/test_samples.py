@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from autoprune.task.samples import cut, cuts, joined_samples, leaves, mapped, named_outputs, number_of, rows
+from autoprune.task.samples import (
+    cut,
+    cuts,
+    joined_samples,
+    leaves,
+    mapped,
+    named_outputs,
+    number_of,
+    rows,
+    samples_within,
+)
 
 
 class Pair(NamedTuple):
@@ -52,3 +62,13 @@ def test_outputs_have_names() -> None:
     for wrong, said in ((None, "returns None"), ({"loss": 3}, r"a mapping of \['loss'\]"), ((1, "a"), "a tuple of")):
         with pytest.raises(TypeError, match=said):
             named_outputs(wrong)
+
+
+@given(number=st.integers(1, 40), most=st.integers(1, 50), which=st.integers(0, 5), pass_bytes=st.integers(0, 999))
+def test_a_pass_takes_fewer_large_samples(number: int, most: int, which: int, pass_bytes: int) -> None:
+    whole = structures(number)[which]
+    size = samples_within(whole, most, pass_bytes=pass_bytes)
+    taken = sum(tensor.nbytes for tensor in leaves(whole)) / number * size
+    assert 1 <= size <= most
+    assert taken <= pass_bytes or size <= 2
+    assert samples_within(whole, most) == most  # of small ones
