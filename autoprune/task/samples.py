@@ -54,7 +54,7 @@ def as_tensors(samples: Samples) -> Samples:
     """NumPy's arrays in tuples, lists and mappings as tensors of the same numbers; tensors without their history."""
     match samples:
         case Tensor():
-            return samples.detach()
+            return samples.detach() if samples.requires_grad else samples
         case np.ndarray() if samples.dtype.kind in "biufc":
             return torch.from_numpy(np.ascontiguousarray(samples))
         case Mapping() if type(samples) is dict:

@@ -198,7 +198,7 @@ def test_no_setting_of_a_command_takes_what_is_not_its_kind(command: str) -> Non
     [
         ("+evalutions=5", "evaluations"),
         ("+agent.agent.hiden=[3]", "agent.agent.hidden"),
-        ("+agent.agent.experience.paralel=3", "agent.agent.experience.parallel"),
+        ("+agent.agent.experience.episods=3", "agent.agent.experience.episodes"),
         ("+agent.agent.hyperparameters.batchsize=3", "agent.agent.hyperparameters.batch_size"),
         ("+structure.roundto=3", "structure.round_to"),
         ("+round_to=3", "structure.round_to"),

@@ -132,7 +132,7 @@ class Shuffled(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.first(x)
-        x = torch.relu(x) if x.shape[1] == 8 else torch.relu(torch.relu(x).neg().neg())
+        x = torch.relu(x) if x.shape[1] == 8 else torch.relu(x.neg().neg())
         return self.second(x).mean((2, 3))
 
 
