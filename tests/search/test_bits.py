@@ -13,7 +13,7 @@ from tests.tasks import prepared, tiny_task
 
 BITS = (2, 3, 4, 5, 6, 8)
 # what they need, and a decision on single weights has not: a policy, blocks
-OTHERS = ("apply", "block_influence", "owl")
+OTHERS = ("apply", "block_influence", "owl", "ramp")
 # tried once when they were made, and too slow for every run: critic_guided, amc, dqn and evolution are of their kinds
 SLOWEST = {"bayesian", "crossq", "ddpg", "model_based", "sac", "spdy", "td3", "tpe", "tqc", "transferable"}
 EVERY = {path.stem for path in (conf_dir() / "agent").glob("*.yaml")}
