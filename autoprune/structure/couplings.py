@@ -230,7 +230,10 @@ class Laboratory:
         if not any(self._in_one_block(tap, several, part) for part in largest):
             return False  # units of one small block would be units of a larger one
         tried = [self._in_one_block(tap, several, part) for part in range(2, size) if size % part == 0]
-        each, chosen = max(filter(None, tried), key=lambda own: (sum(len(units) for units, _ in own[1]), -own[0]))
+        blocks = [each for each in tried if each is not None]
+        if not blocks:  # the first look was a coincidence of its random weights
+            return False
+        each, chosen = max(blocks, key=lambda own: (sum(len(units) for units, _ in own[1]), -own[0]))
         for block in range(size // each):
             columns = torch.arange(size) // each == block
             note(columns, [units[own == block] for units, own in chosen])
