@@ -5,16 +5,17 @@ left of the heads' width, while the layers that read x still need all of it.
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
+from autoprune.structure.instance_class import InstanceClass, class_with, class_without
 from autoprune.structure.skipped_modules import patched_forward
 
 WITHHELD = "withheld_inputs"  # the attribute: how many of its input's entries a module is not shown
 
 
-class NarrowedInput:
+class NarrowedInput(InstanceClass):
     """What a module inherits from, before its own class, while some of its input's entries are withheld from it."""
 
     withheld_inputs: int
@@ -37,9 +38,6 @@ class NarrowedInput:
         with patched_forward(readers):
             return super().forward(*positional, **others)  # type: ignore[misc]
 
-    def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
-        return _restored, (type(self).__mro__[2],), self.__dict__.copy()
-
 
 def withhold(module: nn.Module, entries: int) -> None:
     """So many entries of its input, more or fewer than before, are not shown to the module any more.
@@ -49,11 +47,11 @@ def withhold(module: nn.Module, entries: int) -> None:
         entries: Withheld beside those that are; fewer than 0 are shown again.
     """
     withheld = getattr(module, WITHHELD, 0) + entries
-    kind = type(module).__mro__[2] if isinstance(module, NarrowedInput) else type(module)
+    kind = class_without(NarrowedInput, type(module))
     module.__dict__.pop(WITHHELD, None)
     if withheld:
         module.__dict__[WITHHELD] = withheld
-    module.__class__ = _narrowed(kind) if withheld else kind
+    module.__class__ = class_with(NarrowedInput, kind) if withheld else kind
 
 
 def withheld_of(network: nn.Module) -> dict[str, int]:
@@ -70,19 +68,3 @@ def _reading(forward: Callable[..., Any], part: Tensor, whole: Tensor) -> Callab
         })  # fmt: skip
 
     return read
-
-
-def _restored(kind: type[nn.Module]) -> nn.Module:
-    narrowed = _narrowed(kind)
-    return cast(nn.Module, narrowed.__new__(narrowed))
-
-
-def _narrowed(kind: Any) -> Any:
-    """The subclass of a class of modules, always the same."""
-    if kind not in _CLASSES:
-        attributes = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-        _CLASSES[kind] = type(kind.__name__, (NarrowedInput, kind), attributes)
-    return _CLASSES[kind]
-
-
-_CLASSES: dict[Any, Any] = {}

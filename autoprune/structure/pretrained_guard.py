@@ -7,6 +7,7 @@ from torch import nn
 
 from autoprune.structure.block_sparse import patterns_of
 from autoprune.structure.families import model_type
+from autoprune.structure.instance_class import InstanceClass, class_with
 from autoprune.structure.stock_network import stock_network
 
 
@@ -31,14 +32,11 @@ def guard_save_pretrained(network: nn.Module, *, dense: Mapping[str, tuple[int, 
     if tensor_shapes(network) == dense and model_type(network) != "gpt2":
         return
     for part in _savable(network):
-        # A class of its own, as torch's parametrizations and FSDP make them: no method is replaced on an instance.
-        part.__class__ = _pruned(type(part))
+        part.__class__ = class_with(PrunedPretrained, type(part))
 
 
-class PrunedPretrained:
+class PrunedPretrained(InstanceClass):
     """What a pruned network inherits from before its own class."""
-
-    is_pruned = True
 
     def save_pretrained(self, folder: Any, **options: Any) -> None:
         """Writes the network with a configuration that describes it; plain transformers loads it to the same outputs.
@@ -64,26 +62,6 @@ class PrunedPretrained:
                 f"{error}. Its run has saved it too: autoprune.load(RUN_FOLDER) gives it back, with "
                 "model=YOUR_DENSE_MODEL where it is a network of yours"
             ) from error
-
-    def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
-        return _restored, (type(self).__mro__[2],), self.__dict__.copy()
-
-
-def _restored(kind: type[nn.Module]) -> nn.Module:
-    pruned = _pruned(kind)
-    restored: nn.Module = pruned.__new__(pruned)
-    return restored
-
-
-def _pruned(kind: Any) -> Any:
-    """The subclass of a class of networks, always the same."""
-    if kind not in _CLASSES:
-        attributes = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-        _CLASSES[kind] = type(kind.__name__, (PrunedPretrained, kind), attributes)
-    return _CLASSES[kind]
-
-
-_CLASSES: dict[Any, Any] = {}
 
 
 def _savable(network: nn.Module) -> Iterator[nn.Module]:

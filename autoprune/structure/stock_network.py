@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from autoprune.structure.block_sparse import patterns_of
 from autoprune.structure.families import FAMILIES, Experts, Family, blocks_name, model_type
+from autoprune.structure.instance_class import InstanceClass, class_without
 from autoprune.structure.skipped_modules import Skipped
 
 PER_BLOCK = ("layer_types", "no_rope_layers")  # entries of configurations that say something of every block
@@ -189,7 +190,7 @@ def _head_dim(network: nn.Module, family: Family, sizes: list[BlockSizes]) -> in
 
 def _plain_network(network: nn.Module, config: Any) -> nn.Module:
     """A network of the class that the pruned one's was made from, with random weights."""
-    kind = next(kind for kind in type(network).__mro__ if hasattr(kind, "_from_config") and not _is_pruned(kind))
+    kind = class_without(InstanceClass, type(network))
     options = {"add_pooling_layer": False} if getattr(network, "pooler", network) is None else {}
     with torch.random.fork_rng(devices=[]):  # initial weights come from torch's global generator
         stock: nn.Module = kind._from_config(config, **options)
@@ -198,11 +199,6 @@ def _plain_network(network: nn.Module, config: Any) -> nn.Module:
     if getattr(network, "generation_config", None) is not None:
         stock.generation_config = copy.deepcopy(network.generation_config)
     return stock
-
-
-def _is_pruned(kind: type) -> bool:
-    """Whether structure/pretrained_guard.py made the class, which the class that it stands for does not."""
-    return "is_pruned" in {name for base in kind.__mro__ for name in vars(base)}
 
 
 def _fill(stock: nn.Module, network: nn.Module, family: Family, sizes: list[BlockSizes], wide: BlockSizes) -> None:
