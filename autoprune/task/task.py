@@ -23,7 +23,7 @@ from autoprune.task.default_metrics import (
 )
 from autoprune.task.kind_inference import KindSetting, described, output_kinds
 from autoprune.task.outputs import OutputKind
-from autoprune.task.placement import DTYPES, Dtype, checked_device, in_dtype, unwrapped, unwrapped_names
+from autoprune.task.placement import DTYPES, Dtype, checked_device, in_dtype
 from autoprune.task.roles import Role, Roles, on_device
 from autoprune.task.samples import (
     Samples,
@@ -38,6 +38,7 @@ from autoprune.task.samples import (
     rows,
 )
 from autoprune.task.seeded_forward import SeededForward, draws_random_numbers
+from autoprune.task.unwrapped import unwrapped, unwrapped_names
 
 __all__ = ["Architecture", "Role", "Roles", "Task", "accuracy", "first_outputs", "outputs_of", "plain_forward"]
 
@@ -356,10 +357,8 @@ class Task:
             labels = own[kind.name]
             if labels is None or labels.is_floating_point() or kind.classes is None:
                 continue
-            void = [IGNORED, VOID] if kind.kind == "segmentation" else [IGNORED]
-            wrong = ((labels < 0) | (labels >= kind.classes)) & ~torch.isin(
-                labels, torch.tensor(void, device=labels.device)
-            )
+            void = torch.tensor([IGNORED, VOID] if kind.kind == "segmentation" else [IGNORED], device=labels.device)
+            wrong = ((labels < 0) | (labels >= kind.classes)) & ~torch.isin(labels, void)
             at = wrong.reshape(len(wrong), -1).any(dim=1).nonzero().flatten()[:1]
             if len(at) and (isinstance(self.loss, DefaultLoss) or not self._learns_from(role[at])):
                 label, last = int(labels[wrong][0]), kind.classes - 1

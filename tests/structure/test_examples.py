@@ -13,7 +13,7 @@ from torch.nn.utils import prune
 from autoprune.structure.edit import masked, shrink
 from autoprune.structure.graph import find_structure
 from autoprune.structure.sliced_attention import SlicedAttention, slice_attention
-from autoprune.task.placement import unwrapped
+from autoprune.task.unwrapped import unwrapped
 
 
 class Branching(nn.Module):
