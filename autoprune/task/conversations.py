@@ -82,7 +82,8 @@ def written_documents(path: Path) -> Iterator[Document]:
 def is_written(row: object) -> bool:
     """Whether a row of a data set has the columns of one of these forms, but for `text`."""
     columns = set(row) if isinstance(row, Mapping) else set()
-    return any(needed <= columns for needed in ({"messages"}, {"prompt", "completion"}, {"instruction", "output"}))
+    forms = ({"messages"}, {"conversations"}, {"prompt", "completion"}, {"instruction", "output"})
+    return any(needed <= columns for needed in forms)
 
 
 def document_of(row: Any, where: str) -> Document:

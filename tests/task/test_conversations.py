@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from autoprune.evaluation.judge import Judge
-from autoprune.task.conversations import Completion, Conversation, document_of, tokens_of, written_documents
+from autoprune.task.conversations import Completion, Conversation, document_of, is_written, tokens_of, written_documents
 from autoprune.task.corpora import documents
 from autoprune.task.default_metrics import IGNORED
 from autoprune.task.huggingface import hf_causal_lm
@@ -114,6 +114,12 @@ ROWS: list[tuple[Any, Any]] = [
     ),
     ({"text": "plain"}, "plain"),
 ]
+
+
+@pytest.mark.parametrize(("row", "document"), ROWS)
+def test_rows_of_data_sets_are_known_by_their_columns(row: Any, document: Any) -> None:
+    """But for a text, whose column may be called as it likes."""
+    assert is_written({**row, "id": 7}) == (document != "plain")
 
 
 @pytest.mark.parametrize(("row", "document"), ROWS)
