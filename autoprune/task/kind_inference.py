@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import CodeType
@@ -69,6 +70,7 @@ def output_kinds(
     Raises:
         ValueError: Names of unknown outputs are given, or an output's kind is ambiguous.
     """
+    outputs, few_targets = _with_finite_loss(loss, outputs, few_targets)
     tensors = named_outputs(outputs)
     settings, own = _by_name(given, list(tensors)), paired_targets(list(tensors), targets)
     families = None if loss is None else families_of(loss)
@@ -290,6 +292,24 @@ def _by_differences(evidence: _Evidence, axis: int) -> bool:
     )
     same = UNCHANGED * max(abs(before), UNCHANGED)
     return abs(shifted - before) <= same < min(abs(other - before), abs(doubled - before))
+
+
+def _with_finite_loss(loss: Any, outputs: Samples, targets: Samples) -> tuple[Samples, Samples]:
+    """The samples whose loss is finite, where that of all is not: a CTC loss is infinite for too long a text."""
+    tensors = list(named_outputs(outputs).values())
+    if loss is None or not math.isinf(_loss_with(loss, outputs, targets, 0, tensors[0])):
+        return outputs, targets
+
+    def some(samples: Samples, which: list[int]) -> Samples:
+        return mapped(samples, lambda x: x[which] if x.ndim and len(x) == len(tensors[0]) else x)
+
+    finite = []
+    for sample in range(len(tensors[0])):
+        own, its_targets = some(outputs, [sample]), some(targets, [sample])
+        tensor = next(iter(named_outputs(own).values()))
+        if math.isfinite(_loss_with(loss, own, its_targets, 0, tensor)):
+            finite.append(sample)
+    return (some(outputs, finite), some(targets, finite)) if finite else (outputs, targets)
 
 
 def _loss_with(loss: Any, outputs: Samples, targets: Samples, index: int, tensor: Tensor) -> float:

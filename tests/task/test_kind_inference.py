@@ -233,6 +233,20 @@ def test_classes_are_where_the_loss_reads_them_however_long_targets_are(length: 
     assert (kind.kind, kind.dim) == ("classification", 1)
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_texts_that_are_too_long_for_their_steps_do_not_hide_the_classes(transposed: bool) -> None:
+    """Of five equal labels each needs a step, and a blank between it and the next: nine, where there are eight."""
+    outputs, targets = torch.randn(N, 8, 5), torch.randint(1, 5, (N, 5))
+    targets[: N // 2] = 1
+    targets[N // 2 :] = torch.tensor([1, 2, 3, 4, 1])
+    assert ctc(outputs, targets).isinf()
+    if transposed:
+        (kind,) = kinds(outputs.transpose(1, 2), targets, lambda o, y: ctc(o.transpose(1, 2), y))
+    else:
+        (kind,) = kinds(outputs, targets, ctc)
+    assert (kind.kind, kind.dim) == ("classification", 1 if transposed else -1)
+
+
 def test_square_outputs_are_told_by_the_loss() -> None:
     """As many steps as classes."""
     outputs, targets = torch.randn(N, 5, 5), labels(5, 5)
