@@ -181,8 +181,9 @@ class TrainingLoop:
             targets: What outputs are compared with.
         """
         inputs = images_last(inputs)
+        several = number_of(inputs) > 1
         for norm in self._norms:  # of a single sample there are no statistics: those that it knows are used
-            if norm.training != (several := number_of(inputs) > 1):
+            if norm.training != several:
                 norm.train(several)
         device = self.batches.role.device.type
         with torch.autocast(device, dtype=torch.bfloat16) if self.settings.bf16 else nullcontext():
