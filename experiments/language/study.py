@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.language.searched import ready, searched
-from experiments.language.weights import perplexities
+from experiments.language.searched import ready
+from experiments.language.weights import DENSE, TASK, judged
 from experiments.readme import table as markdown_table
 
-TASK = ("experiment=language_weights", "evaluation.proxy_samples=24", "evaluation.race={first: 0.34}")
 CRITERIA: Mapping[str, tuple[str, ...]] = {
     "wanda": ("importance=wanda",),
     "magnitude": ("importance=l1",),
@@ -15,7 +14,6 @@ CRITERIA: Mapping[str, tuple[str, ...]] = {
 }
 BUDGETS = ("weights:0.5", "weights:0.3", "weights:0.7")  # what stays; those that decide something first
 ALLOCATIONS = {"uniform": 1, "owl": 1, "ramp": 10, "evolution": 40}  # agent → evaluations
-DENSE = "dense"
 Cell = tuple[str, str, str]  # criterion, budget, allocation
 
 
@@ -28,18 +26,8 @@ def cells() -> list[Cell]:
 def cell(criterion: str, budget: str, allocation: str) -> dict[str, Any]:
     """The perplexities, on held-out texts, of the plan that the allocation makes of the criterion's scores."""
     problem = ready((*TASK, *CRITERIA[criterion], f"budget={budget}"))
-    plan, windows = problem.structure.dense, 0
-    if allocation != DENSE:
-        search = searched(problem, [f"agent={allocation}"], evaluations=ALLOCATIONS[allocation], seed=0)
-        plan, windows = search.best[-1][1], search.spent
-    return {
-        "criterion": criterion,
-        "budget": budget,
-        "allocation": allocation,
-        "windows": windows,
-        "kept": list(plan.kept),
-        "perplexity": perplexities(problem, plan),
-    }
+    made = judged(problem, allocation, ALLOCATIONS, seed=0)
+    return {"criterion": criterion, "budget": budget, "allocation": allocation, **made}
 
 
 def table(made: Sequence[Mapping[str, Any]]) -> list[str]:

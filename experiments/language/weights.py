@@ -22,18 +22,16 @@ DENSE = "dense"
 def cell(budget: str, agent: str, seed: int) -> dict[str, Any]:
     """The perplexities, on held-out texts, of the plan that the agent found."""
     problem = ready((*TASK, f"budget={budget}"))
+    return {"budget": budget, "agent": agent, "seed": seed, **judged(problem, agent, EVALUATIONS, seed=seed)}
+
+
+def judged(problem: Problem, agent: str, evaluations: Mapping[str, int], *, seed: int) -> dict[str, Any]:
+    """What an agent, or leaving the network dense, comes to: the plan, windows that it cost, held-out perplexities."""
     plan, windows = problem.structure.dense, 0
     if agent != DENSE:
-        found = searched(problem, [f"agent={agent}"], evaluations=EVALUATIONS[agent], seed=seed)
-        plan, windows = found.best[-1][1], found.spent
-    return {
-        "budget": budget,
-        "agent": agent,
-        "seed": seed,
-        "windows": windows,
-        "kept": list(plan.kept),
-        "perplexity": perplexities(problem, plan),
-    }
+        search = searched(problem, [f"agent={agent}"], evaluations=evaluations[agent], seed=seed)
+        plan, windows = search.best[-1][1], search.spent
+    return {"windows": windows, "kept": list(plan.kept), "perplexity": perplexities(problem, plan)}
 
 
 def perplexities(problem: Problem, plan: PruningPlan) -> dict[str, float]:
