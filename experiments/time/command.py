@@ -43,6 +43,12 @@ SCHEDULES: dict[str, Schedule] = {
     "static": static_mask(),
 }
 DENSITIES = (0.1, 0.05, 0.01)
+RIGL_TRIALS: dict[str, tuple[float, float, Schedule]] = {  # density, training in steps of the dense network, schedule
+    "four times the training": (0.1, 800, rigl()),
+    "a hundred exchanges": (0.1, 200, rigl(decisions=100)),
+    "a tenth exchanged": (0.1, 200, rigl(regrow=0.1)),
+    "2 % of the weights": (0.02, 200, rigl()),
+}
 RESNET_ROUNDS = TicketSettings(rounds=2, share=0.687, steps=400, controls=(), check_every=400)  # to 9.8 %
 RESNET_RECIPE = TrainingRecipe(learning_rate=0.2, batch_size=64, bf16=True)  # the rate of the shipped network
 REWIND_STEPS = (0, 60)
@@ -52,7 +58,7 @@ def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "study", choices=("tickets", "schedules", "resnet", "agent", "policy", "family", "overhead", "summary")
+        "study", choices=("tickets", "schedules", "rigl", "resnet", "agent", "policy", "family", "overhead", "summary")
     )
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
@@ -61,6 +67,8 @@ def main() -> None:
             tickets(arguments.seeds)
         case "schedules":
             schedules(arguments.seeds)
+        case "rigl":
+            rigl_trials(arguments.seeds)
         case "resnet":
             rewinding(arguments.seeds)
         case "summary":
@@ -97,6 +105,12 @@ def small_cnn() -> nn.Module:
     return nn.Sequential(*parts, nn.Flatten(), nn.Linear(160, 10))
 
 
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], TrainingRecipe, Any]] = {  # with how the images are augmented
+    "lenet": (lenet, TrainingRecipe(learning_rate=0.05), None),
+    "cnn": (small_cnn, TrainingRecipe(learning_rate=0.1), flip),
+}
+
+
 def task_of(network: nn.Module, data: Roles, name: str, **options: Any) -> Task:
     return Task(network, data.train.inputs[:1], data, name=name, **options)
 
@@ -121,27 +135,43 @@ def tickets(seeds: int) -> None:
 
 def schedules(seeds: int) -> None:
     """Test accuracy of every schedule at equal training MACs; those that are sparse throughout not at 1 %."""
-    data = fashion_subset()
-    tasks = {
-        "lenet": (task_of(lenet(), data, "lenet"), TrainingRecipe(learning_rate=0.05)),
-        "cnn": (task_of(small_cnn(), data, "cnn", augment=flip), TrainingRecipe(learning_rate=0.1)),
-    }
 
     def one(network: str, schedule: str, density: float, seed: int) -> list[Any]:
-        task, recipe = tasks[network]
         goal = PruningGoal(density=density, steps=200, start="initial")
-        result = train_pruned(task, SCHEDULES[schedule], goal, recipe=recipe, seed=seed)
-        outputs = outputs_of(result.network, data.test.inputs)
-        return [{
-            "network": network, "schedule": schedule, "density": density, "seed": seed, "steps": result.steps,
-            "macs": result.macs, "test_accuracy": task.metric(outputs, data.test.targets),
-        }]  # fmt: skip
+        return [{"schedule": schedule, **scheduled(network, SCHEDULES[schedule], goal, seed)}]
 
-    cells = list(product(DENSITIES, range(seeds), tasks, SCHEDULES))
+    cells = list(product(DENSITIES, range(seeds), NETWORKS, SCHEDULES))
     for density, seed, network, schedule in sorted(cells, key=lambda each: each[3] not in RULED.get(each[0], ())):
         if density > 0.02 or schedule not in SPARSE_FROM_START:
             name = f"{network}_{schedule}_{density:g}_{seed}"
             cell("schedules", name, partial(one, network, schedule, density, seed))
+
+
+def rigl_trials(seeds: int) -> None:
+    """RigL beside a static mask of the same density and training, each trial with one thing changed."""
+
+    def one(network: str, trial: str, seed: int) -> list[Any]:
+        density, steps, schedule = RIGL_TRIALS[trial]
+        goal = PruningGoal(density=density, steps=steps, start="initial")
+        return [
+            {"trial": trial, "schedule": name, **scheduled(network, each, goal, seed)}
+            for name, each in (("rigl", schedule), ("static", static_mask()))
+        ]
+
+    for seed, trial, network in product(range(seeds), RIGL_TRIALS, NETWORKS):
+        cell("rigl", f"{network}_{trial.replace(' ', '_')}_{seed}", partial(one, network, trial, seed))
+
+
+def scheduled(network: str, schedule: Schedule, goal: PruningGoal, seed: int) -> dict[str, Any]:
+    """One of NETWORKS trained on the shipped subset with a schedule, and its test accuracy."""
+    build, recipe, augment = NETWORKS[network]
+    task = task_of(build(), fashion_subset(), network, augment=augment)
+    result = train_pruned(task, schedule, goal, recipe=recipe, seed=seed)
+    test = task.data.test
+    return {
+        "network": network, "density": goal.density, "seed": seed, "steps": result.steps, "macs": result.macs,
+        "test_accuracy": task.metric(outputs_of(result.network, test.inputs), test.targets),
+    }  # fmt: skip
 
 
 def overhead() -> None:

@@ -19,8 +19,8 @@ def write_summary() -> None:
     """The page holds the tables between its markers."""
     text = PAGE.read_text()
     tables = {
-        "tickets": _tickets, "schedules": _schedules, "resnet": _resnet, "agent": _agent, "family": _family,
-        "overhead": _overhead,
+        "tickets": _tickets, "schedules": _schedules, "rigl": _rigl, "resnet": _resnet, "agent": _agent,
+        "family": _family, "overhead": _overhead,
     }  # fmt: skip
     for study, table in tables.items():
         cells = [json.loads(file.read_text()) for file in sorted((HERE / "data").glob(f"{study}_*.json"))]
@@ -65,6 +65,17 @@ def _schedules(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         counts = [len(values) for values in each.values() if values]
         seeds = "–".join(str(n) for n in sorted({min(counts), max(counts)}))
         yield f"| {network}, {density:g} | {seeds} | {' | '.join([*means, *pairs])} |"
+
+
+def _rigl(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    accuracy = _by_seed(rows, ("network", "trial", "schedule"))
+    yield "| network | trial | seeds | rigl | static | rigl − static |"
+    yield "|---|---|---|---|---|---|"
+    for network, trial in dict.fromkeys((row["network"], row["trial"]) for row in rows):
+        each = [accuracy[network, trial, schedule] for schedule in ("rigl", "static")]
+        means = [f"{100 * np.mean(list(values.values())):.2f}" for values in each]
+        difference = _interval(_differences(*each))
+        yield f"| {network} | {trial} | {len(each[0])} | {' | '.join([*means, difference])} |"
 
 
 def _resnet(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
