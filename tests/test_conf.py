@@ -51,6 +51,10 @@ def test_every_experiment_composes(path: Path) -> None:
     base, overlaid = composed(), composed(f"experiment={path.stem}")
     assert overlaid.keys() <= base.keys() | {"data"}
     assert overlaid != base
+    others = composed(
+        f"experiment={path.stem}", "recover=none", "quantize=none", "repair=none", "agent=random", "importance=l1"
+    )
+    check(others, SearchSettings, RULES, command="autoprune search")  # what it sets of other choices is not left over
 
 
 def test_conf_holds_yaml_only() -> None:
