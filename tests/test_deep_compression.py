@@ -42,7 +42,7 @@ def test_each_part_alone_is_larger_than_both(tmp_path: Path) -> None:
     for name, settings in alone.items():
         result = deep_compression(task, tmp_path / f"{name}.apz", settings)
         assert result.bytes > 1.3 * both.bytes
-    with pytest.raises(ValueError, match="pruning_steps=0 leaves the network dense"):
+    with pytest.raises(ValueError, match="pruning_steps=0"):
         deep_compression(task, tmp_path / "x.apz", replace(SETTINGS, pruning_steps=0))
 
 

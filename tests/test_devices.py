@@ -112,26 +112,22 @@ def test_what_is_recovered_and_saved_there_is_what_is_loaded_here(tmp_path: Path
 @pytest.mark.parametrize("name", ["cuda", "cuda:1"])
 def test_a_device_that_is_not_there_is_a_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if torch.version.cuda is None:
-        with pytest.raises(
-            ValueError, match=rf"task\.device={name} needs a CUDA device, .* was built without CUDA; leave"
-        ):
+        with pytest.raises(ValueError, match=rf"task\.device={name}.*CUDA.*CUDA"):
             digits().on(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", "12.9")
-    with pytest.raises(ValueError, match=rf"task\.device={name} .* sees no CUDA device; leave"):
+    with pytest.raises(ValueError, match=rf"task\.device={name}.*CUDA"):
         checked_device(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert checked_device("cuda:0") == torch.device("cuda:0")
-    with pytest.raises(ValueError, match=r"task\.device=cuda:1: PyTorch sees 1 CUDA devices, cuda:0 to cuda:0"):
+    with pytest.raises(ValueError, match=r"task\.device=cuda:1: PyTorch.*1 CUDA.*cuda:0.*cuda:0"):
         checked_device("cuda:1")
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cpu:1", "auto", "mps", "meta"])
 def test_what_is_no_device_is_a_sentence(name: str) -> None:
-    with pytest.raises(
-        ValueError, match=rf"task\.device={name}: it is cpu, cuda or one of several such as cuda:1, got"
-    ):
+    with pytest.raises(ValueError, match=rf"task\.device={name}.*cuda:1"):
         checked_device(name)
 
 
@@ -164,9 +160,7 @@ def test_bf16_stays_bf16_from_end_to_end(tmp_path: Path) -> None:
 
 
 def test_bf16_of_a_network_that_reads_numbers_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"task\.dtype=bfloat16 is for networks that read whole numbers.*precision=bf16"
-    ):
+    with pytest.raises(ValueError, match=r"task\.dtype=bfloat16.*precision=bf16"):
         replace(digits(), dtype="bfloat16")
 
 

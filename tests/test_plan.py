@@ -16,7 +16,7 @@ def test_sparsity_is_the_fraction_removed() -> None:
 
 @pytest.mark.parametrize("kept", [-1, 17])
 def test_a_group_keeps_none_to_all_of_its_units(kept: int) -> None:
-    with pytest.raises(ValueError, match=f"group 'conv1' must keep a whole number of 0 to 16 units, got {kept}"):
+    with pytest.raises(ValueError, match=rf"'conv1'.*0 to 16 units, got {kept}"):
         PruningPlan(("conv1", "fc1"), (16, 64), (kept, 64))
 
 
@@ -37,12 +37,12 @@ def test_groups_keep_the_networks_order() -> None:
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, 1.5, float("nan"), float("inf")])
 def test_sparsity_is_at_least_zero_and_below_one(value: float) -> None:
-    with pytest.raises(ValueError, match=rf"sparsity of 'fc1' must be in \[0, 1\), got {value}"):
+    with pytest.raises(ValueError, match=rf"'fc1'.*\[0, 1\), got {value}"):
         PruningPlan.from_sparsity(UNITS, {"fc1": value})
 
 
 def test_unknown_groups_are_named() -> None:
-    with pytest.raises(ValueError, match=r"unknown groups \['conv9'\]; the network's groups are \['conv1', 'fc1'\]"):
+    with pytest.raises(ValueError, match=r"\['conv9'\].*\['conv1', 'fc1'\]"):
         PruningPlan.from_sparsity(UNITS, {"conv9": 0.5})
 
 

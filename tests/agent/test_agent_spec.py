@@ -42,7 +42,7 @@ def test_a_configured_agent_can_be_built(name: str) -> None:
 
 
 def test_an_unknown_algorithm_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"unknown algorithm 'DDPQ'; known are .*DDPG.*TQC"):
+    with pytest.raises(ValueError, match=r"'DDPQ'.*DDPG.*TQC"):
         small_agent("DDPQ")
 
 
@@ -51,27 +51,27 @@ def test_an_unknown_algorithm_is_refused_with_the_known_ones() -> None:
     [
         ("PPO", {"noise": GAUSSIAN_NOISE}, "noise does not apply to PPO"),
         ("DQN", {"noise": GAUSSIAN_NOISE}, "noise does not apply to DQN"),
-        ("TD3", {"initial_std": 0.1}, "initial_std does not apply to TD3"),
-        ("PPO", {"actor_learning_rate": 0.1}, "actor_learning_rate does not apply to PPO"),
-        ("SAC", {"actor_learning_rate": 0.0}, "actor_learning_rate must be positive, got 0"),
+        ("TD3", {"initial_std": 0.1}, r"initial_std.*TD3"),
+        ("PPO", {"actor_learning_rate": 0.1}, r"actor_learning_rate.*PPO"),
+        ("SAC", {"actor_learning_rate": 0.0}, r"actor_learning_rate.*got 0"),
         ("PPO", {"initial_std": -1.0}, "initial_std must be positive"),
         ("PPO", {"experience": Replay(10, 0)}, "PPO learns from a Rollout, got a Replay"),
         ("SAC", {"experience": Rollout(10)}, "SAC learns from a Replay, got a Rollout"),
-        ("PPO", {"hyperparameters": {"tau": 0.1}}, "PPO has no hyperparameter 'tau'; it has .*clip_range"),
+        ("PPO", {"hyperparameters": {"tau": 0.1}}, r"PPO.*'tau'.*clip_range"),
         ("SAC", {"hyperparameters": {"buffer_size": 9}}, "'buffer_size'.*decided by experience.episodes"),
         ("PPO", {"hyperparameters": {"seed": 9}}, "'seed'.*decided by the run's seed"),
         ("PPO", {"activation": "gelu"}, "unknown activation 'gelu'"),
-        ("PPO", {"hidden": (64, 0)}, "a hidden layer's units must be at least 1, got 0"),
-        ("PPO", {"network": "alike"}, "must be one of .*shared_bias.*, got 'alike'"),
-        ("SAC", {"network": "shared"}, "network=shared does not apply to SAC; only to .*PPO"),
-        ("RecurrentPPO", {"network": "shared_bias"}, "network=shared_bias does not apply to RecurrentPPO"),
-        ("PPO", {"network": "shared", "hidden": ()}, "network=shared needs at least one hidden layer"),
+        ("PPO", {"hidden": (64, 0)}, r"units.*at least 1, got 0"),
+        ("PPO", {"network": "alike"}, r"shared_bias.*'alike'"),
+        ("SAC", {"network": "shared"}, r"network=shared.*SAC.*PPO"),
+        ("RecurrentPPO", {"network": "shared_bias"}, r"network=shared_bias.*RecurrentPPO"),
+        ("PPO", {"network": "shared", "hidden": ()}, "network=shared"),
         ("PPO", {"memory": 8}, "memory is for .*RecurrentPPO.*; got 8 with PPO"),
         ("RecurrentPPO", {"memory": None}, "which need it; got None"),
         ("RecurrentPPO", {"memory": 0}, "memory must be at least 1, got 0"),
-        ("DDPG", {"critics": 3}, "critics does not apply to DDPG; only to .*SAC"),
-        ("SAC", {"critics": 0}, "critics must be positive, got 0"),
-        ("CrossQ", {"hyperparameters": {"tau": 0.1}}, "CrossQ has no hyperparameter 'tau'"),
+        ("DDPG", {"critics": 3}, r"DDPG.*SAC"),
+        ("SAC", {"critics": 0}, r"critics.*got 0"),
+        ("CrossQ", {"hyperparameters": {"tau": 0.1}}, r"CrossQ.*'tau'"),
         ("PPO", {"critic_guidance": PROPOSALS}, "chosen by critics of actions.*not to PPO"),
         ("DQN", {"critic_guidance": PROPOSALS}, "chosen by critics of actions.*not to DQN"),
         ("TD3", {"critic_guidance": PROPOSALS}, "not to TD3 with noise"),
@@ -86,17 +86,17 @@ def test_an_option_that_does_not_apply_is_refused(algorithm: str, changes: dict[
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Replay(0, 0), "episodes of a replay must be at least 1"),
+        (lambda: Replay(0, 0), r"replay.*at least 1"),
         (lambda: Replay(1, -1), "warm_up_episodes must be at least 0"),
         (lambda: Replay(1, 0, updates_per_episode=0), "updates_per_episode must be above 0"),
         (lambda: Replay(1, 0, baseline_rate=0.5), "set copy_terminal_reward: true"),
-        (lambda: Replay(1, 0, copy_terminal_reward=True, baseline_rate=1.5), r"baseline_rate must be in \(0, 1\]"),
+        (lambda: Replay(1, 0, copy_terminal_reward=True, baseline_rate=1.5), r"baseline_rate.*\(0, 1\]"),
         (lambda: Replay(1, 0, n_steps=0), "n_steps must be at least 1, got 0"),
         (lambda: Replay(1, 0, parallel=0), "parallel must be at least 1, got 0"),
         (lambda: Replay(1, 0, n_steps=2, keep_proposed=True), "neither keep_proposed nor copies"),
         (lambda: Replay(1, 0, n_steps=2, copy_terminal_reward=True), "neither keep_proposed nor copies"),
         (lambda: Replay(1, 0, standardised=True, copy_terminal_reward=True), "standardised or copied, not both"),
-        (lambda: Rollout(1), "episodes of a rollout must be at least 2"),
+        (lambda: Rollout(1), r"rollout.*at least 2"),
     ],
 )
 def test_impossible_experience_is_refused(make: Any, message: str) -> None:

@@ -90,7 +90,7 @@ def test_a_folder_without_a_policy_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("schema", [1, SCHEMA + 1, None, "1"])
 def test_an_unknown_schema_is_refused(saved: Path, schema: Any) -> None:
     change(saved, schema=schema)
-    with pytest.raises(ValueError, match=f"has schema {schema!r}, this version reads {SCHEMA}"):
+    with pytest.raises(ValueError, match=rf"schema {schema!r}.*reads {SCHEMA}"):
         load_policy(saved)
 
 
@@ -187,9 +187,7 @@ def test_a_record_that_describes_no_policy_is_refused(saved: Path, changes: dict
 def test_training_that_cannot_have_been_is_refused(saved: Path) -> None:
     change(saved, training=json.loads((saved / "policy.json").read_text())["training"] | {"max_log_correction": -1})
     for load in (load_policy, load_training):
-        with pytest.raises(
-            ValueError, match=r"does not say what the policy was trained on: training.max_log_correction must be"
-        ):
+        with pytest.raises(ValueError, match=r"training.max_log_correction"):
             load(saved)
 
 

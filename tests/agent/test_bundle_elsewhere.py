@@ -17,8 +17,8 @@ def saved(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        (["depth", "units", "share"], r"it reads \['budget'\], which are unknown here, and does not read \['share'\]"),
-        (["units", "depth", "budget"], "in another order: 'depth' stands where 'units' does here"),
+        (["depth", "units", "share"], r"\['budget'\].*\['share'\]"),
+        (["units", "depth", "budget"], r"'depth'.*'units'"),
         (["depth", "units", "budget", "units"], "it reads 3 features, .* here there are 4"),
     ],
 )

@@ -49,13 +49,13 @@ def test_without_a_number_it_has_the_trained_one(saved: Path) -> None:
 
 
 def test_a_network_has_groups(saved: Path) -> None:
-    with pytest.raises(ValueError, match="at least one group, got groups=0"):
+    with pytest.raises(ValueError, match="groups=0"):
         load_policy(saved, groups=0)
 
 
 def test_an_observation_that_is_not_of_its_features_is_refused(saved: Path) -> None:
     change(saved, observation={"kind": "box", "low": LOWEST, "high": HIGHEST, "shape": [7]})
-    with pytest.raises(ValueError, match=f"an observation of {GROUPS} groups and {len(ROW_FEATURES)} features has"):
+    with pytest.raises(ValueError, match=rf"{GROUPS} groups.*{len(ROW_FEATURES)} features"):
         load_policy(saved)
 
 

@@ -158,7 +158,7 @@ def test_what_could_run_is_refused_by_name(bundle: Path, payload: tuple[bytes, P
     (bundle / name).parent.mkdir(exist_ok=True)
     (bundle / name).write_bytes(content)
     for load in (load_policy, load_training):
-        with pytest.raises(ValueError, match=f"because {name} in it could be a pickle or code.*Delete that file"):
+        with pytest.raises(ValueError, match=rf"{name} in.*Delete that file"):
             load(bundle)
     assert not marker.exists()
 
@@ -173,7 +173,7 @@ def test_a_pickle_in_place_of_the_weights_is_never_executed(
     else:
         with zipfile.ZipFile(bundle / WEIGHTS, "w") as archive:  # as torch.save would
             archive.writestr("archive/data.pkl", content)
-    with pytest.raises(ValueError, match=r"does not hold this policy's weights.*SHA-256"):
+    with pytest.raises(ValueError, match="SHA-256"):
         load_policy(bundle)
     seal(bundle)
     with pytest.raises(ValueError, match="does not hold this policy's weights"):

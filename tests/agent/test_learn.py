@@ -234,12 +234,12 @@ def test_actor_and_critic_have_their_own_learning_rates() -> None:
 
 def test_a_search_that_is_all_warm_up_is_refused() -> None:
     agent = small_agent("SAC", experience=Replay(episodes=10, warm_up_episodes=10))
-    with pytest.raises(ValueError, match=r"all 10 episodes would be the random warm-up of 10.*warm_up_episodes"):
+    with pytest.raises(ValueError, match=r"10 episodes.*of 10.*warm_up_episodes"):
         run(agent, environment_for("SAC", steps=1), episodes=10)
 
 
 def test_a_search_shorter_than_a_rollout_is_refused() -> None:
-    with pytest.raises(ValueError, match="PPO learns from 8 episodes at a time and would learn nothing from 7"):
+    with pytest.raises(ValueError, match=r"PPO.*8 episodes.*from 7"):
         run(small_agent("PPO"), environment_for("PPO", steps=1), episodes=7)
 
 
@@ -255,5 +255,5 @@ def test_learning_needs_episodes_and_steps(episodes: int, steps: int) -> None:
 def test_initial_std_is_refused_where_actions_are_levels() -> None:
     env = environment_for("DQN", steps=1)
     assert isinstance(env.action_space, gymnasium.spaces.Discrete)
-    with pytest.raises(ValueError, match="initial_std needs actions in a box"):
+    with pytest.raises(ValueError, match="initial_std"):
         run(small_agent("PPO"), env, episodes=20)

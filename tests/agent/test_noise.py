@@ -106,11 +106,11 @@ def test_truncated_actions_of_an_agent_stay_around_its_actor() -> None:
 @pytest.mark.parametrize(
     ("make_noise", "message"),
     [
-        (lambda: AnnealedGaussian(0.0, 0.0, 0.5), r"sigma must be in \(0, 2\]"),
+        (lambda: AnnealedGaussian(0.0, 0.0, 0.5), r"sigma.*\(0, 2\]"),
         (lambda: AnnealedGaussian(0.1, 0.2, 0.5), "final_sigma must be in"),
-        (lambda: AnnealedGaussian(0.1, 0.0, 1.5), r"fraction must be in \(0, 1\], got 1.5"),
-        (lambda: TruncatedNormal(3.0, 0.9), r"sigma must be in \(0, 2\]"),
-        (lambda: TruncatedNormal(1.0, 0.0), r"decay must be in \(0, 1\], got 0.0"),
+        (lambda: AnnealedGaussian(0.1, 0.0, 1.5), r"fraction.*\(0, 1\], got 1.5"),
+        (lambda: TruncatedNormal(3.0, 0.9), r"sigma.*\(0, 2\]"),
+        (lambda: TruncatedNormal(1.0, 0.0), r"decay.*\(0, 1\], got 0.0"),
     ],
 )
 def test_impossible_noise_is_refused(make_noise: Any, message: str) -> None:

@@ -58,7 +58,7 @@ def test_an_environment_that_hides_what_it_executed_is_refused() -> None:
 
 
 def test_an_executed_action_of_another_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"the action's shape \(1,\), got \(2,\)"):
+    with pytest.raises(ValueError, match=r"\(1,\).*\(2,\)"):
         add(ExecutedActionReplayBuffer(4, OBSERVATION, BOX), mark=0, executed=[0.1, 0.2], reward=0.0, done=True)
 
 

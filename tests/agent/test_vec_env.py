@@ -61,7 +61,7 @@ def test_as_many_environments_as_a_rollout_has_episodes_or_fewer() -> None:
 
 def test_agents_that_learn_after_each_episode_have_one_environment() -> None:
     assert small_agent("SAC").parallel_episodes == 1
-    with pytest.raises(ValueError, match="SAC learns from 1 episodes at once, got 2"):
+    with pytest.raises(ValueError, match=r"SAC.*1 episodes.*got 2"):
         run(small_agent("SAC"), known_answers(2), episodes=20)
 
 
@@ -153,7 +153,7 @@ def test_what_lockstep_has_and_has_not() -> None:
     assert not env.has_attr("nothing")
     with pytest.raises(NotImplementedError, match="'best' of their own to set"):
         env.set_attr("best", 1)
-    with pytest.raises(NotImplementedError, match="'execute' of their own to call"):
+    with pytest.raises(NotImplementedError, match="'execute'"):
         env.env_method("execute", 1)
     env.close()
 

@@ -34,9 +34,9 @@ def test_what_it_is_asked(tmp_path: Path) -> None:
         (["run", "colour=red"], "colour is no setting; autoprune compare has sweep"),
         (["run", "evalution=5"], "evalution is no setting; did you mean evaluations?"),
         (["run", "evaluations=many"], 'evaluations must be an integer or null, got "many"'),
-        (["run", "evaluations=0"], "evaluations must be at least 1 or null, got 0"),
+        (["run", "evaluations=0"], r"evaluations.*at least 1 or.*got 0"),
         (["run", "evaluations=5", "evaluations=6"], "evaluations is given twice"),
-        (["run", "publish=web"], "publish must be 'wandb' or null"),
+        (["run", "publish=web"], r"publish.*'wandb'"),
         (["run", "publish=wandb"], "give wandb=ENTITY/PROJECT"),
     ],
 )

@@ -25,7 +25,7 @@ def test_a_task_is_made_and_its_settings_stay_as_they_are() -> None:
     settings = {"_target_": "autoprune.task.shipped.digits", "keep": ["conv1"]}
     assert task_of(settings, None).keep == {"conv1"}
     assert settings["keep"] == ["conv1"]
-    with pytest.raises(ValueError, match=r"task\._target_=pathlib\.Path must return an autoprune\.Task, got PosixPath"):
+    with pytest.raises(ValueError, match=r"task\._target_=pathlib\.Path.*autoprune\.Task.*PosixPath"):
         task_of({"_target_": "pathlib.Path"}, None)
 
 

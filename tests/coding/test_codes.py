@@ -130,7 +130,7 @@ def test_bytes_that_no_encoder_writes_are_refused(code: Code) -> None:
 
 
 def test_symbols_outside_the_alphabet_are_refused_in_both_directions() -> None:
-    with pytest.raises(ValueError, match=r"symbols must be in \[0, 3\), got 0 to 3"):
+    with pytest.raises(ValueError, match=r"symbols.*\[0, 3\), got 0 to 3"):
         write_symbols(np.array([0, 3]), 3)
     coded = bytes([0]) + varint(1) + fixed_width.encode(np.array([3, 0]), 4)
     with pytest.raises(DamagedBytes, match="symbol 3 in an alphabet of 3"):

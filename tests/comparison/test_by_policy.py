@@ -67,7 +67,7 @@ def test_who_learned_nothing_is_left_out_and_said() -> None:
     )
     partly = compare([*mixed(), *runs_of({"ppo": [-0.4]}, budget="macs:0.2")], by="policy")["caveats"]
     assert "Runs of ppo in which no policy's own plan was evaluated are left out." in partly
-    with pytest.raises(ValueError, match=r"none of the runs has a policy.*by=search"):
+    with pytest.raises(ValueError, match="by=search"):
         compare(runs_of({"random": [-0.3] * 4}), by="policy")
     assert compare(runs_of({"random": [-0.3] * 4}))["policies"] is None
 

@@ -79,7 +79,7 @@ def test_what_is_not_alike_is_refused(other: dict[str, object], message: str) ->
 
 def test_a_seed_counts_once() -> None:
     twice = [summary("ppo", -0.5), summary("ppo", -0.4)]
-    with pytest.raises(ValueError, match=r"two runs of ppo on digits at macs:0\.35 from seed 0"):
+    with pytest.raises(ValueError, match=r"at macs:0\.35.*seed 0"):
         check_comparable(twice, labels(twice))
     assert len(without_copies([summary("ppo", -0.5), summary("ppo", -0.5), *twice])) == 2
 

@@ -86,7 +86,7 @@ def test_recovery_makes_seeds_of_a_plan_that_none_changes(tmp_path: Path) -> Non
 
 
 def test_one_seed_is_not_ranked(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"one seed ranks nothing.*\(ppo, random\).*4 can tell.*seed=range\(0,4\)"):
+    with pytest.raises(ValueError, match=r"\(ppo, random\).*4 can.*seed=range\(0,4\)"):
         compare(runs_of({"random": LOW[:1], "ppo": HIGH[:1]}))
     result = compared(tmp_path, runs_of({"random": LOW, "ppo": HIGH[:1]}))
     ranked = {agent["label"]: agent["ranked"] for agent in result["post_training"]["agents"]}

@@ -120,7 +120,7 @@ def chain(groups: int) -> Projector:
 @pytest.mark.parametrize("cost", ["quadratic", "generic"])
 def test_targets_that_are_no_number_are_refused(cost: str) -> None:
     projector = chain(3) if cost == "quadratic" else projector_for(structure_with([(1, 2, 3)]), Stairs(), 0.5)
-    with pytest.raises(ValueError, match=r"targets must be numbers of units, got \[ 1. nan\]"):
+    with pytest.raises(ValueError, match=r"targets.*\[ 1. nan\]"):
         allocator_of(projector, episodes=2).decide(np.array([1.0, np.nan]))
 
 

@@ -65,13 +65,11 @@ def test_unreadable_budgets_say_how_to_write_one(structure: Structure, costs: di
 
 
 def test_unknown_costs_and_units_are_named(structure: Structure, costs: dict[str, CostModel]) -> None:
-    with pytest.raises(
-        ValueError, match=r"'flops:0.5' names the unknown cost 'flops'; the costs are \['macs', 'params', 'bytes'\]"
-    ):
+    with pytest.raises(ValueError, match=r"'flops:0.5'.*'flops'.*\['macs', 'params', 'bytes'\]"):
         parse_budget("flops:0.5", costs, structure)
-    with pytest.raises(ValueError, match=r"'bytes:200kb' has the unknown unit 'kb'; the units are .*'kB'"):
+    with pytest.raises(ValueError, match=r"'bytes:200kb'.*'kb'.*'kB'"):
         parse_budget("bytes:200kb", costs, structure)
-    with pytest.raises(ValueError, match=r"'params:10kB' has the unknown unit 'kB'; the units are \['k', 'M', 'G'\]"):
+    with pytest.raises(ValueError, match=r"'params:10kB'.*'kB'.*\['k', 'M', 'G'\]"):
         parse_budget("params:10kB", costs, structure)
 
 

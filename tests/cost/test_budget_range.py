@@ -20,7 +20,7 @@ def test_it_is_written_as_a_budget_is() -> None:
 
 @pytest.mark.parametrize("text", ["0.2..0.8", "macs", "macs:0.2-0.8", "macs:a..b", "macs:0.2..0.3..0.4", "macs:1e3k"])
 def test_what_cannot_be_read_says_how_it_is_written(text: str) -> None:
-    with pytest.raises(ValueError, match=r"must be written cost:low\.\.high, .* such as macs:0\.2\.\.0\.8"):
+    with pytest.raises(ValueError, match=r"cost:low\.\.high.*macs:0\.2\.\.0\.8"):
         BudgetRange.parse(text)
 
 
@@ -45,7 +45,7 @@ def test_what_no_plan_meets_is_not_drawn() -> None:
     """One unit of each group is 5 % of the dense network."""
     drawn = BudgetRange("weights", 0.01, 0.2).draw(20, COSTS, STRUCTURE, np.random.default_rng(0))
     assert min(budget.relative for budget in drawn) >= 0.05
-    with pytest.raises(ValueError, match=r"budget weights:0.01..0.02 is less than the smallest plan costs, 0.0500"):
+    with pytest.raises(ValueError, match=r"weights:0.01..0.02.*costs, 0.0500"):
         BudgetRange("weights", 0.01, 0.02).draw(1, COSTS, STRUCTURE, np.random.default_rng(0))
-    with pytest.raises(ValueError, match=r"unknown cost 'macs'; the costs are \['weights'\]"):
+    with pytest.raises(ValueError, match=r"'macs'.*\['weights'\]"):
         BudgetRange("macs", 0.1, 0.2).draw(1, COSTS, STRUCTURE, np.random.default_rng(0))

@@ -29,7 +29,7 @@ def test_a_limit_of_zero_is_met_by_zero_alone() -> None:
 
 
 def test_weights_that_are_negative_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"weights of the cost 'energy' must not be negative, got \[1.0, -0.5\]"):
+    with pytest.raises(ValueError, match=r"'energy'.*\[1.0, -0.5\]"):
         WeightedSum("energy", "mJ", (), (1.0, -0.5))
 
 

@@ -33,7 +33,7 @@ def test_every_cost_goes_by_its_name_and_records_hold_what_is_asked_for() -> Non
         assert costs[name](NETWORK.structure().units) > costs[name](NETWORK.structure().floor)
     assert {"peak_memory", "energy", "weight_bytes"} <= costs.recorded().keys()
     assert list(countable(report=["peak_memory"]).recorded()) == [*ALWAYS, "peak_memory"]
-    with pytest.raises(ValueError, match=r"costs.report names unknown costs \['watts'\]; the costs are \['macs'"):
+    with pytest.raises(ValueError, match=r"costs.report.*\['watts'\].*\['macs'"):
         countable(report=["watts"]).recorded()
 
 
@@ -60,7 +60,7 @@ def test_costs_of_another_origin_stand_beside_these() -> None:
 
 
 def test_what_a_network_has_not_is_said() -> None:
-    with pytest.raises(ValueError, match=r"energy needs what a MAC and a byte take.*costs.pj_per_mac and costs.pj_per"):
+    with pytest.raises(ValueError, match=r"MAC.*costs.pj_per_mac.*costs.pj_per"):
         countable()["energy"]
     with pytest.raises(ValueError, match="only decoders keep keys and values"):
         countable()["kv_cache"]
@@ -68,9 +68,7 @@ def test_what_a_network_has_not_is_said() -> None:
         countable()["watts"]
     task = TINY["llama"]()
     structure = transformer_structure(task.model, task.example_input, prune=("heads",))
-    with pytest.raises(
-        ValueError, match="peak_memory is counted where groups are found by experiment, not for a llama model"
-    ):
+    with pytest.raises(ValueError, match="peak_memory"):
         of_task(task, structure)["peak_memory"]
     cache = [of_task(task, structure, context=context)["kv_cache"](structure.units) for context in (None, 160)]
     assert cache[1] == 10 * cache[0]

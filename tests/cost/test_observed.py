@@ -202,7 +202,7 @@ def test_axes_of_shared_and_of_computed_weights() -> None:
     costs = NetworkCosts(network, neurons(network, "hidden", "out"), inputs)
     assert costs.axis("hidden.weight", 0).tolist() == [1, 0]
     assert costs.axis("third.weight", 1).tolist() == costs.axis("second.weight", 1).tolist() == [0, 6]
-    with pytest.raises(ValueError, match=r"third.bent is no parameter of the network, or is computed from others"):
+    with pytest.raises(ValueError, match=r"third.bent"):
         costs.axis("third.bent", 0)
 
 

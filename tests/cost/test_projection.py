@@ -163,7 +163,7 @@ def test_the_next_level_of_a_whole_group_is_its_last() -> None:
 @pytest.mark.parametrize("value", [0.0, -0.5, np.nan, np.inf])
 def test_wishes_that_are_no_density_are_refused(value: float) -> None:
     structure = structure_of("residual")
-    with pytest.raises(ValueError, match=rf"densities must be finite and positive, got \[{value}\]"):
+    with pytest.raises(ValueError, match=rf"densities.*\[{value}\]"):
         Projector(structure, budget_of(structure, fraction=0.5)).project(np.array([0.5, value]))
 
 

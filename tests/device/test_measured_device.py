@@ -75,7 +75,7 @@ def test_a_network_computes_the_same_everywhere(name: str) -> None:
 def test_an_extra_that_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     task, runtime = tiny_task("plain"), runtime_of("openvino", device_type="cpu", batch=1, precision="fp32")
-    with pytest.raises(ImportError, match=r"needs OpenVINO: pip install 'autoprune\[openvino\]'"):
+    with pytest.raises(ImportError, match=r"OpenVINO.*'autoprune\[openvino\]'"):
         runtime.network(task.model, task.example_input, task.forward)
 
 
@@ -147,7 +147,7 @@ def test_points_beside_a_slow_reference_are_measured_again(cache: Path) -> None:
 def test_a_task_that_was_not_profiled_is_an_error_with_the_command(cache: Path) -> None:
     with pytest.raises(
         MissingTableError,
-        match=r"no latency table of 'plain' for this device.*conv 3×3 at 8×8.*autoprune profile task=plain "
+        match=r"'plain'.*3×3 at 8×8.*task=plain "
         r"device=this_cpu device.runtime=torch device.batch=1 device.precision=fp32 device.threads=1",
     ):
         this_cpu().costs(tiny_task("plain"), PRUNABLE["plain"].structure())
@@ -155,7 +155,7 @@ def test_a_task_that_was_not_profiled_is_an_error_with_the_command(cache: Path) 
 
 def test_a_missing_table_names_what_the_nearest_one_differs_in(cache: Path) -> None:
     profiled(this_cpu(), tiny_task("plain"))
-    with pytest.raises(MissingTableError, match=r"nearest tables are another device's \(batch 1 there, 4 here\)"):
+    with pytest.raises(MissingTableError, match=r"\(batch 1 there, 4 here\)"):
         this_cpu(batch=4).costs(tiny_task("plain"), PRUNABLE["plain"].structure())
 
 
@@ -166,7 +166,7 @@ def test_another_devices_tables_are_refused(cache: Path) -> None:
     assert this_cpu(tables=folder).costs(tiny_task("plain"), PRUNABLE["plain"].structure())
     made = json.loads((folder / "device.json").read_text())
     (folder / "device.json").write_text(json.dumps(made | {"threads": 64, "torch": "1.0"}))
-    with pytest.raises(ValueError, match=r"threads 64 there, 1 here; torch '1.0' there.*autoprune profile"):
+    with pytest.raises(ValueError, match=r"64 there, 1 here.*'1.0'.*autoprune profile"):
         this_cpu(tables=folder).costs(tiny_task("plain"), PRUNABLE["plain"].structure())
     with pytest.raises(MissingTableError, match=r"holds no latency tables"):
         this_cpu(tables=folder.parent).costs(tiny_task("plain"), PRUNABLE["plain"].structure())
@@ -180,13 +180,13 @@ def test_another_devices_tables_are_refused(cache: Path) -> None:
     [
         (
             {"runtime": "tensorrt"},
-            r"device.runtime must be onnxruntime, .* or torch_compiled, got 'tensorrt'",
+            r"device.runtime.*torch_compiled.*'tensorrt'",
         ),
-        ({"device_type": "tpu"}, "device.device_type must be cpu or cuda, got 'tpu'"),
-        ({"precision": "fp8"}, r"device.precision must be fp32 or bf16, got 'fp8'"),
-        ({"runtime": "onnxruntime", "precision": "bf16"}, "onnxruntime is measured at fp32 on the CPU"),
+        ({"device_type": "tpu"}, r"device.device_type.*'tpu'"),
+        ({"precision": "fp8"}, r"device.precision.*fp32.*bf16.*'fp8'"),
+        ({"runtime": "onnxruntime", "precision": "bf16"}, r"at fp32.*CPU"),
         ({"batch": 0}, "device.batch must be at least 1, got 0"),
-        ({"threads": 0}, "device.threads must be in \\[1, 1024\\], got 0"),
+        ({"threads": 0}, r"device.threads.*\[1, 1024\], got 0"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(changes: dict[str, Any], told: str) -> None:
@@ -196,7 +196,7 @@ def test_what_cannot_be_measured_is_refused(changes: dict[str, Any], told: str) 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_cuda_device_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"device\.device_type=cuda needs a CUDA device, and torch sees none"):
+    with pytest.raises(ValueError, match=r"device\.device_type=cuda.*CUDA"):
         this_cpu(device_type="cuda")
 
 

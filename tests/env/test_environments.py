@@ -64,7 +64,7 @@ def test_they_are_registered(name: str) -> None:
 
 
 def test_an_unknown_task_is_named_together_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"no shipped task 'mnist'; there are \['digits', "):
+    with pytest.raises(ValueError, match=r"'mnist'.*\['digits'"):
         gymnasium.make("autoprune/Layerwise-v0", task="mnist")
 
 
@@ -197,7 +197,7 @@ def test_an_episode_that_is_over_takes_no_step() -> None:
 
 
 def test_an_action_that_is_no_number_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"actions must be finite numbers, got \[nan\]"):
+    with pytest.raises(ValueError, match=r"actions.*\[nan\]"):
         layerwise().step(np.array([np.nan], np.float32))
 
 
@@ -211,7 +211,7 @@ def test_bad_options_are_refused() -> None:
     with pytest.raises(ValueError, match="at least two levels"):
         layerwise(levels=1)
     ready = prepared(tiny_task())
-    with pytest.raises(ValueError, match="max_log_correction must be positive, got 0"):
+    with pytest.raises(ValueError, match=r"max_log_correction.*got 0"):
         single(
             OneShotVectorEnv,
             ready.structure,

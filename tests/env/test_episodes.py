@@ -65,7 +65,7 @@ def test_what_is_rendered_is_the_plan(kind: Any) -> None:
     assert f"budget {made['projector'].budget.relative:.3f}" in text
     assert f"reward: {info['outcome'].reward:.4f}" in text
     assert SingleEpisode(partial(kind, **made)).render() is None
-    with pytest.raises(ValueError, match="render_mode must be None, 'ansi' or 'rgb_array', got 'human'"):
+    with pytest.raises(ValueError, match=r"render_mode.*'ansi'.*'rgb_array'.*'human'"):
         SingleEpisode(partial(kind, render_mode="human", **made))
 
 
@@ -104,7 +104,7 @@ def test_levels_outside_the_space_are_refused() -> None:
     env = LayerwiseVectorEnv(num_envs=2, levels=4, **parts("digits_net"))
     env.reset()
     for actions in ([0, 4], [-1, 0], [0.5, 1]):
-        with pytest.raises(ValueError, match="actions must be levels from 0 to 3"):
+        with pytest.raises(ValueError, match=r"actions.*0 to 3"):
             env.step(np.array(actions))
 
 

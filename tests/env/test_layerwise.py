@@ -86,5 +86,5 @@ def test_what_was_executed_of_corrections_can_be_executed_again(data: st.DataObj
 
 def test_a_reach_must_be_positive() -> None:
     made = parts("digits_net")
-    with pytest.raises(ValueError, match="max_log_correction must be positive, got -1"):
+    with pytest.raises(ValueError, match=r"max_log_correction.*-1"):
         LayerwiseVectorEnv(num_envs=2, **made, prior=made["structure"].units, max_log_correction=-1)

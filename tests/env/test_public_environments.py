@@ -222,7 +222,7 @@ def test_a_problem_of_ones_own_is_an_environment() -> None:
         *_, infos = envs.step(envs.action_space.sample())
     assert {outcome.metrics.samples for outcome in infos["outcome"]} == {10}
     assert problem.objective.left == 0
-    with pytest.raises(ValueError, match=r"a Problem has its budget .* got budget='macs:0.5'"):
+    with pytest.raises(ValueError, match=r"budget='macs:0.5'"):
         made("OneShot-v0", task=problem, budget="macs:0.5")
 
 
@@ -273,7 +273,7 @@ def test_what_is_missing_is_named(name: str) -> None:
 def test_reset_takes_no_option_in_silence(name: str) -> None:
     env = made(name)
     env.reset(seed=0, options={})
-    with pytest.raises(ValueError, match=r"reset\(\) has no option 'budget'"):
+    with pytest.raises(ValueError, match=r"reset\(\).*'budget'"):
         env.reset(seed=0, options={"budget": "macs:0.3"})
 
 

@@ -91,7 +91,7 @@ def test_observations_are_padded_with_nothing(setting: TransferTask) -> None:
     assert seen[:many, :features] == pytest.approx(setting.rows, rel=1e-6)
     assert seen[:many, features : features + many].tolist() == setting.edges.tolist()
     assert not seen[many:].any()
-    with pytest.raises(ValueError, match=f"{many} groups do not fit observations of {many - 1}"):
+    with pytest.raises(ValueError, match=rf"{many} groups.*of {many - 1}"):
         padded(setting.rows, setting.edges, groups=many - 1)
 
 
@@ -132,7 +132,7 @@ def test_a_batch_is_in_one_setting_and_all_come_in_turn(setting: TransferTask) -
 def test_what_cannot_be_learned_in_is_refused(setting: TransferTask) -> None:
     with pytest.raises(ValueError, match="at least one task"):
         TransferVectorEnv([], num_envs=2)
-    with pytest.raises(ValueError, match=f"has {len(setting.rows)} groups, which do not fit 1"):
+    with pytest.raises(ValueError, match=rf"{len(setting.rows)} groups.*fit 1"):
         TransferVectorEnv([setting], num_envs=2, groups=1)
 
 

@@ -128,9 +128,9 @@ def test_a_part_of_the_episodes_cannot_be_reset() -> None:
 
 def test_bad_actions_are_refused() -> None:
     env = LayerwiseVectorEnv(num_envs=2, **parts())
-    with pytest.raises(ValueError, match=r"actions must be finite numbers, got .*nan"):
+    with pytest.raises(ValueError, match=r"actions.*nan"):
         env.step(np.array([[0.0], [np.nan]], np.float32))
-    with pytest.raises(ValueError, match=r"actions must have the shape \(2, 1\), got \(3, 1\)"):
+    with pytest.raises(ValueError, match=r"actions.*\(2, 1\).*\(3, 1\)"):
         env.step(np.zeros((3, 1), np.float32))
     with pytest.raises(ValueError, match="actions must be finite"):
         OneShotVectorEnv(num_envs=1, **parts()).step(np.full((1, 2), np.nan, np.float32))

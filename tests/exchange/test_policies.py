@@ -54,7 +54,7 @@ def test_a_folder_in_the_home_folder_is_found(bundle: Path, tmp_path: Path) -> N
 
 def test_what_is_no_source_is_told_the_forms(tmp_path: Path) -> None:
     for wrong in ("nowhere", str(tmp_path / "nothing"), "s3:bucket/policy"):
-        with pytest.raises(ValueError, match=r"there is no folder .*a policy is given as a folder, .*hf:USER/REPO"):
+        with pytest.raises(ValueError, match="hf:USER/REPO"):
             fetch_policy(wrong)
 
 
@@ -77,16 +77,16 @@ def test_a_policy_that_cannot_be_loaded_is_not_published(bundle: Path, tmp_path:
     with pytest.raises(ValueError, match="holds no policy"):
         publish_policy(tmp_path, "wandb:me/p/n")
     for wrong in ("me/p/n", str(tmp_path), "shipped:mine"):
-        with pytest.raises(ValueError, match=r"published to wandb:ENTITY/PROJECT/NAME or hf:USER/REPO, got"):
+        with pytest.raises(ValueError, match=r"wandb:ENTITY/PROJECT/NAME.*hf:USER/REPO"):
             publish_policy(bundle, wrong)
-    with pytest.raises(ValueError, match="without a version, got 'me/p/n:v0'"):
+    with pytest.raises(ValueError, match="'me/p/n:v0'"):
         publish_policy(bundle, "wandb:me/p/n:v0")
 
 
 def test_without_a_login_it_is_said_what_helps(bundle: Path) -> None:
-    with pytest.raises(PermissionError, match=r"wandb:me/p/n:v0 needs a login.*wandb login"):
+    with pytest.raises(PermissionError, match=r"wandb:me/p/n:v0.*wandb login"):
         fetch_policy("wandb:me/p/n:v0")
-    with pytest.raises(PermissionError, match=r"publishing to wandb:me/p/n needs a login.*wandb login"):
+    with pytest.raises(PermissionError, match=r"wandb:me/p/n.*wandb login"):
         publish_policy(bundle, "wandb:me/p/n")
 
 
@@ -168,7 +168,7 @@ def test_what_a_fake_server_has_is_not_kept_where_it_is_no_policy(
     server = tmp_path / "server"
     server.mkdir()
     fake_server(monkeypatch, server)
-    with pytest.raises(ValueError, match=r"'n:v3' holds no policy: there is no policy.json in it"):
+    with pytest.raises(ValueError, match=r"'n:v3'.*policy.json"):
         fetch_policy("wandb:me/p/n:latest")
     for name in FILES:
         (server / name).write_bytes((bundle / name).read_bytes()[:-20])
@@ -209,19 +209,19 @@ def test_to_a_fake_hub_only_three_files_are_sent(bundle: Path, monkeypatch: pyte
 
 
 def test_what_cannot_be_a_repository_is_refused() -> None:
-    with pytest.raises(ValueError, match="a repository is called USER/REPO"):
+    with pytest.raises(ValueError, match="USER/REPO"):
         fetch_policy("hf:a/b/c")
 
 
 def test_to_the_hub_one_has_to_be_logged_in(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
-    with pytest.raises(PermissionError, match=r"publishing to hf:me/policy needs a login.*hf auth login"):
+    with pytest.raises(PermissionError, match=r"hf:me/policy.*hf auth login"):
         publish_policy(bundle, "hf:me/policy")
 
 
 def test_the_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ImportError, match=r"hf:me/policy needs huggingface_hub: pip install 'autoprune\[hub\]'"):
+    with pytest.raises(ImportError, match=r"hf:me/policy.*huggingface_hub.*'autoprune\[hub\]'"):
         fetch_policy("hf:me/policy")
 
 

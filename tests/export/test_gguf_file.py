@@ -153,10 +153,10 @@ def test_what_gguf_has_no_form_for_is_a_sentence(tmp_path: Path) -> None:
             write_gguf(pruned(family, kinds), path, layout=layout)  # type: ignore[arg-type]
     network: Any = pruned("llama", ("blocks",))
     network.config.rope_parameters = {"rope_type": "linear", "rope_theta": 1e4, "factor": 8.0}
-    with pytest.raises(ValueError, match="rotary positions of type 'linear'"):
+    with pytest.raises(ValueError, match="'linear'"):
         write_gguf(network, path)
     word_tokenizer(tmp_path / "words")
-    with pytest.raises(ValueError, match="is a WordLevel, which gguf does not read"):
+    with pytest.raises(ValueError, match="WordLevel"):
         write_gguf(pruned("llama", ("blocks",)), path, tokenizer=tmp_path / "words")
     assert not path.exists()
 

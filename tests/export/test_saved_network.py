@@ -225,7 +225,7 @@ def test_one_altered_byte_is_noticed(saved: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"network\.safetensors is not the file .* altered"):
+    with pytest.raises(ValueError, match=r"network\.safetensors.*altered"):
         load_network(saved)
 
 
@@ -244,13 +244,13 @@ def test_weights_that_are_no_safetensors_are_refused(saved: Path) -> None:
 
 def test_weights_of_another_network_are_refused(saved: Path) -> None:
     replace_weights(saved, safetensors.torch.save(nn.Linear(2, 2).state_dict()))
-    with pytest.raises(ValueError, match=r"another network: it lacks .*block\.bn1\.bias.* others"):
+    with pytest.raises(ValueError, match=r"block\.bn1\.bias.*others"):
         load_network(saved)
 
 
 def test_weights_of_another_width_are_refused(saved: Path) -> None:
     replace_weights(saved, safetensors.torch.save(networks.digits_net(width=4).state_dict()))
-    with pytest.raises(ValueError, match=r"bn1\.bias.* has shape \[4\].*needs \[8\]"):
+    with pytest.raises(ValueError, match=r"bn1\.bias.*\[4\].*\[8\]"):
         load_network(saved)
 
 
@@ -277,12 +277,12 @@ def test_a_record_without_one_of_its_parts_is_refused(saved: Path, missing: str)
 @pytest.mark.parametrize("width", [0, -1, 9, 1.5, "8", True, None])
 def test_senseless_widths_are_refused(saved: Path, width: Any) -> None:
     edit(saved, lambda record: record["layers"]["conv1"].update(out_channels=width))
-    with pytest.raises(ValueError, match=r"network\.json .*out_channels of layer 'conv1' must be in \[1, 8\]"):
+    with pytest.raises(ValueError, match=r"network\.json.*out_channels.*'conv1'.*\[1, 8\]"):
         load_network(saved)
 
 
 def test_layers_of_another_network_are_refused(saved: Path) -> None:
-    with pytest.raises(ValueError, match=r"does not fit a Sequential.*block\.bn1.* others"):
+    with pytest.raises(ValueError, match=r"block\.bn1.*others"):
         load_network(saved, model=nn.Sequential(nn.Linear(2, 2)))
 
 
@@ -331,7 +331,7 @@ def test_what_holds_no_network_says_what_it_is(saved: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("model", [Users, "resnet20", 7])
 def test_a_model_that_is_no_network_is_refused(saved: Path, model: Any) -> None:
-    with pytest.raises(TypeError, match=r"model must be the dense network, an nn\.Module, got"):
+    with pytest.raises(TypeError, match=r"model.*nn\.Module"):
         load_network(saved, model=model)
 
 

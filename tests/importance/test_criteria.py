@@ -207,7 +207,7 @@ def test_bn_scale_is_the_size_of_the_scale(residual: tuple[nn.Module, Structure,
 def test_bn_scale_names_the_groups_it_cannot_score() -> None:
     network = PRUNABLE["digits_net"]
     structure = network.structure()
-    with pytest.raises(ValueError, match=r"every group, and \['branch', 'hidden'\] have none; .*task.keep"):
+    with pytest.raises(ValueError, match=r"\['branch', 'hidden'\].*task.keep"):
         scores_of(partial(bn_scale, otherwise=None), network.model(), structure, network.role())
 
 

@@ -149,7 +149,7 @@ def matrix(outputs: int, inputs: int, size: int) -> Structure:
 
 def test_broken_and_misshapen_scores_are_named() -> None:
     scores = torch.zeros(3, 8)
-    with pytest.raises(ValueError, match=r"wanda must give group 'm' one score for each of its 3 × 8 weights"):
+    with pytest.raises(ValueError, match=r"wanda.*'m'.*3 × 8 weights"):
         rank({"m": torch.zeros(8)}, matrix(3, 8, 4), criterion="wanda")
     scores[1, 5] = scores[2, 0] = torch.nan
     message = r"wanda scores 2 of the 3 × 8 weights of group 'm' NaN or infinite .the first is weight of m \(1, 5\)"
@@ -166,19 +166,19 @@ def test_more_weights_than_a_place_can_number_are_refused() -> None:
     ("name", "criterion"), [("activation", partial(activation, order=1, batch_size=8)), ("fpgm", fpgm)]
 )
 def test_criteria_of_units_refuse_single_weights(name: str, criterion: Importance, task: Task) -> None:
-    with pytest.raises(ValueError, match=rf"{name} cannot score single weights, as .* 21 groups .*use wanda"):
+    with pytest.raises(ValueError, match=rf"{name} cannot.*21 groups.*use wanda"):
         scored(criterion, task, structure_of(task, "weights"))
 
 
 def test_bn_scale_says_that_a_transformer_has_none(task: Task) -> None:
-    with pytest.raises(ValueError, match="bn_scale needs a BatchNorm with scales"):
+    with pytest.raises(ValueError, match=r"bn_scale.*BatchNorm"):
         scored(partial(bn_scale, otherwise=None), task, structure_of(task, "weights"))
     scores = scored(partial(bn_scale, otherwise=l1), task, structure_of(task, "weights"))
     assert torch.equal(scores[UP], weight_of(task, UP).abs())
 
 
 def test_sparse_gpt_refuses_whole_units(task: Task) -> None:
-    with pytest.raises(ValueError, match=r"the units of 6 groups are none \(the first is 'model.layers.0.self_attn'\)"):
+    with pytest.raises(ValueError, match=r"6 groups.*\(the.*'model.layers.0.self_attn'\)"):
         scored(CRITERIA["sparse_gpt"], task, structure_of(task, "heads", "neurons"))
 
 

@@ -116,7 +116,7 @@ def test_a_share_of_statistics_is_judged_as_it_is_handed_out(share: float) -> No
 
 
 def test_shares_and_options_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"repair\.batch_norm must be .*in \[0, 1\], got 1\.5"):
+    with pytest.raises(ValueError, match=r"repair\.batch_norm.*\[0, 1\].*1\.5"):
         Repair(batch_norm=1.5)
     with pytest.raises(ValueError, match=r"repair\.options is empty"):
         AutomaticRepair(())
@@ -135,5 +135,5 @@ def test_a_network_that_bf16_cannot_run_falls_back_or_says_so(monkeypatch: pytes
     made = replace(made, model=model.eval())
     monkeypatch.setattr("autoprune.problem.objective_builder.supports_bf16", lambda device: True)
     assert prepared(made, precision="auto").measured["precision"] == "fp32"
-    with pytest.raises(ValueError, match=r"evaluation\.precision=bf16: this network cannot be judged in it"):
+    with pytest.raises(ValueError, match=r"evaluation\.precision=bf16"):
         prepared(made, precision="bf16")

@@ -151,10 +151,10 @@ def test_blocks_that_are_passed_over_stay_so(task: Task) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rank": 0}, "rank must be at least 1 and alpha positive, got 0 and 4"),
+        ({"rank": 0}, r"rank.*at least 1 and.*0 and 4"),
         ({"alpha": 0}, "got 2 and 0"),
-        ({"distillation": -0.1}, r"distillation must be in \[0, 1\], got -0.1"),
-        ({"hidden_states": -1.0}, "hidden_states must be at least 0, got -1.0"),
+        ({"distillation": -0.1}, r"distillation.*\[0, 1\].*-0.1"),
+        ({"hidden_states": -1.0}, r"hidden_states.*at least 0.*-1.0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"teacher": None}, "needs a teacher"),
     ],

@@ -354,7 +354,7 @@ def test_an_input_that_never_varies(value: float) -> None:
     case = Case(silent_unit(value), samples=80)
     for units in range(1, 9):
         assert torch.isfinite(case.found.weight("2", case.only("0", units))).all()
-    with pytest.raises(ValueError, match=r"'2' depend on one another .* ridge=0; set a larger ridge"):
+    with pytest.raises(ValueError, match=r"'2'.*ridge=0"):
         Case(silent_unit(value), ridge=0, samples=80)
 
 
@@ -473,13 +473,13 @@ def test_names_that_mean_nothing_are_refused() -> None:
     case = Case(PRUNABLE["residual"])
     with pytest.raises(KeyError, match="'conv1' are not restored; those that are"):
         case.found.bias("conv1", case.structure.dense.kept)
-    with pytest.raises(KeyError, match="'fc' does not read group 'conv2'"):
+    with pytest.raises(KeyError, match=r"'fc'.*'conv2'"):
         case.found.error("fc", "conv2")
 
 
 @pytest.mark.parametrize("ridge", [-1e-3, float("nan"), float("inf")])
 def test_a_ridge_is_a_finite_number(ridge: float) -> None:
-    with pytest.raises(ValueError, match="ridge must be in \\[0, inf\\), got"):
+    with pytest.raises(ValueError, match=r"ridge.*\[0, inf\), got"):
         LeastSquares(ridge=ridge, rows=1)
 
 

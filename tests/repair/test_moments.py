@@ -58,7 +58,7 @@ def test_weights_from_float32_products_are_those_of_lstsq() -> None:
 
 def test_too_few_rows_need_a_ridge_in_float32_too() -> None:
     moments = moments_of(rows_of(0, rows=COLUMNS // 2))
-    with pytest.raises(ValueError, match=f"depend on one another on {COLUMNS // 2} rows.*ridge=0; set a larger ridge"):
+    with pytest.raises(ValueError, match=rf"{COLUMNS // 2} rows.*ridge=0"):
         moments.gram("x", centred=False, ridge=0)
     assert torch.isfinite(moments.gram("x", centred=False, ridge=1e-3)[0]).all()
 

@@ -237,7 +237,7 @@ def test_a_factor_that_goes_missing_is_an_error_that_says_what_to_do(task: Task,
 
 def test_what_is_no_level_is_refused(task: Task, tmp_path: Path) -> None:
     levels = levels_of(task, tmp_path, kind="2:4")
-    with pytest.raises(KeyError, match="no single weights of 'lm_head'"):
+    with pytest.raises(KeyError, match="'lm_head'"):
         levels("lm_head", 1)
     with pytest.raises(ValueError, match="keeps 0 to 4 weights of each comparison, got 5"):
         levels(UP, 5)
@@ -246,10 +246,10 @@ def test_what_is_no_level_is_refused(task: Task, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"damping": 0}, r"damping must be in \(0, inf\), got 0"),
+        ({"damping": 0}, r"damping.*\(0, inf\), got 0"),
         ({"damping": float("nan")}, "damping must be"),
         ({"block": 0}, "block must be at least 1, got 0"),
-        ({"cap_bytes": -1}, "cap_bytes must be at least 0, got -1"),
+        ({"cap_bytes": -1}, r"cap_bytes.*at least 0.*-1"),
     ],
 )
 def test_settings_are_checked(changes: dict[str, float], message: str) -> None:

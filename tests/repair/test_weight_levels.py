@@ -85,10 +85,10 @@ def test_ranked_levels_can_be_sent_to_another_process(task: Task) -> None:
 
 def test_what_is_no_level_is_refused(task: Task) -> None:
     _, _, levels = ranked(task, "2:4")
-    with pytest.raises(KeyError, match=r"no single weights of 'lm_head' are compared"):
+    with pytest.raises(KeyError, match="'lm_head'"):
         levels("lm_head", 2)
     for kept in (-1, 5):
-        with pytest.raises(ValueError, match=f"keeps 0 to 4 weights of each comparison, got {kept}"):
+        with pytest.raises(ValueError, match=rf"0 to 4 weights.*got {kept}"):
             levels(UP, kept)
 
 

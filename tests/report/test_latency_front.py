@@ -85,7 +85,7 @@ def test_what_is_no_front_says_what_one_takes(tmp_path: Path) -> None:
     with pytest.raises(NoFrontError, match="no complete run"):
         fronts([tmp_path])
     write_latency_run(tmp_path / "a", "macs:0.8", 1.6, 0.8)
-    with pytest.raises(NoFrontError, match=r"several budgets: autoprune search -m budget=latency:0\.8"):
+    with pytest.raises(NoFrontError, match=r"budget=latency:0\.8"):
         fronts([tmp_path])
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         fronts([tmp_path / "nowhere"])

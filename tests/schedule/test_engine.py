@@ -226,7 +226,7 @@ def test_a_point_that_was_not_saved_is_named() -> None:
     def schedule(state: TrainingState) -> Decision:
         return Decision(density=0.5, steps=5, rewind="step" if state.decision else "none", rewind_step=3)
 
-    with pytest.raises(ValueError, match=r"step 3 needs the weights of that step.*\[0\]"):
+    with pytest.raises(ValueError, match=r"3 needs.*\[0\]"):
         pruned(schedule)
 
 

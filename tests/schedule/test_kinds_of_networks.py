@@ -123,7 +123,7 @@ def test_channels_are_cut_away_where_that_saves_time_and_what_trains_is_smaller(
 
 def test_channels_do_not_come_back() -> None:
     goal = PruningGoal(density=0.5, steps=10, granularity="channel", start="initial")
-    with pytest.raises(ValueError, match=r"do not come back.*need granularity=weight"):
+    with pytest.raises(ValueError, match="granularity=weight"):
         train_pruned(noise_task("normed"), alternating(phases=2), goal, recipe=RECIPES["sgd"])
 
 
@@ -139,9 +139,9 @@ def test_frozen_weights_are_masked_and_not_trained() -> None:
 
 def test_what_leaves_nothing_to_remove_is_refused() -> None:
     goal = PruningGoal(steps=4, granularity="3:7")
-    with pytest.raises(ValueError, match=r"every layer stays dense \(1: its 64 inputs are no multiple of 7; 3: its 32"):
+    with pytest.raises(ValueError, match=r"\(1.*64 inputs.*of 7; 3: its 32"):
         train_pruned(digits_task("dense"), one_shot(), goal)
-    with pytest.raises(ValueError, match=r"keep names \['head'\], which the model lacks; its layers are \['0', '1'"):
+    with pytest.raises(ValueError, match=r"\['head'\].*\['0', '1'"):
         train_pruned(digits_task("dense"), one_shot(), PruningGoal(density=0.5, steps=4, keep=frozenset({"head"})))
 
 
@@ -161,18 +161,18 @@ def test_what_is_no_schedule_is_a_sentence() -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: PruningGoal(density=1.5, steps=5), r"goal.density must be in \(0, 1\]"),
+        (lambda: PruningGoal(density=1.5, steps=5), r"goal.density.*\(0, 1\]"),
         (lambda: PruningGoal(density=0.5, steps=float("inf")), "goal.steps"),
         (lambda: PruningGoal(density=0.5, steps=0.5), "at least 1 step"),
-        (lambda: PruningGoal(density="a", steps=5), "goal.density must be a number"),
-        (lambda: TrainingRecipe(momentum=1.0), r"recipe.momentum must be in \[0, 1\)"),
+        (lambda: PruningGoal(density="a", steps=5), r"goal.density"),
+        (lambda: TrainingRecipe(momentum=1.0), r"recipe.momentum.*\[0, 1\)"),
         (lambda: TrainingRecipe(batch_size=0), "recipe.batch_size must be at least 1"),
         (lambda: TrainingRecipe(optimizer="adam"), "must be sgd or adamw, got 'adam'"),
         (lambda: Decision(density=0.5, until=float("nan")), "until"),
         (lambda: Decision(density=0.5, allocation="er"), "allocation must be global, uniform or erk"),
-        (lambda: cubic(end=2.0), r"end must be in \[0, 1\]"),
+        (lambda: cubic(end=2.0), r"end.*\[0, 1\]"),
         (lambda: cubic(decisions=2.5), "decisions must be a whole number"),
-        (lambda: iterative_magnitude(rewind="start"), "rewind must be none, initial, step or learning_rate"),
+        (lambda: iterative_magnitude(rewind="start"), r"rewind.*learning_rate"),
         (lambda: PruningRun(digits_task("dense"), PruningGoal(density=0.5, steps=1), seed=-1), "seed must be in"),
     ],
 )

@@ -179,7 +179,7 @@ def test_a_search_without_a_feasible_plan_says_so(tmp_path: Path) -> None:
 
 
 def test_random_refuses_a_senseless_density(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"least_density must be in \(0, 1\), got 1.5"):
+    with pytest.raises(ValueError, match=r"least_density.*\(0, 1\), got 1.5"):
         random.search(
             problem(prepared(tiny_task()), tmp_path, limit=1), rng=np.random.default_rng(0), least_density=1.5
         )

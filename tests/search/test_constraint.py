@@ -90,8 +90,8 @@ def test_only_the_reward_is_another() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Penalty(-1.0), "constraint.multiplier must be at least 0, got -1.0"),
-        (lambda: Lagrangian(-0.1, 1.0), "constraint.multiplier must be at least 0, got -0.1"),
+        (lambda: Penalty(-1.0), r"constraint.multiplier.*at least 0.*-1.0"),
+        (lambda: Lagrangian(-0.1, 1.0), r"constraint.multiplier.*at least 0.*-0.1"),
         (lambda: Lagrangian(1.0, 0.0), "constraint.rate must be above 0, got 0.0"),
     ],
 )

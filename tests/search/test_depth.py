@@ -68,7 +68,7 @@ def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
         block_influence.search(given, rng=default_rng(0), order="influence")
     for scores, found in (({}, "none"), ({"b0": torch.ones(3)}, r"shape \(3,\)")):
         given = toy(mixed, projector, tmp_path, loss=sum, limit=1, scores=scores)
-        with pytest.raises(ValueError, match=f"'b0' needs one score, its influence, and has {found}"):
+        with pytest.raises(ValueError, match=rf"'b0'.*has {found}"):
             block_influence.search(given, rng=default_rng(0), order="influence")
     assert given.objective.spent == 0
 

@@ -182,7 +182,7 @@ def test_fine_groups_exchange_in_pairs() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"start": "best"}, r"start must be uniform, .*got 'best'"),
+        ({"start": "best"}, r"start.*'best'"),
         ({"offspring": 0}, "offspring must be at least 1, got 0"),
         ({"switches": 0}, "switches must be at least 1, got 0"),
         ({"step": 0.0}, r"in \(0, 1\], got 0.0"),

@@ -98,9 +98,9 @@ def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
         global_ranking.search(toy(*parts, tmp_path, loss=sum, limit=1, scores=scores), rng=default_rng(0), scale=scale)
 
     good = {"w": torch.ones(2), "b": torch.ones(1)}
-    with pytest.raises(ValueError, match=r"agent\.scale must be none, mean or lamp, got 'max'"):
+    with pytest.raises(ValueError, match=r"agent\.scale.*'max'"):
         run("max", good)
-    with pytest.raises(ValueError, match=r"LAMP compares .* group 'b' is one unit; try agent=global"):
+    with pytest.raises(ValueError, match=r"LAMP.*'b'.*agent=global"):
         run("lamp", good)
     with pytest.raises(ValueError, match="group 'w' has none"):
         run("none", {"b": torch.ones(1)})

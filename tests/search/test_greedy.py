@@ -51,6 +51,6 @@ def test_few_evaluations_still_end_inside_the_budget(tmp_path: Path) -> None:
 
 def test_fewer_than_one_round_are_refused(tmp_path: Path) -> None:
     problem = KNOWN["knapsack"].problem(tmp_path, limit=13)
-    with pytest.raises(ValueError, match=r"needs 14 evaluations: .* got 13\. Give it more with evaluations=N"):
+    with pytest.raises(ValueError, match=r"14 evaluations.*13\..*evaluations=N"):
         greedy.search(problem, rng=default_rng(0), step=0.1)
     assert problem.objective.spent == 0

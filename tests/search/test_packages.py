@@ -23,7 +23,7 @@ def test_a_missing_package_is_said_before_anything_is_paid_for(
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)  # type: ignore[arg-type]  # as Python marks what cannot be imported
     problem = KNOWN["chain"].problem(tmp_path, limit=50)
-    with pytest.raises(ImportError, match=rf"agent={name} needs the extra `search`: pip install 'autoprune\[search\]'"):
+    with pytest.raises(ImportError, match=rf"agent={name}.*'autoprune\[search\]'"):
         SEARCHES[name](problem, rng=default_rng(0))
     assert problem.objective.spent == 0
 

@@ -97,7 +97,7 @@ def test_it_spends_what_it_says(modest: Path, tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_refused(modest: Path, tmp_path: Path) -> None:
     found, rng = problem("chain", tmp_path, limit=200, seen=[]), np.random.default_rng(0)
-    with pytest.raises(ValueError, match=r"begins with a policy: policy=FOLDER, policy=shipped"):
+    with pytest.raises(ValueError, match="policy=FOLDER, policy=shipped"):
         carried.search(found, rng=rng, policy=None, candidates=3)
     with pytest.raises(ValueError, match="candidates must be at least 1, got 0"):
         carried.search(found, rng=rng, policy=str(modest), candidates=0)
@@ -163,7 +163,7 @@ def test_without_a_policy_it_begins_anew(tmp_path: Path) -> None:
 
 def test_it_needs_a_network_that_can_be_carried(tmp_path: Path) -> None:
     agent = agent_of("critic_guided")
-    with pytest.raises(ValueError, match=r"goes on with agent\.agent\.network=transferable, not whole"):
+    with pytest.raises(ValueError, match=r"agent\.agent\.network=transferable"):
         few_shot.search(
             problem("chain", tmp_path, limit=90, seen=[]),
             rng=np.random.default_rng(0),
@@ -193,7 +193,7 @@ def test_a_model_begins_with_what_carried_critics_say(modest: Path, wild: Path, 
 @pytest.mark.parametrize(
     ("budgets", "limit", "message"),
     [
-        (["weights:0.4"], 90, r"a carried policy's critics are asked under one budget: policy=.* needs agent.budgets"),
+        (["weights:0.4"], 90, r"policy=.*agent.budgets"),
         ([], 20, "the sensitivity plan needs 27 evaluations"),
     ],
 )

@@ -38,7 +38,7 @@ def test_widths_of_a_network_are_multiples_and_a_budget_below_says_how_to_go_low
     structure = find_structure(model, example, round_to="auto")
     assert {group.name: group.levels[:2] for group in structure.groups} == {"0": (8, 16), "2": (4, 8), "5": (2, 4)}
     costs = Countable(model, structure, example, settings=CostSettings(), forward=plain_forward)
-    with pytest.raises(ValueError, match=r"less than the smallest plan costs.*structure\.round_to=1"):
+    with pytest.raises(ValueError, match=r"structure\.round_to=1"):
         parse_budget("macs:0.01", costs, structure)
     every = find_structure(model, example)
     parse_budget("macs:0.01", Countable(model, every, example, settings=CostSettings(), forward=plain_forward), every)

@@ -69,7 +69,7 @@ def test_layers_that_share_a_weight_have_no_bits_of_their_own() -> None:
 @pytest.mark.parametrize("bits", [(), (0,), (9,), (4, 4), (-1, 2)])
 def test_wrong_bits_are_named(bits: tuple[int, ...]) -> None:
     model = PRUNABLE["residual"].model()
-    with pytest.raises(ValueError, match=r"structure.bits names different numbers of bits, each 1 to 8; got \["):
+    with pytest.raises(ValueError, match=r"structure.bits.*1 to 8.*\["):
         with_bits(weights_of(model, 3, 8, 8), model, bits)
 
 
@@ -107,5 +107,5 @@ def test_a_layer_that_is_kept_has_the_reason() -> None:
     model = PRUNABLE["residual"].model()
     structure = find_structure(model, torch.zeros(1, 3, 8, 8), prune=("weights",), keep=("fc",))
     assert structure.unprunable == {"fc": "task.keep names fc"}
-    with pytest.raises(ValueError, match=r"nothing in this network can be pruned by structure\.prune=\[weights\]"):
+    with pytest.raises(ValueError, match=r"structure\.prune=\[weights\]"):
         find_structure(nn.Sequential(nn.Linear(4, 2)).eval(), torch.zeros(1, 4), prune=("weights",), keep=("0",))

@@ -172,9 +172,7 @@ def test_a_plan_for_other_groups_is_refused() -> None:
     residual, plain = PRUNABLE["residual"], PRUNABLE["plain"]
     structure = residual.structure()
     other = plain.structure()
-    with pytest.raises(
-        ValueError, match=r"the plan is for groups \['0', '4'\], but the network's are \['conv1', 'conv2'\]"
-    ):
+    with pytest.raises(ValueError, match=r"\['0', '4'\].*\['conv1', 'conv2'\]"):
         shrink(residual.model(), structure, other.dense, random_ranking(structure, seed=0))
 
 

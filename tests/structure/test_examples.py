@@ -115,7 +115,7 @@ def test_wrapped_networks_are_taken_out() -> None:
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace")
 def test_scripted_and_compiled_networks_get_a_sentence() -> None:
     network, example = conv_net(), torch.randn(1, 3, 12)
-    with pytest.raises(ValueError, match=r"TorchScript module .*pass the nn\.Module"):
+    with pytest.raises(ValueError, match=r"TorchScript.*nn\.Module"):
         find_structure(torch.jit.trace(network, example), example)
     with pytest.raises(ValueError, match=r"is compiled .*model\._orig_mod"):
         find_structure(torch.compile(network, backend="eager"), example)  # type: ignore[arg-type]
@@ -140,7 +140,7 @@ def test_a_network_without_units_says_so() -> None:
 
 
 def test_time_that_is_up_is_said() -> None:
-    with pytest.raises(ValueError, match=r"was not found in time, after 0 of 4 layers.*structure\.time_limit_s"):
+    with pytest.raises(ValueError, match=r"0 of 4 layers.*structure\.time_limit_s"):
         find_structure(conv_net(), torch.randn(1, 3, 12), time_limit_s=0)
 
 

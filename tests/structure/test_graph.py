@@ -138,9 +138,7 @@ def test_keeping_a_module_keeps_the_layers_in_it() -> None:
 @pytest.mark.parametrize("name", ["conv4", "conv", "relu"])
 def test_keeping_what_is_no_layer_is_an_error(name: str) -> None:
     network = PRUNABLE["residual"]
-    with pytest.raises(
-        ValueError, match=rf"keep names \['{name}'\], which hold no layer that runs; the layers are .*conv1"
-    ):
+    with pytest.raises(ValueError, match=rf"\['{name}'\].*conv1"):
         find_structure(network.model(), network.inputs(), keep=frozenset({name}))
 
 
@@ -168,14 +166,14 @@ def test_groups_left_without_a_choice_say_why() -> None:
     structure = find_structure(network.model(), network.inputs(), min_units=9)
     assert structure.names == ("4",)
     assert structure.unprunable["0"] == "min_units=9 and round_to=1 leave no choice for its 8 units"
-    with pytest.raises(ValueError, match=r"nothing in this network can be pruned: .*min_units=10"):
+    with pytest.raises(ValueError, match="min_units=10"):
         find_structure(network.model(), network.inputs(), min_units=10)
 
 
 @pytest.mark.parametrize(("round_to", "min_units"), [(0, 1), (1, 0), (-4, 1)])
 def test_levels_need_positive_settings(round_to: int, min_units: int) -> None:
     network = PRUNABLE["plain"]
-    with pytest.raises(ValueError, match=rf"must be at least 1.*, got {min(round_to, min_units)}"):
+    with pytest.raises(ValueError, match=rf"at least 1.*got {min(round_to, min_units)}"):
         find_structure(network.model(), network.inputs(), round_to=round_to, min_units=min_units)
 
 

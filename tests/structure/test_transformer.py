@@ -249,7 +249,7 @@ def test_structures_need_no_weights() -> None:
 @pytest.mark.parametrize(
     ("kinds", "message"),
     [
-        (("channels",), r"names \['channels'\]; the kinds are .*2:4"),
+        (("channels",), r"\['channels'\].*2:4"),
         ((), "the kinds are"),
         (("weights", "2:4"), "decides twice"),
         (("heads", "heads"), "decides twice"),
@@ -258,10 +258,10 @@ def test_structures_need_no_weights() -> None:
         (("heads", "queries", "attention"), "three decisions about one layer"),
         (("4:2",), "fewer weights than it compares"),
         (("1:7",), "multiples of 7"),
-        (("keys:4", "keys:8"), r"decides twice about the same keys; name one of \['keys:4', 'keys:8'\]"),
-        (("heads", "queries", "keys:4"), r"three decisions about one layer; leave out one of .*'keys:4'"),
+        (("keys:4", "keys:8"), r"\['keys:4', 'keys:8'\]"),
+        (("heads", "queries", "keys:4"), "'keys:4'"),
         (("keys:4", "heads", "blocks"), "three decisions about one layer"),
-        (("keys",), r"keys:32: texts of 16 tokens are one block of keys.*such as keys:2"),
+        (("keys",), r"keys:32.*16 tokens.*keys:2"),
         (("keys:0",), "the kinds are"),
     ],
 )

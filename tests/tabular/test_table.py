@@ -123,7 +123,7 @@ def test_networks_whose_plans_cannot_be_told_apart_so_are_refused(tmp_path: Path
         built(made(tiny_task("residual", levels=2)), tmp_path / "table.npz")
     with pytest.raises(ValueError, match="runs more than once"):
         built(made(tiny_task("shared_layer", levels=2)), tmp_path / "table.npz")
-    with pytest.raises(ValueError, match=r"equally many levels; these have \[6, 8, 9\]"):
+    with pytest.raises(ValueError, match=r"\[6, 8, 9\]"):
         built(made(tiny_task("conv1d")), tmp_path / "table.npz")
 
 
@@ -159,12 +159,12 @@ def test_a_tables_task_searches_as_a_live_one_does(task: Task, table: Table, liv
     ids=["importance", "repair", "proxy", "precision", "batch size", "workers", "round_to", "two"],
 )
 def test_other_settings_are_refused_with_the_way_out(task: Task, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=f"{message}.*task.table=null to judge plans live"):
+    with pytest.raises(ValueError, match=rf"{message}.*task.table=null"):
         made(task, **changes)
 
 
 def test_training_before_judging_is_refused(task: Task) -> None:
-    with pytest.raises(ValueError, match=r"evaluation\.training trains every network before it is judged"):
+    with pytest.raises(ValueError, match=r"evaluation\.training"):
         made(task, training=ShortTraining(steps=1, learning_rate=0.1))
 
 
@@ -204,7 +204,7 @@ def _shifted(task: Task) -> torch.nn.Module:
 def test_a_plan_that_is_not_in_the_table_is_an_error(task: Task) -> None:
     ready = made(task)
     plan = replace(ready.structure.dense, kept=(1, 1, 1))
-    with pytest.raises(ValueError, match=r"no plan of the table keeps \[1, 1, 1\] units; its levels are"):
+    with pytest.raises(ValueError, match=r"\[1, 1, 1\]"):
         ready.objective.uncharged.evaluate([plan])
 
 
@@ -240,7 +240,7 @@ def test_what_is_saved_is_what_is_loaded(file: Path, table: Table, tmp_path: Pat
 def test_a_damaged_file_is_refused(file: Path, table: Table, end: float, at: float, flip: int) -> None:
     good, file = file.read_bytes(), file.with_name("damaged.npz")
     file.write_bytes(good[: int(end * len(good))])
-    with pytest.raises(ValueError, match=r"damaged.npz is no table that can be used: .*; restore it, or judge live"):
+    with pytest.raises(ValueError, match=r"damaged.npz"):
         Table.load(file)
     place = int(at * len(good))
     file.write_bytes(good[:place] + bytes([good[place] ^ flip]) + good[place + 1 :])

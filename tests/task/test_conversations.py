@@ -142,9 +142,9 @@ def test_instructions_need_no_template_and_messages_do() -> None:
     ("line", "why"),
     [
         ("{", r"a\.jsonl, line 2 is no JSON"),
-        ("[1]", r"a\.jsonl, line 2 is list; every one is"),
-        ('{"question": "q"}', r"line 2 is \['question'\]; every one is"),
-        ('{"messages": [{"role": "user", "content": "q"}]}', "no message of the role 'assistant'"),
+        ("[1]", r"a\.jsonl.*2 is"),
+        ('{"question": "q"}', r"2 is \['question'\]"),
+        ('{"messages": [{"role": "user", "content": "q"}]}', "'assistant'"),
         ('{"messages": [{"role": "user", "content": ["q"]}]}', "line 2 has a message that is no"),
     ],
 )

@@ -30,14 +30,12 @@ def test_a_files_documents_are_its_paragraphs(tmp_path: Path) -> None:
 def test_bytes_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     path.write_bytes(b"\x89PNG\xff")
-    with pytest.raises(ValueError, match=r"picture.png is no text in UTF-8"):
+    with pytest.raises(ValueError, match=r"picture.png.*UTF-8"):
         list(documents(str(path)))
 
 
 def test_unknown_texts_are_answered_with_those_that_are_there() -> None:
-    with pytest.raises(
-        ValueError, match=r"no text 'wikitext'; give topics, descriptions, docstrings, kjv .* or the path"
-    ):
+    with pytest.raises(ValueError, match=r"'wikitext'.*or the path"):
         documents("wikitext")
 
 
@@ -61,7 +59,7 @@ def test_the_bibles_parts_are_whole_books() -> None:
 @needs_kjv
 @pytest.mark.parametrize("part", ["Job-Gen", "Mal-Job", "Tolstoy"])
 def test_what_is_no_part_of_the_bible_is_answered_with_its_books(part: str) -> None:
-    with pytest.raises(ValueError, match=f"kjv:{part} is no part of the Bible: .* Job, Psa, .*"):
+    with pytest.raises(ValueError, match=rf"kjv:{part}.*Job, Psa"):
         list(documents(f"kjv:{part}"))
 
 

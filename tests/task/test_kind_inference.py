@@ -106,7 +106,7 @@ def test_a_classifier_under_an_unknown_loss_is_known_by_its_answers() -> None:
 
 
 def test_cross_entropy_of_one_class_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"one class, whose cross-entropy is always 0.*use binary_cross_entropy"):
+    with pytest.raises(ValueError, match=r"always 0.*binary_cross_entropy"):
         kinds(ONE, labels(2), F.cross_entropy)
 
 
@@ -154,7 +154,7 @@ def test_outputs_have_the_targets_of_their_name_or_place() -> None:
 def test_kinds_and_weights_are_given_by_name() -> None:
     found = kinds(OUTPUTS, labels(5), given={"boxes": OutputKind("embedding", weight=0.2), "masks": "regression"})
     assert [(k.kind, k.weight) for k in found] == [("classification", 1), ("embedding", 0.2), ("regression", 1)]
-    with pytest.raises(ValueError, match=r"names the outputs \['box'\], .*it has \['logits', 'boxes'"):
+    with pytest.raises(ValueError, match=r"\['box'\].*\['logits', 'boxes'"):
         kinds(OUTPUTS, labels(5), given={"box": "regression"})
     with pytest.raises(ValueError, match="weight 0"):
         kinds(LOGITS, labels(5), given=OutputKind("classification", weight=0))

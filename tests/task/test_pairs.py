@@ -52,9 +52,7 @@ def test_no_run_of_words_crosses_documents(tmp_path: Path) -> None:
 
 
 def test_too_few_words_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"has 520 words, which make 80 samples of 6; calibration \(2\) and train \(90\) need"
-    ):
+    with pytest.raises(ValueError, match=r"520 words.*80 samples of 6.*\(2\).*\(90\)"):
         pair_data(Numbers(), sources=texts(tmp_path), sizes=SIZES.changed({"train": 90}))
 
 

@@ -107,7 +107,7 @@ def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
 
 def test_missing_weights_are_not_made_up(tmp_path: Path) -> None:
     folder = edited(model_folder(tmp_path, "llama"), num_hidden_layers=4)
-    with pytest.raises(ValueError, match=r"lack 9 of its llama model's, e.g. model.layers.3"):
+    with pytest.raises(ValueError, match=r"9 of.*e.g. model.layers.3"):
         Pretrained.check(folder, CAUSAL).model()
     with pytest.raises(ValueError, match="damaged or another model's"):
         Pretrained.check(edited(folder, num_hidden_layers=3, intermediate_size=50), CAUSAL).model()
@@ -135,7 +135,7 @@ def test_another_models_tokenizer_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_something_else_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has no config.json, so it is no folder of a Hugging Face model"):
+    with pytest.raises(ValueError, match=r"config.json"):
         Pretrained.check(tmp_path, CAUSAL)
 
 
@@ -155,9 +155,7 @@ def test_a_model_too_big_for_the_memory_is_an_error_before_it_is_read(
     half = Placement(dtype="bfloat16", memory_gb=exact / 2)
     Pretrained.check(folder, CAUSAL, placement=half)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(
-        MemoryError, match=r"of 4 bytes \(float32\): .* about .* GB \(4 times its weights\).*task.dtype=bf"
-    ):
+    with pytest.raises(MemoryError, match=r"4 bytes \(float32\).*about.*GB \(4.*weights\).*task.dtype=bf"):
         Pretrained.check(folder, CAUSAL, placement=Placement(memory_gb=exact * 0.99))
     with pytest.raises(MemoryError, match=r"of 2 bytes \(bfloat16\)"):
         Pretrained.check(folder, CAUSAL, placement=replace(half, memory_gb=exact * 0.49))
@@ -181,7 +179,7 @@ def test_samples_have_to_fit_the_models_positions(family: str, longest: int, tmp
     found.check_length(longest)
     with torch.inference_mode():
         found.model()(input_ids=torch.full((1, longest), 5))
-    with pytest.raises(ValueError, match=rf"of {longest + 1} tokens are longer than the {longest} .*tokens: {longest}"):
+    with pytest.raises(ValueError, match=rf"{longest + 1} tokens.*the {longest}.*tokens: {longest}"):
         found.check_length(longest + 1)
 
 

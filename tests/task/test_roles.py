@@ -127,8 +127,8 @@ def test_piles_that_cannot_be_dealt(pile: Tensor, settings: dict[str, Any], mess
     ("inputs", "targets", "message"),
     [
         (np.array(["a", "b"]), None, "inputs of a role are tensors, got ndarray"),
-        (torch.zeros(4, 2), [0, 1, 0, 1], r"targets of a role are tensors, got int; torch.tensor\(x\)"),
-        ({"a": torch.zeros(4), "b": None}, None, "inputs of a role are tensors, got NoneType"),
+        (torch.zeros(4, 2), [0, 1, 0, 1], r"int; torch.tensor\(x\)"),
+        ({"a": torch.zeros(4), "b": None}, None, "NoneType"),
         ("images", None, "inputs of a role are tensors, got str"),
     ],
 )
@@ -169,7 +169,7 @@ def test_several_inputs_are_samples_together() -> None:
     assert len(set(role.ids)) == 120
     assert Role((INPUTS, {"a": LABELS + 1}), LABELS).digest != role.digest
     assert Role([INPUTS, LABELS]).inputs == (INPUTS, LABELS)
-    with pytest.raises(ValueError, match=r"one first axis, got lengths \[60, 120\]"):
+    with pytest.raises(ValueError, match=r"lengths \[60, 120\]"):
         Role((INPUTS, LABELS[:60]))
     with pytest.raises(ValueError, match="120 inputs but 60 targets"):
         Role(INPUTS, {"a": LABELS[:60]})

@@ -62,7 +62,7 @@ def test_without_ids_a_sample_is_known_by_its_content() -> None:
 
 @pytest.mark.parametrize("targets", [5, 7])
 def test_every_input_needs_a_target(targets: int) -> None:
-    with pytest.raises(ValueError, match=f"a role has 6 inputs but {targets} targets"):
+    with pytest.raises(ValueError, match=rf"6 inputs.*{targets} targets"):
         Role(torch.zeros(6, 2), torch.zeros(targets))
 
 
@@ -136,9 +136,7 @@ def test_a_task_puts_its_model_in_eval_mode() -> None:
 
 @pytest.mark.parametrize("keep", [{"0", "conv7"}, frozenset({"conv7"}), ["conv7"]])
 def test_keeping_an_unknown_layer_names_the_layers(keep: object) -> None:
-    with pytest.raises(
-        ValueError, match=r"task.keep names \['conv7'\], which the model lacks; its layers are \['0', '4', '9'\]"
-    ):
+    with pytest.raises(ValueError, match=r"task.keep.*\['conv7'\].*\['0', '4', '9'\]"):
         Task(NETWORK.model(), NETWORK.inputs(), roles(), keep=keep)  # type: ignore[arg-type]
 
 
@@ -151,9 +149,7 @@ def test_keeping_more_adds_to_what_is_kept() -> None:
 
 def test_samples_have_the_example_inputs_shape() -> None:
     odd = Role(torch.zeros(2, 3, 9, 9), torch.zeros(2))
-    with pytest.raises(
-        ValueError, match=r"role 'search' have shape \(3, 9, 9\), but the example input has \(3, 8, 8\)"
-    ):
+    with pytest.raises(ValueError, match=r"'search'.*\(3, 9, 9\).*\(3, 8, 8\)"):
         Task(NETWORK.model(), NETWORK.inputs(), Roles(role(1), role(2), odd, role(4)))
 
 
@@ -168,7 +164,7 @@ def test_the_first_tensor_is_judged() -> None:
     logits, other = torch.ones(2), torch.zeros(3)
     for outputs in (logits, (logits, other), [[logits], other], {"logits": logits, "hidden": (other,)}):
         assert first_outputs(outputs) is logits
-    with pytest.raises(TypeError, match=r"the model returns a mapping of \['loss'\]"):
+    with pytest.raises(TypeError, match=r"\['loss'\]"):
         first_outputs({"loss": 3})
 
 

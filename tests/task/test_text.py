@@ -121,14 +121,14 @@ def test_judged_positions_are_distinct_ascending_and_late(tokens: int, data: st.
 
 @pytest.mark.parametrize("number", [0, 17])
 def test_no_more_positions_than_tokens(number: int) -> None:
-    with pytest.raises(ValueError, match=f"between 1 and all 16 positions .*, got positions={number}"):
+    with pytest.raises(ValueError, match=rf"1 and.*16 positions.*positions={number}"):
         judged_positions(16, number)
 
 
 def test_sizes_and_sources_know_their_names() -> None:
     assert SIZES.changed(None) == SIZES
     assert SIZES.changed({"test": 9}).test == 9
-    with pytest.raises(ValueError, match=r"task.sizes has no \['validation'\]; it has \['tokens', 'train'"):
+    with pytest.raises(ValueError, match=r"task.sizes.*\['validation'\].*\['tokens', 'train'"):
         SIZES.changed({"validation": 3})
     with pytest.raises(ValueError, match=r"sizes.search must be at least 1, got 0"):
         SIZES.changed({"search": 0})
@@ -183,7 +183,7 @@ def test_every_part_of_a_role_has_the_shares_of_its_texts(weights: list[float], 
 
 @pytest.mark.parametrize("wrong", [[], ["a", "a"], {"a": 0}, {"a": -1.0}, {"a": float("nan")}])
 def test_wrong_mixtures_are_refused(wrong: Any) -> None:
-    with pytest.raises(ValueError, match=r"task\.sources\.search is a text, a list of texts"):
+    with pytest.raises(ValueError, match=r"task\.sources\.search"):
         Sources(search=wrong).texts("search")
 
 

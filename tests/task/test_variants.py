@@ -61,8 +61,8 @@ def test_it_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"family": "recurrent"}, "family must be one of .*'residual'.*, got 'recurrent'"),
-        ({"images": "cifar"}, "images must be one of .*'fashion'.*, got 'cifar'"),
+        ({"family": "recurrent"}, r"family.*'residual'.*'recurrent'"),
+        ({"images": "cifar"}, r"images.*'fashion'.*'cifar'"),
         ({"number": -1}, "numbered from 0 on, got -1"),
     ],
 )

@@ -83,7 +83,7 @@ def test_another_cost_is_a_guess_and_a_problem_has_its_settings(run: Path, caplo
     assert planned.problem is problem
     assert problem.projector.budget.meets(np.array(planned.plan.kept))
     assert "trained under macs:0.5, and does not see which cost" in caplog.text
-    with pytest.raises(ValueError, match=r"a Problem has its budget already; got 'macs:0.5'"):
+    with pytest.raises(ValueError, match=r"'macs:0.5'"):
         policy.plan(problem, "macs:0.5")
     caplog.clear()
     policy.plan(small_task(), "macs:0.4")
@@ -95,7 +95,7 @@ def test_another_cost_is_a_guess_and_a_problem_has_its_settings(run: Path, caplo
 
 def test_a_run_without_a_policy_says_whose_it_is(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"agent": "evolution"}))
-    with pytest.raises(ValueError, match=r"has no policy: agent=evolution is a search that learns none"):
+    with pytest.raises(ValueError, match="agent=evolution"):
         Policy.load(tmp_path)
 
 
@@ -159,7 +159,7 @@ def test_one_policy_serves_the_budgets_of_a_command(tmp_path: Path, caplog: pyte
         assert projector.budget.meets(plan)
         assert (projector.fill(plan, plan + 1.0) == plan).all(), "nothing more fits"
     other = composed("config", ["agent=model_based", "agent.budgets=[params:0.5]"])
-    with pytest.raises(ValueError, match=r"agent.budgets bound the same cost as the run's budget 'macs:0.5', because"):
+    with pytest.raises(ValueError, match=r"agent.budgets.*'macs:0.5'"):
         instantiate_part(other, "agent")(problem.limited(50), rng=np.random.default_rng(0))
 
 

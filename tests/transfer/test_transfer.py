@@ -94,7 +94,7 @@ def test_ranges_of_several_costs_share_the_settings(networks: list[StudiedNetwor
 
 def test_it_learns_of_something_or_says_what_that_takes(networks: list[StudiedNetwork]) -> None:
     paid = sum(network.evaluations for network in networks[:2]) + 2 * 2 * 2
-    with pytest.raises(ValueError, match=f"{paid} evaluations are needed .* of 2 networks and two plans in each of 4"):
+    with pytest.raises(ValueError, match=rf"{paid} evaluations.*2 networks.*of 4"):
         trained(networks[:2], evaluations=paid + 7)
     with pytest.raises(ValueError, match=r"has agent\.agent\.network=transferable, not whole"):
         trained(networks[:2], network="whole", encoder=None, max_log_correction=None)
@@ -123,11 +123,11 @@ def test_it_plans_for_a_task_of_ones_own(policy: Policy) -> None:
 
 
 def test_what_it_was_not_trained_for_is_refused(policy: Policy, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"trained under macs:0.3..0.8, and 'macs:0.2' is 0.200 of dense"):
+    with pytest.raises(ValueError, match=r"macs:0.3..0.8.*'macs:0.2'.*0.200 of"):
         policy.plan(tiny_task("plain"), "macs:0.2")
     with pytest.raises(ValueError, match=r"trained under budgets of macs:0.3..0.8, not of params"):
         policy.plan(tiny_task("plain"), "params:0.5")
-    with pytest.raises(ValueError, match=r"one budget at a time, macs:0.3..0.8, not under 'macs:0.5,params:0.5'"):
+    with pytest.raises(ValueError, match=r"macs:0.3..0.8.*'macs:0.5,params:0.5'"):
         policy.plan(tiny_task("plain"), "macs:0.5,params:0.5")
     with pytest.raises(ValueError, match="at least 1 plan of the policy's, got 0"):
         policy.plan(tiny_task("plain"), "macs:0.5", candidates=0)
