@@ -26,7 +26,7 @@ from autoprune.device.device import Device
 from autoprune.evaluation.metered import Record
 from autoprune.evaluation.outcome import Outcome
 from autoprune.evaluation.settings import EvaluationSettings
-from autoprune.importance.criterion import Importance, rank
+from autoprune.importance.criterion import CriterionInputs, Importance, criterion_name, rank, scored
 from autoprune.problem.problem import Problem, Search
 from autoprune.problem.spec import ProblemSpec
 from autoprune.recover.recovery import Recovery
@@ -120,10 +120,9 @@ def check_criterion(importance: Importance, *, task: Task | None = None) -> None
     for seed in (0, 0):
         with _global_randomness_is_left():
             generator = torch.Generator().manual_seed(seed)
-            scores.append(
-                importance(task.model, structure, role, loss=task.loss, forward=task.forward, generator=generator)
-            )
-    rank(scores[0], structure, criterion=getattr(importance, "__name__", repr(importance)))  # says what does not fit
+            given = CriterionInputs(task.model, structure, role, task.loss, task.forward, generator)
+            scores.append(scored(importance, given))
+    rank(scores[0], structure, criterion=criterion_name(importance))  # says what does not fit
     for name, values in scores[0].items():
         assert torch.equal(values, scores[1][name]), f"the same generator gives other scores of group {name!r}"
     _check_unchanged(task.model, before)

@@ -2,10 +2,15 @@
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from autoprune.evaluation.settings import EvaluationSettings
+from autoprune.importance.criterion import CriterionInputs, Importance, scored
 from autoprune.problem.problem import Problem
 from autoprune.problem.spec import ProblemSpec, StructureSettings
 from autoprune.repair.repair import Repair
+from autoprune.structure.groups import Structure
 from autoprune.task.task import Roles, Task
 from tests.models import PRUNABLE
 
@@ -16,6 +21,13 @@ def tiny_task(name: str = "residual", **changes: Any) -> Task:
     roles = {role: network.role(samples, seed=10 + i) for i, (role, samples) in enumerate(SAMPLES.items())}
     arguments = {"name": name, "budget": "macs:0.5", **changes}
     return Task(network.model(), network.inputs(), Roles(**roles), **arguments)
+
+
+def scored_task(criterion: Importance, task: Task, structure: Structure, *, seed: int = 0) -> dict[str, Tensor]:
+    """Group → the criterion's scores on the task's calibration samples."""
+    generator = torch.Generator().manual_seed(seed)
+    given = CriterionInputs(task.model, structure, task.data.calibration, task.loss, task.forward, generator)
+    return scored(criterion, given)
 
 
 SAMPLES = {"train": 64, "calibration": 32, "search": 60, "test": 40}

@@ -1,5 +1,6 @@
 """The documents' examples do what the documents say."""
 
+import functools
 import importlib
 import math
 import re
@@ -25,7 +26,7 @@ from autoprune.recover.fine_tune import fine_tune
 from autoprune.schedule.signals import FEATURES
 from autoprune.structure.graph import find_structure
 from autoprune.task.shipped import digits
-from tests.tasks import prepared
+from tests.tasks import prepared, scored_task
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,15 +38,8 @@ def test_the_new_criterion_ranks_every_group() -> None:
     target = dict(OmegaConf.create(settings))
     task = digits()
     structure = find_structure(task.model, task.example_input)
-    scores = names["spread"](  # type: ignore[operator]
-        task.model,
-        structure,
-        task.data.calibration,
-        loss=task.loss,
-        forward=task.forward,
-        generator=torch.Generator(),
-        power=target.pop("power"),
-    )
+    criterion = functools.partial(names["spread"], power=target.pop("power"))  # type: ignore[arg-type]
+    scores = scored_task(criterion, task, structure)
     assert target == {"_target_": "autoprune.importance.spread.spread", "_partial_": True}
     assert set(rank(scores, structure, criterion="spread")) == set(structure.names)
 

@@ -9,11 +9,12 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import autoprune  # noqa: F401  registers the environments
 from autoprune import testing
 from autoprune.cost.observed import NetworkCosts
+from autoprune.importance.criterion import CriterionInputs
 from autoprune.importance.random_scores import random
 from autoprune.recover.recovery import no_recovery
 from autoprune.search import prior_plan
@@ -137,14 +138,14 @@ def trained_on_test(network: nn.Module, task: Any, *, on_step: Any, **_: Any) ->
     return network
 
 
-def changing(model: Any, structure: Any, role: Any, **options: Any) -> Any:
+def changing(given: CriterionInputs) -> dict[str, Tensor]:
     with torch.no_grad():
-        next(model.parameters()).add_(1)
-    return random(model, structure, role, **options)
+        next(given.model.parameters()).add_(1)
+    return random(given)
 
 
-def incomplete(model: Any, structure: Any, role: Any, **options: Any) -> Any:
-    return dict(list(random(model, structure, role, **options).items())[1:])
+def incomplete(given: CriterionInputs) -> dict[str, Tensor]:
+    return dict(list(random(given).items())[1:])
 
 
 class Silent(NoTracker):

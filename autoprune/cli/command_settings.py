@@ -259,7 +259,7 @@ RULES = Rules(
         "held_out.tasks.*.device": DeviceName | None,
     },
     at_run_time={
-        "importance": {"model", "structure", "role", "loss", "forward", "generator"},
+        "importance": {"given"},
         "score": {"metrics"},
         "scores": {"metrics"},
         "reward": {"metrics", "score", "cost", "budget"},

@@ -1,76 +1,58 @@
 """How large a unit's activations are on the calibration samples (compare Hu et al., arXiv 1607.03250)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from autoprune.importance.block_influence import with_block_influence
-from autoprune.importance.criterion import Scores
+from autoprune.importance.criterion import CriterionInputs
 from autoprune.importance.layer_inputs import first_readers, read_inputs
 from autoprune.importance.unit_weights import by_weights, readers, refuse_single_weights
-from autoprune.ranges import Count, Positive
-from autoprune.structure.groups import Member, Structure
-from autoprune.task.task import Forward, Loss, Role
+from autoprune.ranges import Count, Positive, checked
+from autoprune.structure.groups import Member
 
 
+@checked
 @torch.no_grad()
-def activation(  # noqa: PLR0913 - a Criterion and its settings
-    model: nn.Module,
-    structure: Structure,
-    role: Role,
-    *,
-    loss: Loss,
-    forward: Forward,
-    generator: torch.Generator,
-    order: Positive,
-    batch_size: Count,
-) -> Scores:
+def activation(given: CriterionInputs, *, order: Positive, batch_size: Count) -> dict[str, Tensor]:
     """Scores a unit by its mean absolute activation where it is read, added up over its readers.
 
     Where it is read is behind BatchNorm and the activation function, so a unit that a ReLU silences scores nothing.
-    Units that no convolution or linear layer reads are scored by the norms of their weights. Modules that can be passed
-    over are scored by block influence.
+    Units that no convolution or linear layer reads are scored by the norms of their weights.
 
     Args:
-        model: The dense network, in eval mode.
-        structure: The network's groups and layers.
-        role: The samples that are read.
-        loss: (outputs, targets) → a scalar; used by criteria that need gradients.
-        forward: (network, inputs) → outputs: how the network is called.
-        generator: Draws all that is random here.
+        given: The network, its groups and the calibration samples.
         order: 1 for the mean absolute value, 2 for the root mean square.
         batch_size: Samples in one forward pass, at least 1.
 
     Raises:
         ValueError: Single weights.
     """
-    if order <= 0:
-        raise ValueError(f"the order of a mean must be positive, got {order}; 1 and 2 are usual")
-    refuse_single_weights(structure, criterion="activation", reason="all that read an input would score the same")
-    names = tuple(dict.fromkeys(m.layer for group in structure.groups for _, m in readers(model, group)))
-    means = mean_powers(model, names, role, forward=forward, order=order, batch_size=batch_size)
+    model, groups = given.model, given.structure.groups
+    refuse_single_weights(given.structure, criterion="activation", reason="all that read an input would score the same")
+    names = [member.layer for group in groups for _, member in readers(model, group)]
+    means = mean_powers(given, names, order=order, batch_size=batch_size)
     scores = {}
-    for group in structure.groups:
+    for group in groups:
         if group.members:
             sizes = [_of_units(means[m.layer], layer, m).pow(1 / order) for layer, m in readers(model, group)]
             scores[group.name] = torch.stack(sizes).sum(dim=0).cpu() if sizes else by_weights(model, group)
-    return with_block_influence(scores, model, structure, role, forward=forward)
+    return scores
 
 
 def mean_powers(
-    model: nn.Module, names: Sequence[str], role: Role, *, forward: Forward, order: Positive, batch_size: Count
+    given: CriterionInputs, names: Iterable[str], *, order: Positive, batch_size: Count
 ) -> dict[str, Tensor]:
     """Layer → the mean of |activation|^order of each of its inputs [inputs], over samples and positions.
 
     Args:
-        model: The dense network, in eval mode.
+        given: The network, its groups and the calibration samples.
         names: Layers, by qualified name.
-        role: The samples that are read.
-        forward: (network, inputs) → outputs: how the network is called.
         order: Of the norm: 1 for absolute values, 2 for root mean squares.
         batch_size: Samples in one forward pass, at least 1.
     """
+    model, role, forward = given.model, given.role, given.forward
+    names = tuple(dict.fromkeys(names))
     first = first_readers(model, names, role, forward=forward)
     means: dict[str, Tensor] = {}
 

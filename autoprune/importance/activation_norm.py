@@ -4,49 +4,35 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.importance.activation import mean_powers
-from autoprune.importance.block_influence import with_block_influence
-from autoprune.importance.criterion import Scores
+from autoprune.importance.criterion import CriterionInputs
 from autoprune.importance.expert_scores import ExpertScore, expert_scores
 from autoprune.importance.unit_weights import by_weights, compared_weight, readers
 from autoprune.ranges import Count
-from autoprune.structure.groups import Structure
-from autoprune.task.task import Forward, Loss, Role
 
 
 @torch.no_grad()
-def activation_norm(  # noqa: PLR0913 - a Criterion and its settings
-    model: nn.Module,
-    structure: Structure,
-    role: Role,
-    *,
-    loss: Loss,
-    forward: Forward,
-    generator: torch.Generator,
-    batch_size: Count,
-    experts: ExpertScore | None = None,
-) -> Scores:
+def activation_norm(
+    given: CriterionInputs, *, batch_size: Count, experts: ExpertScore | None = None
+) -> dict[str, Tensor]:
     """Scores an input by rms(xᵢ)·‖W[:, i]‖: how much of a layer's outputs it makes, were inputs uncorrelated.
 
     A unit of several inputs (a head) scores the root of the sum of their squares, and the sum over its readers; a
-    single weight |W[o, i]|·rms(xᵢ). Modules that can be passed over are scored by block influence.
+    single weight |W[o, i]|·rms(xᵢ).
 
     Args:
-        model: The dense network, in eval mode.
-        structure: The network's groups and layers.
-        role: The samples that are read.
-        loss: (outputs, targets) → a scalar; used by criteria that need gradients.
-        forward: (network, inputs) → outputs: how the network is called.
-        generator: Draws all that is random here.
+        given: The network, its groups and the calibration samples.
         batch_size: Samples in one forward pass, at least 1.
         experts: What whole experts are scored by: "outputs", how much of the layer's outputs they make, or "tokens",
             how many tokens the router hands them; None: by their outputs.
     """
-    named = [matrix.layer for group in structure.groups for matrix in group.compared]
-    named += [member.layer for group in structure.groups for _, member in readers(model, group)]
-    names = tuple(dict.fromkeys(named))
-    squares = mean_powers(model, names, role, forward=forward, order=2, batch_size=batch_size)
-    scores = expert_scores(model, structure, role, forward=forward, batch_size=batch_size, by=experts or "outputs")
-    for group in structure.groups:
+    model, groups = given.model, given.structure.groups
+    names = [matrix.layer for group in groups for matrix in group.compared]
+    names += [member.layer for group in groups for _, member in readers(model, group)]
+    squares = mean_powers(given, names, order=2, batch_size=batch_size)
+    scores = expert_scores(
+        model, given.structure, given.role, forward=given.forward, batch_size=batch_size, by=experts or "outputs"
+    )
+    for group in groups:
         if group.compared:
             name = group.compared[0].layer
             rms = _of_weights(squares[name].sqrt(), model.get_submodule(name))
@@ -55,7 +41,7 @@ def activation_norm(  # noqa: PLR0913 - a Criterion and its settings
             energies = [(_energies(squares[m.layer], layer), m) for layer, m in readers(model, group)]
             norms = [e[torch.from_numpy(m.positions).to(e.device)].sum(dim=1).sqrt() for e, m in energies]
             scores[group.name] = torch.stack(norms).sum(dim=0).cpu() if norms else by_weights(model, group)
-    return with_block_influence(scores, model, structure, role, forward=forward)
+    return scores
 
 
 def _of_weights(values: Tensor, layer: nn.Module) -> Tensor:

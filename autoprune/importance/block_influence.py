@@ -1,6 +1,6 @@
 """How much a part of a network changes the stream that passes it (ShortGPT's block influence; arXiv 2403.03853)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -9,33 +9,14 @@ from torch.nn import functional as F
 
 from autoprune.importance.layer_inputs import batches
 from autoprune.structure.edit import evaluating
-from autoprune.structure.groups import Group, Structure
+from autoprune.structure.groups import Group
 from autoprune.task.task import Forward, Role, first_outputs
 
 BATCH = 16  # samples
 
 
-def with_block_influence(
-    scores: dict[str, Tensor], model: nn.Module, structure: Structure, role: Role, *, forward: Forward
-) -> dict[str, Tensor]:
-    """These scores, and those that are the same by every criterion; in the structure's order.
-
-    Which are the influence of every group of modules that can be passed over, and the given order of key blocks.
-
-    Args:
-        scores: Group → the score of each of its units [units].
-        model: The dense network, in eval mode.
-        structure: The network's groups and layers.
-        role: The samples that are read.
-        forward: (network, inputs) → outputs: how the network is called.
-    """
-    scores = scores | block_influence(model, structure, role, forward=forward)
-    scores |= {group.name: given_order(group) for group in structure.groups if group.patterns or group.coded}
-    return {group.name: scores[group.name] for group in structure.groups}
-
-
 @torch.no_grad()
-def block_influence(model: nn.Module, structure: Structure, role: Role, *, forward: Forward) -> dict[str, Tensor]:
+def block_influence(model: nn.Module, groups: Sequence[Group], role: Role, *, forward: Forward) -> dict[str, Tensor]:
     """Group with skips → [1], in [0, 2]: 1 − the mean cosine between the stream before and after what is skipped.
 
     The mean is over samples and positions. What is read of a group is what its first skipped module reads; what comes
@@ -43,11 +24,11 @@ def block_influence(model: nn.Module, structure: Structure, role: Role, *, forwa
 
     Args:
         model: The dense network, in eval mode.
-        structure: The network's groups and layers.
+        groups: Those with skips are scored.
         role: The samples that are read.
         forward: (network, inputs) → outputs: how the network is called.
     """
-    streams = [_Stream(group) for group in structure.groups if group.skips]
+    streams = [_Stream(group) for group in groups if group.skips]
     if not streams:
         return {}
     with evaluating(model), _watched(model, streams):

@@ -3,44 +3,28 @@
 import torch
 from torch import Tensor, nn
 
-from autoprune.importance.criterion import Importance, Scores
+from autoprune.importance.criterion import CriterionInputs, Importance, Scores
 from autoprune.importance.unit_weights import per_unit
-from autoprune.structure.groups import Group, Structure
-from autoprune.task.task import Forward, Loss, Role
+from autoprune.structure.groups import Group
 
 
 @torch.no_grad()
-def bn_scale(
-    model: nn.Module,
-    structure: Structure,
-    role: Role,
-    *,
-    loss: Loss,
-    forward: Forward,
-    generator: torch.Generator,
-    otherwise: Importance | None,
-) -> Scores:
+def bn_scale(given: CriterionInputs, *, otherwise: Importance | None) -> dict[str, Tensor]:
     """Scores a unit by |γ|, added up over its group's BatchNorms.
 
     Args:
-        model: The dense network, in eval mode.
-        structure: The network's groups and layers.
-        role: The samples that are read.
-        loss: (outputs, targets) → a scalar; used by criteria that need gradients.
-        forward: (network, inputs) → outputs: how the network is called.
-        generator: Draws all that is random here.
+        given: The network, its groups and the calibration samples.
         otherwise: The criterion of groups that have no BatchNorm with scales; without it they are an error.
     """
-    scales = {group.name: _scales(model, group) for group in structure.groups}
+    groups = [group for group in given.structure.groups if group.members or group.compared]
+    scales = {group.name: _scales(given.model, group) for group in groups}
     lacking = [name for name, of_group in scales.items() if not of_group]
     if lacking and otherwise is None:
         raise ValueError(
             f"bn_scale needs a BatchNorm with scales in every group, and {lacking} have none; name another criterion "
             "for these (importance.otherwise), leave them whole (task.keep), or use another criterion"
         )
-    others: Scores = {}
-    if lacking and otherwise is not None:
-        others = otherwise(model, structure, role, loss=loss, forward=forward, generator=generator)
+    others: Scores = otherwise(given) if lacking and otherwise is not None else {}
     return {
         name: torch.stack(of_group).sum(dim=0).cpu() if of_group else others[name] for name, of_group in scales.items()
     }

@@ -1,11 +1,14 @@
 """The seam of this room: what a criterion is, and how its scores become the one order that everything is sliced by."""
 
+import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from autoprune.importance.block_influence import block_influence, given_order
 from autoprune.structure.edit import Ranking
 from autoprune.structure.groups import Group, Structure
 from autoprune.task.task import Forward, Loss, Role
@@ -18,24 +21,64 @@ MOST_COMPARED = torch.iinfo(torch.int16).max
 ROWS = 1024  # of a matrix that are sorted at once, which takes several times their memory
 
 
+@dataclass(frozen=True, slots=True)
+class CriterionInputs:
+    """What a criterion may look at. It uses what it needs and leaves the network and the samples as they were."""
+
+    model: nn.Module
+    """The dense network, in eval mode."""
+    structure: Structure
+    """The network's groups and layers."""
+    role: Role
+    """The calibration samples."""
+    loss: Loss
+    """(outputs, targets) → a scalar: the task's."""
+    forward: Forward
+    """(network, inputs) → outputs: how the task calls its network."""
+    generator: torch.Generator
+    """The only source of chance."""
+
+
 class Importance(Protocol):
     """A criterion: what every unit of every group is worth. Any function with this signature is one.
 
-    role: the calibration samples; loss, forward: the task's, how its answer is judged and how its network is called;
-    generator: the only source of chance. A criterion uses those that it needs and leaves the network as it was. Scores
-    are compared within a group only, whatever their scale; of single weights, within each comparison.
+    Scores are compared within a group only, whatever their scale; of single weights, within each comparison. Groups of
+    modules that can be passed over may be left out.
     """
 
-    def __call__(
-        self,
-        model: nn.Module,
-        structure: Structure,
-        role: Role,
-        *,
-        loss: Loss,
-        forward: Forward,
-        generator: torch.Generator,
-    ) -> Scores: ...
+    def __call__(self, given: CriterionInputs, /) -> Scores: ...
+
+
+def criterion_name(importance: Importance) -> str:
+    """What messages call a criterion: the name of its function."""
+    function = getattr(importance, "func", importance)  # a partial's function
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def scored(importance: Importance, given: CriterionInputs) -> dict[str, Tensor]:
+    """Group → its scores by the criterion, or what is the same by all of them; in the structure's order.
+
+    Which are block influence, for groups of modules that can be passed over, where the criterion leaves them out, and
+    the order that units of patterns and codes are given.
+
+    Args:
+        importance: The criterion.
+        given: The network, its groups and the calibration samples.
+
+    Raises:
+        TypeError: The criterion takes its arguments as in version 0.1.
+    """
+    if "structure" in inspect.signature(importance).parameters:
+        raise TypeError(
+            f"{criterion_name(importance)} takes one argument since 0.2, CriterionInputs with model, structure, role, "
+            "loss, forward and generator, and its own settings by name (docs/add_a_criterion.md)"
+        )
+    scores = dict(importance(given))
+    groups = given.structure.groups
+    skipped = [group for group in groups if group.skips and group.name not in scores]
+    scores |= block_influence(given.model, skipped, given.role, forward=given.forward)
+    scores |= {group.name: given_order(group) for group in groups if group.in_given_order}
+    return {name: scores[name] for name in given.structure.names if name in scores} | scores
 
 
 def rank(scores: Scores, structure: Structure, *, criterion: str) -> Ranking:

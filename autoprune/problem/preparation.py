@@ -16,7 +16,7 @@ from autoprune.cost.projection import Projector
 from autoprune.device.decode_latency import decode_latency
 from autoprune.device.device import Device, on_steps
 from autoprune.evaluation.candidates import Candidates
-from autoprune.importance.criterion import Importance, Scores, rank
+from autoprune.importance.criterion import CriterionInputs, Importance, Scores, criterion_name, rank, scored
 from autoprune.importance.disk_backed import disk_backed
 from autoprune.machine_cache import MeasurementCache, cache_dir
 from autoprune.problem.repair_choice import choose_repair
@@ -181,16 +181,10 @@ def ranked_units(
         seed: Of the random numbers, at least 0.
     """
     groups = separate(structure)
-    scores = importance(
-        task.model,
-        groups,
-        task.data.calibration,
-        loss=task.loss,
-        forward=task.forward,
-        generator=torch_generator(seed, "importance"),
-    )
-    function = getattr(importance, "func", importance)  # a partial's function
-    ranking = rank(scores, groups, criterion=getattr(function, "__name__", type(function).__name__))
+    generator = torch_generator(seed, "importance")
+    given = CriterionInputs(task.model, groups, task.data.calibration, task.loss, task.forward, generator)
+    scores: Scores = scored(importance, given)
+    ranking = rank(scores, groups, criterion=criterion_name(importance))
     structure, scores, ranking = in_order(structure, scores, ranking)
     return structure, disk_backed(scores), ranking
 

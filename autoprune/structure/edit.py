@@ -254,7 +254,7 @@ def _check(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
     if lacking:
         raise ValueError(f"the structure is another network's: this {type(model).__name__} has no {lacking[0]!r}")
     for group, _ in partly(structure, plan):
-        if group.patterns or group.coded:  # of which a ranking says nothing
+        if group.in_given_order:  # of which a ranking says nothing
             continue
         units = ranking.get(group.name)
         if not isinstance(units, Tensor):

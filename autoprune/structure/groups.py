@@ -139,6 +139,11 @@ class Group:
     parts: tuple["Group", ...] = ()
     """Of a group that gives all blocks one level (structure.uniform): those of the blocks, in the network's order."""
 
+    @property
+    def in_given_order(self) -> bool:
+        """Whether units stand in order of importance by what they are, whatever a criterion says of them."""
+        return bool(self.patterns or self.coded)
+
     def touches(self, layer: str) -> bool:
         """Whether anything of the layer goes with the group's units."""
         named = {member.layer for member in self.members} | {matrix.layer for matrix in self.compared}

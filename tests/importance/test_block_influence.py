@@ -19,6 +19,7 @@ from autoprune.structure.groups import Group, Returns, Skip, Structure
 from autoprune.structure.transformer import transformer_structure
 from autoprune.task.task import Role, Task, first_outputs, plain_forward
 from tests.language_models import CAUSAL, TINY
+from tests.tasks import scored_task
 
 CRITERIA: dict[str, Importance] = {
     "l1": partial(magnitude, order=1, read=False),
@@ -34,7 +35,7 @@ def structure_of(task: Task, *kinds: str) -> Structure:
 
 
 def influence(task: Task, *kinds: str) -> dict[str, Tensor]:
-    return block_influence(task.model, structure_of(task, *kinds), task.data.calibration, forward=task.forward)
+    return block_influence(task.model, structure_of(task, *kinds).groups, task.data.calibration, forward=task.forward)
 
 
 def hidden_states(task: Task) -> list[Tensor]:
@@ -109,10 +110,7 @@ def test_the_two_sublayers_of_a_block_meet_in_the_middle(family: str) -> None:
 def test_every_kind_of_unit_is_scored(name: str, family: str) -> None:
     task = TINY[family]()
     structure = structure_of(task, "neurons", "heads", "attention")
-    generator = torch.Generator()
-    scores = CRITERIA[name](
-        task.model, structure, task.data.calibration, loss=task.loss, forward=task.forward, generator=generator
-    )
+    scores = scored_task(CRITERIA[name], task, structure)
     assert list(scores) == list(structure.names)
     for group in structure.groups:
         assert scores[group.name].shape == (group.units,)
@@ -125,10 +123,7 @@ def test_every_kind_of_unit_is_scored(name: str, family: str) -> None:
 def test_a_heads_activation_norm_is_that_of_its_columns() -> None:
     task = TINY["qwen3"]()
     structure = structure_of(task, "heads", "queries")
-    generator = torch.Generator()
-    scores = CRITERIA["activation_norm"](
-        task.model, structure, task.data.calibration, loss=task.loss, forward=task.forward, generator=generator
-    )
+    scores = scored_task(CRITERIA["activation_norm"], task, structure)
     layer = task.model.get_submodule("model.layers.0.self_attn.o_proj")
     heard: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, arguments: heard.append(arguments[0].detach()))
@@ -144,11 +139,7 @@ def test_a_heads_activation_norm_is_that_of_its_columns() -> None:
 def test_chance_has_no_need_of_the_network() -> None:
     task = TINY["llama"]()
     structure = structure_of(task, "blocks")
-    role = task.data.calibration
-    drawn = [
-        random(task.model, structure, role, loss=task.loss, forward=task.forward, generator=torch.Generator())
-        for _ in range(2)
-    ]
+    drawn = [scored_task(random, task, structure) for _ in range(2)]
     assert all(score.shape == (1,) and torch.equal(score, drawn[1][name]) for name, score in drawn[0].items())
     assert len({score.item() for score in drawn[0].values()}) == len(drawn[0])
 
@@ -182,7 +173,7 @@ def turning(*skips: tuple[str, Returns]) -> Structure:
 )
 def test_a_known_angle(skips: tuple[tuple[str, Returns], ...], expected: float) -> None:
     role = Role(torch.randn(9, 3, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(9))
-    scores = block_influence(GroupSteps(), turning(*skips), role, forward=plain_forward)
+    scores = block_influence(GroupSteps(), turning(*skips).groups, role, forward=plain_forward)
     assert scores["turn"].item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -190,10 +181,10 @@ def test_modules_in_the_wrong_order_or_that_never_run_are_named() -> None:
     role = Role(torch.ones(2, 2), torch.zeros(2))
     model = GroupSteps()
     with pytest.raises(ValueError, match="turn ran before second; the skips of group 'turn' must stand in order"):
-        block_influence(model, turning(("second", "input"), ("turn", "zeros")), role, forward=plain_forward)
+        block_influence(model, turning(("second", "input"), ("turn", "zeros")).groups, role, forward=plain_forward)
     model.add_module("idle", nn.Identity())
     with pytest.raises(ValueError, match="idle of group 'turn' never ran"):
-        block_influence(model, turning(("idle", "input")), role, forward=plain_forward)
+        block_influence(model, turning(("idle", "input")).groups, role, forward=plain_forward)
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
 
 
@@ -204,17 +195,14 @@ def test_networks_without_depth_groups_are_not_run() -> None:
     def forward(network: nn.Module, inputs: Tensor) -> Tensor:
         raise AssertionError("it ran")
 
-    assert block_influence(task.model, structure, task.data.calibration, forward=forward) == {}
+    assert block_influence(task.model, structure.groups, task.data.calibration, forward=forward) == {}
 
 
 @pytest.mark.parametrize("name", [*CRITERIA, "random"])
 def test_key_blocks_keep_the_order_of_their_pattern(name: str) -> None:
     task = TINY["llama"]()
     structure = structure_of(task, "heads", "keys:4", "neurons")
-    criterion, generator = {**CRITERIA, "random": random}[name], torch.Generator().manual_seed(0)
-    scores = criterion(
-        task.model, structure, task.data.calibration, loss=task.loss, forward=task.forward, generator=generator
-    )
+    scores = scored_task({**CRITERIA, "random": random}[name], task, structure)
     ranking = rank(scores, structure, criterion=name)
     for group in structure.groups:
         if group.patterns:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from autoprune.importance.activation import activation
 from autoprune.importance.activation_norm import activation_norm
 from autoprune.importance.bn_scale import bn_scale
-from autoprune.importance.criterion import Importance, Scores
+from autoprune.importance.criterion import CriterionInputs, Importance, Scores, scored
 from autoprune.importance.fpgm import fpgm
 from autoprune.importance.magnitude import magnitude
 from autoprune.importance.random_scores import random
@@ -52,7 +52,7 @@ def criterion(request: pytest.FixtureRequest) -> Importance:
 
 def scores_of(criterion: Importance, model: nn.Module, structure: Structure, role: Role, *, seed: int = 0) -> Scores:
     generator = torch.Generator().manual_seed(seed)
-    return criterion(model, structure, role, loss=F.cross_entropy, forward=plain_forward, generator=generator)
+    return scored(criterion, CriterionInputs(model, structure, role, F.cross_entropy, plain_forward, generator))
 
 
 def test_every_unit_of_every_group_gets_the_same_finite_score_from_the_same_seed(
@@ -151,7 +151,7 @@ def test_yaml_criteria_are_the_criteria(name: str) -> None:
 
 def test_every_yaml_file_is_tested() -> None:
     folder = Path(__file__).parents[2] / "conf" / "importance"
-    elsewhere = {"sparse_gpt", "default"}  # test_single_weights.py, as it scores no units; test_suited.py
+    elsewhere = {"sparse_gpt", "default"}  # test_single_weights.py, as it scores no units; test_default_criterion.py
     assert {path.stem for path in folder.iterdir()} <= set(CRITERIA) | elsewhere
 
 
@@ -313,8 +313,16 @@ def test_random_scores_follow_the_seed_only(residual: tuple[nn.Module, Structure
 def test_orders_are_positive(
     residual: tuple[nn.Module, Structure, Role], criterion: partial[Scores], order: float
 ) -> None:
-    with pytest.raises(ValueError, match=f"must be positive, got {order}"):
+    with pytest.raises(ValueError, match=f"order must be above 0, got {order}"):
         scores_of(partial(criterion, order=order), *residual)
+
+
+def test_a_criterion_of_version_0_1_is_refused_in_a_sentence(residual: tuple[nn.Module, Structure, Role]) -> None:
+    def spread(model: nn.Module, structure: Structure, role: Role, *, power: float, **_: object) -> Scores:
+        raise AssertionError("it is not called")
+
+    with pytest.raises(TypeError, match=r"spread takes one argument since 0\.2, CriterionInputs"):
+        scores_of(partial(spread, power=1), *residual)  # type: ignore[arg-type]
 
 
 def permuted(model: nn.Module, structure: Structure, orders: dict[str, Tensor]) -> nn.Module:

@@ -9,7 +9,7 @@ from autoprune.cli import conf_dir
 from autoprune.structure.graph import find_structure
 from autoprune.task.task import Task
 from tests.language_models import TINY
-from tests.tasks import tiny_task
+from tests.tasks import scored_task, tiny_task
 
 
 @pytest.mark.parametrize(("task", "same"), [(TINY["llama"], "activation_norm"), (lambda: tiny_task("plain"), "l1")])
@@ -21,11 +21,5 @@ def test_it_scores_as_the_one_that_suits(task: object, same: str) -> None:
     for name in ("default", same):
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             settings = compose("config", overrides=[f"importance={name}"]).importance
-        criterion = instantiate(settings, _convert_="all")
-        scores.append(
-            criterion(
-                made.model, structure, made.data.calibration, loss=made.loss, forward=made.forward,
-                generator=torch.Generator().manual_seed(0),
-            )
-        )  # fmt: skip
+        scores.append(scored_task(instantiate(settings, _convert_="all"), made, structure))
     assert all(torch.equal(scores[0][group], scores[1][group]) for group in structure.names)

@@ -1,11 +1,9 @@
-from functools import partial
-
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autoprune.importance.criterion import rank
+from autoprune.importance.criterion import CriterionInputs, rank
 from autoprune.importance.magnitude import magnitude
 from autoprune.structure.groups import Structure
 from autoprune.task.task import plain_forward
@@ -54,9 +52,6 @@ def test_a_broken_weight_is_found_by_its_score(structure: Structure) -> None:
     network = PRUNABLE["residual"]
     model = network.model()
     model.conv2.weight.data[4, 0, 0, 0] = torch.nan
-    criterion = partial(magnitude, order=1, read=False)
-    found = criterion(
-        model, structure, network.role(), loss=F.cross_entropy, forward=plain_forward, generator=torch.Generator()
-    )
+    given = CriterionInputs(model, structure, network.role(), F.cross_entropy, plain_forward, torch.Generator())
     with pytest.raises(ValueError, match=r"'conv2' NaN.*unit 4"):
-        rank(found, structure, criterion="l1")
+        rank(magnitude(given, order=1, read=False), structure, criterion="l1")

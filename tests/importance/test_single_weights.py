@@ -14,7 +14,7 @@ from torch import Tensor
 from autoprune.importance.activation import activation
 from autoprune.importance.activation_norm import activation_norm
 from autoprune.importance.bn_scale import bn_scale
-from autoprune.importance.criterion import Importance, Scores, rank
+from autoprune.importance.criterion import Importance, rank
 from autoprune.importance.fpgm import fpgm
 from autoprune.importance.magnitude import magnitude
 from autoprune.importance.random_scores import random
@@ -24,6 +24,7 @@ from autoprune.structure.groups import Comparison, Group, Layer, Structure
 from autoprune.structure.transformer import transformer_structure
 from autoprune.task.task import Task
 from tests.language_models import TINY
+from tests.tasks import scored_task
 
 l1 = partial(magnitude, order=1, read=False)
 wanda = partial(activation_norm, batch_size=5)
@@ -44,13 +45,6 @@ def task() -> Task:
 
 def structure_of(task: Task, *kinds: str) -> Structure:
     return transformer_structure(task.model, task.example_input, prune=kinds)
-
-
-def scored(criterion: Importance, task: Task, structure: Structure) -> Scores:
-    generator = torch.Generator().manual_seed(0)
-    return criterion(
-        task.model, structure, task.data.calibration, loss=task.loss, forward=task.forward, generator=generator
-    )
 
 
 def inputs_of(task: Task, layer: str) -> Tensor:
@@ -75,7 +69,7 @@ def test_every_weight_gets_a_score_and_a_place(name: str, kinds: tuple[str, ...]
     task = TINY[family]()
     structure = structure_of(task, *kinds)
     before = {key: value.clone() for key, value in task.model.state_dict().items()}
-    scores = scored(CRITERIA[name], task, structure)
+    scores = scored_task(CRITERIA[name], task, structure)
     assert list(scores) == list(structure.names)
     ranking = rank(scores, structure, criterion=name)
     for group in structure.groups:
@@ -93,19 +87,19 @@ def test_every_weight_gets_a_score_and_a_place(name: str, kinds: tuple[str, ...]
 
 
 def test_magnitude_is_the_size_of_the_weight(task: Task) -> None:
-    scores = scored(l1, task, structure_of(task, "weights"))
+    scores = scored_task(l1, task, structure_of(task, "weights"))
     assert torch.equal(scores[UP], weight_of(task, UP).abs())
 
 
 def test_wanda_is_size_times_the_norm_of_the_input(task: Task) -> None:
-    scores = scored(wanda, task, structure_of(task, "weights"))
+    scores = scored_task(wanda, task, structure_of(task, "weights"))
     for layer in (UP, DOWN):
         rms = inputs_of(task, layer).square().mean(0).sqrt()
         torch.testing.assert_close(scores[layer], weight_of(task, layer).abs() * rms)
 
 
 def test_taylor_is_gradient_times_weight_one_batch_at_a_time(task: Task) -> None:
-    scores = scored(partial(taylor, batch_size=16), task, structure_of(task, "weights"))
+    scores = scored_task(partial(taylor, batch_size=16), task, structure_of(task, "weights"))
     role, parameter = task.data.calibration, task.model.get_submodule(UP).get_parameter("weight")
     expected = torch.zeros_like(parameter)
     for rows, share in ((slice(0, 16), 16 / 24), (slice(16, 24), 8 / 24)):
@@ -117,7 +111,7 @@ def test_taylor_is_gradient_times_weight_one_batch_at_a_time(task: Task) -> None
 
 def test_sparse_gpt_is_what_is_lost_when_the_others_make_up_for_it(task: Task) -> None:
     """By least squares on the other inputs, with the damping as more rows."""
-    scores = scored(partial(sparse_gpt, damping=0.05), task, structure_of(task, "weights"))
+    scores = scored_task(partial(sparse_gpt, damping=0.05), task, structure_of(task, "weights"))
     x, w = inputs_of(task, DOWN).double(), weight_of(task, DOWN).double()
     penalty = (0.05 * x.square().mean()).sqrt() * torch.eye(x.shape[1]).double()
     rows = torch.cat([x / len(x) ** 0.5, penalty])
@@ -167,19 +161,19 @@ def test_more_weights_than_a_place_can_number_are_refused() -> None:
 )
 def test_criteria_of_units_refuse_single_weights(name: str, criterion: Importance, task: Task) -> None:
     with pytest.raises(ValueError, match=rf"{name} cannot.*21 groups.*use wanda"):
-        scored(criterion, task, structure_of(task, "weights"))
+        scored_task(criterion, task, structure_of(task, "weights"))
 
 
 def test_bn_scale_says_that_a_transformer_has_none(task: Task) -> None:
     with pytest.raises(ValueError, match=r"bn_scale.*BatchNorm"):
-        scored(partial(bn_scale, otherwise=None), task, structure_of(task, "weights"))
-    scores = scored(partial(bn_scale, otherwise=l1), task, structure_of(task, "weights"))
+        scored_task(partial(bn_scale, otherwise=None), task, structure_of(task, "weights"))
+    scores = scored_task(partial(bn_scale, otherwise=l1), task, structure_of(task, "weights"))
     assert torch.equal(scores[UP], weight_of(task, UP).abs())
 
 
 def test_sparse_gpt_refuses_whole_units(task: Task) -> None:
     with pytest.raises(ValueError, match=r"6 groups.*\(the.*'model.layers.0.self_attn'\)"):
-        scored(CRITERIA["sparse_gpt"], task, structure_of(task, "heads", "neurons"))
+        scored_task(CRITERIA["sparse_gpt"], task, structure_of(task, "heads", "neurons"))
 
 
 def test_a_weight_that_reads_nothing_goes_first(task: Task) -> None:
@@ -188,7 +182,7 @@ def test_a_weight_that_reads_nothing_goes_first(task: Task) -> None:
         task.model.get_submodule("model.layers.1.post_attention_layernorm").get_parameter("weight")[7] = 0
     for name in ("wanda", "taylor", "sparse_gpt"):
         structure = structure_of(task, "weights")
-        places = rank(scored(CRITERIA[name], task, structure), structure, criterion=name)[UP]
+        places = rank(scored_task(CRITERIA[name], task, structure), structure, criterion=name)[UP]
         assert (places[:, 7] == places.shape[1] - 1).all(), name
 
 
@@ -196,5 +190,5 @@ def test_the_yaml_is_the_criterion(task: Task) -> None:
     with initialize_config_dir(str(Path(__file__).parents[2] / "conf" / "importance"), version_base=None):
         criterion = instantiate(compose("sparse_gpt"), _convert_="all")
     structure = structure_of(task, "weights")
-    expected = scored(CRITERIA["sparse_gpt"], task, structure)
-    assert all(torch.equal(scores, expected[name]) for name, scores in scored(criterion, task, structure).items())
+    expected = scored_task(CRITERIA["sparse_gpt"], task, structure)
+    assert all(torch.equal(scores, expected[name]) for name, scores in scored_task(criterion, task, structure).items())

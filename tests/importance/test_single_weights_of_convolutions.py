@@ -2,15 +2,16 @@
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from autoprune.importance.activation_norm import activation_norm
-from autoprune.importance.criterion import rank
+from autoprune.importance.criterion import CriterionInputs, rank
 from autoprune.structure.code_bits import with_bits
 from autoprune.structure.graph import find_structure
 from autoprune.task.task import plain_forward
 from experiments.configuration import composed, instantiate_part
 from tests.models import PRUNABLE
-from tests.tasks import tiny_task
+from tests.tasks import scored_task, tiny_task
 
 
 @pytest.mark.parametrize("name", ["default", "l1", "random", "taylor", "wanda", "activation_norm"])
@@ -20,10 +21,7 @@ def test_every_weight_has_a_score(name: str, network: str) -> None:
     structure = find_structure(task.model, task.example_input, prune=("weights",))
     structure = with_bits(structure, task.model, (2, 4))
     criterion = instantiate_part(composed(f"importance={name}"), "importance")
-    scores = criterion(
-        task.model, structure, task.data.calibration, loss=task.loss, forward=plain_forward,
-        generator=torch.Generator().manual_seed(0),
-    )  # fmt: skip
+    scores = scored_task(criterion, task, structure)
     ranking = rank(scores, structure, criterion=name)
     for group in structure.groups:
         if group.coded:
@@ -45,9 +43,8 @@ def test_activation_norm_takes_the_inputs_that_a_weight_reads() -> None:
         model(role.inputs)
     handle.remove()
     rms = seen[0].square().mean(dim=(0, 2, 3)).sqrt()
-    scores = activation_norm(
-        model, structure, role, loss=None, forward=plain_forward, generator=torch.Generator(), batch_size=64
-    )  # type: ignore[arg-type]
+    given = CriterionInputs(model, structure, role, cross_entropy, plain_forward, torch.Generator())
+    scores = activation_norm(given, batch_size=64)
     weight, per_group = layer.get_parameter("weight"), layer.get_parameter("weight").shape[1]
     outputs = len(weight) // layer.groups  # type: ignore[operator]
     read = [rms[index // outputs * per_group :][:per_group, None, None] for index in range(len(weight))]

@@ -20,6 +20,7 @@ from autoprune.structure.groups import Structure
 from autoprune.structure.transformer import transformer_structure
 from autoprune.task.task import Task
 from tests.language_models import TINY
+from tests.tasks import scored_task
 
 UP = "model.layers.1.mlp.up_proj"
 
@@ -31,16 +32,7 @@ def task() -> Task:
 
 def ranked(task: Task, kind: str) -> tuple[Structure, dict[str, Tensor], RankedLevels]:
     structure = transformer_structure(task.model, task.example_input, prune=(kind,))
-    scores = magnitude(
-        task.model,
-        structure,
-        task.data.calibration,
-        loss=task.loss,
-        forward=task.forward,
-        generator=torch.Generator(),
-        order=1,
-        read=False,
-    )
+    scores = scored_task(partial(magnitude, order=1, read=False), task, structure)
     ranking = dict(rank(scores, structure, criterion="magnitude"))
     return structure, ranking, RankedLevels(task.model, structure, ranking)
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
-from autoprune.importance.criterion import rank
+from autoprune.importance.criterion import CriterionInputs, rank
 from autoprune.importance.magnitude import magnitude
 from autoprune.structure.code_bits import bits_of, with_bits
 from autoprune.structure.edit import masked, shrink
@@ -85,10 +86,8 @@ def test_single_weights_of_any_network_are_masked_as_they_are_removed(name: str)
     network = PRUNABLE[name]
     model, inputs = network.model(), network.inputs(4)
     structure = weights_of(model, *network.shape)
-    scores = magnitude(
-        model, structure, Role(inputs, None), loss=None, forward=plain_forward, generator=torch.Generator(),
-        order=1, read=False,
-    )  # type: ignore[arg-type]  # fmt: skip
+    given = CriterionInputs(model, structure, Role(inputs, None), cross_entropy, plain_forward, torch.Generator())
+    scores = magnitude(given, order=1, read=False)
     ranking = rank(scores, structure, criterion="magnitude")
     kept = np.array([max(1, group.units // 3) for group in structure.groups])
     small = shrink(model, structure, structure.plan(kept), ranking)

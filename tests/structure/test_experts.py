@@ -1,6 +1,7 @@
 """Experts: a network without some is one whose router never chose them, and criteria score what they really add."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from autoprune.structure.groups import Group, Structure
 from autoprune.task.pretrained import align_neurons
 from autoprune.task.task import Task
 from tests.language_models import TINY
+from tests.tasks import scored_task
 
 EXPERTS = "model.layers.1.mlp.experts"
 both = pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
@@ -94,9 +96,8 @@ def test_experts_and_neurons_are_scored_by_what_they_add(family: str) -> None:
     task = TINY[family]()
     structure = structure_of(task, "neurons", "experts")
     role = task.data.calibration
-    settings = {"loss": task.loss, "forward": task.forward, "generator": torch.Generator(), "batch_size": 5}
-    scores = activation_norm(task.model, structure, role, **settings)  # type: ignore[arg-type]
-    tokens = activation_norm(task.model, structure, role, experts="tokens", **settings)  # type: ignore[arg-type]
+    scores = scored_task(partial(activation_norm, batch_size=5), task, structure)
+    tokens = scored_task(partial(activation_norm, batch_size=5, experts="tokens"), task, structure)
     read, _ = heard(task.model, task, role.inputs)
     added = layer_by_hand(task, read)[1]
     expert, neuron = group_of(structure, "expert").name, group_of(structure, "neuron").name
@@ -120,8 +121,7 @@ def test_experts_and_neurons_are_scored_by_what_they_add(family: str) -> None:
 def test_the_norms_of_experts_weights_score_them_too(family: str) -> None:
     task = TINY[family]()
     structure = structure_of(task, "experts", "neurons")
-    settings = {"loss": task.loss, "forward": task.forward, "generator": torch.Generator()}
-    scores = magnitude(task.model, structure, task.data.calibration, order=2, read=True, **settings)  # type: ignore[arg-type]
+    scores = scored_task(partial(magnitude, order=2, read=True), task, structure)
     for group in structure.groups:
         assert (scores[group.name] > 0).all()
         assert len(scores[group.name].unique()) == group.units
