@@ -64,6 +64,33 @@ def test_public_docstrings_say_what_each_argument_is() -> None:
     assert faults(_lacking) == {}
 
 
+def test_every_field_of_a_public_dataclass_has_a_line() -> None:
+    assert faults(_undocumented_fields) == {}
+
+
+def test_a_field_without_a_line_is_seen() -> None:
+    """The control: of two fields, the first has a line."""
+    tree = ast.parse(
+        '@dataclass(frozen=True)\nclass Point:\n    x: float\n    """Metres."""\n    y: float\n    _z: int'
+    )
+    assert _undocumented_fields(tree) == ["Point.y"]
+
+
+def _undocumented_fields(tree: ast.Module) -> list[str]:
+    """Public fields of public dataclasses, named tuples and typed dictionaries that no string follows."""
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    described = [c for c in classes if any("dataclass" in ast.unparse(each) for each in c.decorator_list)]
+    described += [c for c in classes if {ast.unparse(base) for base in c.bases} & {"NamedTuple", "TypedDict"}]
+    return [
+        f"{c.name}.{field.target.id}"
+        for c in described
+        for field, following in zip(c.body, [*c.body[1:], ast.Pass()], strict=True)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if not field.target.id.startswith("_")
+        if not (isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant))
+    ]
+
+
 def _vague(tree: ast.Module) -> list[str]:
     return [f"{name} in line {line}" for name, line in _bound(tree) if name.strip("_") in VAGUE]
 

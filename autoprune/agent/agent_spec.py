@@ -116,6 +116,7 @@ class Rollout:
     """
 
     episodes: Count
+    """In one batch, at least 1."""
 
     def __post_init__(self) -> None:
         _check_least("the episodes of a rollout", self.episodes, 2)  # advantages are normalised over them

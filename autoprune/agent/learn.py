@@ -26,11 +26,14 @@ OnUpdate = Callable[[TrainedPolicy], None]
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """A policy, and how long it learned: whole episodes and steps that the environment answered."""
+    """A policy, and how long it learned."""
 
     policy: TrainedPolicy
+    """What was learned."""
     episodes: int
+    """Whole ones that were played."""
     steps: int
+    """That the environment answered."""
 
     def act(self, observation: NDArray[np.float32]) -> NDArray[Any]:
         """The action without exploration."""

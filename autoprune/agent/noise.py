@@ -92,8 +92,11 @@ class AnnealedGaussian:
     """
 
     sigma: Deviation
+    """Standard deviation at the beginning."""
     final_sigma: NonNegative
+    """Standard deviation at the end, at least 0."""
     fraction: Share
+    """Of the search after which the end is reached, in (0, 1]."""
 
     def __post_init__(self) -> None:
         check_fields(self, "agent.agent.noise")
@@ -124,7 +127,9 @@ class TruncatedNormal:
     """
 
     sigma: Deviation
+    """Standard deviation in the first episode after the warm-up."""
     decay: Share
+    """What it is multiplied by in every episode, in (0, 1]."""
 
     def __post_init__(self) -> None:
         check_fields(self, "agent.agent.noise")

@@ -21,14 +21,14 @@ from autoprune.env.transfer_features import ROW_FEATURES
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedPolicy:
-    """A policy that acts without exploring.
-
-    architecture: plain values from which, with the two spaces, an equal network is built: see build_network.
-    """
+    """A policy that acts without exploring."""
 
     algorithm: str
+    """The name of the algorithm that it was learned by, such as PPO."""
     architecture: Mapping[str, Any]
+    """Plain values from which, with the two spaces, an equal network is built (`build_network`)."""
     network: BasePolicy = field(repr=False)
+    """Stable-Baselines3's policy, in eval mode."""
     _memory: list[Any] = field(default_factory=lambda: [None], init=False, repr=False)
 
     def begin(self) -> None:

@@ -21,11 +21,14 @@ MOVING = 6  # features of a group that depend on the action
 
 
 class Groups(NamedTuple):
-    """rows [batch, groups, features], present [batch, groups, 1] and edges [batch, groups, groups]."""
+    """A batch of networks' groups, padded to as many as the largest one has."""
 
     rows: Tensor
+    """Features [batch, groups, features]."""
     present: Tensor
+    """1 for groups that are there, 0 for padding [batch, groups, 1]."""
     edges: Tensor
+    """1 between neighbours, else 0 [batch, groups, groups]."""
 
     @property
     def prior(self) -> Tensor:

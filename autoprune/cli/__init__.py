@@ -71,9 +71,11 @@ class Composed(NamedTuple):
     """A command whose settings Hydra composes."""
 
     job: Callable[..., Any]
+    """Takes the composed settings."""
     name: str
     """Of its file in conf/."""
     section: type[Section]
+    """What may be set."""
 
 
 JOBS = {

@@ -51,6 +51,7 @@ class GenerateRequest:
     run: Path
     """Of a language model."""
     prompt: str
+    """The text that is continued."""
     tokens: int
     """Written at most."""
     dense: bool

@@ -25,8 +25,11 @@ class SweepJob:
     """One job of a sweep, in its folder. `failed.json` stands there if and only if its last attempt failed."""
 
     folder: Path
+    """Where it writes."""
     config: DictConfig
+    """Its composed settings."""
     overrides: list[str]
+    """What a person set, as KEY=VALUE."""
 
     def result(self, search: Callable[..., float]) -> float | None:
         """What the folder's complete run says, or else what search(resumed=…) returns; None where it failed.

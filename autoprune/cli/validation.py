@@ -67,13 +67,10 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class FieldsOf:
-    """Beside a type: the setting is a group without a `_target_`, whose keys are the parameters of this class.
-
-    Attributes:
-        name: Of the class, which is imported when a configuration is checked.
-    """
+    """Beside a type: the setting is a group without a `_target_`, whose keys are the parameters of a class."""
 
     name: str
+    """Of the class, which is imported when a configuration is checked."""
 
 
 def check(

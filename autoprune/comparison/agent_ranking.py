@@ -41,6 +41,7 @@ class Ranking:
     regime: str
     """Part of every random generator's name."""
     scores: Scores
+    """Agent → task and budget → a score for every seed."""
     deterministic: Collection[str] = ()
     """Agents whose plan no seed changes."""
     _draws: dict[tuple[str, tuple[Cell, ...]], Floats] = field(default_factory=dict)

@@ -23,6 +23,7 @@ class MeasuredPlan:
     """One plan, and what was measured of its network."""
 
     plan: PruningPlan
+    """Units kept of every group."""
     score: float
     """What the run's `score=` makes of the held-out metrics, before any gradient step; higher is better."""
     held_out: Mapping[str, float] = field(default_factory=dict)

@@ -24,7 +24,9 @@ class Project:
     """Where runs are on the server."""
 
     entity: str
+    """Whose project it is: a user or a team."""
     name: str
+    """Of the project."""
     group: str | None = None
     """A sweep's; None: all of the project's."""
 

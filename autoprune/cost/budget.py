@@ -28,6 +28,7 @@ class Budget:
     text: str
     """As it was written, such as `macs:0.5`."""
     cost: CostModel
+    """What is bounded."""
     limit: float
     """In the cost's unit."""
     dense: float

@@ -24,7 +24,9 @@ class BudgetRange:
     cost: str
     """The cost's name."""
     low: float
+    """The tightest budget, a fraction of dense."""
     high: float
+    """The loosest budget, a fraction of dense."""
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -46,8 +46,11 @@ class TightestShare(CombinedCost):
     """The largest cost ÷ limit: at most 1 where every limit is met, to the last bit, as division rounds correctly."""
 
     parts: tuple[CostModel, ...]
+    """The costs that are bounded."""
     limits: tuple[float, ...]
+    """The limit of each, in its own unit."""
     unit: str = "× the budget"
+    """What the cost is counted in."""
 
     @property
     def name(self) -> str:
@@ -63,9 +66,13 @@ class WeightedSum(CombinedCost):
     """Σ weight · cost; weights are not negative."""
 
     name: str
+    """What budgets and reports call the cost."""
     unit: str
+    """What the cost is counted in."""
     parts: tuple[CostModel, ...]
+    """The costs that are added up."""
     weights: tuple[float, ...]
+    """Of each, at least 0."""
 
     def __post_init__(self) -> None:
         if min(self.weights) < 0:

@@ -49,7 +49,9 @@ class EncodedBytes:
     error: float
     """The largest |coded ÷ corrected prediction − 1| among them."""
     name: str = "encoded_bytes"
+    """What budgets and reports call the cost."""
     unit: str = "bytes"
+    """What the cost is counted in."""
 
     @property
     def smooth(self) -> bool:

@@ -103,7 +103,9 @@ class QuadraticCost:
     """
 
     name: str
+    """What budgets and reports call the cost."""
     unit: str
+    """What the cost is counted in."""
     square: FloatArray
     """[groups]"""
     linear: FloatArray
@@ -111,9 +113,11 @@ class QuadraticCost:
     cross: FloatArray
     """[groups, groups]: symmetric, 0 on the diagonal and wherever two groups meet in no layer."""
     constant: float = 0.0
+    """What no group changes."""
     tables: UnitTables | None = None
     """Where given, k is what they make of the kept units, in which the cost is then not quadratic."""
     smooth: bool = True
+    """No unit costs a multiple of its neighbours."""
 
     @classmethod
     def bilinear(
@@ -168,7 +172,9 @@ class ProductCost:
     """Σ over rows of weight · Π over factors of (factor · [kept, 1]): costs of any degree in the kept units."""
 
     name: str
+    """What budgets and reports call the cost."""
     unit: str
+    """What the cost is counted in."""
     factors: IntArray
     """[rows, factors, groups + 1]: affine in the kept units, the last column constant."""
     weights: IntArray
@@ -176,6 +182,7 @@ class ProductCost:
     tables: UnitTables | None = None
     """For groups whose kept units count as something else."""
     smooth: bool = True
+    """No unit costs a multiple of its neighbours."""
 
     @property
     def never_falls(self) -> bool:

@@ -22,10 +22,15 @@ class PeakMemory:
     constant: IntArray
     """[operators]"""
     element_bytes: int = 4
+    """Bytes of one element of an activation."""
     name: str = "peak_memory"
+    """What budgets and reports call the cost."""
     unit: str = "bytes"
+    """What the cost is counted in."""
     never_falls: bool = True
+    """More units never cost less."""
     smooth: bool = True
+    """No unit costs a multiple of its neighbours."""
 
     def __call__(self, kept: IntArray) -> FloatArray:
         held = np.asarray(kept, np.int64) @ self.per_unit.T + self.constant
@@ -84,6 +89,7 @@ class Buffer:
     """
 
     elements: int
+    """How many numbers it holds."""
     first: int
     """The operator that writes it."""
     last: int

@@ -24,6 +24,7 @@ class Copy:
     """What is seen of one copy of a network."""
 
     recording: Recording
+    """What its forward pass computes."""
     parameters: Mapping[str, tuple[int, ...]]
     """The shape of every parameter, tied ones once."""
     buffers: Mapping[str, tuple[int, ...]]
@@ -108,6 +109,7 @@ class SizeFunction:
     """
 
     scale: int
+    """A whole number that all tables are multiplied by."""
     tables: tuple[tuple[int, ...], ...] = ()
     """[groups + 1] each: a coefficient for each group's kept units, and a constant, without common divisor."""
 

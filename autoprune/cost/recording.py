@@ -77,7 +77,9 @@ class Recording:
     inputs: Mapping[int, int]
     """The storages of the network's inputs, each with its number of elements."""
     steps: list[Step] = field(default_factory=list)
+    """Every operator, with the storages that it reads and writes."""
     products: list[Product] = field(default_factory=list)
+    """Every product of matrices or kernels."""
     uncounted: Counter[str] = field(default_factory=Counter)
     """Operators that multiply and accumulate in a way that is not known here, with how often they ran."""
     outputs: frozenset[int] = frozenset()

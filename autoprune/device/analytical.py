@@ -23,6 +23,7 @@ class AnalyticalDevice:
     """A roofline, from a file of conf/device. Every figure is checked: ValueError names the key and the rule."""
 
     name: str
+    """What reports call it."""
     peak_gmacs: Mapping[str, Positive]
     """Precision → 10⁹ multiply–accumulates a second."""
     precision: str

@@ -43,8 +43,11 @@ class DecodeLatency:
     constant: float
     """Embedding, head and whatever else is outside the blocks, in milliseconds."""
     name: str = "decode"
+    """What budgets and reports call the cost."""
     unit: str = "ms"
+    """What the cost is counted in."""
     never_falls: bool = True
+    """More units never cost less."""
 
     def __call__(self, kept: IntArray) -> FloatArray:
         kept = np.asarray(kept, np.int64)

@@ -13,10 +13,12 @@ NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An operator of torch's ATen and its arguments after the tensors: `aten.relu.default`, ()."""
+    """An operator of torch's ATen, and what it is called with."""
 
     operator: str
+    """Its qualified name, such as `aten.relu.default`."""
     arguments: tuple[Any, ...] = ()
+    """Those after the tensors."""
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         _, name, overload = self.operator.split(".")
@@ -38,12 +40,17 @@ class FusedLayer:
     size: tuple[int, ...]
     """The input's spatial size, or (rows,) of a linear layer."""
     kernel: tuple[int, ...] = ()
+    """Of a convolution, by dimension."""
     stride: tuple[int, ...] = ()
+    """Of a convolution, by dimension."""
     padding: tuple[int, ...] = ()
+    """Of a convolution, by dimension."""
     dilation: tuple[int, ...] = ()
+    """Of a convolution, by dimension."""
     groups: int = 1
     """Of a convolution; its channels are counted in multiples of it."""
     bias: bool = False
+    """Whether it has one."""
     norm: bool = False
     """Whether a BatchNorm follows."""
     adds: bool = False

@@ -22,8 +22,11 @@ class LayerInstance:
     """A fused layer at the width that it has in one network, in multiples of its convolution groups."""
 
     layer: FusedLayer
+    """Its geometry."""
     inputs: int
+    """Input channels, in multiples of its groups."""
     outputs: int
+    """Output channels, in multiples of its groups."""
 
 
 def layer_instances(

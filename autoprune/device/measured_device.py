@@ -39,6 +39,7 @@ class MeasuredDevice:
     precision: Annotated[str, OneOf(PRECISIONS)]
     """"fp32" or "bf16"."""
     threads: Threads
+    """That the runtime computes with, at least 1."""
     care: TimingPolicy
     """How carefully is measured."""
     tables: Path | str | None = None

@@ -58,7 +58,9 @@ class Roofline:
     """A CostModel: Σ over layers of max(arithmetic, traffic) + per kernel, in milliseconds for one sample."""
 
     figures: Figures
+    """Peak compute, bandwidths and overheads of the device."""
     factors: Factors
+    """By which time is longer than these figures say."""
     outputs: IntArray
     """[layers, groups + 1]: output channels, affine in the kept units."""
     inputs: IntArray
@@ -72,7 +74,9 @@ class Roofline:
     depthwise: NDArray[np.bool_]
     """[layers]"""
     name: str = "latency"
+    """What budgets and reports call the cost."""
     unit: str = "ms"
+    """What the cost is counted in."""
 
     @classmethod
     def of(cls, costs: NetworkCosts, figures: Figures, factors: Factors) -> "Roofline":

@@ -15,6 +15,7 @@ class TableLatency:
     """constant + Σ over instances of counts · table[inputs, outputs], looked up."""
 
     widths: Widths
+    """What every layer's inputs and outputs are under a plan."""
     values: FloatArray
     """All tables, flat."""
     starts: IntArray
@@ -22,8 +23,11 @@ class TableLatency:
     strides: IntArray
     """[instances]: the length of the table's rows; 0 of a layer of one width."""
     constant: float
+    """Of all that no group changes, in milliseconds."""
     name: str = "latency"
+    """What budgets and reports call the cost."""
     unit: str = "ms"
+    """What the cost is counted in."""
 
     @classmethod
     def of(cls, widths: Widths, tables: Sequence[FloatArray], *, constant: float = 0.0) -> "TableLatency":

@@ -27,13 +27,21 @@ class Options(TypedDict, total=False):
     """EnvSpec's fields, as far as they are no agent's."""
 
     mode: Mode
+    """One group per step, the whole plan as one action, or edits of the best plan so far."""
     prior: PriorName
+    """The plan that actions correct, or that edits begin at."""
     reward_shaping: RewardShaping
+    """Whether groups are paid for one by one, or all at the end."""
     observation: Observed
+    """All groups' features and the budget, or the budget alone."""
     max_log_correction: FinitePositive | None
+    """What an action of 1 adds to the prior's log-density; None: the default where there is a prior."""
     levels: Count | None
+    """Densities of a discrete action space; None: actions are continuous."""
     edits: Count | None
+    """Groups that one action of mode=edit changes at most."""
     length: Count | None
+    """Edits in an episode of mode=edit."""
 
 
 def _checked(make: Callable[P, T]) -> Callable[P, T]:

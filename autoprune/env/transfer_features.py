@@ -51,10 +51,12 @@ def column(name: str) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferencePlan:
-    """A plan inside the budget that was evaluated: kept [groups], and the KL of the whole, in nats."""
+    """A plan inside the budget that was evaluated."""
 
     kept: IntArray
+    """Units of every group [groups]."""
     lost: float
+    """The KL to the dense network's outputs, in nats."""
 
 
 def transfer_features(

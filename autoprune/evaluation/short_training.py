@@ -43,7 +43,9 @@ class TrainedNetworks:
     """Plan → its network after the short training. It can be sent to another process."""
 
     training: ShortTraining
+    """How every plan's network is trained."""
     candidates: Candidates
+    """The networks before it."""
 
     def __call__(self, kept: Kept) -> nn.Module:
         task = self.candidates.task

@@ -211,6 +211,7 @@ class Context:
     """What was judged under the same circumstances by the same code."""
 
     store: EvaluationStore
+    """Where judged batches are kept."""
     key: str
     """SHA-256 of the description."""
     description: str

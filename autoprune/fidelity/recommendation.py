@@ -20,7 +20,9 @@ class Recommendation:
     """The repair and score to search with."""
 
     repair: str
+    """Its name."""
     score: str
+    """Its name."""
     tau: Estimate
     """Kendall's τ with recovered accuracy over all plans."""
     tau_top: Estimate

@@ -46,6 +46,7 @@ class Level:
     budget: str | None
     """None: for the first level what the task suggests, for the others half of the first level's budget."""
     plans: int
+    """How many plans fill the budget."""
     repeated: int
     """How many of them are recovered from every seed; the others are from one."""
 
@@ -55,10 +56,13 @@ class Study:
     """Goes on where a study in the same folder stopped, and ends with `fidelity.json`."""
 
     task: Task
+    """Whose plans are recovered."""
     ready: Ready
+    """Makes the task ready under a budget, with a repair."""
     repairs: Mapping[str, Repair]
     """Each judges every plan, and every score follows from what it measured."""
     scores: Mapping[str, Score]
+    """Name → what is made of metrics, higher is better."""
     trained: Mapping[str, ShortTraining]
     """Trainings that come before judging: they cost too much to be recommended, and are shown beside the others."""
     default: tuple[str, str]
@@ -66,15 +70,19 @@ class Study:
     start: str
     """The repair of the networks that are recovered."""
     recover: Recover
+    """Trains a plan's network for so many steps."""
     levels: Sequence[Level]
     """The first is the one that the recommendation is made for."""
     lengths: Sequence[int]
     """Steps of recovery, 0 is none; the longest is the truth."""
     seeds: int
+    """From how many seeds some plans are recovered."""
     seed: int
+    """Of the plans that are drawn."""
     conditions: Mapping[str, Any]
     """What must be equal for going on, as JSON."""
     run: RunFolder
+    """Where everything is written."""
 
     def execute(self) -> dict[str, Any]:
         """What `fidelity.json` holds. Proxies come first: an interrupted study has them for what was recovered."""

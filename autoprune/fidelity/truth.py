@@ -25,6 +25,7 @@ class RecoveryTrial(NamedTuple):
     steps: int
     """Of training; 0 is before recovery."""
     seed: int
+    """Of the training."""
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "RecoveryTrial":

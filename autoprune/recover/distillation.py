@@ -42,7 +42,9 @@ class Distillation:
     """
 
     task: Task
+    """Whose outputs are compared."""
     temperature: float
+    """By which logits are divided on both sides, above 0."""
     scales: dict[str, Tensor]
     """Output → what its errors are divided by."""
 

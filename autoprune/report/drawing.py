@@ -71,7 +71,9 @@ class Picture:
     """A figure of a page."""
 
     title: str
+    """Its heading."""
     caption: str
+    """What stands below it."""
     key: tuple[Key, ...]
     """The entries of its legend."""
     size: str

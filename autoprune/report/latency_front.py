@@ -28,20 +28,27 @@ class RunPoint:
     """One run's own network; shares are of the dense network that was measured in the same run, in the same mood."""
 
     task: str
+    """The task's name."""
     agent: str
+    """The agent's name."""
     guided: str
     """The costs that its budget bounds, joined by +."""
     budget: str
+    """As it was written."""
     seed: int
+    """Of the run."""
     run: str
+    """The name of its folder."""
     share: float
     """Its median latency over the dense network's."""
     dense_ms: float
+    """The dense network's median latency, in milliseconds."""
     macs: float
     """Over the dense network's."""
     predicted_ms: float | None
     """What the run's device said of the network; None without a device."""
     predicted_share: float | None
+    """What the device said of it, over what it said of the dense network; None without a device."""
     accuracy: Mapping[str, float]
     """Regime → on test data; a regime that the run has not is not there."""
 
@@ -94,10 +101,15 @@ class AtEqualLatency:
     """What guiding by one cost brings over another at the same measured latency: points of test accuracy."""
 
     task: str
+    """The task's name."""
     agent: str
+    """The agent's name."""
     guided: str
+    """The costs that its runs' budgets bound."""
     other: str
+    """The costs that the other runs' budgets bound."""
     regime: str
+    """post_training or recovered."""
     differences: tuple[float, ...]
     """One for each run of `guided` within the range of the `other` ones', whose accuracy in between is interpolated."""
     outside: int

@@ -10,9 +10,11 @@ class Cell:
     """One value."""
 
     text: str
+    """What stands there."""
     small: str = ""
     """A second line."""
     hover: str = ""
+    """What a pointer over it shows."""
     heat: int = 0
     """How much of its colour is behind it, in per cent."""
     colour: str = "searched"
@@ -26,7 +28,9 @@ class Row:
     """A line of a table."""
 
     label: str
+    """What the line begins with."""
     cells: Sequence[Cell]
+    """One for each column."""
     colour: str | None = None
     """Of the dot before the label, a name in COLOURS."""
     note: str = ""
@@ -36,6 +40,7 @@ class Row:
     chosen: bool = False
     """Whether the row stands out; it has a badge where `badge` says so."""
     badge: str = ""
+    """The word in the badge; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class PageTable:
     columns: Sequence[tuple[str, str]]
     """(group, label) of each; a group is a heading over neighbouring columns, or empty."""
     rows: Sequence[Row]
+    """From the top."""
     style: str = ""
     """CSS classes: heats, grid (which scrolls instead of becoming cards), fine, wordy."""
 

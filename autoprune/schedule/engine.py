@@ -45,6 +45,7 @@ class Interval:
     """Training between two decisions."""
 
     decision: Decision
+    """What the first of the two says."""
     start: float
     """What was spent before it."""
     position: float
@@ -58,9 +59,13 @@ class PruningRun:
     """One network on its way to a goal: `decide`, `train`, again until the budget is spent, then `finish`."""
 
     task: Task
+    """Its model is where training begins, its data are trained on."""
     goal: PruningGoal
+    """The density to end at, and what may be spent."""
     recipe: TrainingRecipe = field(default_factory=TrainingRecipe)
+    """Optimizer and learning rate."""
     seed: Seed = 0
+    """Of everything random."""
     cuts_channels: bool = True
     """Whether a network trains on without the channels that are gone, where that saves time, instead of with zeros."""
 

@@ -98,13 +98,21 @@ class TicketSearch:
     """All rounds and controls of one seed. What is complete in the folder is not done again."""
 
     task: Task
+    """Its model is where training begins, its data are trained on."""
     settings: TicketSettings
+    """Rounds, densities and controls."""
     recipe: TrainingRecipe
+    """Optimizer and learning rate."""
     seed: int
+    """Of everything random."""
     folder: Path | None = None
+    """Where complete rounds stand; None: nowhere."""
     keep: frozenset[str] = frozenset()
+    """Layers that stay whole, by qualified name."""
     on_row: OnRow = lambda _: None
+    """Called with every row that is complete."""
     rows: list[Row] = field(default_factory=list)
+    """Those that are complete."""
     masks: list[Masks] = field(default_factory=list)
     """Of every round."""
 

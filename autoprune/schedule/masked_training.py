@@ -128,11 +128,13 @@ class Training:
     layers: tuple[MaskedLayer, ...]
     """By whose masks MACs are counted."""
     recipe: TrainingRecipe
+    """Optimizer and learning rate."""
     seed: int
     """Of the order of samples, augmentation, dropout and random choices."""
     masks: Masks = field(default_factory=dict)
     """Parameter → which of its entries stay."""
     clock: Clock = field(default_factory=Clock)
+    """What was spent so far, and the place on the learning-rate curve."""
     points: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     """Step → the network's state then, to be rewound to."""
     positions: dict[int, float] = field(default_factory=dict)

@@ -62,9 +62,11 @@ class SignalMeter:
     """Measures one run; `removed` is to be called between a decision and its training."""
 
     run: PruningRun
+    """What is measured."""
     decisions: int
     """In an episode."""
     role: Role = field(init=False)
+    """The samples that losses are measured on."""
     memory: dict[str, float] = field(default_factory=dict)
     """Losses that later ones are relative to; JSON values."""
     before: dict[str, Tensor] = field(default_factory=dict)

@@ -40,6 +40,7 @@ class Projection:
     """Plans are moved into the budget and fill it, so the reward need not speak of it."""
 
     projected: bool = True
+    """Plans are moved into the budget."""
 
     def rewards(self, outcomes: Sequence[Outcome], budget: Budget) -> list[float]:
         return [outcome.reward for outcome in outcomes]
@@ -95,6 +96,7 @@ class Free:
     """
 
     projected: bool = False
+    """Plans stay as they are."""
 
     def rewards(self, outcomes: Sequence[Outcome], budget: Budget) -> list[float]:
         return [

@@ -20,10 +20,12 @@ FADES = 1.25  # searches, after which steps would be 0, as in the published code
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lines:
-    """scale [groups], above 0, and shift [groups]: units are ranked by scale · score + shift."""
+    """What makes units of different groups comparable: they are ranked by scale · score + shift."""
 
     scale: FloatArray
+    """[groups], above 0."""
     shift: FloatArray
+    """[groups]"""
 
 
 Population = Annotated[int, Ge(2)]

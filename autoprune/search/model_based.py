@@ -189,9 +189,13 @@ class BudgetShare:
     """One budget of the search: its imagined environments, its best plans, and the best of the policy's own."""
 
     problem: Problem
+    """Under this budget."""
     env: EnvSpec
+    """How a plan is made of actions."""
     paid: PaidPlans
+    """What was evaluated under it."""
     imagination: ImaginedPlay
+    """Environments that answer by the model of plans."""
     alone: bool = True
     """Whether it is the only one: plans of several budgets are not raced, as the loosest one's would win."""
 

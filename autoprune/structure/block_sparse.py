@@ -21,18 +21,20 @@ IMPLEMENTATIONS = ("sdpa", "eager")  # the others take no mask, or another kind 
 class KeyBlocks:
     """Which blocks of keys each block of queries sees, first what goes last.
 
-    At level k every query block sees the first k key blocks of its row, so levels are nested. Causal rows hold only
-    the blocks up to their own, then −1; a query block that has fewer than k keeps all of them.
-
-    tokens: T, the longest text. block: tokens per block; the last block may be shorter. order [blocks, blocks].
+    Level k lets every query block see the first k key blocks of its row, so levels are nested.
 
     >>> KeyBlocks.big_bird(512, block=64, causal=True, seed=0).kept_pairs
     """
 
     tokens: int
+    """T, the longest text."""
     block: int
+    """Tokens in a block; the last block may be shorter."""
     causal: bool
+    """Whether nobody sees the future."""
     order: IntArray
+    """[blocks, blocks]: for each block of queries, blocks of keys. Causal rows hold only the blocks up to their own,
+    then −1; a query block that has fewer than k keeps all of them."""
 
     @classmethod
     def big_bird(cls, tokens: int, *, block: int, causal: bool, seed: int) -> "KeyBlocks":

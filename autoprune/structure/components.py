@@ -42,10 +42,15 @@ class Candidate:
     """Layers that would lose units together, or why they can't."""
 
     name: str
+    """The first layer in order of execution that writes its units."""
     granularity: Granularity
+    """What a unit is."""
     members: tuple[Member, ...]
+    """Axes that would become smaller."""
     reason: str | None = None
+    """Why they cannot; None: they may."""
     attributes: tuple[Attribute, ...] = ()
+    """What modules must know of the number of units."""
     normalisers: tuple[str, ...] = ()
     """Modules that normalise over the units, so that removing them is not what masking is."""
 

@@ -21,7 +21,9 @@ class Example:
     """Inputs of a network, and how it is called on them."""
 
     inputs: Any
+    """A batch."""
     forward: Forward = plain_forward
+    """(network, inputs) → outputs."""
 
     def outputs(self, network: nn.Module) -> dict[str, Tensor]:
         """All tensors of numbers that the network returns, and those that `forward` makes of them, by name."""

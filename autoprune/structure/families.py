@@ -17,6 +17,7 @@ class Experts:
     width_entry: str
     """Its entry for how many neurons each has."""
     module: str = "mlp.experts"
+    """What holds the experts."""
     router: str = "mlp.gate"
     """The module whose `weight` [experts, hidden] scores every expert, and that hands each token to `top_k` of them."""
     inputs: str = "gate_up_proj"
@@ -27,33 +28,39 @@ class Experts:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Where the parts of a model type are; names are within a block.
-
-    blocks: how the name of the list of blocks ends. attention: the module whose `head_dim` attribute (named by
-    head_dim) says how wide a head is. projections: query, key and value, or one that holds all three.
-    skip_attention, skip_ffn: what stands in for the modules of a sublayer that is passed over, norms included.
-    ratio: attribute of the attention that says how many query heads share a key head. sizes: its other attributes that
-    follow the number of heads; per_unit "head" counts heads, "width" their features.
-    ffn_size: the configuration's entry for the FFN's width. free_heads: whether the configuration says how wide a head
-    is, so that fewer heads can be written down; otherwise that follows from the hidden size.
-    experts: where the FFN is split into experts, in those blocks that have some.
-    """
+    """Where the parts of a model type are; names are within a block."""
 
     blocks: str
+    """How the name of the list of blocks ends."""
     attention: str
+    """The module whose attribute `head_dim` names."""
     head_dim: str
+    """The attribute that says how wide a head is."""
     projections: tuple[str, ...]
+    """Query, key and value, or one that holds all three."""
     attention_output: str
+    """The attention's last linear layer."""
     ffn: str
+    """The module of the FFN."""
     ffn_inputs: tuple[str, ...]
+    """The linear layers that write its neurons."""
     ffn_output: str
+    """The linear layer that reads them."""
     skip_attention: tuple[tuple[str, Returns], ...]
+    """What stands in for the modules of an attention that is passed over, norms included."""
     skip_ffn: tuple[tuple[str, Returns], ...]
+    """The same of an FFN."""
     ratio: str | None = None
+    """The attention's attribute that says how many query heads share a key head; None: it has none."""
     sizes: tuple[tuple[str, str], ...] = ()
+    """Its other attributes that follow the number of heads: "head" counts heads, "width" their features."""
     ffn_size: str = "intermediate_size"
+    """The configuration's entry for the FFN's width."""
     free_heads: bool = False
+    """Whether the configuration says how wide a head is, so that fewer heads can be written down; otherwise that
+    follows from the hidden size."""
     experts: Experts | None = None
+    """Where the FFN is split into experts, in those blocks that have some."""
 
     @property
     def block_layout(self) -> bool:

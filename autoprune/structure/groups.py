@@ -35,6 +35,7 @@ class Member:
     layer: str
     """The module's qualified name; "" for the network itself, which may hold parameters of its own."""
     axis: Axis
+    """Which of the module's axes it is."""
     positions: IntArray
     """[units, entries per unit]: which entries of that axis belong to each unit. One per unit for a plain channel, H·W
     for a linear layer behind a flatten, an offset for a concatenation, one per convolution group for a grouped
@@ -53,6 +54,7 @@ class Attribute:
     """
 
     module: str
+    """The module's qualified name."""
     name: str
     """An attribute, an entry of a list or tuple ("sizes[0]"), or one of a configuration that modules share, of which
     this one then gets a copy ("config.num_attention_heads"); or "withheld_inputs" (structure/narrowed_input.py)."""
@@ -62,13 +64,13 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """A module that is passed over when a group keeps nothing; `returns` is what stands in its place.
-
-    "input": its first argument. "second": its second one. "zeros": zeros like the first. ", None": a pair with None.
-    """
+    """A module that is passed over when a group keeps nothing."""
 
     module: str
+    """The module's qualified name."""
     returns: Returns
+    """What stands in its place: "input" is its first argument, "second" its second one, "zeros" are zeros like the
+    first; ", None": a pair with None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,9 @@ class Comparison:
     """
 
     layer: str
+    """The layer's qualified name."""
     size: int
+    """Consecutive inputs that are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +92,18 @@ class Pattern:
     """An attention of which every block of queries sees as many blocks of keys as its group keeps units.
 
     In which order they are kept follows from these fields alone (structure/block_sparse.py), whatever a ranking says.
-    tokens: of the longest text that costs are counted for. block: tokens in a block. causal: nobody sees the future.
     """
 
     module: str
+    """The attention's qualified name."""
     tokens: int
+    """Of the longest text that costs are counted for."""
     block: int
+    """Tokens in a block."""
     causal: bool
+    """Whether nobody sees the future."""
     seed: int
+    """Of the blocks that are drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,7 @@ class Routing:
     """A router of experts: experts that are removed are never chosen, whatever their scores would be."""
 
     module: str
+    """The router's qualified name."""
     experts: str
     """The module that it chooses from."""
     top_k: int
@@ -116,7 +125,9 @@ class Group:
     name: str
     """The first layer in order of execution that writes its units; "#2", "#3", … follow where it writes others' too."""
     granularity: Granularity
+    """What a unit is."""
     units: int
+    """How many it has."""
     members: tuple[Member, ...]
     """Axes that become smaller."""
     levels: tuple[int, ...]
@@ -125,6 +136,7 @@ class Group:
     attributes: tuple[Attribute, ...] = ()
     """What modules must know of the number of units."""
     skips: tuple[Skip, ...] = ()
+    """Modules that are passed over where nothing is kept."""
     compared: tuple[Comparison, ...] = ()
     """Matrices of which single weights go."""
     patterns: tuple[Pattern, ...] = ()
@@ -160,6 +172,7 @@ class Layer:
     """
 
     name: str
+    """The module's qualified name."""
     kind: LayerKind
     """"attention" stands for the scores and the mixing between a transformer's projections: its outputs are all heads'
     features, its inputs 2 · keys. "other": a module with parameters of its own, nn.MultiheadAttention among them."""
@@ -173,27 +186,30 @@ class Layer:
     """Output positions for one sample, H·W (1 for a vector), over all the times that the layer runs; of a transposed
     convolution the input positions, which are what its MACs are counted by."""
     stride: int
+    """Of a convolution; 1 for all others."""
     bias: bool
+    """Whether it has one."""
     depthwise: bool
+    """Whether it is a convolution with one input channel for each output."""
     statistics: int = 0
     """Running statistics per output (BatchNorm has two)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Structure:
-    """What can go together in one network, and the geometry of all its layers, in order of execution.
-
-    unprunable: layer → the reason why its outputs stay whole.
-    other_params: parameters that belong to none of `layers`.
-    stages: modules that run one after the other, each on the last one's output alone (a transformer's blocks); may be
-    empty.
-    """
+    """What can go together in one network, and the geometry of all its layers, in order of execution."""
 
     groups: tuple[Group, ...]
+    """One decision each."""
     layers: tuple[Layer, ...]
+    """Every layer that runs."""
     unprunable: dict[str, str] = field(default_factory=dict)
+    """Layer → the reason why its outputs stay whole."""
     other_params: int = 0
+    """Parameters that belong to none of `layers`."""
     stages: tuple[str, ...] = ()
+    """Modules that run one after the other, each on the last one's output alone (a transformer's blocks); may be
+    empty."""
 
     def layers_of(self, group: Group) -> list[Layer]:
         """The layers that the group's units are taken from, in order of execution."""

@@ -31,7 +31,9 @@ class TensorAxis:
     owner: nn.Module
     """The module that holds the tensor: the layer, or a part of it."""
     key: str
+    """The tensor's name there."""
     dim: int
+    """The tensor's dimension."""
     runs: int = 1
     """How many times the axis's entries stand on the dimension, one run after the other (the gates of an LSTM)."""
 

@@ -88,25 +88,27 @@ class Tap:
     """A tensor of which one dimension's indices are nodes: what a layer reads, or what it writes."""
 
     layer: str
+    """The layer's qualified name."""
     tensor: Tensor
+    """What is read or written."""
     dim: int
+    """Whose indices are nodes."""
     nodes: IntArray
     """[size of the dimension]"""
 
 
 @dataclass(slots=True, eq=False)
 class Couplings:
-    """What is coupled in one network.
-
-    edges: pairs of nodes that go together. hubs: sets of written and of read nodes, each written one of which is read
-    in all of the others. pinned: node → why it can't go. normalisers: modules that normalise over several entries of
-    what they read, with a tap of it.
-    """
+    """What is coupled in one network."""
 
     nodes: Nodes
+    """All entries of layers' axes."""
     edges: list[IntArray] = field(default_factory=list)
+    """Pairs of nodes that go together."""
     hubs: list[tuple[IntArray, IntArray]] = field(default_factory=list)
+    """Sets of written and of read nodes, each written one of which is read in all of the others."""
     pinned: dict[int, str] = field(default_factory=dict)
+    """Node → why it cannot go."""
     read: set[int] = field(default_factory=set)
     """Nodes of what is written and is read, or put out, somewhere."""
     ran: dict[str, None] = field(default_factory=dict)

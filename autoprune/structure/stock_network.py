@@ -22,6 +22,7 @@ class BlockSizes:
     index: int
     """In the dense network's list."""
     key_heads: int
+    """Of its attention."""
     queries: int
     """For each key head."""
     neurons: int

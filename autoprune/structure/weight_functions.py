@@ -38,8 +38,11 @@ class Operands:
     """A product of activations and a weight: along which dimensions of the three something is summed and written."""
 
     x: Tensor
+    """Activations."""
     weight: Tensor
+    """What they are multiplied with."""
     bias: Tensor | None
+    """What is added; None: nothing."""
     read: tuple[int, int]
     """A dimension of x, and that of the weight which runs beside it."""
     written: tuple[int, int]
@@ -53,6 +56,7 @@ class Along:
     owner: tuple[str, str]
     """The module, and the parameter's name there."""
     dim: int
+    """The parameter's dimension."""
     size: int
     """Of the parameter's dimension."""
     entries: Tensor

@@ -130,15 +130,16 @@ def _table(structure: Structure, costs: Mapping[str, CostModel], journal: "Journ
 
 @dataclass(slots=True, eq=False)
 class Journal:
-    """What was judged so far, in a folder: the card, and a record with a checksum for each head that is done.
-
-    values [heads, each, roles, metrics]; has [heads]: which are known.
-    """
+    """What was judged so far, in a folder: the card, and a record with a checksum for each head that is done."""
 
     folder: Path
+    """Where it stands."""
     card: dict[str, Any]
+    """What all of it was judged with."""
     values: NDArray[np.float32]
+    """Metrics [heads, each, roles, metrics]."""
     has: NDArray[np.bool_]
+    """Which heads are known [heads]."""
 
     @classmethod
     def opened(cls, folder: Path, card: Mapping[str, Any], *, heads: int, each: int) -> "Journal":

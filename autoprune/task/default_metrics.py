@@ -27,6 +27,7 @@ class OfFirst:
     """A metric or loss that reads the first tensor of what a network returns."""
 
     function: Callable[..., Any]
+    """(outputs, targets) → a number."""
 
     def __call__(self, outputs: Samples, targets: Samples) -> Any:
         return self.function(first_tensor(outputs), targets)
@@ -37,7 +38,9 @@ class MeanLoss:
     """The mean over samples of a loss that returns a number for each (reduction="none") or their sum."""
 
     function: Callable[..., Tensor]
+    """(outputs, targets) → a loss for each sample, or their sum."""
     summed: bool
+    """Whether it returns the sum."""
 
     def __call__(self, outputs: Samples, targets: Samples) -> Tensor:
         value = self.function(outputs, targets)
@@ -49,6 +52,7 @@ class NeedsLabels:
     """Stands for the metric or loss of a task without labels: who needs it is told so."""
 
     what: str
+    """Which of the two it stands for: "metric" or "loss"."""
 
     def __call__(self, outputs: Samples, targets: Samples) -> Any:
         raise ValueError(
@@ -66,6 +70,7 @@ class DefaultLoss:
     """
 
     kinds: tuple[OutputKind, ...]
+    """Of the outputs that have targets."""
 
     def __call__(self, outputs: Samples, targets: Samples) -> Tensor:
         tensors = named_outputs(outputs)
@@ -83,6 +88,7 @@ class DefaultMetric:
     """
 
     kind: OutputKind
+    """Of the output that is judged."""
 
     def __call__(self, outputs: Samples, targets: Samples) -> float:
         tensors = named_outputs(outputs)

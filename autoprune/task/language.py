@@ -21,6 +21,7 @@ class CausalForward:
     """
 
     positions: tuple[int, ...]
+    """Within a window, ascending."""
 
     def __call__(self, network: nn.Module, inputs: Tensor) -> Tensor:
         positions = torch.tensor(self.positions, device=inputs.device)
@@ -59,14 +60,14 @@ class AnswerForward:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class EncoderForward:
-    """Padded token windows [N, T] → logits [N, passages]: cosines with the passages' fixed embeddings ÷ temperature.
-
-    bank [passages, hidden]: unit vectors, of the dense network. pad: the token that fills windows up.
-    """
+    """Padded token windows [N, T] → logits [N, passages]: cosines with the passages' fixed embeddings ÷ temperature."""
 
     bank: Tensor
+    """The dense network's embeddings of the passages, unit vectors [passages, hidden]."""
     pad: int
+    """The token that fills windows up."""
     temperature: float = TEMPERATURE
+    """Above 0."""
 
     def __call__(self, network: nn.Module, inputs: Tensor) -> Tensor:
         embedded = embeddings(network, inputs, pad=self.pad)

@@ -24,22 +24,23 @@ REPEATS = 3  # timings of which the median counts, after one that doesn't
 class LanguageMeasures:
     """A causal language model → its measures by name, for `Task.measure`.
 
-    texts: name → windows [N, T + 1] of tokens, int64; each token but the first is predicted from all before it in its
-    window. prompts: beginnings of texts that the network continues by `new_tokens` likeliest tokens, fewer where it
-    ends the text or has no positions left. tokenizer: a folder of tokenizer files. speed: whether to measure speeds, on
-    the first window of the first text, with the threads that torch has. judged: text → which tokens of its windows
-    perplexity is of, bool [N, T + 1]; of a text that is not there, all.
-
     >>> LanguageMeasures(folder, {"bible": windows}, ("In the beginning",), new_tokens=40)(model)["perplexity_bible"]
     29.0
     """
 
     tokenizer: Path
+    """A folder of tokenizer files."""
     texts: Mapping[str, Tensor]
+    """Name → windows [N, T + 1] of tokens, int64; each token but the first is predicted from all before it in its
+    window."""
     prompts: tuple[str, ...]
+    """Beginnings of texts that the network continues."""
     new_tokens: int
+    """By how many likeliest tokens, fewer where it ends the text or has no positions left."""
     speed: bool = True
+    """Whether to measure speeds, on the first window of the first text, with the threads that torch has."""
     judged: Mapping[str, Tensor] = field(default_factory=dict)
+    """Text → which tokens of its windows perplexity is of, bool [N, T + 1]; of a text that is not there, all."""
 
     def __post_init__(self) -> None:
         if self.new_tokens < 1:
@@ -74,16 +75,16 @@ class LanguageMeasures:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncoderMeasures:
-    """An encoder → its measures by name, for `Task.measure`.
-
-    inputs [N, T]: padded token windows that nothing else has seen. targets [N]: which passage of forward's bank each
-    asks for. dense [N, hidden]: the dense network's unit embeddings of them.
-    """
+    """An encoder → its measures by name, for `Task.measure`."""
 
     forward: EncoderForward
+    """Holds the bank of passages."""
     inputs: Tensor
+    """Padded token windows that nothing else has seen [N, T]."""
     targets: Tensor
+    """Which passage of the bank each asks for [N]."""
     dense: Tensor
+    """The dense network's unit embeddings of the windows [N, hidden]."""
 
     @classmethod
     def of(cls, model: nn.Module, forward: EncoderForward, *, inputs: Tensor, targets: Tensor) -> "EncoderMeasures":

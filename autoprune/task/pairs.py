@@ -15,16 +15,16 @@ WORDS_PER_TOKEN = 0.4  # so that few passages have to be cut: words of English p
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairData:
-    """Passages and their neighbours. roles: inputs [N, T] and as targets [N] their neighbours' places in `passages`.
-
-    passages [M, T]: what every role searches in; each is the neighbour of one sample. pad: the token that fills up.
-    held_out: a role of samples by the name of their text.
-    """
+    """Passages and their neighbours."""
 
     roles: Roles
+    """Inputs [N, T], and as targets [N] their neighbours' places in `passages`."""
     passages: Tensor
+    """What every role searches in [M, T]; each is the neighbour of one sample."""
     pad: int
+    """The token that fills windows up."""
     held_out: Mapping[str, Role]
+    """Text → a role of its samples."""
 
 
 def pair_data(tokenizer: Tokenizer, *, sources: Sources, sizes: Sizes) -> PairData:
@@ -63,7 +63,9 @@ class Pairs:
     """Cuts each document into runs of `size` words: two thirds are a passage, the last two thirds its neighbour."""
 
     size: int
+    """Words in a run."""
     unit: str = "words"
+    """What `size` counts, for messages."""
 
     def __call__(self, documents: Documents, wanted: int) -> tuple[list[tuple[str, str]], int]:
         pairs: list[tuple[str, str]] = []

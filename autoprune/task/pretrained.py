@@ -30,16 +30,20 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """A folder with a supported model and its tokenizer, checked and not loaded. config: JSON text.
+    """A folder with a supported model and its tokenizer, checked and not loaded.
 
     >>> pretrained = Pretrained.check(Path("SmolLM2-135M"), CAUSAL)
     >>> model, tokenizer = pretrained.model(), pretrained.tokenizer()
     """
 
     folder: Path
+    """Where the files are."""
     family: str
+    """Its `model_type`."""
     config: str
+    """Its configuration as JSON text."""
     placement: Placement
+    """Where, and in which precision, it will be loaded."""
 
     @classmethod
     def check(cls, folder: Path, families: Sequence[str], *, placement: Placement | None = None) -> "Pretrained":

@@ -19,6 +19,7 @@ class SeededForward:
     """Calls a network in eval mode from the same state of the global generator; in training it draws what it likes."""
 
     forward: Forward
+    """(network, inputs) → outputs."""
 
     def __call__(self, network: nn.Module, inputs: Samples) -> Samples:
         if network.training:

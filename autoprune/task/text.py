@@ -33,14 +33,20 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Tokens per sample, and samples per role. held_out: samples of each text that only a final report reads."""
+    """How much text a task has."""
 
     tokens: Count
+    """In a sample."""
     train: Count
+    """Samples that recovery sees."""
     calibration: Count
+    """Samples that repairs and criteria see."""
     search: Count
+    """Samples that searches see."""
     test: Count
+    """Samples that reports see."""
     held_out: Count
+    """Samples of each text that only a final report reads."""
 
     def __post_init__(self) -> None:
         check_fields(self, "task.sizes")
@@ -62,10 +68,15 @@ class Sources:
     """
 
     train: TextOrTexts = "topics"
+    """What recovery sees."""
     calibration: TextOrTexts = "topics"
+    """What repairs and criteria see."""
     search: TextOrTexts = "docstrings"
+    """What searches see."""
     test: TextOrTexts = "docstrings"
+    """What reports see."""
     held_out: Sequence[str] = ("descriptions", "topics")
+    """Texts that only a final report reads."""
 
     @classmethod
     def offline(cls) -> "Sources":
@@ -189,18 +200,22 @@ def judged_positions(tokens: int, number: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Share(Generic[Sample]):
-    """The samples that one reader is given, and an id "text:number" for each."""
+    """The samples that one reader is given."""
 
     samples: list[Sample]
+    """In the order of the text."""
     ids: tuple[str, ...]
+    """Of each, "text:number"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shares(Generic[Sample]):
-    """Disjoint shares by role, and by text for those that are held out."""
+    """Disjoint shares of texts."""
 
     roles: Mapping[str, Share[Sample]]
+    """Role → its share."""
     held_out: Mapping[str, Share[Sample]]
+    """Text → the share that is held out."""
 
 
 class SampleCutter(Protocol[Sample]):
@@ -224,8 +239,11 @@ class Windows:
     """
 
     tokenizer: Tokenizer
+    """Turns a text into tokens."""
     size: int
+    """Tokens in a window."""
     unit: str = "tokens"
+    """What `size` counts, for messages."""
 
     def __call__(self, documents: Documents, wanted: int) -> tuple[list[tuple[list[int], list[bool]]], int]:
         tokens, judged, read = list[int](), list[bool](), 0

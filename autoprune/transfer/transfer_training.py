@@ -19,11 +19,14 @@ from autoprune.transfer.studied_network import Placed, StudiedNetwork
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TransferTraining:
-    """A policy, what it was trained on, and how many plans that took, with those of the networks' curves."""
+    """A policy, and what it was trained on."""
 
     policy: TrainedPolicy
+    """What was learned."""
     evaluations: int
+    """Plans that this took, with those of the networks' curves."""
     training: TrainingRecord
+    """Networks, budgets and settings, for the policy's file."""
 
     def tried(self, rows: Sequence[Mapping[str, Any]]) -> TrainingRecord:
         """What it was trained on, with how good it is on networks that it has not seen (HeldOut.as_row)."""

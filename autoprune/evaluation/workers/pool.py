@@ -124,6 +124,7 @@ class PendingJob:
     """A job without an answer yet."""
 
     job: JudgeJob
+    """What is to be judged."""
     losses: list[str] = field(default_factory=list)
     """What became of the workers that had it: "was killed by SIGKILL", "took longer than …"."""
 
