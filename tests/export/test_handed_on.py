@@ -1,4 +1,4 @@
-"""Exported networks, read by others: a pruned SmolLM2 of every kind, and a tiny one judged by lm-evaluation-harness."""
+"""Exported networks, read by others: pruned ones of every kind, and one judged by lm-evaluation-harness."""
 
 import json
 from dataclasses import replace
@@ -26,17 +26,22 @@ from tests.task.pretrained_models import model_folder
 
 PROMPT = torch.tensor([[1, 5, 9, 13]])
 SENTENCE = "The lighthouse keeper had not spoken to anyone for"
-KINDS = {  # kind → what every group keeps, one after the other
-    "blocks": (1, 1, 0, 1),
-    "heads": (2,),
-    "neurons": (1024,),
-    "weights": (300, 200),
-    "2:4": (2,),
+KINDS = {  # kind → what every group of SmolLM2 keeps, one after the other, and of the tiny Llama
+    "blocks": ((1, 1, 0, 1), (1, 0, 1)),
+    "heads": ((2,), (1,)),
+    "neurons": ((1024,), (40,)),
+    "weights": ((300, 200), (16, 8)),
+    "2:4": ((2,), (2,)),
 }
 
 
-@pytest.fixture(scope="module")
-def smollm2() -> Pretrained:
+@pytest.fixture(params=["tiny", pytest.param("smollm2", marks=pytest.mark.slow)])
+def pretrained(request: pytest.FixtureRequest, tmp_path: Path) -> Pretrained:
+    """A trained Llama, or a tiny one that whoever runs the tests has."""
+    if request.param == "tiny":
+        folder = model_folder(tmp_path / "tiny", "llama")
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 2, "bos_token_id": 1}))
+        return Pretrained.check(folder, CAUSAL)
     if find_spec(SMOLLM2[0]) is None:
         pytest.skip(f"the weights of SmolLM2 are not installed ({SMOLLM2[1]})")
     return Pretrained.check(smollm2_folder(), CAUSAL)
@@ -51,19 +56,18 @@ def pruned(model: nn.Module, kind: str, choices: tuple[int, ...]) -> nn.Module:
     return shrink(model, structure, structure.plan(kept), random_ranking(structure, seed=1))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_pruned_smollm2_is_read_by_transformers(
-    smollm2: Pretrained, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_pruned_model_is_read_by_transformers(
+    pretrained: Pretrained, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dense = smollm2.model()
+    dense = pretrained.model()
     if kind == "blocks":
         for parameter in dense.parameters():  # not the rotary frequencies, which stay float32 in any precision
             parameter.data = parameter.data.bfloat16()
-    network = pruned(dense, kind, KINDS[kind])
-    architecture = Architecture("autoprune.task.huggingface.causal_lm", {"config": smollm2.config})
+    network = pruned(dense, kind, KINDS[kind][pretrained.folder.name == "tiny"])
+    architecture = Architecture("autoprune.task.huggingface.causal_lm", {"config": pretrained.config})
     save_network(network, tmp_path / RUN_FOLDER, architecture=architecture)
-    copy_tokenizer(smollm2.folder, tmp_path / RUN_FOLDER / TOKENIZER_FOLDER)
+    copy_tokenizer(pretrained.folder, tmp_path / RUN_FOLDER / TOKENIZER_FOLDER)
     assert not (tmp_path / RUN_FOLDER / TOKENIZER_FOLDER / "config.json").exists()
     export([str(tmp_path), "format=hf"])
     assert "layout=stock" in capsys.readouterr().out
