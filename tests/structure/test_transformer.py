@@ -27,19 +27,16 @@ from autoprune.task.task import Task
 from tests.language_models import EVERY_KIND, TINY, TOKENS, causal_task
 
 GROUPED = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # several query heads for one key head
-KINDS = (
-    ("heads", "neurons"),
+KINDS = (  # what stands together here is not tried alone, but for what others hide
     ("queries", "neurons"),
     ("heads", "queries", "neurons"),
     ("attention", "ffn"),
     ("heads", "neurons", "attention", "ffn"),
     ("blocks",),
     ("blocks", "heads", "neurons"),
-    ("weights",),
     ("weights", "blocks"),
     ("2:4", "attention"),
     ("4:8",),
-    ("keys:4",),
     ("heads", "keys:5", "neurons"),  # the last block is shorter
     ("queries", "keys:4"),
     ("keys:4", "attention", "ffn"),
@@ -50,14 +47,16 @@ KINDS = (
 ALIKE = ("gemma", "gemma2", "gemma3_text", "granite", "starcoder2", "xlm-roberta", "camembert", "electra")
 EXPERTS = ("mixtral", "qwen3_moe")
 CASES = [
-    *((family, kinds) for family in EVERY_KIND for kinds in KINDS if "queries" not in kinds or family in GROUPED),
+    *(("llama", kinds) for kinds in KINDS),
     *(
         (family, kinds)
         for family in TINY
-        if family not in (*EVERY_KIND, *ALIKE, *EXPERTS)
+        if family not in ("llama", *ALIKE, *EXPERTS)
         for kinds in (
-            ("heads", "queries", "neurons") if family in GROUPED else ("heads", "neurons"),
-            ("attention", "ffn"), ("blocks", "heads", "neurons"), ("weights", "keys:4"),
+            *([("heads", "queries", "neurons"), ("attention", "ffn")] if family in GROUPED
+              else [("heads", "neurons", "attention", "ffn")]),
+            ("blocks", "heads", "neurons"), ("weights", "keys:4"),
+            *([("2:4", "attention"), ("keys:4", "attention", "ffn")] if family in EVERY_KIND else []),
         )
     ),
     *((family, ("heads", "neurons", "attention", "ffn")) for family in ALIKE),
@@ -65,7 +64,7 @@ CASES = [
     *(
         (family, kinds)
         for family in EXPERTS
-        for kinds in (("experts",), ("heads", "queries", "neurons", "experts"), ("attention", "ffn", "experts"))
+        for kinds in (("heads", "queries", "neurons", "experts"), ("attention", "ffn", "experts"))
     ),
     ("qwen3_moe", ("blocks", "experts", "neurons")),
     ("mixtral", ("weights", "ffn")),
@@ -74,8 +73,9 @@ CASES = [
 EXPORTED = [
     (family, kinds)
     for family, kinds in CASES
-    if kinds in (("heads", "neurons"), ("heads", "queries", "neurons"), ("attention", "ffn"), ("weights", "keys:4"))
-    or (family in EXPERTS and "queries" in kinds)
+    if kinds in (("heads", "queries", "neurons"), ("weights", "keys:4"), ("heads", "queries", "neurons", "experts"))
+    or (kinds == ("attention", "ffn") and family == "llama")
+    or (kinds == ("heads", "neurons", "attention", "ffn") and family not in ("llama", *ALIKE))
 ]
 case = pytest.mark.parametrize(
     ("family", "kinds"), CASES, ids=lambda value: value if isinstance(value, str) else "+".join(value)
