@@ -11,7 +11,7 @@ import functools
 import inspect
 import numbers as numbers_abc
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -235,6 +235,8 @@ def _fault(value: object, hint: Any) -> Fault | None:
     if origin in LISTS:
         if isinstance(value, str | bytes) or not isinstance(value, collections.abc.Iterable):
             return TypeError, "a list"
+        if origin is tuple and ... not in arguments and isinstance(value, Sized) and len(value) != len(arguments):
+            return TypeError, f"a list of {len(arguments)}"
         faults = [_fault(each, arguments[0]) for each in value] if len({*arguments} - {...}) == 1 else []
         return next(((kind, f"a list of which each is {allowed}") for kind, allowed in filter(None, faults)), None)
     if origin is collections.abc.Mapping and isinstance(value, collections.abc.Mapping):

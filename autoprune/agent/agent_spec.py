@@ -14,7 +14,7 @@ from torch import nn
 from autoprune.agent.critic_search import CriticGuidance
 from autoprune.agent.encoders import ENCODERS
 from autoprune.agent.noise import Noise
-from autoprune.ranges import Count, Natural, OneOf, Positive, Share
+from autoprune.ranges import Batch, Count, Natural, OneOf, Positive, Share, check_fields
 
 # A one-to-one copy of names that configurations and policy files use.
 ALGORITHMS: Mapping[str, type[BaseAlgorithm]] = {
@@ -90,21 +90,12 @@ class Replay:
     """Of the moving average that rewards are relative to (TerminalRewardReplayBuffer); None: they are not."""
 
     def __post_init__(self) -> None:
-        _check_least("the episodes of a replay", self.episodes, 1)
-        _check_least("warm_up_episodes", self.warm_up_episodes, 0)
-        _check_least("n_steps", self.n_steps, 1)
-        _check_least("parallel", self.parallel, 1)
-        if self.updates_per_episode is not None and not self.updates_per_episode > 0:
-            raise ValueError(f"updates_per_episode must be above 0, got {self.updates_per_episode}")
+        check_fields(self, "agent.agent.experience")
         if self.n_steps > 1 and (self.keep_proposed or self.copy_terminal_reward):
             raise ValueError("n_steps adds up the rewards of each step once: it needs neither keep_proposed nor copies")
         if self.standardised and self.copy_terminal_reward:
             raise ValueError("rewards are standardised or copied, not both: set copy_terminal_reward: false")
-        if self.baseline_rate is None:
-            return
-        if not 0 < self.baseline_rate <= 1:
-            raise ValueError(f"baseline_rate must be in (0, 1], got {self.baseline_rate}")
-        if not self.copy_terminal_reward:
+        if self.baseline_rate is not None and not self.copy_terminal_reward:
             raise ValueError("a baseline is subtracted from copied terminal rewards: set copy_terminal_reward: true")
 
 
@@ -115,11 +106,11 @@ class Rollout:
     In a vector environment they are played at once, as many as it has environments.
     """
 
-    episodes: Count
-    """In one batch, at least 1."""
+    episodes: Batch
+    """In one batch, at least 2: advantages are normalised over them."""
 
     def __post_init__(self) -> None:
-        _check_least("the episodes of a rollout", self.episodes, 2)  # advantages are normalised over them
+        check_fields(self, "agent.agent.experience")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +152,7 @@ class AgentSpec:
     """What an action of 1 adds to the prior's log-density, of a transferable network."""
 
     def __post_init__(self) -> None:
-        if self.algorithm not in ALGORITHMS:
-            raise ValueError(f"unknown algorithm {self.algorithm!r}; known are {list(ALGORITHMS)}")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"unknown activation {self.activation!r}; known are {list(ACTIVATIONS)}")
-        for width in self.hidden:
-            _check_least("a hidden layer's units", width, 1)
+        check_fields(self, "agent.agent")
         self._check_experience()
         self._check_hyperparameters()
         self._check_applies("initial_std", self.initial_std, GAUSSIAN)
@@ -195,8 +181,6 @@ class AgentSpec:
             )
 
     def _check_network(self) -> None:
-        if self.network not in NETWORKS:
-            raise ValueError(f"agent.agent.network must be one of {NETWORKS}, got {self.network!r}")
         able = CARRYING if self.network == "transferable" else SHARING
         if self.network != "whole" and self.algorithm not in able:
             raise ValueError(f"network={self.network} does not apply to {self.algorithm}; only to {able}")
@@ -205,16 +189,10 @@ class AgentSpec:
                 f"encoder and max_log_correction are those of network=transferable, which needs both; got "
                 f"encoder={self.encoder} and max_log_correction={self.max_log_correction} with network={self.network}"
             )
-        if self.encoder is not None and self.encoder not in ENCODERS:
-            raise ValueError(f"unknown encoder {self.encoder!r}; known are {list(ENCODERS)}")
-        if self.max_log_correction is not None and not self.max_log_correction > 0:
-            raise ValueError(f"max_log_correction is how far corrections go, above 0; got {self.max_log_correction}")
         if self.network != "whole" and not self.hidden:
             raise ValueError(f"network={self.network} needs at least one hidden layer")
         if (self.memory is None) != (self.algorithm not in RECURRENT):
             raise ValueError(f"memory is for {RECURRENT}, which need it; got {self.memory} with {self.algorithm}")
-        if self.memory is not None:
-            _check_least("memory", self.memory, 1)
         if self.critic_guidance is not None and (self.algorithm not in CRITICS or self.noise is not None):
             raise ValueError(
                 f"proposals are chosen by critics of actions, and explore without noise: they apply to {CRITICS} with "
@@ -235,14 +213,5 @@ class AgentSpec:
                 raise ValueError(f"{self.algorithm} has no hyperparameter {name!r}; it has {sorted(names)}")
 
     def _check_applies(self, name: str, value: float | None, algorithms: Sequence[str]) -> None:
-        if value is None:
-            return
-        if self.algorithm not in algorithms:
+        if value is not None and self.algorithm not in algorithms:
             raise ValueError(f"{name} does not apply to {self.algorithm}; only to {algorithms}")
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
-
-
-def _check_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")

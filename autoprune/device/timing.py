@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.cost.model import FloatArray
-from autoprune.ranges import Count, Fraction, NonNegative, Positive
+from autoprune.ranges import Batch, Count, Fraction, NonNegative, Positive, check_fields
 
 Run = Callable[[], object]
 Clock = Callable[[Run], float]
@@ -23,7 +23,7 @@ class UnstableTimingError(RuntimeError):
 class TimingPolicy:
     """How carefully is measured."""
 
-    rounds: Count
+    rounds: Batch
     """In which everything takes its turn, at least 2."""
     burst: Count
     """Runs in a turn, of which the fastest counts."""
@@ -41,8 +41,7 @@ class TimingPolicy:
     """Runs that are kept ready at once."""
 
     def __post_init__(self) -> None:
-        if min(self.rounds - 1, self.burst, self.chunk) < 1:
-            raise ValueError(f"care needs two rounds, one run in a burst and in a chunk, at least; got {self}")
+        check_fields(self, "device.care")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

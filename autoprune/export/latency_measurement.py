@@ -14,6 +14,7 @@ from torch import nn
 from autoprune.device.onnx_runtime import onnx_call
 from autoprune.device.runtime import threads_of_torch, wall_seconds
 from autoprune.device.timing import take_turns
+from autoprune.ranges import Count, Threads, checked
 from autoprune.task.samples import Samples, has_images, mapped
 from autoprune.task.task import Forward, plain_forward
 
@@ -39,14 +40,15 @@ class Latency:
         return {"median": self.median_ms, "low": self.low_ms, "high": self.high_ms}
 
 
+@checked
 def measure_latency(
     networks: Mapping[str, nn.Module],
     example_input: Samples,
     *,
     onnx_files: Mapping[str, Path],
     forward: Forward = plain_forward,
-    repeats: int = REPEATS,
-    threads: int = 1,
+    repeats: Count = REPEATS,
+    threads: Threads = 1,
 ) -> dict[str, dict[str, Latency]]:
     """Returns how long each network takes for one sample on the CPU: name → "torch" or "onnxruntime" → latency.
 
@@ -63,8 +65,6 @@ def measure_latency(
     Raises:
         ValueError: A number is out of range, or a file belongs to no network.
     """
-    if repeats < 1 or threads < 1:
-        raise ValueError(f"repeats and threads must be positive, got {repeats} and {threads}")
     unknown = sorted(set(onnx_files) - set(networks))
     if unknown:
         raise ValueError(f"onnx_files names {unknown}, which are not among the networks {list(networks)}")

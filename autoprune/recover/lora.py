@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoprune.ranges import Count, Fraction, NonNegative, Positive
+from autoprune.ranges import Count, Fraction, NonNegative, Positive, checked
 from autoprune.recover.hidden_states import kept_blocks
 from autoprune.recover.learning import Learning, learn
 from autoprune.recover.recovery import OnStep
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ADAPTER = "default"
 
 
+@checked
 def lora(  # noqa: PLR0913 - a Recovery and its settings
     network: nn.Module,
     task: Task,
@@ -64,8 +65,6 @@ def lora(  # noqa: PLR0913 - a Recovery and its settings
         generator: Draws all that is random here.
         on_step: Called with (step, steps, loss) after every step.
     """
-    if not (rank >= 1 and alpha > 0):
-        raise ValueError(f"rank must be at least 1 and alpha positive, got {rank} and {alpha}")
     how = Learning(
         steps=steps,
         batch_size=batch_size,

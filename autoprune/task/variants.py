@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import Annotated, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.machine_cache import cache_dir
-from autoprune.ranges import Natural, OneOf
+from autoprune.ranges import Natural, checked
 from autoprune.task.fashion_mnist import fashion_subset
 from autoprune.task.networks import SeparableBlock
 from autoprune.task.shipped import digits_roles
@@ -31,9 +31,8 @@ SEARCHED = 900  # images of the search role: small networks are judged often
 REVISION = 1  # raised when the same family and number would be another network
 
 
-def variant(
-    *, family: Annotated[str, OneOf(get_args(Family))], number: Natural, images: Annotated[str, OneOf(get_args(Images))]
-) -> Task:
+@checked
+def variant(*, family: Family, number: Natural, images: Images) -> Task:
     """The `number`-th network of a family, on 8×8 digits or Fashion-MNIST.
 
     Depth, widths and strides are drawn from the number. It is trained when it is asked for first, and cached.
@@ -67,7 +66,8 @@ def variant(
     )
 
 
-def variant_network(*, family: str, number: Natural, images: str) -> nn.Module:
+@checked
+def variant_network(*, family: Family, number: Natural, images: Images) -> nn.Module:
     """The same network, untrained; equal arguments give equal weights.
 
     Args:
@@ -75,21 +75,11 @@ def variant_network(*, family: str, number: Natural, images: str) -> nn.Module:
         number: Which variant.
         images: "digits" or "fashion".
     """
-    _check(family, number, images)
     rng = np.random.default_rng([list(get_args(Family)).index(family), number])
     side = 8 if images == "digits" else 14  # of the images behind the stem
     with torch.random.fork_rng(devices=[]):  # initial weights come from torch's global generator
         torch.manual_seed(number)
         return FAMILIES[family](rng, side=side, stride=1 if images == "digits" else 2)
-
-
-def _check(family: str, number: int, images: str) -> None:
-    if family not in get_args(Family):
-        raise ValueError(f"family must be one of {list(get_args(Family))}, got {family!r}")
-    if images not in get_args(Images):
-        raise ValueError(f"images must be one of {list(get_args(Images))}, got {images!r}")
-    if number < 0:
-        raise ValueError(f"variants are numbered from 0 on, got {number}")
 
 
 def _train(model: nn.Module, data: Roles, *, family: str, number: int, images: str) -> None:

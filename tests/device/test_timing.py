@@ -86,8 +86,8 @@ def test_a_better_reference_is_the_new_best() -> None:
     assert last.reference[0] == steady.best == 1e-3
 
 
-@pytest.mark.parametrize("wrong", [{"rounds": 1}, {"burst": 0}, {"chunk": 0}])
-def test_senseless_care_is_refused(wrong: dict[str, int]) -> None:
-    settings = {"rounds": 4, "burst": 2, "chunk": 8} | wrong
-    with pytest.raises(ValueError, match="care needs two rounds"):
+@pytest.mark.parametrize(("name", "wrong", "least"), [("rounds", 1, 2), ("burst", 0, 1), ("chunk", 0, 1)])
+def test_senseless_care_is_refused(name: str, wrong: int, least: int) -> None:
+    settings = {"rounds": 4, "burst": 2, "chunk": 8} | {name: wrong}
+    with pytest.raises(ValueError, match=rf"care\.{name} must be at least {least}, got {wrong}"):
         TimingPolicy(**settings, tolerance=0.05, most=12, unstable=0.02, drift=0.08, patience_s=1)

@@ -61,9 +61,9 @@ def test_it_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"family": "recurrent"}, r"family.*'residual'.*'recurrent'"),
-        ({"images": "cifar"}, r"images.*'fashion'.*'cifar'"),
-        ({"number": -1}, "numbered from 0 on, got -1"),
+        ({"family": "recurrent"}, r"family.*residual.*'recurrent'"),
+        ({"images": "cifar"}, r"images.*fashion.*'cifar'"),
+        ({"number": -1}, "number must be at least 0, got -1"),
     ],
 )
 def test_what_there_is_not_is_refused(wrong: dict[str, object], message: str) -> None:
