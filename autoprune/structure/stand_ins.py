@@ -160,9 +160,12 @@ class SegmentedRun:
                         replaced.append((store, key, tensor))
                         self.free[name, key] = leaves.setdefault(id(tensor), _leaf(tensor))
         try:
-            for (store, key, _), leaf in zip(replaced, self.free.values(), strict=True):
-                store[key] = leaf
-            self._owners = {id(leaf): name for name, leaf in self.free.items()}
+            stands: dict[int, Tensor] = {}
+            for (store, key, _), (owner, leaf) in zip(replaced, self.free.items(), strict=True):
+                # a buffer may be written into, as where a network counts its calls, and no leaf may
+                stands[id(leaf)] = stands.get(id(leaf), leaf if isinstance(leaf, nn.Parameter) else leaf.clone())
+                store[key] = stands[id(leaf)]
+                self._owners[id(store[key])] = owner
             self._owners |= {
                 id(p): (n, k) for n, m in layers.items() for k, p in m._parameters.items() if p is not None
             }

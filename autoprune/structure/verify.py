@@ -187,11 +187,15 @@ class Verifier:
         # a single unit might be broadcast to all that it should have met: not the floor, where there is a choice
         some = np.array([rng.choice(group.levels[1:-1] or group.levels[:1]) for group in groups], np.int64)
         half = np.where(rng.random(len(groups)) < 0.5, some, structure.units)
-        plans = [structure.floor, some, *([half] if len(groups) > 1 else []), *apart(structure)]
         generator = torch.Generator().manual_seed(len(groups))
         ranking = {group.name: torch.randperm(group.units, generator=generator) for group in groups}
+        # the units that `some` keeps go and the others stay: none is where it should be by the luck of what is kept
+        others = np.array([_nearest_level(g, g.units - n) for g, n in zip(groups, some, strict=True)], np.int64)
+        reverse = {name: units.flip(0) for name, units in ranking.items()}
+        plans = [(structure.floor, ranking), (some, ranking), (others, reverse)]
+        plans += [(kept, ranking) for kept in (*([half] if len(groups) > 1 else []), *apart(structure))]
         passed_over = self._normalisers if not all(group.exact for group in groups) else ()
-        for number, kept in enumerate(plans):
+        for number, (kept, ranking) in enumerate(plans):
             runs = self._runs if number == 0 else self._runs[number % len(self._runs) :][:1]
             with ComparableRun(awake=number > 0):
                 error = differs(structure, kept, ranking, self._model, runs, passed_over=passed_over)
@@ -328,6 +332,11 @@ def _whole_numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
             yield name, value
         elif isinstance(value, list | tuple) and type(value) in (list, tuple):
             yield from ((f"{name}[{i}]", v) for i, v in enumerate(value) if type(v) is int and v > 0)
+
+
+def _nearest_level(group: Group, units: int) -> int:
+    """The level below all of the group's units that is nearest to so many."""
+    return min(group.levels[:-1], key=lambda level: abs(level - units))
 
 
 def _partners(group: Group, others: Sequence[Group]) -> Iterator[list[Group]]:

@@ -1,5 +1,6 @@
 """What a network is measured and trained by where a task says nothing else, by the kinds of its outputs."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -108,16 +109,21 @@ class DefaultMetric:
         return 1 - (error.sum() / spread.sum().clamp(min=torch.finfo(torch.float64).tiny)).item()
 
 
-def has_defaults(kind: OutputKind, targets: Tensor | None) -> bool:
+def has_defaults(kind: OutputKind, outputs: Tensor, targets: Tensor | None) -> bool:
     """Whether targets alone say how good the output is.
 
-    Not where there are none, nor labels of an embedding, nor numbers that are no distributions over the classes.
+    Not where there are none, nor labels of an embedding, nor numbers that are no distributions over the classes, nor
+    where there are more or fewer targets than answers, as with the quantiles or the variance of one number.
 
     Args:
         kind: What the output means.
-        targets: What outputs are compared with, batch by batch.
+        outputs: Of a few samples.
+        targets: Of the same samples.
     """
     if targets is None:
+        return False
+    answers = outputs.numel() // (kind.classes or 1)
+    if targets.numel() != (outputs.numel() if targets.is_floating_point() else answers):
         return False
     if kind.kind in CATEGORICAL and targets.is_floating_point():
         return -targets.ndim <= kind.dim < targets.ndim and targets.shape[kind.dim] == kind.classes
@@ -140,6 +146,44 @@ def mean_loss(loss: Callable[..., Any], outputs: Samples, targets: Samples) -> C
     once, twice = float(value), float(loss(joined_samples([outputs] * 2), joined_samples([targets] * 2)))
     summed = once != 0 and abs(twice - 2 * once) <= 1e-4 * abs(once)
     return MeanLoss(loss, summed=True) if summed else loss
+
+
+def reading(what: str, function: Callable[..., Any], outputs: Samples, targets: Samples) -> Callable[..., Any]:
+    """The metric or loss as it is if it reads all that the network returns, else of the first tensor.
+
+    Args:
+        what: "metric" or "loss".
+        function: (outputs, targets) → a number.
+        outputs: What the network returned for a few samples.
+        targets: Of these.
+
+    Raises:
+        ValueError: It can't be computed of them, or is no number.
+    """
+    first: Exception | None = None
+    for reader in (function, OfFirst(function)):
+        try:
+            if what == "loss":
+                reader = mean_loss(reader, outputs, targets)
+            value = reader(outputs, targets)
+        except Exception as error:
+            first = error if first is None else first
+            if what == "metric" and not isinstance(error, TypeError | AttributeError | LookupError):
+                return reader  # it may need more samples than these
+            continue
+        try:
+            value = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"task.{what} must return one number, and returned a {type(value).__name__}; let it return what is "
+                "judged, and give further measures as Task(measure=…)"
+            ) from error
+        if what == "metric" or not math.isnan(value):
+            return reader
+    raise ValueError(
+        f"task.{what} can't be computed of the network's outputs and targets of role 'calibration': "
+        f"{type(first).__name__}: {first}"
+    ) from first
 
 
 def _loss(kind: OutputKind, values: Tensor, targets: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ KindSetting = str | OutputKind | Mapping[str, str | OutputKind]
 FAMILIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("logits", ("bcewithlogits", "binary_cross_entropy_with_logits", "logsigmoid", "multilabel", "sigmoid_focal")),
     ("yes or no", ("binary_cross_entropy", "bceloss")),
+    ("numbers", ("poisson_nll", "poissonnll", "gaussian_nll", "gaussiannll")),
     ("classes", ("cross_entropy", "crossentropy", "nll_loss", "nllloss", "log_softmax", "multi_margin", "focal")),
     ("directions", ("cosine_embedding", "cosineembedding", "triplet", "cosine_similarity", "cosinesimilarity", "cdist",
                     "pairwise_distance", "contrastive", "infonce", "arcface")),

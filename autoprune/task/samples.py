@@ -170,6 +170,11 @@ def named_outputs(outputs: Samples) -> dict[str, Tensor]:
     ['logits', 'boxes.0']
     """
     if isinstance(outputs, Tensor):
+        if not (outputs.is_floating_point() or outputs.is_complex()):
+            raise TypeError(
+                f"the network returns {str(outputs.dtype).removeprefix('torch.')} numbers, as of an argmax, which tell "
+                "nothing of how near another answer is; let it return, or task.forward, what it chooses by"
+            )
         return {"": _as_real(outputs)}
     tensors = {
         name: _as_real(tensor)

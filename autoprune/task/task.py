@@ -1,6 +1,5 @@
 """A task: a trained network, its data in four disjoint roles, and the metric that says how good it is."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.ranges import Count, Natural, check_fields
+from autoprune.task.copies import require_copies
 from autoprune.task.default_metrics import (
     IGNORED,
     VOID,
@@ -19,7 +19,7 @@ from autoprune.task.default_metrics import (
     NeedsLabels,
     OfFirst,
     has_defaults,
-    mean_loss,
+    reading,
 )
 from autoprune.task.kind_inference import KindSetting, described, output_kinds
 from autoprune.task.outputs import OutputKind
@@ -278,9 +278,12 @@ class Task:
         for name, role in self.data.items():
             ours, examples = mapped(role.inputs, _shape), mapped(self.example_input, _shape)
             if ours != examples:
+                one_less = isinstance(ours, tuple) and isinstance(examples, tuple) and ours == examples[:-1]
+                way = "give it their form"
+                if one_less and role.targets is not None and isinstance(self.example_input, tuple):
+                    way += "; of a tuple of data the last part is its targets, and Role((…)) takes all as inputs"
                 raise ValueError(
-                    f"samples of role {name!r} have shape {ours}, but the example input has {examples}; give it their "
-                    "form"
+                    f"samples of role {name!r} have shape {ours}, but the example input has {examples}; {way}"
                 )
 
     def _take_dtype(self) -> None:
@@ -324,13 +327,15 @@ class Task:
                 f"the network returns outputs of shape {shapes.get('', shapes)} for {number_of(inputs)} samples; every "
                 "output needs one entry for each sample on its first axis, and task.forward may choose among them"
             )
+        require_copies(self.model)
+        self._check_augment(inputs)
         if draws_random_numbers(self.model, inputs, self.forward):
             object.__setattr__(self, "forward", SeededForward(self.forward))
         targets = rows(role.targets, few)
         kinds = output_kinds(outputs, role.targets, given=self.kind, loss=self.loss, inputs=inputs, few_targets=targets)
         object.__setattr__(self, "outputs", kinds)
         own = paired_targets([kind.name for kind in kinds], targets)
-        with_targets = tuple(kind for kind in kinds if kind.weight and has_defaults(kind, own[kind.name]))
+        with_targets = tuple(k for k in kinds if k.weight and has_defaults(k, tensors[k.name], own[k.name]))
         plain = isinstance(outputs, Tensor) and outputs.ndim == 2 and kinds[0].kind == "classification"
         plain = plain and not kinds[0].probabilities and isinstance(targets, Tensor) and not targets.is_floating_point()
         loss: Loss | None = self.loss
@@ -339,16 +344,27 @@ class Task:
             loss = F.cross_entropy if plain else DefaultLoss(with_targets)
         elif loss is not None and targets is not None:
             try:
-                loss = _reading("loss", loss, outputs, targets)
+                loss = reading("loss", loss, outputs, targets)
             except ValueError:
                 self._check_labels("calibration", role)
                 raise
         if metric is None and with_targets:
             metric = accuracy if plain else DefaultMetric(with_targets[0])
-        elif metric is not None and targets is not None and not isinstance(outputs, Tensor):
-            metric = _reading("metric", metric, outputs, targets)
+        elif metric is not None and targets is not None:
+            metric = reading("metric", metric, outputs, targets)
         object.__setattr__(self, "loss", loss or NeedsLabels("loss"))
         object.__setattr__(self, "metric", metric or NeedsLabels("metric"))
+
+    def _check_augment(self, inputs: Samples) -> None:
+        if self.augment is None:
+            return
+        try:
+            self.augment(inputs, torch.Generator().manual_seed(0))
+        except Exception as error:
+            raise ValueError(
+                "task.augment is called with samples and a torch.Generator, (inputs, generator) → inputs, and fails on "
+                f"those of role 'calibration': {type(error).__name__}: {error}"
+            ) from error
 
     def _check_labels(self, name: str, role: Role) -> None:
         """Class indices are those of classes, or the loss takes them all the same."""
@@ -376,24 +392,3 @@ class Task:
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:
     return tuple(tensor.shape[1:])
-
-
-def _reading(what: str, function: Callable[..., Any], outputs: Samples, targets: Samples) -> Callable[..., Any]:
-    """The metric or loss as it is if it reads all that the network returns, else of the first tensor."""
-    first: Exception | None = None
-    for reader in (function, OfFirst(function)):
-        try:
-            if what == "loss":
-                reader = mean_loss(reader, outputs, targets)
-            value = float(reader(outputs, targets))
-        except Exception as error:
-            first = error if first is None else first
-            if what == "metric" and not isinstance(error, TypeError | AttributeError | LookupError):
-                return reader  # it may need more samples than these
-            continue
-        if what == "metric" or not math.isnan(value):
-            return reader
-    raise ValueError(
-        f"task.{what} can't be computed of the network's outputs and targets of role 'calibration': "
-        f"{type(first).__name__}: {first}"
-    ) from first

@@ -276,3 +276,24 @@ def test_targets_may_hold_weights_of_samples(targets: Any) -> None:
 def test_labels_in_a_column_are_told_from_numbers() -> None:
     with pytest.raises(ValueError, match=r"shape \[\d+, 1\].*squeeze\(1\)"):
         kind_task(4, targets=lambda x: (torch.arange(len(x)) % 4)[:, None])
+
+
+def poisson(o: Tensor, y: Tensor) -> Tensor:
+    return F.poisson_nll_loss(o, y, log_input=True)
+
+
+@pytest.mark.parametrize("loss", [poisson, nn.PoissonNLLLoss()])
+def test_a_likelihood_of_numbers_is_no_cross_entropy(loss: object) -> None:
+    (kind,) = kinds(ONE, labels(6)[:, None].float(), loss)
+    assert kind.kind == "regression"
+    assert kinds(LOGITS, labels(5), nn.NLLLoss())[0].kind == "classification"
+
+
+def test_a_mean_and_a_variance_of_one_number_are_no_two_classes() -> None:
+    """Their targets are fewer than the answers, so that no metric follows from them."""
+
+    def gaussian(o: Tensor, y: Tensor) -> Tensor:
+        return F.gaussian_nll_loss(o[:, :1], y, o[:, 1:].exp())
+
+    task = kind_task(2, targets=lambda x: x.flatten(1).sum(1, keepdim=True), loss=gaussian)
+    assert ([kind.kind for kind in task.outputs], task.measured, task.trained) == (["regression"], False, True)
