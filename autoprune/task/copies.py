@@ -5,7 +5,7 @@ import copy
 from torch import Tensor, nn
 
 
-def require_copies(model: nn.Module) -> None:
+def check_copies(model: nn.Module) -> None:
     """Raises ValueError, which names the attribute, where the network cannot be copied; no tensor is copied for it.
 
     Args:

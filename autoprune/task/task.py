@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.ranges import Count, Natural, check_fields
-from autoprune.task.copies import require_copies
+from autoprune.task.copies import check_copies
 from autoprune.task.default_metrics import (
     IGNORED,
     VOID,
@@ -327,7 +327,7 @@ class Task:
                 f"the network returns outputs of shape {shapes.get('', shapes)} for {number_of(inputs)} samples; every "
                 "output needs one entry for each sample on its first axis, and task.forward may choose among them"
             )
-        require_copies(self.model)
+        check_copies(self.model)
         self._check_augment(inputs)
         if draws_random_numbers(self.model, inputs, self.forward):
             object.__setattr__(self, "forward", SeededForward(self.forward))
