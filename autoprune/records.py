@@ -232,17 +232,18 @@ def _described(budget: Budget) -> dict[str, Any]:
 
 
 def describe_repair(record: Mapping[str, Any]) -> str:
-    """Which statistics the repair measures, and what it does to the dense network, in a sentence; none of a table's."""
+    """What repairs, and what that does to the dense network, in a sentence; none of a table's."""
     if "dense_kl" not in record:
         return ""
-    share = f"{100 * record['batch_norm']:g} % of BatchNorm's statistics are measured on the pruned network"
+    parts = ", ".join(record["parts"]) or "none"
     why = f", by which a mild plan is nearest to the dense network ({record['mild_kl']})" if "mild_kl" in record else ""
     without = ""
     if too_large := record.get("too_large"):
         name, reason = next(iter(too_large.items()))
         others = f" and {len(too_large) - 1} more" if len(too_large) > 1 else ""
         without = f"; least squares leave {name}{others} as pruning does: {reason}"
-    return f"repair: {share}{why}; the repaired dense network is {record['dense_kl']:.2g} nats from itself{without}"
+    apart = max(0.0, record["dense_kl"])
+    return f"repair: {parts}{why}; the repaired dense network is {apart:.2g} nats from itself{without}"
 
 
 def describe_measured(measured: Mapping[str, Any]) -> str:

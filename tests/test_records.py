@@ -197,7 +197,8 @@ def test_what_was_measured_is_said_in_a_sentence(changes: dict[str, Any], expect
 
 
 def test_layers_that_are_too_large_for_least_squares_are_said() -> None:
-    record = {"batch_norm": 0.0, "dense_kl": 0.0}
+    record = {"batch_norm": 0.0, "parts": ["least squares"], "dense_kl": -1e-7}
+    assert describe_repair(record | {"parts": []}).startswith("repair: none; the repaired dense network is 0 nats")
     assert describe_repair(record).endswith("0 nats from itself")
     one = describe_repair(record | {"too_large": {"conv2": "it would take 3 GiB"}})
     assert one.endswith("; least squares leave conv2 as pruning does: it would take 3 GiB")

@@ -150,6 +150,8 @@ class AgentSpec:
     """How a transferable network reads the groups, one of ENCODERS."""
     max_log_correction: Positive | None = None
     """What an action of 1 adds to the prior's log-density, of a transferable network."""
+    budget_waves: Natural = 0
+    """Frequencies of the sines and cosines of the budget that a network for the whole plan reads beside it; 0: none."""
 
     def __post_init__(self) -> None:
         check_fields(self, "agent.agent")
@@ -189,6 +191,8 @@ class AgentSpec:
                 f"encoder and max_log_correction are those of network=transferable, which needs both; got "
                 f"encoder={self.encoder} and max_log_correction={self.max_log_correction} with network={self.network}"
             )
+        if self.network != "whole" and self.budget_waves:
+            raise ValueError(f"budget_waves is for network=whole, got {self.budget_waves} with network={self.network}")
         if self.network != "whole" and not self.hidden:
             raise ValueError(f"network={self.network} needs at least one hidden layer")
         if (self.memory is None) != (self.algorithm not in RECURRENT):

@@ -38,6 +38,8 @@ def build(agent: AgentSpec, *, env: Env | VecEnv, episode_steps: int, episodes: 
         options |= {"encoder": agent.encoder, "max_log_correction": agent.max_log_correction}
     elif agent.network != "whole":
         options |= {"shared": True, "group_bias": agent.network == "shared_bias"}
+    if agent.budget_waves:
+        options["budget_waves"] = agent.budget_waves
     if agent.critics is not None:
         options["n_critics"] = agent.critics
     if agent.memory is not None:

@@ -13,6 +13,7 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import nn
 
 from autoprune.agent.agent_spec import ACTIVATIONS, ALGORITHMS, RECURRENT
+from autoprune.agent.budget_waves import BudgetWaves
 from autoprune.agent.critics import ENSEMBLES
 from autoprune.agent.shared_networks import SharedPolicy
 from autoprune.agent.transferable_networks import Normaliser, TransferableTD3Policy
@@ -54,6 +55,8 @@ def policy_of(algorithm: str, model: BaseAlgorithm) -> TrainedPolicy:
     options = {key: value for key, value in model.policy_kwargs.items() if not key.startswith("optimizer_")}
     if isinstance(model.policy, SharedPolicy):
         options["shared"] = True
+    if options.pop("features_extractor_class", None) is BudgetWaves:
+        options["budget_waves"] = options.pop("features_extractor_kwargs")["waves"]
     names = {activation: name for name, activation in ACTIVATIONS.items()}
     architecture = {
         "hidden": list(options.pop("net_arch")),
@@ -116,6 +119,8 @@ def network_class(algorithm: str, architecture: Mapping[str, Any]) -> type[BaseP
 def network_arguments(architecture: Mapping[str, Any]) -> dict[str, Any]:
     """Stable-Baselines3's `policy_kwargs` for {"hidden": [64, 64], "activation": "tanh", "options": {…}}."""
     options = {key: value for key, value in architecture["options"].items() if key != "shared"}
+    if waves := options.pop("budget_waves", 0):
+        options |= {"features_extractor_class": BudgetWaves, "features_extractor_kwargs": {"waves": waves}}
     return {
         "net_arch": list(architecture["hidden"]),
         "activation_fn": ACTIVATIONS[architecture["activation"]],

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from autoprune.evaluation.candidates import Candidates
 from autoprune.evaluation.judge import Judge
@@ -50,8 +51,9 @@ def choose_repair(
         candidates_of: Repair → the networks that plans stand for by it.
 
     Returns:
-        The candidates, and a JSON record: `batch_norm`, the share of measured statistics; `dense_kl`, how far the
-        repaired dense network is from itself; and `mild_kl`, the same of a mild plan by each share, where it decided.
+        The candidates, and a JSON record: `batch_norm`, the share of measured statistics; `parts`, what repairs, in
+        words; `dense_kl`, how far the repaired dense network is from itself; and `mild_kl`, the same of a mild plan by
+        each share, where it decided.
     """
     options = repair.options if isinstance(repair, AutomaticRepair) else (repair,)
     if task.table is not None:  # whose plans were judged by the first
@@ -63,7 +65,7 @@ def choose_repair(
         return _kl(Candidates(task, structure, ranking, bare, Reconstruction({}, {}), None, proxy), structure.dense)
 
     first = dense_kl(options[0])
-    record: dict[str, Any] = {"batch_norm": float(options[0].batch_norm), "dense_kl": first}
+    record = {**_record(options[0], task), "dense_kl": first}
     if first <= SAME_KL or len(options) == 1:
         if first > SAME_KL:
             log.warning("%s", _warning(first))
@@ -75,8 +77,18 @@ def choose_repair(
         if best is None or kl[option] < kl[best.repair]:
             best = candidates
     assert best is not None  # of no options there is no repair
-    record = {"batch_norm": float(best.repair.batch_norm), "dense_kl": dense_kl(best.repair)}
+    record = {**_record(best.repair, task), "dense_kl": dense_kl(best.repair)}
     return best, record | {"mild_kl": {f"{float(option.batch_norm):g}": kl[option] for option in options}}
+
+
+def _record(repair: Repair, task: Task) -> dict[str, Any]:
+    parts = []
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in task.model.modules()):
+        parts.append(f"{100 * repair.batch_norm:g} % of BatchNorm's statistics are measured on the pruned network")
+    for name in ("least_squares", "sparse_gpt", "replace_me"):
+        if getattr(repair, name) is not None:
+            parts.append(name)
+    return {"batch_norm": float(repair.batch_norm), "parts": parts}
 
 
 def _mild(structure: Structure) -> PruningPlan:

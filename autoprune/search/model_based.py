@@ -38,6 +38,7 @@ RANKINGS = ("model", "random")
 ENDLESS = 10**9  # imagined episodes: the evaluations end the search
 SMALLEST = 1e-9
 CLONING = 100  # gradient steps at least, until a fresh policy makes the plan of one that is carried here
+BUDGET_WAVES = 4  # of several budgets: without them five plans were not learned by heart (experiments/policies)
 UNJUDGED = Metrics(np.nan, np.nan, np.nan, np.nan, 0)
 
 
@@ -110,6 +111,8 @@ def search(
             "imagined episodes are those of A2C or PPO in agent.env.mode=one_shot or layerwise, without seed_replay; "
             f"got {agent.algorithm} with mode={env.mode} and seed_replay={env.seed_replay}"
         )
+    if budgets and agent.network == "whole" and not agent.budget_waves:
+        agent = replace(agent, budget_waves=BUDGET_WAVES)
     problems = [problem, *(under(problem, text) for text in budgets)]
     _check_budgets([each.projector.budget for each in problems], episodes=agent.parallel_episodes)
     begins = None if policy is None else _carried(policy, problem, budgets, count=imagination.batch)
