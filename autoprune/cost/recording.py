@@ -251,13 +251,11 @@ def _inside(model: nn.Module, names: list[str]) -> Iterator[None]:
     def entering(name: str) -> Callable[..., None]:
         return lambda *_: names.append(name)
 
-    hooks = [module.register_forward_pre_hook(entering(name)) for name, module in model.named_modules()]
-    hooks += [module.register_forward_hook(leave, always_call=True) for module in model.modules()]
-    try:
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            hooks.enter_context(module.register_forward_pre_hook(entering(name)))
+            hooks.enter_context(module.register_forward_hook(leave, always_call=True))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _name(func: Any) -> str:

@@ -1,10 +1,11 @@
 """Prefix activations: what the dense network computes before the first pruned layer is computed once and recalled."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.structure.axes import Kept
@@ -81,20 +82,15 @@ class CachedPrefix:
         outputs: dict[str, object] = {}
         runs: dict[str, int] = {}
 
-        def hook(name: str, output: object) -> None:
+        def note(name: str, _: nn.Module, __: object, output: object) -> None:
             runs[name] = runs.get(name, 0) + 1
             outputs[name] = output.clone() if copied and isinstance(output, Tensor) else output
 
-        handles = [
-            layer.register_forward_hook(lambda _, __, output, name=name: hook(name, output))
-            for name, layer in self._layers.items()
-            if name in self._watched
-        ]
-        try:
+        with ExitStack() as hooks:
+            for name, layer in self._layers.items():
+                if name in self._watched:
+                    hooks.enter_context(layer.register_forward_hook(partial(note, name)))
             outputs_of(network, inputs, self._forward)
-        finally:
-            for handle in handles:
-                handle.remove()
         single: dict[str, Tensor] = {}
         for name, output in outputs.items():
             if runs[name] > 1 or not isinstance(output, Tensor):

@@ -1,7 +1,7 @@
 """How much a part of a network changes the stream that passes it (ShortGPT's block influence; arXiv 2403.03853)."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -79,16 +79,12 @@ class _Stream:
 
 @contextmanager
 def _watched(model: nn.Module, streams: list[_Stream]) -> Iterator[None]:
-    hooks = []
-    for stream in streams:
-        first, last = (model.get_submodule(stream.group.skips[end].module) for end in (0, -1))
-        hooks.append(first.register_forward_pre_hook(stream.enter, with_kwargs=True))
-        for skip in stream.group.skips:
-            if skip.returns.startswith("zeros"):
-                hooks.append(model.get_submodule(skip.module).register_forward_hook(stream.replaced))
-        hooks.append(last.register_forward_hook(stream.leave))
-    try:
+    with ExitStack() as hooks:
+        for stream in streams:
+            first, last = (model.get_submodule(stream.group.skips[end].module) for end in (0, -1))
+            hooks.enter_context(first.register_forward_pre_hook(stream.enter, with_kwargs=True))
+            for skip in stream.group.skips:
+                if skip.returns.startswith("zeros"):
+                    hooks.enter_context(model.get_submodule(skip.module).register_forward_hook(stream.replaced))
+            hooks.enter_context(last.register_forward_hook(stream.leave))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()

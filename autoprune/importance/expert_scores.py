@@ -1,7 +1,7 @@
 """What routers hand to experts, and what experts make of it: scores of whole experts and of their neurons."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -93,12 +93,7 @@ def _listening(model: nn.Module, notes: dict[str, Callable[..., None]]) -> Itera
 
         return hook
 
-    hooks = [
-        model.get_submodule(name).register_forward_pre_hook(heard(note), with_kwargs=True)
-        for name, note in notes.items()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, note in notes.items():
+            hooks.enter_context(model.get_submodule(name).register_forward_pre_hook(heard(note), with_kwargs=True))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()

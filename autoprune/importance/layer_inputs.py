@@ -1,7 +1,9 @@
 """What layers read: their input tensors, batch by batch. Layers that read the very same tensors need one ear."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,12 +82,10 @@ def batches(role: Role, batch_size: int) -> Iterator[tuple[Samples, Samples]]:
 
 @contextmanager
 def _listening(layers: Mapping[str, nn.Module], on_input: OnInput) -> Iterator[None]:
-    hooks = [
-        layer.register_forward_pre_hook(lambda layer, arguments, name=name: on_input(name, layer, arguments[0]))
-        for name, layer in layers.items()
-    ]
-    try:
+    def heard(name: str, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+        on_input(name, layer, arguments[0])
+
+    with ExitStack() as hooks:
+        for name, layer in layers.items():
+            hooks.enter_context(layer.register_forward_pre_hook(partial(heard, name)))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()

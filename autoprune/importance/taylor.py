@@ -1,8 +1,5 @@
 """What the loss would change by, to first order, if a unit were removed (Molchanov et al., arXiv 1906.10771)."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
@@ -10,7 +7,7 @@ from autoprune.importance.criterion import CriterionInputs
 from autoprune.importance.layer_inputs import batches
 from autoprune.importance.unit_weights import by_weights, compared_weight, per_unit, readers
 from autoprune.ranges import Count
-from autoprune.structure.edit import evaluating
+from autoprune.structure.edit import differentiable, evaluating
 from autoprune.task.samples import number_of
 
 
@@ -44,7 +41,7 @@ def taylor(given: CriterionInputs, *, batch_size: Count) -> dict[str, Tensor]:
         if group.compared or group.members
     }
     for inputs, targets in batches(given.role, batch_size) if weights else ():
-        with evaluating(model), _differentiable(list(weights.values())):
+        with evaluating(model), differentiable(list(weights.values())):
             gradients = torch.autograd.grad(given.loss(given.forward(model, inputs), targets), list(weights.values()))
         changes = {
             name: gradient.mul_(weight.detach()).float()
@@ -62,17 +59,3 @@ def taylor(given: CriterionInputs, *, batch_size: Count) -> dict[str, Tensor]:
         if group.members and not any(True for _ in readers(model, group)):
             scores[group.name] = by_weights(model, group)
     return scores
-
-
-@contextmanager
-def _differentiable(weights: Sequence[Tensor]) -> Iterator[None]:
-    """Gradients reach these weights, frozen or not, while the context is open."""
-    flags = [weight.requires_grad for weight in weights]
-    for weight in weights:
-        weight.requires_grad_(True)
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        for weight, flag in zip(weights, flags, strict=True):
-            weight.requires_grad_(flag)

@@ -5,13 +5,14 @@ network its share of that stream, which a relative error of the layer alone does
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from autoprune.importance.layer_inputs import batches
-from autoprune.structure.edit import evaluating
+from autoprune.structure.edit import differentiable, evaluating
 from autoprune.task.samples import samples_within
 from autoprune.task.task import Task
 
@@ -38,9 +39,10 @@ def output_sensitivities(task: Task, layers: Sequence[str]) -> dict[str, float]:
         raise ValueError(
             "the calibration role has no targets: how much the loss depends on a layer's outputs is unknown"
         )
+    numbers = [parameter for parameter in task.model.parameters() if parameter.is_floating_point()]
     slopes, sums, squares, counts = (dict.fromkeys(layers, 0.0) for _ in range(4))
     for inputs, targets in batches(role, samples_within(role.inputs, BATCH, pass_bytes=PASS_BYTES)):
-        with evaluating(task.model), _differentiable(task.model), _outputs(task.model, layers) as outputs:
+        with evaluating(task.model), differentiable(numbers), _outputs(task.model, layers) as outputs:
             loss = task.loss(task.forward(task.model, inputs), targets)
             named = [(name, each) for name in layers for each in outputs[name]]
             gradients = torch.autograd.grad(loss, [each for _, each in named], allow_unused=True)
@@ -62,30 +64,11 @@ def _outputs(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, list
     """Every tensor that a layer returns; what follows gets a copy, which it may change in place."""
     heard: dict[str, list[Tensor]] = {name: [] for name in layers}
 
-    def hook(name: str) -> torch.utils.hooks.RemovableHandle:
-        def keep(_: nn.Module, arguments: object, output: Tensor) -> Tensor:
-            heard[name].append(output)
-            return output.clone()
+    def keep(name: str, _: nn.Module, arguments: object, output: Tensor) -> Tensor:
+        heard[name].append(output)
+        return output.clone()
 
-        return model.get_submodule(name).register_forward_hook(keep)
-
-    handles = [hook(name) for name in layers]
-    try:
+    with ExitStack() as hooks:
+        for name in layers:
+            hooks.enter_context(model.get_submodule(name).register_forward_hook(partial(keep, name)))
         yield heard
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def _differentiable(model: nn.Module) -> Iterator[None]:
-    """Gradients flow through the network, frozen or not, while the context is open."""
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    for parameter, _ in flags:
-        parameter.requires_grad_(parameter.is_floating_point())
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -251,12 +251,9 @@ def _fed(network: nn.Module, begins: Mapping[str, str], dense: Places) -> Iterat
         stream = dense[begins].detach()
         return ((stream, *arguments[1:]), named) if arguments else (arguments, {**named, "hidden_states": stream})
 
-    hooks = [
-        network.get_submodule(block).register_forward_pre_hook(partial(feed, begins), with_kwargs=True)
-        for block, begins in begins.items()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for block, start in begins.items():
+            hooks.enter_context(
+                network.get_submodule(block).register_forward_pre_hook(partial(feed, start), with_kwargs=True)
+            )
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()

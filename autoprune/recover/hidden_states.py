@@ -1,7 +1,7 @@
 """What runs between a transformer's blocks, in the student as it was in the teacher (DistilBERT, arXiv 1910.01108)."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -58,15 +58,13 @@ def hearing(network: nn.Module, *, before: tuple[str, ...], after: str) -> Itera
     def left(_: nn.Module, arguments: tuple[Any, ...], outputs: object) -> None:
         heard[LAST] = first_outputs(outputs)
 
-    hooks = [
-        network.get_submodule(name).register_forward_pre_hook(partial(read, name), with_kwargs=True) for name in before
-    ]
-    hooks.append(network.get_submodule(after).register_forward_hook(left))
-    try:
+    with ExitStack() as hooks:
+        for name in before:
+            hooks.enter_context(
+                network.get_submodule(name).register_forward_pre_hook(partial(read, name), with_kwargs=True)
+            )
+        hooks.enter_context(network.get_submodule(after).register_forward_hook(left))
         yield heard
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def hidden_loss(student: Places, teacher: Places) -> Tensor:

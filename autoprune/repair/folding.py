@@ -1,5 +1,8 @@
 """BatchNorm folded into the layer before it: one pass over memory less for each, where statistics stay as they are."""
 
+from contextlib import ExitStack
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -66,7 +69,7 @@ def followers(network: nn.Module, example_input: Samples, *, forward: Forward = 
     runs: dict[str, int] = {}
     alive: list[Tensor] = []  # an id is a tensor's own only as long as the tensor lives
 
-    def hook(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def note(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         runs[name] = runs.get(name, 0) + 1
         if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
             alive.append(output)
@@ -76,17 +79,11 @@ def followers(network: nn.Module, example_input: Samples, *, forward: Forward = 
             if inputs[0]._version == version:  # else something in place stands between the two, such as a ReLU
                 pairs[first] = name
 
-    handles = [
-        layer.register_forward_hook(lambda layer, inputs, output, name=name: hook(name, layer, inputs, output))
-        for name, layer in network.named_modules()
-        if isinstance(layer, (*CONVOLUTIONS, nn.Linear, nn.modules.batchnorm._BatchNorm))
-    ]
-    try:
-        with torch.no_grad():
-            forward(network, example_input)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for name, layer in network.named_modules():
+            if isinstance(layer, (*CONVOLUTIONS, nn.Linear, nn.modules.batchnorm._BatchNorm)):
+                hooks.enter_context(layer.register_forward_hook(partial(note, name)))
+        forward(network, example_input)
     return {first: second for first, second in pairs.items() if runs[first] == runs[second] == 1}
 
 

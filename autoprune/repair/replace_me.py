@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,28 +171,23 @@ def _streams(
 ) -> Tensor:
     """The stream before every sublayer and behind the last one, at random positions [sublayers + 1, rows, features]."""
     heard: list[Tensor] = []
-    hooks = []
 
     def hear(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         heard.append(arguments[0] if arguments else next(iter(named.values())))
 
-    for stage in stages:
-        for name in (stage, f"{stage}.{family.skip_ffn[0][0]}"):
-            hooks.append(model.get_submodule(name).register_forward_pre_hook(hear, with_kwargs=True))
-    last = model.get_submodule(stages[-1])
-    hooks.append(last.register_forward_hook(lambda _, __, output: heard.append(first_outputs(output))))
     generator = torch.Generator().manual_seed(0)  # the same rows for all seeds, which can share what they judge
     each, rows = -(-wanted // len(role)), []  # positions of every sample
-    try:
-        with evaluating(model):
-            for inputs, _ in batches(role, BATCH):
-                heard.clear()
-                forward(model, inputs)
-                flat = [stream.flatten(0, -2) for stream in heard]
-                quota = each * len(heard[0])
-                index = torch.randperm(len(flat[0]), generator=generator)[:quota].to(flat[0].device)
-                rows.append(torch.stack([stream[index].float() for stream in flat]))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, evaluating(model):
+        for stage in stages:
+            for name in (stage, f"{stage}.{family.skip_ffn[0][0]}"):
+                hooks.enter_context(model.get_submodule(name).register_forward_pre_hook(hear, with_kwargs=True))
+        last = model.get_submodule(stages[-1])
+        hooks.enter_context(last.register_forward_hook(lambda _, __, output: heard.append(first_outputs(output))))
+        for inputs, _ in batches(role, BATCH):
+            heard.clear()
+            forward(model, inputs)
+            flat = [stream.flatten(0, -2) for stream in heard]
+            quota = each * len(heard[0])
+            index = torch.randperm(len(flat[0]), generator=generator)[:quota].to(flat[0].device)
+            rows.append(torch.stack([stream[index].float() for stream in flat]))
     return torch.cat(rows, dim=1)[:, :wanted]

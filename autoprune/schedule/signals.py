@@ -169,11 +169,8 @@ class SignalMeter:
             seen.append(arguments[0].detach())
 
         module = self.run.model.get_submodule(output.parameter.rpartition(".")[0])
-        hook = module.register_forward_pre_hook(note)
-        try:
+        with module.register_forward_pre_hook(note):
             outputs_of(self.run.model.eval(), self.role.inputs, self.run.task.forward)
-        finally:
-            hook.remove()
         if not seen:  # part of an attention that runs as one operator
             return 0.0
         features = seen[0].movedim(1, -1) if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) else seen[0]

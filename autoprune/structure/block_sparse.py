@@ -1,8 +1,6 @@
 """Block-sparse attention: every block of queries sees only some blocks of keys (BigBird, arXiv 2007.14062)."""
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -115,21 +113,6 @@ def key_block_order(tokens: int, *, block: int, causal: bool, seed: int) -> IntA
         rest = np.setdiff1d(np.arange(seen), window)
         order[row, :seen] = [*window, *np.random.default_rng([seed, row]).permutation(rest)]
     return order
-
-
-@contextmanager
-def sparse_attention(attention: nn.Module, allowed: Tensor) -> Iterator[nn.Module]:
-    """The attention module sees only what both `allowed` and its own mask allow while the context is open.
-
-    Args:
-        attention: A Hugging Face attention module.
-        allowed: [T, T] whether a query (row) may see a key (column).
-    """
-    handle = install(attention, allowed)
-    try:
-        yield attention
-    finally:
-        handle.remove()
 
 
 def install(attention: nn.Module, allowed: Tensor) -> RemovableHandle:

@@ -1,7 +1,7 @@
 """Editing a network by a plan: `masked` zeroes units in place for a while, `shrink` returns a smaller network."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -239,6 +239,20 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
         torch.backends.mha.set_fastpath_enabled(fused)
         for module, training in flags:
             module.training = training
+
+
+@contextmanager
+def differentiable(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Gradients reach these parameters, frozen or not, while the context is open."""
+    flags = [parameter.requires_grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter, flag in zip(parameters, flags, strict=True):
+            parameter.requires_grad_(flag)
 
 
 def _check(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: Ranking) -> None:

@@ -34,11 +34,8 @@ class Example:
 
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)  # networks that draw random numbers draw the same ones
-            hook = network.register_forward_hook(note)
-            try:
+            with network.register_forward_hook(note):
                 returned = self.forward(network, self.inputs)
-            finally:
-                hook.remove()
         judged = dict(named_tensors(returned))
         if not judged:
             raise TypeError(f"the model returns {type(returned).__name__}; a tensor, or a container of one, is needed")

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -74,14 +76,12 @@ def survey(model: nn.Module, example: Example) -> Survey:
         ran[name] = replace(layer, positions=layer.positions + ran[name].positions) if name in ran else layer
 
     inner = [n for n, m in model.named_modules() if isinstance(m, ATTENTIONS)]
-    hooks = [
-        module.register_forward_hook(lambda m, args, out, name=name: note(name, m, args, out))
-        for name, module in model.named_modules()
-        if name and not any(name != n and holds(n, name) for n in inner) and _has_tensors(module)
-    ]
     decisions = _Decisions()
     try:
-        with torch.no_grad(), decisions:
+        with ExitStack() as hooks, torch.no_grad(), decisions:
+            for name, module in model.named_modules():
+                if name and not any(name != n and holds(n, name) for n in inner) and _has_tensors(module):
+                    hooks.enter_context(module.register_forward_hook(partial(note, name)))
             outputs = example.outputs(model)
     except TypeError as error:
         if "a container of one, is needed" in str(error):
@@ -89,9 +89,6 @@ def survey(model: nn.Module, example: Example) -> Survey:
         raise _not_run(example, error) from error
     except Exception as error:
         raise _not_run(example, error) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
     if not all(torch.isfinite(tensor).all() for tensor in outputs.values()):
         raise ValueError("the network's outputs for the example input hold NaN or infinity; its weights may be broken")
     return Survey(tuple(ran.values()), tuple(calls), decisions.taken)

@@ -1,7 +1,9 @@
 """Finds the groups of a transformer, from a table of where each model type keeps its parts. Nothing is traced."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -287,22 +289,15 @@ def _rows(model: nn.Module, example_input: Tensor) -> dict[str, tuple[nn.Linear,
     """Every linear layer that runs, in order, with the rows that it computes for the example."""
     rows: dict[str, tuple[nn.Linear, int]] = {}
 
-    def record(name: str, layer: nn.Linear, output: Tensor) -> None:
+    def record(name: str, layer: nn.Linear, _: object, output: Tensor) -> None:
         count = output.numel() // layer.out_features
         rows[name] = (layer, count + (rows[name][1] if name in rows else 0))
 
-    def hook(name: str) -> Callable[..., None]:
-        return lambda layer, _, output: record(name, layer, output)
-
-    handles = [
-        layer.register_forward_hook(hook(name)) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)
-    ]
-    try:
-        with torch.no_grad(), countable_experts(model):
-            model(example_input)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad(), countable_experts(model):
+        for name, layer in model.named_modules():
+            if isinstance(layer, nn.Linear):
+                hooks.enter_context(layer.register_forward_hook(partial(record, name)))
+        model(example_input)
     return rows
 
 

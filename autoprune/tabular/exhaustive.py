@@ -2,6 +2,8 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -126,20 +128,15 @@ def _ended(network: nn.Module, inputs: Tensor, task: Task) -> tuple[dict[str, ob
     """What each module returns, in the order in which they end, and the network's outputs."""
     ended: dict[str, object] = {}
 
-    def on_input(name: str, output: object) -> None:
+    def on_output(name: str, _: nn.Module, __: object, output: object) -> None:
         if name in ended or not isinstance(output, Tensor):
             raise ValueError(f"{name!r} runs more than once or returns no tensor; such plans are judged one by one")
         ended[name] = output
 
-    handles = [
-        module.register_forward_hook(lambda _, __, output, name=name: on_input(name, output))
-        for name, module in network.named_modules()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, module in network.named_modules():
+            hooks.enter_context(module.register_forward_hook(partial(on_output, name)))
         outputs = task.forward(network, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     return ended, outputs
 
 

@@ -50,11 +50,8 @@ class AnswerForward:
             return (hidden.gather(1, positions[:, :, None].expand(-1, -1, hidden.shape[-1])),)
 
         head: nn.Module = network.get_output_embeddings()  # type: ignore[operator]
-        hook = head.register_forward_pre_hook(chosen)
-        try:
+        with head.register_forward_pre_hook(chosen):
             logits: Tensor = network(input_ids=tokens, use_cache=False).logits
-        finally:
-            hook.remove()
         return logits
 
 

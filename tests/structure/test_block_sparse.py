@@ -16,7 +16,6 @@ from autoprune.structure.block_sparse import (
     is_causal,
     key_block_order,
     patterns_of,
-    sparse_attention,
 )
 from autoprune.structure.groups import Pattern
 
@@ -136,9 +135,9 @@ def test_all_blocks_kept_is_dense_and_fewer_are_not(name: str, implementation: s
     model, pattern = _model(name, implementation), _pattern(name)
     tokens = _tokens()
     dense = _hidden(model, tokens)
-    with sparse_attention(_attention(model), pattern.allowed(len(pattern.levels))):
+    with install(_attention(model), pattern.allowed(len(pattern.levels))):
         assert torch.allclose(_hidden(model, tokens), dense, atol=1e-6)
-    with sparse_attention(_attention(model), pattern.allowed(1)):
+    with install(_attention(model), pattern.allowed(1)):
         sparse = _hidden(model, tokens)
         assert not torch.allclose(sparse, dense, atol=1e-4)
         assert torch.allclose(sparse[:, :BLOCK], dense[:, :BLOCK], atol=1e-6) == (name in DECODERS)
@@ -158,7 +157,7 @@ def test_outputs_are_those_of_a_softmax_over_the_allowed_keys(name: str, impleme
     hooks.append(attention.register_forward_hook(lambda _, __, outputs: parts.update(whole=outputs[0])))
     if hasattr(model, "rotary_emb"):  # positions that are not rotated, so that the projections are the queries and keys
         hooks.append(model.rotary_emb.register_forward_hook(lambda _, __, out: (out[0] * 0 + 1, out[1] * 0)))
-    with sparse_attention(attention, allowed):
+    with install(attention, allowed):
         _hidden(model, _tokens())
     for hook in hooks:
         hook.remove()
@@ -172,7 +171,7 @@ def test_a_token_depends_on_no_later_one(name: str) -> None:
     model = _model(name)
     tokens, changed = _tokens(), _tokens()
     changed[:, 19] = (changed[:, 19] + 1) % 50
-    with sparse_attention(_attention(model), _pattern(name).allowed(3)):
+    with install(_attention(model), _pattern(name).allowed(3)):
         before, after = _hidden(model, tokens), _hidden(model, changed)
     assert torch.equal(before[:, :19], after[:, :19])
     assert not torch.allclose(before[:, 19:], after[:, 19:])
@@ -182,7 +181,7 @@ def test_a_token_depends_on_no_later_one(name: str) -> None:
 def test_generating_with_a_cache_is_reading_the_whole_text(name: str) -> None:
     model, pattern = _model(name, causal_lm=True), _pattern(name)
     tokens = _tokens()[:1]
-    with sparse_attention(_attention(model), pattern.allowed(2)), torch.no_grad():
+    with install(_attention(model), pattern.allowed(2)), torch.no_grad():
         whole = model(input_ids=tokens, use_cache=False).logits
         first = model(input_ids=tokens[:, :21], use_cache=True)
         rest = [model(input_ids=tokens[:, 21:22], past_key_values=first.past_key_values, use_cache=True)]
@@ -200,7 +199,7 @@ def test_padding_stays_unseen(name: str, implementation: str) -> None:
     shown[:, 30:] = 0
     other = tokens.clone()
     other[:, 30:] = 7
-    with sparse_attention(_attention(model), pattern.allowed(2)), torch.no_grad():
+    with install(_attention(model), pattern.allowed(2)), torch.no_grad():
         outputs = [model(input_ids=t, attention_mask=shown)[0] for t in (tokens, other)]
         short = model(input_ids=tokens[:, :30])[0]
     assert outputs[0].isfinite().all()
@@ -214,17 +213,17 @@ def test_two_masks_show_what_both_do() -> None:
         KeyBlocks.big_bird(TOKENS, block=BLOCK, causal=False, seed=seed).allowed(4) for seed in (0, 1)
     )  # window, first block, and one at random
     assert not torch.equal(first, second)
-    with sparse_attention(_attention(model), first & second):
+    with install(_attention(model), first & second):
         expected = _hidden(model, _tokens())
-    with sparse_attention(_attention(model), first), sparse_attention(_attention(model), second):
+    with install(_attention(model), first), install(_attention(model), second):
         assert torch.allclose(_hidden(model, _tokens()), expected, atol=1e-6)
 
 
 def test_the_module_around_an_encoders_attention_takes_masks_as_well() -> None:
     model, allowed = _model("bert"), _pattern("bert").allowed(2)
-    with sparse_attention(_attention(model), allowed):
+    with install(_attention(model), allowed):
         expected = _hidden(model, _tokens())
-    with sparse_attention(model.get_submodule("encoder.layer.0.attention"), allowed):
+    with install(model.get_submodule("encoder.layer.0.attention"), allowed):
         assert torch.equal(_hidden(model, _tokens()), expected)
 
 
@@ -259,7 +258,7 @@ def test_a_text_that_is_too_long_is_refused() -> None:
     model = _model("llama")
     short = KeyBlocks.big_bird(TOKENS - 1, block=BLOCK, causal=True, seed=0).allowed(2)
     with (
-        sparse_attention(_attention(model), short),
+        install(_attention(model), short),
         pytest.raises(ValueError, match="40 tokens, and the sparse attent"),
     ):
         _hidden(model, _tokens())
@@ -294,7 +293,7 @@ def test_installed_patterns_are_found_by_name() -> None:
     handle.remove()
     assert patterns_of(model) == []
     with (
-        sparse_attention(_attention(model), _pattern("llama").allowed(2)),
+        install(_attention(model), _pattern("llama").allowed(2)),
         pytest.raises(ValueError, match=r"layers\.0\.self_attn"),
     ):
         patterns_of(model)
