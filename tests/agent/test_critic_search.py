@@ -17,6 +17,7 @@ from autoprune.agent.learn import learn
 from autoprune.agent.replay import ExecutedActionReplayBuffer
 from autoprune.env.replay_seed import ReplaySeed
 from tests.agent.critic_guided import BEST, OBSERVED, Actions, beside, coarse, critic_guided, environments, replay_seed
+from tests.sampling import covering
 
 KEY = OBSERVED.tobytes()
 
@@ -27,7 +28,7 @@ def executed(env: Any) -> list[tuple[float, ...]]:
     return [tuple(row) for row in rows.reshape(-1, rows.shape[-1]).tolist()]
 
 
-@pytest.mark.parametrize("algorithm", ["CrossQ", "SAC", "TD3", "TQC"])
+@pytest.mark.parametrize("algorithm", covering(["CrossQ", "SAC", "TD3", "TQC"], ["TD3"]))
 def test_nothing_is_executed_twice_and_the_best_is_near(algorithm: str) -> None:
     env = environments(3)
     agent = critic_guided(algorithm=algorithm, standardised=True)

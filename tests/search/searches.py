@@ -1,8 +1,9 @@
 """The searches that learn nothing, and every agent of conf/, with settings for small problems."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import fields
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import yaml
@@ -34,9 +35,9 @@ FIELDS = {field.name for field in fields(EnvSpec)}
 
 def search(name: str, *, constraint: str = "projection", **changes: Any) -> Any:
     """The search that conf/agent/NAME.yaml configures, other values for some keys (`agent__hidden=…`)."""
-    settings = yaml.safe_load((conf_dir() / "agent" / f"{name}.yaml").read_text())
+    settings = deepcopy(configured("agent", name))
     if "constraint" in settings:
-        settings["constraint"] = yaml.safe_load((conf_dir() / "constraint" / f"{constraint}.yaml").read_text())
+        settings["constraint"] = deepcopy(configured("constraint", constraint))
     if "policy" in settings:
         settings["policy"] = changes.pop("policy", None)
     for key, value in changes.items():
@@ -46,6 +47,12 @@ def search(name: str, *, constraint: str = "projection", **changes: Any) -> Any:
             place = place[part]
         place[last] = value
     return instantiate(settings, _convert_="all")
+
+
+@cache
+def configured(group: str, name: str) -> Any:
+    """What conf/GROUP/NAME.yaml says; to be copied before it is changed."""
+    return yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text())
 
 
 def short(name: str) -> dict[str, Any]:

@@ -47,7 +47,6 @@ REGRET = {
     "spdy": {"separable": 0.05, "chain": 0.25, "mixed": 0.05},
     "tpe": {"separable": 0.1, "deceptive": 0.1, "2:4": 0.1},
 }  # fmt: skip
-SEEDS = {"random_around": 1, "spdy": 1, "tpe": 1}  # else 2
 
 
 def cases() -> Iterator[Any]:
@@ -59,11 +58,10 @@ def cases() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("name", "known"), list(cases()))
 def test_it_comes_near_the_best_plan_of_a_known_problem(name: str, known: str, tmp_path: Path) -> None:
-    for seed in range(SEEDS.get(name, 2)):
-        problem = KNOWN[known].problem(tmp_path, limit=EVALUATIONS.get(name, 100))
-        plan = SEARCHES[name](problem, rng=default_rng(seed))
-        assert problem.objective.spent == EVALUATIONS.get(name, 100)
-        assert KNOWN[known].regret(plan) <= REGRET[name][known], seed
+    problem = KNOWN[known].problem(tmp_path, limit=EVALUATIONS.get(name, 100))
+    plan = SEARCHES[name](problem, rng=default_rng(0))
+    assert problem.objective.spent == EVALUATIONS.get(name, 100)
+    assert KNOWN[known].regret(plan) <= REGRET[name][known]
 
 
 def test_misleading_curves_mislead_only_those_that_go_by_them(tmp_path: Path) -> None:
@@ -155,11 +153,11 @@ def test_the_same_seed_asks_the_same_whatever_the_rewards_unit(name: str, tmp_pa
     known, histories = KNOWN["chain"], []
     louder = replace(known, loses=lambda gone: 1024 * known.loses(gone))  # a power of two is exact
     before = np.random.get_state()[1].tobytes(), torch.get_rng_state()  # type: ignore[union-attr]
-    for asked, seed in ((known, 5), (known, 5), (louder, 5), (known, 6)):
+    for asked, seed in ((known, 5), (louder, 5), (known, 6)):
         seen: list[Any] = []
         problem = asked.problem(tmp_path, limit=32, seen=seen, scores=known.scores())
         histories.append(history(name, problem, seen, seed))
-    assert histories[0] == histories[1] == histories[2] != histories[3]
+    assert histories[0] == histories[1] != histories[2]
     assert before[0] == np.random.get_state()[1].tobytes()  # type: ignore[union-attr]
     assert torch.equal(before[1], torch.get_rng_state())
 

@@ -15,12 +15,16 @@ from autoprune.agent.vec_env import vectorized
 from autoprune.env.env_spec import EnvFactory, EnvSpec
 from autoprune.evaluation.metered import POLICY
 from autoprune.search.policy_trials import PolicyTrials, affordable, own_evaluations, play
+from tests.sampling import covering
 from tests.search.known import KNOWN
 from tests.search.learners import learnable
 from tests.search.searches import search, short
 
 
-@pytest.mark.parametrize("name", ["critic_guided", "dqn", "edit_ppo", "ppo", "recurrent_ppo", "td3"])
+@pytest.mark.parametrize(
+    "name",
+    covering(["critic_guided", "dqn", "edit_ppo", "ppo", "recurrent_ppo", "td3"], ("dqn", "recurrent_ppo", "td3")),
+)
 def test_its_own_plan_is_evaluated_and_the_best_policy_is_saved(name: str, tmp_path: Path) -> None:
     history: list[Any] = []
     problem = learnable(KNOWN["chain"], tmp_path, limit=70, seen_by=history)

@@ -7,35 +7,13 @@ import numpy as np
 import pytest
 from hydra.errors import InstantiationException
 
-from autoprune.agent.bundle import load_policy, load_training
 from autoprune.cli import conf_dir
 from autoprune.problem.problem import Problem
-from autoprune.search import random_search as random
-from tests.sampling import covering
-from tests.search.searches import AGENTS, FAST, search, short
+from tests.search.known import KNOWN
+from tests.search.learners import learnable
+from tests.search.searches import AGENTS, search, short
 from tests.search.toys import filled, problem
 from tests.tasks import prepared, tiny_task
-
-ALGORITHM = {
-    "critic_guided": "TD3",
-    "amc": "DDPG",
-    "crossq": "CrossQ",
-    "edit_ppo": "PPO",
-    "recurrent_ppo": "RecurrentPPO",
-}
-
-
-@pytest.mark.parametrize("name", covering(AGENTS, FAST))
-def test_it_spends_its_budget_and_returns_the_best_of_what_it_saw(name: str, tmp_path: Path) -> None:
-    ready, seen = prepared(tiny_task()), list[Any]()
-    given = problem(ready, tmp_path, limit=60, seen=seen)
-    plan = search(name, **short(name))(given, rng=np.random.default_rng(0))
-    assert len(seen) == given.objective.spent == 60
-    feasible = [outcome for _, outcome in seen if outcome.feasible]
-    assert plan == max(feasible, key=lambda outcome: outcome.reward).plan
-    assert all(outcome.feasible for phase, outcome in seen if phase == "search")
-    assert load_training(tmp_path / "policy").evaluations == 60
-    assert load_policy(tmp_path / "policy").algorithm == ALGORITHM.get(name, name.upper())
 
 
 def test_they_are_all_the_agents_that_are_configured() -> None:
@@ -47,7 +25,7 @@ def test_another_seed_is_another_search(tmp_path: Path) -> None:  # the same is 
     histories = []
     for seed in range(2):
         seen: list[Any] = []
-        given = problem(prepared(tiny_task("digits_net")), tmp_path / str(seed), limit=48, seen=seen)
+        given = learnable(KNOWN["chain"], tmp_path / str(seed), limit=48, seen_by=seen)
         search("edit_ppo")(given, rng=np.random.default_rng(seed))
         histories.append([outcome.plan.kept for _, outcome in seen])
     assert histories[0] != histories[1]
@@ -55,12 +33,11 @@ def test_another_seed_is_another_search(tmp_path: Path) -> None:  # the same is 
 
 @pytest.mark.parametrize("prior", ["none", "uniform", "sensitivity"])
 def test_a_prior_is_where_one_shot_actions_start(prior: str, tmp_path: Path) -> None:
-    ready, seen = prepared(tiny_task()), list[Any]()
-    search("ppo", prior=prior, max_log_correction=None if prior == "none" else 1.0)(
-        problem(ready, tmp_path, limit=60, seen=seen), rng=np.random.default_rng(0)
-    )
+    seen: list[Any] = []
+    given = learnable(KNOWN["chain"], tmp_path, limit=60, seen_by=seen)
+    search("ppo", prior=prior, max_log_correction=None if prior == "none" else 1.0)(given, rng=np.random.default_rng(0))
     assert any(phase == "curves" for phase, _ in seen) == (prior == "sensitivity")
-    assert all(filled(ready, outcome.plan.kept) for phase, outcome in seen if phase == "search")
+    assert all(filled(given, outcome.plan.kept) for phase, outcome in seen if phase == "search")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +57,7 @@ def test_a_prior_is_where_one_shot_actions_start(prior: str, tmp_path: Path) -> 
 def test_a_rollouts_plans_are_evaluated_as_one_batch(
     name: str, changes: Any, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = problem(prepared(tiny_task()), tmp_path, limit=53)
+    given = learnable(KNOWN["chain"], tmp_path, limit=53)
     evaluate, sizes = given.objective.evaluate, list[int]()
 
     def counted(plans: Any, **options: Any) -> Any:
@@ -95,21 +72,6 @@ def test_a_rollouts_plans_are_evaluated_as_one_batch(
     assert left_over <= batch, "what is left over is a batch of its own"
     assert own == 1, "the last evaluation is the policy's own plan"
     assert sizes.count(batch) >= 3
-
-
-def test_an_agent_beats_random_where_it_has_evaluations_enough(tmp_path: Path) -> None:
-    """Only sanity: the comparison that counts is made with seeds and intervals, by experiments/."""
-    ready = prepared(tiny_task("separable"), budget="macs:0.3")
-    best = {}
-    for name, run in {
-        "ppo": search("ppo"),
-        "random": lambda p, rng: random.search(p, rng=rng, least_density=0.1),
-    }.items():
-        given = problem(ready, tmp_path, limit=200)
-        run(given, rng=np.random.default_rng(0))
-        assert given.objective.best is not None
-        best[name] = given.objective.best.score
-    assert best["ppo"] >= best["random"] - 0.02 * abs(best["random"])
 
 
 @pytest.fixture(scope="module")

@@ -153,11 +153,11 @@ def test_a_policy_that_misleads_is_forgotten(wild: Path, tmp_path: Path, caplog:
 @pytest.mark.slow
 def test_without_a_policy_it_begins_anew(tmp_path: Path) -> None:
     histories = []
-    for seed in (0, 0, 1):
+    for seed in (0, 1):  # the same is the same: test_testing.py
         histories.append([])
-        learner(None)(problem("chain", tmp_path, limit=90, seen=histories[-1]), seed)
+        learner(None)(problem("chain", tmp_path, limit=50, seen=histories[-1]), seed)
     kept = [[outcome.plan.kept for _, outcome in history] for history in histories]
-    assert kept[0] == kept[1] != kept[2]
+    assert kept[0] != kept[1]
     assert load_training(tmp_path / "policy").seeds == (0,)
 
 
