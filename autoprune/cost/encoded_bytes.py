@@ -17,7 +17,7 @@ from autoprune.cost.coded_matrices import SHARES, CodedMatrices, Entropies
 from autoprune.cost.model import CostModel, FloatArray, changed, never_falls, plans_along
 from autoprune.cost.observed import NetworkCosts
 from autoprune.quantize.codebook import centroids_of
-from autoprune.quantize.shared_weights import ROUNDS, fitted, quantizable, shared_values
+from autoprune.quantize.shared_weights import ROUNDS, fitted, norm_statistics, quantizable, shared_values
 from autoprune.structure.code_bits import RAW_BITS
 from autoprune.structure.groups import IntArray, Structure
 
@@ -122,7 +122,9 @@ def encoded_bytes(model: nn.Module, structure: Structure, observed: NetworkCosts
         entropies=Entropies(values, tables, ratios.reshape(len(layers), len(SHARES))),
     )
     others = observed.stored_bits(
-        bits_per_parameter=HALF_BITS if deciding or value_bits < RAW_BITS else RAW_BITS, without=set(layers.values())
+        bits_per_entry=HALF_BITS if deciding or value_bits < RAW_BITS else RAW_BITS,
+        buffers=set(norm_statistics(model)),
+        without=set(layers.values()),
     )
     indices = dict(zip(layers, ratios, strict=True))
     coded = np.array(_sampled_ratios(model, indices, comparing, widths if not deciding else choices) or [1.0])

@@ -138,15 +138,17 @@ class NetworkCosts:
         """The same where matrices and kernels take so many bytes a weight, and all else stays at fp32."""
         return self._stored("weight_bytes", of_matrices=bytes_per_weight, of_others=4)
 
-    def stored_bits(self, *, bits_per_parameter: int, without: Set[str]) -> CostModel:
-        """Bits of all that is saved but some tensors: parameters take so many bits each, and buffers 32.
+    def stored_bits(self, *, bits_per_entry: int, buffers: Set[str] = frozenset(), without: Set[str]) -> CostModel:
+        """Bits of all that is saved but some tensors.
 
         Args:
-            bits_per_parameter: At least 1.
+            bits_per_entry: Of a parameter's, at least 1.
+            buffers: Which take as many; others take 32.
             without: Parameters that are left out, each by the first of its names.
         """
-        kinds = (("parameter", bits_per_parameter), ("buffer", 32))
-        tensors = ((key, bits) for kind, bits in kinds for key in self._keys(kind) if key[1] not in without)
+        parameters = [key for key in self._keys("parameter") if key[1] not in without]
+        tensors = [(key, bits_per_entry) for key in parameters]
+        tensors += [(key, bits_per_entry if key[1] in buffers else 32) for key in self._keys("buffer")]
         return self._cost("stored_bits", "bits", ((self._tensor(key), bits) for key, bits in tensors))
 
     def entries(self, parameter: str) -> SizeFunction:

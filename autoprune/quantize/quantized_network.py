@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from autoprune.quantize.codebook import Initialisation, codebook_of
-from autoprune.quantize.shared_weights import quantizable, write_codes
+from autoprune.quantize.shared_weights import quantizable, round_to_half, write_codes
 from autoprune.ranges import Count, Natural, Positive
 from autoprune.task.task import Task
 from autoprune.task.training import fit
@@ -124,10 +124,7 @@ def quantize_codebook(  # noqa: PLR0913  conf/quantize/codebook.yaml names them 
             on_step=on_step,
         )
     uncoded = {id(layer.weight) for layer in layers.values() if not parametrize.is_parametrized(layer, "weight")}
-    with torch.no_grad():
-        for parameter in quantized.parameters():
-            if id(parameter) not in uncoded:
-                parameter.copy_(parameter.half())
+    round_to_half(quantized, without=uncoded)
     for layer in layers.values():
         if parametrize.is_parametrized(layer, "weight"):
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)

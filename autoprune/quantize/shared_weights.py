@@ -1,6 +1,6 @@
 """Weights that share few values, as plans are judged by: a codebook without training, in a fraction of a second."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import numpy as np
 import torch
@@ -61,9 +61,36 @@ def write_codes(network: nn.Module, layer_bits: Mapping[str, int]) -> None:
         if name in layers:
             weight = layers[name].get_parameter("weight")
             weight.copy_(shared_values(weight, bits))
-    for parameter in network.parameters() if layer_bits else ():
-        if parameter.is_floating_point() and id(parameter) not in matrices:
-            parameter.copy_(parameter.half())
+    if layer_bits:
+        round_to_half(network, without=matrices)
+
+
+@torch.no_grad()
+def round_to_half(network: nn.Module, *, without: Set[int]) -> None:
+    """Parameters and norms' running statistics are at half precision, in place; a tensor that exceeds it stays.
+
+    Args:
+        network: Of any kind.
+        without: `id` of parameters that stay as they are.
+    """
+    statistics = [network.get_buffer(name) for name in norm_statistics(network)]
+    for tensor in (*network.parameters(), *statistics):
+        if tensor.is_floating_point() and id(tensor) not in without and _fits_half(tensor):
+            tensor.copy_(tensor.half())
+
+
+def norm_statistics(network: nn.Module) -> list[str]:
+    """Returns the names of norms' running means and variances."""
+    return [
+        f"{name}.{buffer}".removeprefix(".")
+        for name, module in network.named_modules()
+        for buffer, _ in module.named_buffers(recurse=False)
+        if buffer in ("running_mean", "running_var")
+    ]
+
+
+def _fits_half(tensor: Tensor) -> bool:
+    return tensor.numel() == 0 or bool(tensor.abs().max() <= torch.finfo(torch.float16).max)
 
 
 def quantizable(network: nn.Module) -> dict[str, nn.Module]:

@@ -128,3 +128,24 @@ def test_pairs_are_predicted_within_two_per_cent(density: float, uneven: bool) -
         each = np.repeat(kept[None], len(kept), axis=0)
         np.fill_diagonal(each, others)
         assert np.allclose(cost.changed(kept, others), cost(each))
+
+
+def test_statistics_of_norms_take_as_many_bits_as_files_give_them() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(40, 200), torch.nn.BatchNorm1d(200), torch.nn.Linear(200, 10)).eval()
+    for tensor in model[1].state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.rand_like(tensor) + 0.5)
+    example = torch.zeros(1, 40)
+    structure = with_bits(find_structure(model, example, prune=("weights",)), model, (2, 4))
+    cost = Countable(model, structure, example, forward=plain_forward, settings=CostSettings())["encoded_bytes"]
+    plan = structure.plan(np.where([bool(group.coded) for group in structure.groups], 4, structure.units))
+    write_codes(model, bits_of(structure, plan))
+    assert float(cost(np.array(plan.kept))) == pytest.approx(apz_size(model)["apz"], rel=0.02)
+
+
+def test_what_half_precision_cannot_hold_stays() -> None:
+    layer = torch.nn.Linear(3, 2)
+    torch.nn.init.constant_(layer.bias, 1e5)
+    write_codes(layer, {"": 2})
+    assert torch.equal(layer.bias, torch.full((2,), 1e5))
