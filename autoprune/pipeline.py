@@ -35,7 +35,7 @@ from autoprune.records import (
 )
 from autoprune.recover.recovery import OnStep, Recovery
 from autoprune.rehearsal import RunStages, rehearse
-from autoprune.report.progress import PATIENCE_S, StageProgress
+from autoprune.report.progress import PATIENCE_S, StageProgress, announced
 from autoprune.runs import RunFolder
 from autoprune.seeding import numpy_rng
 from autoprune.structure.code_bits import is_coded
@@ -165,8 +165,9 @@ class Job:
         """
         problem = self.problem
         floor = problem.structure.plan(problem.projector.floor)
-        networks = {DENSE: problem.task.model, "smallest": problem.pruned(floor)}
-        rehearsal = rehearse(problem.task, networks, recover=self.recover, folder=self.run.path)
+        with announced("rehearsing every later stage"):
+            networks = {DENSE: problem.task.model, "smallest": problem.pruned(floor)}
+            rehearsal = rehearse(problem.task, networks, recover=self.recover, folder=self.run.path)
         for reason in (*problem.uncounted, *rehearsal.left_out.values()):
             log.warning("%s", reason)
         planned = plan_time(problem, rehearsal, evaluations=self.evaluations, baselines=self.compared_with)

@@ -18,12 +18,25 @@ from autoprune.evaluation.judge import Judge
 from autoprune.export.network import load_network, network_bytes, save_network
 from autoprune.export.onnx import check_onnx_on, export_onnx
 from autoprune.recover.recovery import Recovery
+from autoprune.report.progress import announced
 from autoprune.task.samples import Samples, largest_difference, leaves, rows
 from autoprune.task.task import Role, Task, outputs_of
 
 T = TypeVar("T")
 SAMPLES = 64  # of each role, that a rehearsal looks at
+FEWEST = 8  # and of a network that is large
+LARGE = 10**7  # parameters; with more of them samples are fewer in proportion, so that a rehearsal takes no longer
 SPARE = 4  # dense networks that the run's disk has to hold: recovered ones, the exported one, its ONNX file
+
+
+ANNOUNCED = {  # stages that show no progress of their own
+    "choose": "choosing between the plans",
+    "anytime": "judging the search's best plans on other samples",
+    "export": "writing the network",
+    "judge": "judging every network on the test role",
+    "latency": "timing every network",
+    "measures": "measuring what the task measures of every network",
+}
 
 
 class _TwoSteps(Exception):
@@ -50,7 +63,7 @@ def rehearse(task: Task, networks: Mapping[str, nn.Module], *, recover: Recovery
     """Every later stage of a run has been done once, in seconds.
 
     Args:
-        task: Whose four roles are judged, at most 64 samples each.
+        task: Whose four roles are judged, at most 64 samples each, and fewer by large networks.
         networks: Name → network in eval mode: the dense one, and the smallest that the budget allows.
         recover: Is stopped after its second step.
         folder: The run's, whose disk has to hold what will be written.
@@ -60,10 +73,12 @@ def rehearse(task: Task, networks: Mapping[str, nn.Module], *, recover: Recovery
     """
     _check_disk(folder, networks)
     judging, steps, exporting = (dict.fromkeys(networks, 0.0) for _ in range(3))
+    samples = _samples(task.model)
     for name, role in task.data.items():
-        for which, seconds in _check_role(task, name, role, networks).items():
+        for which, seconds in _check_role(task, name, role, networks, samples).items():
             judging[which] = seconds  # of the last role, the test role: nothing is warmed up in it any more
-    short, count = _shortened(task), 0
+    # a teacher may be asked about all of the train role before the first step
+    short, count = replace(task, data=replace(task.data, train=task.data.train[:samples])), 0
     whole = _batch_size(recover, len(task.data.train)) / _batch_size(recover, len(short.data.train))
     for name, network in networks.items():
         with _explained(
@@ -91,7 +106,13 @@ def _check_disk(folder: Path, networks: Mapping[str, nn.Module]) -> None:
         )
 
 
-def _check_role(task: Task, name: str, role: Role, networks: Mapping[str, nn.Module]) -> dict[str, float]:
+def _samples(network: nn.Module) -> int:
+    """How many of a role's samples such a network is tried on."""
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return max(FEWEST, SAMPLES * LARGE // max(LARGE, parameters))
+
+
+def _check_role(task: Task, name: str, role: Role, networks: Mapping[str, nn.Module], samples: int) -> dict[str, float]:
     """The role can be judged; network → the seconds that a sample takes."""
     broken = _broken_rows(role.inputs) or _unreadable_targets(task, role)
     if broken:
@@ -99,7 +120,7 @@ def _check_role(task: Task, name: str, role: Role, networks: Mapping[str, nn.Mod
             f"the {name} role has {len(broken)} of {len(role)} samples with NaN or infinity, the first at row "
             f"{broken[0]}; leave them out of Roles({name}=…)"
         )
-    seconds, short = {}, role[:SAMPLES]
+    seconds, short = {}, role[:samples]
     for which, network in networks.items():
         with _explained(
             f"the {which} network cannot be judged on the {name} role", "look at that role's data in the Task"
@@ -133,11 +154,6 @@ def _unreadable_targets(task: Task, role: Role) -> list[int]:
             *([task.metric(outputs, few.targets)] if task.measured else []),
         ]
     return [] if all(map(math.isfinite, values)) else broken
-
-
-def _shortened(task: Task) -> Task:
-    """The task with a train role of a few samples: a teacher may be asked about all of them before the first step."""
-    return replace(task, data=replace(task.data, train=task.data.train[:SAMPLES]))
 
 
 def _batch_size(recover: Recovery, samples: int) -> int:
@@ -220,7 +236,7 @@ class RunStages:
         self.failed: dict[str, str] = {}
 
     def attempt(self, stage: str, work: Callable[[], T], *, otherwise: Any) -> T:
-        """What `work` returns, or `otherwise` where it raises; then `failed` says why.
+        """What `work` returns, or `otherwise` where it raises; then `failed` says why. What takes long is announced.
 
         Args:
             stage: The stage's name.
@@ -228,7 +244,8 @@ class RunStages:
             otherwise: What is returned where it fails.
         """
         try:
-            return work()
+            with announced(ANNOUNCED[stage]) if stage in ANNOUNCED else contextlib.nullcontext():
+                return work()
         except Exception as error:
             self.failed[stage] = f"{type(error).__name__}: {_first_line(error)}"
             fallback: T = otherwise

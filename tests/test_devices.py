@@ -4,12 +4,14 @@ No accelerator is needed for that: a simulated one refuses what a real one would
 where there is none.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import numpy as np
 import pytest
 import torch
@@ -22,8 +24,11 @@ from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.export.network import load_network, save_network
 from autoprune.importance.activation_norm import activation_norm
 from autoprune.problem.spec import StructureSettings
+from autoprune.recover.hidden_states import blocks_of
 from autoprune.repair.repair import Repair
 from autoprune.repair.replace_me import ReplaceMe
+from autoprune.structure.edit import shrink
+from autoprune.structure.graph import find_structure
 from autoprune.task.placement import checked_device
 from autoprune.task.shipped import digits
 from autoprune.task.task import outputs_of
@@ -162,6 +167,50 @@ def test_bf16_stays_bf16_from_end_to_end(tmp_path: Path) -> None:
 def test_bf16_of_a_network_that_reads_numbers_is_refused() -> None:
     with pytest.raises(ValueError, match=r"task\.dtype=bfloat16.*precision=bf16"):
         replace(digits(), dtype="bfloat16")
+
+
+def placed_by_accelerate(task: Task, **settings: Any) -> Task:
+    """Every part of the network has the hooks that bring activations to where it lies, which is the processor."""
+    model = copy.deepcopy(task.model)
+    parts_of = ["model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head", *blocks_of(model)]
+    dispatch = accelerate.dispatch_model(model, dict.fromkeys(parts_of, "cpu"), main_device="cpu", force_hooks=True)
+    assert hasattr(dispatch.model.layers[0], "_hf_hook")
+    return replace(task, model=dispatch, **settings)
+
+
+@pytest.mark.parametrize("case", ["heads and neurons", "depth"])
+def test_a_model_that_accelerate_has_placed_is_pruned_as_any(case: str, tmp_path: Path) -> None:
+    make, settings = CASES[case]
+    plain, placed = make(), placed_by_accelerate(make())
+    scores, answers = judged(placed, settings)
+    expected = judged(plain, settings)
+    assert scores == expected[0]
+    assert torch.equal(answers, expected[1])
+    networks = []
+    for task in (plain, placed):
+        recover = instantiate(composed("recover=block_distillation", "recover.block_steps=1", "recover.steps=1",
+                                       "recover.bf16=false")["recover"])  # fmt: skip
+        structure = find_structure(task.model, task.example_input, prune=("neurons",))
+        ranking = {group.name: torch.arange(group.units) for group in structure.groups}
+        narrow = shrink(task.model, structure, structure.plan(np.array(structure.units) // 2), ranking)
+        generator = torch.Generator().manual_seed(0)
+        networks.append(recover(narrow, task, teacher=task.model, generator=generator, on_step=None))
+    save_network(networks[1], tmp_path, architecture=placed.architecture)
+    networks.append(load_network(tmp_path))
+    first, *others = (outputs_of(network, plain.data.test.inputs, plain.forward) for network in networks)
+    assert all(torch.equal(first, other) for other in others)
+
+
+def test_weights_that_are_not_in_memory_are_a_sentence() -> None:
+    task = causal_task("llama")
+    offloaded = accelerate.cpu_offload(copy.deepcopy(task.model), execution_device=torch.device("cpu"))
+    assert torch.equal(*(outputs_of(model, task.data.test.inputs, task.forward) for model in (task.model, offloaded)))
+    with pytest.raises(ValueError, match=r"not in memory.*device_map"):
+        replace(task, model=offloaded)
+    with torch.device("meta"):
+        unloaded = torch.nn.Linear(3, 2)
+    with pytest.raises(ValueError, match=r"2 parameters of the Linear, such as weight"):
+        replace(digits(), model=unloaded)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and PyTorch sees none")

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 import autoprune
 from autoprune.records import Ledgers
 from autoprune.recover.recovery import no_recovery
-from autoprune.rehearsal import _broken_rows
+from autoprune.rehearsal import RunStages, _broken_rows, _samples
 from autoprune.report.contents import read_contents
+from autoprune.report.progress import announced
 from autoprune.report.wording import headline
 from autoprune.task.task import Role, Task
 from autoprune.tracked import summary_of
@@ -237,3 +238,22 @@ class Nothing(nn.Linear):
 def test_an_eval_that_returns_nothing_is_a_sentence() -> None:
     with pytest.raises(ValueError, match=r"Nothing.eval\(\).*return self"):
         replace(tiny_task(), model=Nothing(8, 4))
+
+
+def test_a_large_network_is_tried_on_fewer_samples() -> None:
+    def samples(parameters: int) -> int:
+        return _samples(nn.Linear(parameters // 1000, 1000, bias=False, device="meta"))
+
+    assert [samples(size) for size in (10**4, 10**7, 2 * 10**7, 10**8, 10**10)] == [64, 64, 32, 8, 8]
+
+
+def test_stages_without_progress_of_their_own_are_announced(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("autoprune.rehearsal.announced", partial(announced, after_s=0.0))
+    stages = RunStages()
+    assert stages.attempt("recover", lambda: 3, otherwise=None) == 3
+    assert capsys.readouterr().out == ""
+    assert stages.attempt("latency", lambda: 1 / 0, otherwise=4) == 4
+    assert capsys.readouterr().out == "timing every network …\n"
+    assert stages.failed == {"latency": "ZeroDivisionError: division by zero"}

@@ -31,6 +31,7 @@ T = TypeVar("T")
 SENTENCES = (
     ValueError, FloatingPointError, OSError, ImportError, RuntimeError, MemoryError, OmegaConfBaseException,
 )  # fmt: skip
+IMPORT_PATIENCE_S = 1.0  # for what is first of all
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # read before main() sets it for Hydra
 
 
@@ -93,8 +94,11 @@ class Session:
             overrides: What the command line says.
             command: As a person types it, such as "autoprune search".
         """
+        from autoprune.report.progress import announced
+
         settings: Any = OmegaConf.to_container(config, resolve=True)
-        check(settings, section, RULES, command=command, overrides=overrides)
+        with announced("loading the libraries", after_s=IMPORT_PATIENCE_S):  # what settings describe is imported here
+            check(settings, section, RULES, command=command, overrides=overrides)
         return cls(settings, OmegaConf.to_yaml(config, resolve=True), folder, overrides)
 
     def prepare_process(self) -> bool:

@@ -121,6 +121,7 @@ def announced(what: str, *, after_s: float = PATIENCE_S, console: Console | None
     with StageProgress(console=console, after_s=after_s) as progress:
         progress.update(0, of=1, phase=what, note="")
         yield
+        progress.update(1, of=1, phase=what, note="")
 
 
 def search_note(*, best: float | None, score: float) -> str:

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autoprune.cost.cost_units import JOULES, SECONDS
-from autoprune.report.contents import Contents, NetworkReport
+
+if TYPE_CHECKING:  # importing what runs hold takes seconds, and the first word of a command is said with this
+    from autoprune.report.contents import Contents, NetworkReport
 
 FASTER = 1.05  # speedups below this are none
 ODD_WIDTHS = "odd widths are slow: set structure.round_to=auto, "
@@ -84,7 +86,7 @@ def title(cost: str) -> str:
     return TITLES.get(cost, cost)
 
 
-def costs(contents: Contents) -> dict[str, str]:
+def costs(contents: "Contents") -> dict[str, str]:
     """The costs that tables show, with their units: those of every run, and what a budget bounds."""
     return {cost: "bytes" if cost == "bytes" else "count" for cost in COSTS} | {
         bound["cost"]: bound["unit"] for bound in contents.bounds
@@ -122,7 +124,7 @@ def quotient(top: float | None, bottom: float | None) -> float | None:
     return top / bottom if top is not None and bottom else None
 
 
-def share(network: NetworkReport, dense: NetworkReport | None, cost: str) -> float | None:
+def share(network: "NetworkReport", dense: "NetworkReport | None", cost: str) -> float | None:
     """The cost as a fraction of the dense network's.
 
     Args:
@@ -133,7 +135,7 @@ def share(network: NetworkReport, dense: NetworkReport | None, cost: str) -> flo
     return quotient(network.cost.get(cost), dense.cost.get(cost) if dense else None)
 
 
-def theoretical_speedup(network: NetworkReport, dense: NetworkReport | None) -> float | None:
+def theoretical_speedup(network: "NetworkReport", dense: "NetworkReport | None") -> float | None:
     """Dense ÷ pruned MACs: what counting promises.
 
     Args:
@@ -143,7 +145,7 @@ def theoretical_speedup(network: NetworkReport, dense: NetworkReport | None) -> 
     return quotient(dense.cost.get("macs") if dense else None, network.cost.get("macs"))
 
 
-def speedup(network: NetworkReport, dense: NetworkReport | None, runtime: str) -> float | None:
+def speedup(network: "NetworkReport", dense: "NetworkReport | None", runtime: str) -> float | None:
     """Dense ÷ pruned median latency: what was measured.
 
     Args:
@@ -154,12 +156,12 @@ def speedup(network: NetworkReport, dense: NetworkReport | None, runtime: str) -
     return quotient(median(dense, runtime) if dense else None, median(network, runtime))
 
 
-def median(network: NetworkReport, runtime: str) -> float | None:
+def median(network: "NetworkReport", runtime: str) -> float | None:
     value: Mapping[str, Any] = network.latency.get(runtime) or {}
     return value.get("median")
 
 
-def without_kernel(contents: Contents) -> str:
+def without_kernel(contents: "Contents") -> str:
     """What MACs promise of attentions that see fewer blocks of keys; empty where no network has one."""
     blocks = {g["name"] for g in contents.structure.get("groups", ()) if g.get("granularity") == "key_block"}
     narrowed = [n.name for n in contents.networks if any(n.density.get(name, 1.0) < 1 for name in blocks)]
@@ -171,7 +173,7 @@ def without_kernel(contents: Contents) -> str:
     )
 
 
-def on_the_disk(contents: Contents) -> str:
+def on_the_disk(contents: "Contents") -> str:
     """How large the chosen network's files are where weights are zero or share values; empty for others."""
     chosen, dense = contents.chosen, contents.network("dense")
     coded = None if chosen is None else chosen.files.get("apz") or chosen.files.get("apz_predicted")
@@ -187,7 +189,7 @@ def on_the_disk(contents: Contents) -> str:
     return text + _against_budget(contents, chosen, coded) + _bits_of_codes(contents, chosen)
 
 
-def _against_budget(contents: Contents, chosen: NetworkReport, coded: float) -> str:
+def _against_budget(contents: "Contents", chosen: "NetworkReport", coded: float) -> str:
     """Whether the file is within a budget of encoded bytes, which bounds what was predicted of the plan."""
     bound = next((bound for bound in contents.bounds if bound["cost"] == "encoded_bytes"), None)
     if bound is None:
@@ -199,7 +201,7 @@ def _against_budget(contents: Contents, chosen: NetworkReport, coded: float) -> 
     return f" Its budget of {size(limit)} is met{beside}."
 
 
-def _bits_of_codes(contents: Contents, chosen: NetworkReport) -> str:
+def _bits_of_codes(contents: "Contents", chosen: "NetworkReport") -> str:
     """The bits that the plan gives to the codes of every matrix's weights; empty where it does not decide on them."""
     groups = [group for group in contents.structure.get("groups", ()) if group.get("granularity") == "bit"]
     bits = [(group["layers"][0], chosen.plan[group["name"]]["kept"], group["units"]) for group in groups]
@@ -207,7 +209,7 @@ def _bits_of_codes(contents: Contents, chosen: NetworkReport) -> str:
     return f" Bits of the codes of weights: {', '.join(listed)}." if listed else ""
 
 
-def on_device(contents: Contents) -> str:
+def on_device(contents: "Contents") -> str:
     """The chosen network's latency on the run's device, as it was predicted and as it was measured; empty without."""
     device, chosen = (contents.result or {}).get("device"), contents.chosen
     if not device or chosen is None:
@@ -239,7 +241,7 @@ def level_steps(groups: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join([first, *(f"of {step:,} in {n:,}" for step, n in others)])
 
 
-def drawn_metric(contents: Contents) -> str:
+def drawn_metric(contents: "Contents") -> str:
     """What figures draw, a fraction in [0, 1]: accuracy, or agreement with the dense network for other metrics."""
     judged: Mapping[str, Any] = contents.run.get("judged") or CLASSIFIER
     return "accuracy" if judged["percent"] else "agreement"
@@ -257,7 +259,7 @@ class Quality:
     """It is a fraction that is written in percent."""
 
     @classmethod
-    def of(cls, contents: Contents) -> "Quality":
+    def of(cls, contents: "Contents") -> "Quality":
         judged: Mapping[str, Any] = contents.run.get("judged") or CLASSIFIER
         if judged["metric"] is None:
             return cls("agreement", "agreement", is_percent=True)
@@ -290,7 +292,7 @@ class Quality:
         return f"{self.text(metrics)} {self.title}" if self.is_percent else f"{self.title} {self.text(metrics)}"
 
 
-def headline(contents: Contents) -> str:
+def headline(contents: "Contents") -> str:
     """The chosen network in one sentence."""
     network, dense = contents.chosen, contents.network("dense")
     if contents.result is None or network is None:
@@ -322,7 +324,7 @@ def _pace(factor: float) -> str:
     return f"{factor:.1f}× faster" if factor > 1 else f"{1 / factor:.1f}× slower"
 
 
-def unfinished(contents: Contents) -> str:
+def unfinished(contents: "Contents") -> str:
     """How far a run without a result has come."""
     spent = sum(record["phase"] != "baseline" for record in contents.history)
     best = contents.best
@@ -334,7 +336,7 @@ def unfinished(contents: Contents) -> str:
     )
 
 
-def choice(contents: Contents) -> str:
+def choice(contents: "Contents") -> str:
     """Which plan was chosen, and why."""
     chosen, searched = contents.chosen, contents.network("searched")
     if chosen is None:

@@ -113,3 +113,21 @@ def in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
     return model
+
+
+def check_in_memory(model: nn.Module) -> None:
+    """Raises ValueError where weights are on no device, because they were offloaded or never loaded.
+
+    Args:
+        model: A network.
+    """
+    # by their type, as what stands for an accelerator in tests says that it is this device
+    absent = [
+        name for name, parameter in model.named_parameters() if type(parameter) is nn.Parameter and parameter.is_meta
+    ]
+    if absent:
+        raise ValueError(
+            f"{len(absent)} parameters of the {type(model).__name__}, such as {absent[0]}, are not in memory: "
+            "device_map has offloaded them, or they were never loaded. Candidates are slices of weights in memory: "
+            "load the model whole, with a device_map of accelerators that hold it together, or take dtype=bfloat16"
+        )

@@ -23,7 +23,7 @@ from autoprune.task.default_metrics import (
 )
 from autoprune.task.kind_inference import KindSetting, described, output_kinds
 from autoprune.task.outputs import OutputKind
-from autoprune.task.placement import DTYPES, Dtype, checked_device, in_dtype
+from autoprune.task.placement import DTYPES, Dtype, check_in_memory, checked_device, in_dtype
 from autoprune.task.roles import Role, Roles, on_device
 from autoprune.task.samples import (
     Samples,
@@ -181,6 +181,7 @@ class Task:
             raise TypeError("task.example_inputs is a tuple of further examples; write (example,) for one")
         object.__setattr__(self, "keep", unwrapped_names(self.model, self.keep))
         object.__setattr__(self, "model", unwrapped(self.model))
+        check_in_memory(self.model)
         for name in ("example_input", "example_inputs"):
             object.__setattr__(self, name, as_tensors(getattr(self, name)))
         unknown = sorted(self.keep - {name for name, _ in self.model.named_modules()})
