@@ -11,7 +11,7 @@ import functools
 import inspect
 import numbers as numbers_abc
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set, Sized
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -86,7 +86,7 @@ DeviceName = Annotated[str, AfterValidator(device_name)]
 
 
 def check_fields(owner: object, where: str) -> None:
-    """Every field of a dataclass holds what its annotation allows, or its default.
+    """Every field of a dataclass holds what its annotation allows, or its default; lists are tuples where it says so.
 
     Classes are asked by isinstance, functions by callable; what an annotation does not say is not checked.
 
@@ -102,6 +102,9 @@ def check_fields(owner: object, where: str) -> None:
     for name, (hint, default) in _fields(kind).items():
         value = getattr(owner, name)
         if value is not default:
+            if isinstance(value, list | Set | Iterator) and _is_of_tuples(hint):
+                value = tuple(value)
+                object.__setattr__(owner, name, value)  # which may be frozen
             check_value(value, hint, f"{where}.{name}" if where else name)
 
 
@@ -215,6 +218,14 @@ LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.
 def _fields(owner: Any) -> dict[str, tuple[Any, object]]:
     hints = get_type_hints(owner, include_extras=True)
     return {field.name: (hints[field.name], field.default) for field in dataclasses.fields(owner)}
+
+
+def _is_of_tuples(hint: Any) -> bool:
+    """Whether a type hint is of a tuple, or allows one."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Annotated, Union, UnionType):
+        return any(map(_is_of_tuples, arguments))
+    return origin is tuple
 
 
 def _fault(value: object, hint: Any) -> Fault | None:

@@ -54,7 +54,6 @@ class CriticGuidance:
     """What ranks candidates: `critics`, or `random`, the control that shows what the critics contribute."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sigmas", tuple(self.sigmas))
         check_fields(self, "agent.agent.critic_guidance")
         if not self.sigmas:
             raise ValueError("agent.agent.critic_guidance.sigmas are standard deviations, at least one; got none")

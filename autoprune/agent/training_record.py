@@ -1,6 +1,6 @@
 """What a policy was trained on: how far it may be trusted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Self
 
@@ -30,17 +30,17 @@ class TrainingRecord:
     'none'
     """
 
-    features: Sequence[str]
+    features: tuple[str, ...]
     """Names of what is observed, once for all groups."""
     mode: str
     """Layerwise, one_shot or edit."""
     actions: str
     """What −1 and 1 ask for."""
-    tasks: Sequence[str]
+    tasks: tuple[str, ...]
     """Names of the networks."""
     budget: str
     """As it was written."""
-    seeds: Sequence[int]
+    seeds: tuple[int, ...]
     """Of the runs."""
     evaluations: Natural
     """Plans that were judged."""
@@ -56,13 +56,13 @@ class TrainingRecord:
     """Whether observations need every group's loss when it is pruned alone."""
     normaliser: Mapping[str, tuple[Finite, Finite]] = field(default_factory=dict)
     """Feature → (centre, spread)."""
-    held_out: Sequence[Mapping[str, Any]] = ()
+    held_out: tuple[Mapping[str, Any], ...] = ()
     """Networks that it never saw: HELD_OUT_ROW each, where 0 is the uniform plan and 1 the best known."""
     environment: Mapping[str, Any] | None = None
     """The environment's EnvSpec, of a policy for one network."""
-    groups: Sequence[str] = ()
+    groups: tuple[str, ...] = ()
     """Names of that network's groups."""
-    units: Sequence[int] = ()
+    units: tuple[int, ...] = ()
     """Of those groups in the dense network; empty in bundles that do not say."""
 
     def __post_init__(self) -> None:
@@ -79,9 +79,7 @@ class TrainingRecord:
             _rule(spread > 0, f"normaliser of {name!r}", self.normaliser[name], "be (centre, spread) with spread > 0")
         unknown = sorted(self.normaliser.keys() - set(self.features))
         _rule(not unknown, "normaliser", unknown, f"be of features, which are {list(self.features)}")
-        for name in ("features", "tasks", "seeds", "held_out", "groups", "units"):  # JSON has lists; equal is equal
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ("budgets", "normaliser"):
+        for name in ("budgets", "normaliser"):  # JSON has lists; equal is equal
             object.__setattr__(self, name, {key: tuple(pair) for key, pair in getattr(self, name).items()})
 
     @classmethod

@@ -42,8 +42,6 @@ class CostSettings:
     """Picojoules of a byte moved; None: not known."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.report, list):
-            object.__setattr__(self, "report", tuple(self.report))
         check_fields(self, "costs")
 
 

@@ -96,8 +96,8 @@ def record(model: nn.Module, inputs: Samples, *, forward: Forward) -> Recording:
         forward: (network, inputs) → outputs.
     """
     recorder = _Recorder(model, inputs)
-    plainly = (evaluating(model), _plain_attention(), countable_experts(model))
     with ExitStack() as stack:
+        plainly = evaluating(model), countable_experts(model)
         for context in (*plainly, _inside(model, recorder.modules), _MetaAttention(recorder), recorder):
             stack.enter_context(context)
         outputs = forward(model, inputs)
@@ -228,17 +228,6 @@ def _matmul(first: Tensor, second: Tensor) -> Shape:
     """Rows of all matrices, what is summed over, and columns; a vector is a matrix of one row or column."""
     columns = second.shape[-1] if second.ndim > 1 else 1
     return math.prod(first.shape[:-1]), first.shape[-1], columns
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Modules of attention run operator by operator, not as one that is a network of its own."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextmanager

@@ -56,12 +56,6 @@ class StructureSettings:
     """Kinds of groups, of heads, queries and neurons, of which all blocks of a transformer keep equally many."""
 
     def __post_init__(self) -> None:
-        if self.prune is not None and not isinstance(self.prune, str):
-            object.__setattr__(self, "prune", tuple(self.prune))
-        if not isinstance(self.uniform, str):
-            object.__setattr__(self, "uniform", tuple(self.uniform))
-        if isinstance(self.bits, list):
-            object.__setattr__(self, "bits", tuple(self.bits))
         check_fields(self, "structure")
 
 
@@ -93,6 +87,4 @@ class ProblemSpec:
     """Where networks will run, whose latency is a cost too; None for nowhere in particular."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.budget, list):
-            object.__setattr__(self, "budget", tuple(self.budget))
         check_fields(self, "")

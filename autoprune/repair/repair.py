@@ -94,9 +94,9 @@ class AutomaticRepair:
     """In order of preference, at least one."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "repair")
         if not self.options:
             raise ValueError("repair.options is empty; name a repair, such as repair=batch_norm")
-        object.__setattr__(self, "options", tuple(self.options))
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ class TransferTraining:
 
     def tried(self, rows: Sequence[Mapping[str, Any]]) -> TrainingRecord:
         """What it was trained on, with how good it is on networks that it has not seen (HeldOut.as_row)."""
-        return replace(self.training, held_out=rows)
+        return replace(self.training, held_out=tuple(rows))
 
 
 def train(  # noqa: PLR0913 - keyword-only settings and callbacks
