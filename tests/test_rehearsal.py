@@ -42,7 +42,7 @@ def test_images_whose_channels_come_last_in_memory_are_looked_at() -> None:
 @pytest.mark.parametrize(("name", "row"), [("test", 7), ("train", 60), ("calibration", 0), ("search", 59)])
 def test_broken_samples_are_named_before_the_search(tmp_path: Path, name: str, row: int) -> None:
     task = tiny_task()
-    work = job(tmp_path / "run", task=task)
+    work = job(tmp_path / "run", task=task, compared_with=("uniform",))
     damaged = with_role(task, name, broken(getattr(task.data, name), row))
     with pytest.raises(ValueError, match=rf"the {name} role has 1 of \d+ samples.*row {row};.*Roles\({name}="):
         replace(work, problem=replace(work.problem, task=damaged)).execute()
@@ -67,7 +67,7 @@ def test_gaps_in_targets_are_left_to_a_loss_that_knows_them(tmp_path: Path, read
             "metric": lambda o, t: -float(((o[:, 0] - t) ** 2).mean()),
         }
     task = Task(tiny.model, tiny.example_input, type(tiny.data)(**roles), kind="regression", budget="macs:0.6", **own)
-    work = job(tmp_path / "run", task=task)
+    work = job(tmp_path / "run", task=task, compared_with=("uniform",))
     if reads:
         assert work.execute()["failed"] == {}
     else:
@@ -81,7 +81,7 @@ def without_gradient(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def test_a_loss_that_cannot_be_learned_from_is_said_before_the_search(tmp_path: Path) -> None:
-    work = job(tmp_path / "run", task=tiny_task(loss=without_gradient))
+    work = job(tmp_path / "run", task=tiny_task(loss=without_gradient), compared_with=("uniform",))
     learns = partial(RECOVER, distillation=0.0)
     with pytest.raises(ValueError, match=r"cannot be recovered: .*grad.*recover=none"):
         replace(work, recover=learns).execute()
@@ -109,7 +109,7 @@ def test_a_run_does_without_onnx_where_a_network_has_none(tmp_path: Path) -> Non
         for name, role in task.data.items()
     }
     own = Task(Spectral(), roles["test"].inputs[:1], type(task.data)(**roles), budget="macs:0.6")
-    work = job(tmp_path / "run", task=own)
+    work = job(tmp_path / "run", task=own, compared_with=("uniform",))
     result = work.execute()
     assert result["failed"] == {}
     assert "onnx=False" in result["left_out"]["onnx"]
@@ -125,7 +125,7 @@ def failing_late(network: nn.Module, task: Task, *, on_step: Any = None, **optio
 
 
 def test_a_recovery_that_fails_loses_neither_plan_nor_network_and_resumes(tmp_path: Path) -> None:
-    work = job(tmp_path / "run", task=tiny_task())
+    work = job(tmp_path / "run", task=tiny_task(), compared_with=("uniform",))
     result = replace(work, recover=failing_late).execute()
     assert result["failed"] == {"recover": "FloatingPointError: the training loss is nan at step 2 of 5"}
     assert result["evaluations"]["spent"] == 15
@@ -137,14 +137,19 @@ def test_a_recovery_that_fails_loses_neither_plan_nor_network_and_resumes(tmp_pa
     assert again["networks"]["searched"]["after"] != again["networks"]["searched"]["before"]
 
 
-def test_a_measure_that_fails_is_named_and_the_others_are_there(tmp_path: Path) -> None:
-    def measure(network: nn.Module) -> dict[str, float]:
-        raise KeyError("no such sensor")
+def without_sensor(network: nn.Module) -> dict[str, float]:
+    raise KeyError("no such sensor")
 
-    result = job(tmp_path / "run", task=tiny_task(measure=measure)).execute()
+
+def test_a_measure_that_fails_is_named_and_the_others_are_there_and_a_recovery_that_helps_is_kept(
+    tmp_path: Path,
+) -> None:
+    result = job(tmp_path / "run", task=tiny_task(measure=without_sensor), compared_with=("uniform",)).execute()
     assert list(result["failed"]) == ["measures"]
     assert "no such sensor" in result["failed"]["measures"]
     assert all(np.isfinite(record["before"]["accuracy"]) for record in result["networks"].values())
+    assert not any("harmed" in record for record in result["networks"].values())
+    assert result["networks"]["searched"]["after"] != result["networks"]["searched"]["before"]
 
 
 def harming(network: nn.Module, task: Task, **options: Any) -> nn.Module:
@@ -165,12 +170,15 @@ def breaking(network: nn.Module, task: Task, **options: Any) -> nn.Module:
 
 
 @pytest.mark.parametrize("recover", [harming, breaking])
-def test_what_a_recovery_made_worse_is_not_handed_out(tmp_path: Path, recover: Any) -> None:
-    work = replace(job(tmp_path / "run", task=tiny_task()), recover=recover)
+def test_what_a_recovery_made_worse_is_not_handed_out_and_said_after_resuming_too(tmp_path: Path, recover: Any) -> None:
+    task = tiny_task(measure=without_sensor)  # so that there is something to resume
+    work = replace(job(tmp_path / "run", task=task, compared_with=("uniform",)), recover=recover)
     work.run.write_json("run.json", {})
     result = work.execute()
-    assert result["failed"] == {}
-    for name in ("searched", "uniform", "sensitivity"):
+    assert list(result["failed"]) == ["measures"]
+    again = replace(work, ledgers=Ledgers.of(work.run)).execute()["networks"]
+    for name in ("searched", "uniform"):
+        assert again[name]["harmed"] == result["networks"][name]["harmed"]
         record = result["networks"][name]
         assert record["after"] == record["before"]
         assert record["recovered_score"] == record["score"]
@@ -178,25 +186,6 @@ def test_what_a_recovery_made_worse_is_not_handed_out(tmp_path: Path, recover: A
     loaded = autoprune.load(work.run.path, model=work.problem.task.model)
     assert all(torch.isfinite(parameter).all() for parameter in loaded.parameters())
     assert "recovery made it worse and was left out" in headline(read_contents(work.run))
-
-
-def test_a_recovery_that_helps_is_kept(tmp_path: Path) -> None:
-    result = job(tmp_path / "run", task=tiny_task()).execute()
-    assert not any("harmed" in record for record in result["networks"].values())
-    assert result["networks"]["searched"]["after"] != result["networks"]["searched"]["before"]
-
-
-def test_what_was_harmed_is_still_said_after_resuming(tmp_path: Path) -> None:
-    def measure(network: nn.Module) -> dict[str, float]:
-        raise KeyError("no such sensor")
-
-    failing = replace(job(tmp_path / "run", task=tiny_task(measure=measure)), recover=harming)
-    first = failing.execute()
-    again = replace(failing, ledgers=Ledgers.of(failing.run)).execute()
-    assert {n: r.get("harmed") for n, r in again["networks"].items()} == {
-        n: r.get("harmed") for n, r in first["networks"].items()
-    }
-    assert again["networks"]["searched"]["harmed"]
 
 
 LATE = {
