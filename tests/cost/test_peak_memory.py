@@ -1,6 +1,7 @@
 """Predicted peaks are those of the shrunk network, which another simulation goes through step by step."""
 
 import operator
+from functools import cache
 
 import numpy as np
 import pytest
@@ -71,6 +72,7 @@ def peak(model: nn.Module, sample: Tensor) -> int:
     return most
 
 
+@cache
 def predicted(name: str, *, element_bytes: int = 4) -> PeakMemory:
     network = NETWORKS[name]
     return peak_memory(
@@ -114,7 +116,7 @@ def test_an_input_of_several_samples_counts_one() -> None:
 
 @given(st.data())
 def test_along_a_group_it_is_the_cost_of_each_level(data: st.DataObject) -> None:
-    cost, structure = PREDICTED["dense"], NETWORKS["dense"].structure()
+    cost, structure = predicted("dense"), NETWORKS["dense"].structure()
     kept = np.array([[data.draw(st.integers(1, n)) for n in structure.units.tolist()] for _ in range(2)])
     for group, units in enumerate(structure.units.tolist()):
         levels = np.arange(1, units + 1)
@@ -126,7 +128,7 @@ def test_along_a_group_it_is_the_cost_of_each_level(data: st.DataObject) -> None
 
 @given(st.data())
 def test_plans_fill_a_budget_of_memory(data: st.DataObject) -> None:
-    cost, structure = PREDICTED["dense"], NETWORKS["dense"].structure()
+    cost, structure = predicted("dense"), NETWORKS["dense"].structure()
     least, dense = float(cost(structure.floor)), float(cost(structure.units))
     limit = least + data.draw(st.floats(0, 1)) * (dense - least)
     projector = Projector(structure, Budget("peak_memory", cost, limit, dense))
@@ -156,6 +158,3 @@ def test_a_tensor_that_grows_with_two_groups_is_refused() -> None:
     structure = Structure(tuple(groups), tuple(layers))
     with pytest.raises(ValueError, match="peak_memory"):
         peak_memory(network.model(), structure, network.inputs(), forward=plain_forward)
-
-
-PREDICTED = {"dense": predicted("dense")}

@@ -1,4 +1,6 @@
 from collections import Counter
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,7 +84,7 @@ def test_pieces_compute_what_the_network_does() -> None:
 def test_widths_are_those_of_the_shrunk_network(name: str, seed: int) -> None:
     network = PRUNABLE[name]
     structure, plan = network.structure(), random_plan(network.structure(), seed=seed)
-    widths = WIDTHS[name]
+    widths = widths_by(name)
     inputs, outputs = widths.of(np.array(plan.kept))
     small = shrink(network.model(), structure, plan, random_ranking(structure, seed=0))
     expected = Counter(
@@ -99,7 +101,7 @@ def test_widths_are_those_of_the_shrunk_network(name: str, seed: int) -> None:
 @pytest.mark.parametrize("name", sorted(PRUNABLE))
 def test_the_pieces_macs_are_the_networks(name: str) -> None:
     """An independent count: no layer is missing from the layers, and none is in two."""
-    structure, macs, widths = PRUNABLE[name].structure(), PRUNABLE[name].costs().macs(), WIDTHS[name]
+    structure, macs, widths = PRUNABLE[name].structure(), PRUNABLE[name].costs().macs(), widths_by(name)
     for seed in range(5):
         kept = np.array(random_plan(structure, seed=seed).kept)
         inputs, outputs = widths.of(kept)
@@ -152,4 +154,7 @@ def _cuts(network: nn.Module, name: str):  # type: ignore[no-untyped-def]
     return layer_instances(network, PRUNABLE[name].inputs())[0]
 
 
-WIDTHS = {name: widths_of(each.model(), each.structure(), each.inputs()) for name, each in PRUNABLE.items()}
+@cache
+def widths_by(name: str) -> Any:
+    network = PRUNABLE[name]
+    return widths_of(network.model(), network.structure(), network.inputs())
