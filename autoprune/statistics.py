@@ -90,15 +90,14 @@ def iqm_estimate(strata: Strata, *, rng: np.random.Generator) -> Estimate:
     return Estimate.of(float(iqm(np.concatenate(list(strata)))), resampled_iqms(strata, rng=rng))
 
 
-def resampled_counts(values: int, *, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
-    """[resamples, values]: how often each of so many values is in each resample.
+def resampled_counts(values: int, *, rng: np.random.Generator) -> Floats:
+    """[RESAMPLES, values]: how often each of so many values is in each resample.
 
     Args:
         values: How many runs there are.
         rng: Draws the resamples.
-        resamples: Bootstrap resamples.
     """
-    return rng.multinomial(values, np.full(values, 1 / values), resamples).astype(np.float64)
+    return rng.multinomial(values, np.full(values, 1 / values), RESAMPLES).astype(np.float64)
 
 
 def improvement(a: Strata, b: Strata) -> float:

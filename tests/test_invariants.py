@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from hydra.utils import instantiate
 
 from autoprune.cli import conf_dir
-from autoprune.device.onnx_runtime import onnx_runner
+from autoprune.device.onnx_runtime import onnx_call
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.export.network import load_network, save_network
 from autoprune.export.onnx import export_onnx
@@ -53,7 +52,7 @@ def test_every_form_of_a_pruned_network_computes_the_same(name: str, tmp_path: P
                 "shrunk": small(inputs),
                 "sliced": ordered.at(plan.kept)(inputs),
                 "reloaded": load_network(tmp_path / "network")(inputs),
-                "onnx": torch.from_numpy(np.asarray(onnx_runner(tmp_path / "network.onnx")(inputs.numpy()))),
+                "onnx": torch.from_numpy(onnx_call(tmp_path / "network.onnx", inputs)()[0]),
             }
         worst = {form: (output - expected).abs().max().item() for form, output in outputs.items()}
         print(f"{name}, {path.stem}, max |difference| to masked:", worst)

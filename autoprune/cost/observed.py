@@ -130,9 +130,9 @@ class NetworkCosts:
         matrices = (self._tensor(key) for key in self._keys("parameter") if self._is_matrix(key))
         return self._cost("weights", "weights", ((size, 1) for size in matrices if size.tables))
 
-    def parameter_bytes(self, *, bytes_per_parameter: int = 4) -> CostModel:
-        """Bytes of all that is saved: parameters, and buffers such as BatchNorm's statistics; at fp32 by default."""
-        return self._stored("bytes", of_matrices=bytes_per_parameter, of_others=bytes_per_parameter)
+    def parameter_bytes(self) -> CostModel:
+        """Bytes of all that is saved at fp32: parameters, and buffers such as BatchNorm's statistics."""
+        return self._stored("bytes", of_matrices=4, of_others=4)
 
     def weight_bytes(self, *, bytes_per_weight: int) -> CostModel:
         """The same where matrices and kernels take so many bytes a weight, and all else stays at fp32."""

@@ -4,12 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from torch import nn
-
-from autoprune.cost.recording import Forward, Recording, Step, record
+from autoprune.cost.recording import Recording, Step
 from autoprune.device.fused_layer import Call, FusedLayer
-from autoprune.task.samples import Samples, repeated
-from autoprune.task.task import plain_forward
 
 ACTIVATIONS = ("relu", "hardtanh", "gelu", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "leaky_relu", "elu")
 NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "_batch_norm_with_update")
@@ -29,21 +25,8 @@ class LayerInstance:
     """Output channels, in multiples of its groups."""
 
 
-def layer_instances(
-    network: nn.Module, example_input: Samples, *, forward: Forward = plain_forward
-) -> tuple[list[LayerInstance], list[str]]:
-    """The layers of one forward pass for a single sample, in order, and the operators that are in no layer.
-
-    Args:
-        network: The network.
-        example_input: A batch [1, ...] that the network runs on.
-        forward: (network, inputs) → outputs: how the network is called.
-    """
-    return instances_of(record(network, repeated(example_input, 1), forward=forward))
-
-
 def instances_of(recording: Recording) -> tuple[list[LayerInstance], list[str]]:
-    """The same of a forward pass that was recorded."""
+    """The layers of a forward pass for a single sample, in order, and the operators that are in no layer."""
     steps = recording.steps
     readers = Counter(source for step in steps for source in step.sources)
     instances: list[LayerInstance] = []

@@ -17,24 +17,6 @@ from torch import Tensor, nn
 from autoprune.task.samples import Samples, leaves, mapped, named_outputs
 from autoprune.task.task import Forward
 
-Runner = Callable[[NDArray[np.generic]], NDArray[np.generic]]
-
-
-def onnx_runner(path: Path | str, *, threads: int = 1) -> Runner:
-    """inputs → first outputs of an ONNX file in ONNX Runtime, on the CPU.
-
-    Args:
-        path: The file.
-        threads: Threads of the runtime, at least 1.
-    """
-    session = onnx_session(os.fspath(path), threads=threads)
-    name = session.get_inputs()[0].name
-
-    def run(inputs: NDArray[np.generic]) -> NDArray[np.generic]:
-        return session.run(None, {name: inputs})[0]  # type: ignore[no-any-return]
-
-    return run
-
 
 def onnx_call(path: Path | str, inputs: Samples, *, threads: int = 1) -> Callable[[], list[NDArray[Any]]]:
     """An ONNX file with its inputs, ready to run: all outputs in order.

@@ -42,14 +42,12 @@ class HeldOut:
     chosen; `test`. Plans: `policy`, its best; `returned`; `sensitivity`; `uniform`; `best`, of all that are known, by
     the proxy samples."""
 
-    def score(self, plan: str, *, role: str = "search") -> float:
+    def score(self, plan: str) -> float:
         """0: as good as the uniform plan, 1: as the best known; within [−1, 1], and 0 where those two are the same.
 
-        Args:
-            plan: One of POLICY, RETURNED, SENSITIVITY, UNIFORM and BEST.
-            role: "search", "held_out" or "test".
+        On the search role. The plan is one of POLICY, RETURNED, SENSITIVITY, UNIFORM and BEST.
         """
-        kl = self.kl[role]
+        kl = self.kl["search"]
         span = kl[UNIFORM] - kl[BEST]
         return float(np.clip((kl[UNIFORM] - kl[plan]) / span, -1, 1)) if span > 0 else 0.0
 

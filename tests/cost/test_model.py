@@ -62,7 +62,6 @@ def test_known_costs() -> None:
     assert params == (3 * 8 * 9 + 8) + 16 + (8 * 10 * 9 + 10) + 20 + 55
     assert costs.weights()(kept) == 3 * 8 * 9 + 8 * 10 * 9 + 10 * 5
     assert costs.parameter_bytes()(kept) == 4 * (params + 16 + 20)
-    assert costs.parameter_bytes(bytes_per_parameter=2)(kept) == 2 * (params + 16 + 20)
 
 
 def test_a_batch_of_examples_costs_what_one_does() -> None:

@@ -7,17 +7,23 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
+from autoprune.cost.recording import record
 from autoprune.device.fused_layer import Call, FusedLayer
-from autoprune.device.layer_instances import layer_instances
+from autoprune.device.layer_instances import LayerInstance, instances_of
 from autoprune.device.widths import widths_of
 from autoprune.structure.edit import shrink
 from autoprune.structure.graph import find_structure
 from autoprune.task import networks
+from autoprune.task.task import plain_forward
 from tests.models import PRUNABLE, Network, random_plan, random_ranking
 
 LAYER_NORM_NAME = "native_layer_norm"
+
+
+def layer_instances(network: nn.Module, example_input: Tensor) -> tuple[list[LayerInstance], list[str]]:
+    return instances_of(record(network, example_input, forward=plain_forward))
 
 
 def described(network: nn.Module, shape: tuple[int, ...]) -> list[str]:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DistilBertConfig, DistilBertModel
 
 from autoprune.cost.observed import NetworkCosts
-from autoprune.device.onnx_runtime import onnx_runner
+from autoprune.device.onnx_runtime import onnx_call
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.export.network import load_network, save_network
 from autoprune.export.onnx import export_onnx
@@ -169,7 +169,7 @@ def test_onnx_computes_the_same(family: str, kinds: tuple[str, ...], tmp_path: P
     export_onnx(small, task.example_input, tmp_path / "network.onnx", forward=task.forward)
     with torch.inference_mode():
         expected = task.forward(small, inputs)
-    outputs = torch.from_numpy(np.asarray(onnx_runner(tmp_path / "network.onnx")(inputs.numpy())))
+    outputs = torch.from_numpy(onnx_call(tmp_path / "network.onnx", inputs)()[0])
     assert torch.allclose(outputs, expected, atol=1e-4)
 
 
