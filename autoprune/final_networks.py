@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from autoprune.deep_compression import layer_sizes
@@ -88,7 +89,7 @@ class RecoveredNetworks:
         *,
         on_step: Callable[[str], OnStep],
     ) -> dict[str, nn.Module]:
-        """Name → the network after recovery; equal plans share one.
+        """Name → the network after recovery; equal plans share one, and what recovery leaves is the pruned one itself.
 
         What a run that was cut off had recovered already is read back.
 
@@ -114,11 +115,11 @@ class RecoveredNetworks:
             for file, notes in ((harm, self.harmed), (f"{RECOVERED}/{name}.limited.json", self.limited)):
                 if self.run.has(file):
                     notes[name] = self.run.read_json(file)
-            return load_weights(copy.deepcopy(pruned), weights)
+            return _unless_changed(load_weights(copy.deepcopy(pruned), weights), pruned)
         task = self.problem.task
         generator = torch_generator(self.seed, "recover")
         trained = self.recover(pruned, task, teacher=task.model, generator=generator, on_step=on_step(name))
-        network = trained
+        network = trained = _unless_changed(trained, pruned)
         drawn, bits = torch_generator(self.seed, "quantize"), bits_of(self.problem.structure, plan)
         if decides := is_coded(self.problem.structure):  # the pruned network has codes too
             network = self.quantize(network, task, generator=drawn, layer_bits=bits)
@@ -126,7 +127,7 @@ class RecoveredNetworks:
         if before is not None and (after is None or self._is_worse(after, than=before)):
             self.harmed[name] = {} if after is None else asdict(after)
             self.run.write_json(harm, self.harmed[name])
-            network = trained = copy.deepcopy(pruned).eval()
+            network = trained = pruned
         if quantizes(self.quantize) and not decides:
             network = self.quantize(network, task, generator=drawn)
         network = self._within_budget(name, network, trained)
@@ -160,6 +161,13 @@ class RecoveredNetworks:
         """By the score, and no better by the task's metric where there is one."""
         score = self.problem.spec.score
         return score(after) < score(than) and not after.accuracy > than.accuracy
+
+
+def _unless_changed(network: nn.Module, pruned: nn.Module) -> nn.Module:
+    """The pruned network itself where the other has its weights, so that it is held and judged once."""
+    state, before = ({**dict(of.named_parameters()), **dict(of.named_buffers())} for of in (network, pruned))
+    same = state.keys() == before.keys() and all(torch.equal(state[name], value) for name, value in before.items())
+    return pruned if same else network
 
 
 def quantizes(quantize: Quantize) -> bool:

@@ -212,6 +212,7 @@ class Job:
         """The search's own best plan, and who wrote down its evaluations: each is on disk before the search sees it."""
         problem = self.problem
         with StageProgress() as progress:
+            progress.update(0, of=self.evaluations, phase="search", note="")  # the first plans are judged together
             recorder = Recorder(
                 self.ledgers.history,
                 self.tracker,

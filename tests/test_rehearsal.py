@@ -12,16 +12,19 @@ import torch
 from torch import Tensor, nn
 
 import autoprune
+from autoprune.final_networks import RecoveredNetworks, UnseenJudge
+from autoprune.quantize.quantized_network import no_quantization
 from autoprune.records import Ledgers
 from autoprune.recover.recovery import no_recovery
 from autoprune.rehearsal import RunStages, _broken_rows, _samples
 from autoprune.report.contents import read_contents
 from autoprune.report.progress import announced
 from autoprune.report.wording import headline
+from autoprune.runs import RunFolder
 from autoprune.task.task import Role, Task
 from autoprune.tracked import summary_of
 from tests.jobs import RECOVER, job
-from tests.tasks import tiny_task
+from tests.tasks import prepared, tiny_task
 
 
 def with_role(task: Task, name: str, role: Role) -> Task:
@@ -246,3 +249,18 @@ def test_stages_without_progress_of_their_own_are_announced(
     assert stages.attempt("latency", lambda: 1 / 0, otherwise=4) == 4
     assert capsys.readouterr().out == "timing every network …\n"
     assert stages.failed == {"latency": "ZeroDivisionError: division by zero"}
+
+
+def test_a_network_that_recovery_leaves_as_it_is_is_held_and_judged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RecoveredNetworks, "_is_worse", lambda *_, **__: False)
+    problem = prepared(tiny_task(), proxy_samples=40)
+    plans = {"searched": problem.structure.plan(problem.projector.floor)}
+    pruned, unseen = {"searched": problem.pruned(plans["searched"])}, UnseenJudge(problem)
+    for recover, same in ((no_recovery, True), (RECOVER, False)):
+        run = RunFolder.create(tmp_path / str(same))
+        stage = RecoveredNetworks(problem, recover, no_quantization, 0, run, Ledgers.of(run), unseen)
+        for _ in range(2):  # the second time from the disk, as in a resumed run
+            recovered = stage.networks(plans, pruned, on_step=lambda _: lambda *_: None)
+            assert (recovered["searched"] is pruned["searched"]) == same
