@@ -77,6 +77,7 @@ def job(folder: Path, task: Any, *, evaluations: int = 12, search: Any = EVOLUTI
         prepared(task, **settings),
         search=search,
         recover=no_recovery,
+        compared_with=("uniform",),
         agent="evolution",
         evaluations=evaluations,
         seed=0,

@@ -34,7 +34,7 @@ MACS = NetworkCosts(TASK.model, STRUCTURE, TASK.example_input).macs()
     ["annealing", "closed_form", "erk", "evolution", "global", "greedy", "lamp", "random", "sensitivity", "spdy"],
 )
 def test_searches_conform(name: str) -> None:
-    testing.check_search(instantiate_part(composed(f"agent={name}"), "agent"))
+    testing.check_search(instantiate_part(composed(f"agent={name}"), "agent"), evaluations=40)
 
 
 @pytest.mark.parametrize("name", covering(AGENTS, ("edit_ppo",)))
@@ -44,7 +44,7 @@ def test_agents_conform(name: str) -> None:
 
 @pytest.mark.slow
 def test_the_transferable_agent_conforms() -> None:
-    testing.check_search(instantiate_part(composed("agent=transferable"), "agent"))
+    testing.check_search(instantiate_part(composed("agent=transferable"), "agent"), evaluations=40)
 
 
 @pytest.mark.parametrize("name", ["activation", "default", "fpgm", "l1", "l2", "random", "taylor", "wanda"])
