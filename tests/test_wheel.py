@@ -5,11 +5,15 @@ import os
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+NOT_PYTHON = (
+    "py.typed", "zoo/*.safetensors", "zoo/*.xz", "zoo/*.npz", "zoo/*.json", "zoo/LICENSE*", "zoo/policies/*/*",
+    "report/*.jinja",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -25,26 +29,8 @@ def test_wheel_holds_every_file_of_the_package_and_conf(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = {name: archive.getinfo(name).file_size for name in archive.namelist() if ".dist-info/" not in name}
     assert packed == {**_files("autoprune", "autoprune"), **_files("conf", "autoprune/conf")}
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        "py.typed",
-        "zoo/*.safetensors",
-        "zoo/*.xz",
-        "zoo/*.npz",
-        "zoo/*.json",
-        "zoo/LICENSE*",
-        "zoo/policies/*/*",
-        "report/*.jinja",
-    ],
-)
-def test_wheel_holds_what_is_not_python(wheel: Path, pattern: str) -> None:
-    expected = [path.relative_to(ROOT).as_posix() for path in (ROOT / "autoprune").glob(pattern)]
-    assert expected, f"the package has no {pattern}"
-    with zipfile.ZipFile(wheel) as archive:
-        assert set(expected) <= set(archive.namelist())
+    for pattern in NOT_PYTHON:
+        assert any(PurePath(name).match(f"autoprune/{pattern}") for name in packed), f"the package has no {pattern}"
 
 
 def test_wheel_names_its_licence_its_python_and_its_command(wheel: Path) -> None:
