@@ -36,7 +36,7 @@ GAUSSIAN = ("A2C", "CrossQ", "PPO", "RecurrentPPO", "SAC", "TQC")  # sample thei
 ACTOR_CRITIC = ("CrossQ", "DDPG", "SAC", "TD3", "TQC")  # have an actor with an optimizer of its own
 CRITICS = ("CrossQ", "SAC", "TD3", "TQC")  # have an ensemble of critics, of any size
 SHARING = ("A2C", "PPO")  # can have one network for all groups
-CARRYING = ("TD3",)  # can have one that fits any number of groups
+TRANSFERABLE = ("TD3",)  # can have one that fits any number of groups
 RECURRENT = ("RecurrentPPO",)  # remember the steps of an episode
 
 # Arguments of Stable-Baselines3 that are decided here, and by what.
@@ -183,7 +183,7 @@ class AgentSpec:
             )
 
     def _check_network(self) -> None:
-        able = CARRYING if self.network == "transferable" else SHARING
+        able = TRANSFERABLE if self.network == "transferable" else SHARING
         if self.network != "whole" and self.algorithm not in able:
             raise ValueError(f"network={self.network} does not apply to {self.algorithm}; only to {able}")
         if (self.encoder is None or self.max_log_correction is None) == (self.network == "transferable"):

@@ -14,18 +14,19 @@ def card(policy: TrainedPolicy, training: TrainingRecord) -> str:
         policy: The trained policy.
         training: What the policy was trained on.
     """
-    carried = is_transferable(policy.architecture)
-    parts = [_what(policy, training, carried=carried), _trained(training)]
+    transferable = is_transferable(policy.architecture)
+    parts = [_what(policy, training, transferable=transferable), _trained(training)]
     if training.held_out:
         parts.append(_held_out(training))
-    parts += [_limits(training, carried=carried), _use(carried=carried)]
+    parts += [_limits(training, transferable=transferable), _use(transferable=transferable)]
     return "\n\n".join(parts) + "\n"
 
 
-def _what(policy: TrainedPolicy, training: TrainingRecord, *, carried: bool) -> str:
+def _what(policy: TrainedPolicy, training: TrainingRecord, *, transferable: bool) -> str:
     network = policy.architecture
-    encoder = f", encoder {network['options']['encoder']}" if carried else ""
-    fits = "It reads any number of groups." if carried else "It fits the network that it was trained on, and no other."
+    encoder = f", encoder {network['options']['encoder']}" if transferable else ""
+    any_network = "It reads any number of groups."
+    fits = any_network if transferable else "It fits the network that it was trained on, and no other."
     needs = ["every group's loss when it is pruned alone"] if training.curves else []
     needs += [f"the {training.prior} plan"] if training.prior != "none" else []
     needed = f"\nBeside the features it needs {' and '.join(needs)}." if needs else ""
@@ -74,7 +75,7 @@ def _cells(row: Mapping[str, object]) -> list[str]:
     return names + [f"{row[name]:.2f}" for name in ("score", "sensitivity")]
 
 
-def _limits(training: TrainingRecord, *, carried: bool) -> str:
+def _limits(training: TrainingRecord, *, transferable: bool) -> str:
     limits = [
         f"It learned from rewards made of {training.score}. What is best by another score may be another plan.",
         "It proposes and does not measure. Whatever it proposes has to be compared with the uniform and the "
@@ -85,7 +86,7 @@ def _limits(training: TrainingRecord, *, carried: bool) -> str:
         one = all(low == high for low, high in training.budgets.values())
         others = "Other budgets than the one above" if one else "Budgets outside the ranges above"
         limits.append(f"{others}, and in other costs than {costs}, were never practised.")
-    if carried:
+    if transferable:
         limits.append(
             "Networks unlike those that it was trained on, above all kinds of layers that none of them had "
             "(transformers, unless they are listed), are a guess."
@@ -95,9 +96,9 @@ def _limits(training: TrainingRecord, *, carried: bool) -> str:
     return "## Its limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 
-def _use(*, carried: bool) -> str:
+def _use(*, transferable: bool) -> str:
     files = f"`{WEIGHTS}` holds the weights, `{RECORD}` what is needed to rebuild the network; neither is a pickle."
-    if not carried:
+    if not transferable:
         return f"""## How to use it
 
 {files} It makes a plan for the network that it was trained on, at this budget or at others:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 HEADS = 4
 
 
-class Beside(nn.Module):
+class DeepSetLayer(nn.Module):
     """A layer of deep sets (arXiv 1703.06114): a group is read beside the mean of all."""
 
     def __init__(self, inputs: int, width: int, activation: type[nn.Module]) -> None:
@@ -21,7 +21,7 @@ class Beside(nn.Module):
         return encoded
 
 
-class Messages(nn.Module):
+class GraphLayer(nn.Module):
     """A layer of a graph network (arXiv 1704.01212): beside the mean of all stands that of a group's neighbours."""
 
     def __init__(self, inputs: int, width: int, activation: type[nn.Module]) -> None:
@@ -35,7 +35,7 @@ class Messages(nn.Module):
         return encoded
 
 
-class Attention(nn.Module):
+class SetAttentionLayer(nn.Module):
     """A layer of a set transformer (arXiv 1810.00825): groups attend to those that are there."""
 
     def __init__(self, inputs: int, width: int, activation: type[nn.Module]) -> None:
@@ -60,10 +60,10 @@ class Attention(nn.Module):
         return encoded
 
 
-ENCODERS: Mapping[str, type[Beside] | type[Messages] | type[Attention]] = {
-    "mlp": Beside,
-    "gnn": Messages,
-    "attention": Attention,
+ENCODERS: Mapping[str, type[DeepSetLayer] | type[GraphLayer] | type[SetAttentionLayer]] = {
+    "mlp": DeepSetLayer,
+    "gnn": GraphLayer,
+    "attention": SetAttentionLayer,
 }
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 RANKINGS = ("model", "random")
 ENDLESS = 10**9  # imagined episodes: the evaluations end the search
 SMALLEST = 1e-9
-CLONING = 100  # gradient steps at least, until a fresh policy makes the plan of one that is carried here
+CLONING = 100  # gradient steps at least, until a fresh policy makes the plan of one that is transferred here
 BUDGET_WAVES = 4  # of several budgets: without them five plans were not learned by heart (experiments/policies)
 UNJUDGED = Metrics(np.nan, np.nan, np.nan, np.nan, 0)
 
@@ -115,19 +115,19 @@ def search(
         agent = replace(agent, budget_waves=BUDGET_WAVES)
     problems = [problem, *(under(problem, text) for text in budgets)]
     _check_budgets([each.projector.budget for each in problems], episodes=agent.parallel_episodes)
-    begins = None if policy is None else _carried(policy, problem, budgets, count=imagination.batch)
+    begins = None if policy is None else _transferred(policy, problem, budgets, count=imagination.batch)
     price = sum(env.price(each) for each in problems) + (0 if begins is None else begins.price)
     if problem.objective.left < (needed := price + len(problems) * imagination.batch):
         raise ValueError(
             f"model-based search needs {needed} evaluations: {price} for where it begins, and a batch for each budget; "
             f"got {problem.objective.left}. Give it more with evaluations=N"
         )
-    carried = None if begins is None else begins.start(rng)
-    paid = PaidPlans(problem.structure.units, prior=None if carried is None else carried.value)
+    transferred = None if begins is None else begins.start(rng)
+    paid = PaidPlans(problem.structure.units, prior=None if transferred is None else transferred.value)
     serving = [BudgetShare(each, env, paid, imagination, alone=not budgets) for each in problems]
     for each in serving:
-        each.begin(rng, carried)
-    rounds = _Rounds(problem, serving, imagination, rng, carried)
+        each.begin(rng, transferred)
+    rounds = _Rounds(problem, serving, imagination, rng, transferred)
     part = agent.parallel_episodes
     learned = learn(
         agent,
@@ -144,11 +144,11 @@ def search(
     return best_plan(problem)
 
 
-def _carried(policy: str, problem: Problem, budgets: Sequence[str], *, count: int) -> "TransferredPolicy":
+def _transferred(policy: str, problem: Problem, budgets: Sequence[str], *, count: int) -> "TransferredPolicy":
     """The policy that the search begins with. Raises ValueError where it can't, before anything is charged."""
     if budgets:
         raise ValueError(
-            f"a carried policy's critics are asked under one budget: policy={policy} needs agent.budgets=[], got "
+            f"a transferred policy's critics are asked under one budget: policy={policy} needs agent.budgets=[], got "
             f"{list(budgets)}"
         )
     from autoprune.search.transferred_start import TransferredPolicy  # it imports W&B, where policies may come from
@@ -202,19 +202,19 @@ class BudgetShare:
     alone: bool = True
     """Whether it is the only one: plans of several budgets are not raced, as the loosest one's would win."""
 
-    def begin(self, rng: np.random.Generator, carried: "TransferredStart | None") -> None:
+    def begin(self, rng: np.random.Generator, transferred: "TransferredStart | None") -> None:
         """The plans that the search begins at are paid for, and as many more as a model needs.
 
         Args:
             rng: Draws those.
-            carried: What a policy from elsewhere proposes; None for nothing.
+            transferred: What a policy from elsewhere proposes; None for nothing.
         """
         prior, projector = self.env.prior_of(self.problem), self.problem.projector
         self.paid.add([] if prior is None else [prior.outcome, *prior.others])
-        if carried is not None:
-            self.paid.add(carried.outcomes)
-            new = {plan.kept for plan in carried.proposals} - self.paid.outcomes.keys()
-            self.judge(np.array([p.kept for p in carried.proposals if p.kept in new], np.int64))
+        if transferred is not None:
+            self.paid.add(transferred.outcomes)
+            new = {plan.kept for plan in transferred.proposals} - self.paid.outcomes.keys()
+            self.judge(np.array([p.kept for p in transferred.proposals if p.kept in new], np.int64))
         if not len(self.paid.best(1, projector)):  # without a prior, or where its plans could not be judged
             self.judge(projector.project(np.ones((1, len(projector.units)))))
         if not len(self.paid.best(1, projector)):
@@ -303,7 +303,7 @@ class _Rounds:
     serving: Sequence[BudgetShare]
     imagination: ImaginedPlay
     rng: np.random.Generator
-    carried: "TransferredStart | None" = None
+    transferred: "TransferredStart | None" = None
     updates: int = 0
     turn: int = 0
     exhausted: int = 0
@@ -320,8 +320,8 @@ class _Rounds:
         if self.serving[0].env.prior != "none":
             act_zero(policy)
         self._keep_if_best(policy)
-        if self.carried is not None and self.carried.proposals:
-            observations, actions = self.serving[0].demonstration(self.carried.proposals[0])
+        if self.transferred is not None and self.transferred.proposals:
+            observations, actions = self.serving[0].demonstration(self.transferred.proposals[0])
             imitate(policy, observations, actions, steps=max(CLONING, self.imagination.imitation))
             self._keep_if_best(policy)
 

@@ -44,30 +44,30 @@ def search(problem: Problem, *, rng: np.random.Generator, policy: str | None, ca
         policy: As exchange.policies.fetch_policy takes it.
         candidates: How many plans of the policy are judged, at least 1.
     """
-    carried = transferred_to(policy, groups=len(problem.structure.groups), budget=problem.projector.budget)
-    setting, outcomes = transfer_task_of_problem(problem, max_log_correction=carried.max_log_correction)
+    fitting = transferred_to(policy, groups=len(problem.structure.groups), budget=problem.projector.budget)
+    task, outcomes = transfer_task_of_problem(problem, max_log_correction=fitting.max_log_correction)
     count = min(candidates, problem.objective.left)
-    problem.objective.evaluate(proposed(carried.policy, setting, outcomes, count=count, rng=rng), raced=False)
+    problem.objective.evaluate(proposed(fitting.policy, task, outcomes, count=count, rng=rng), raced=False)
     return best_plan(problem)
 
 
 def proposed(
-    policy: TrainedPolicy, setting: TransferTask, outcomes: Sequence[Outcome], *, count: int, rng: np.random.Generator
+    policy: TrainedPolicy, task: TransferTask, outcomes: Sequence[Outcome], *, count: int, rng: np.random.Generator
 ) -> list[PruningPlan]:
     """At most `count` new plans, what the policy thinks best first.
 
     Args:
         policy: The trained policy.
-        setting: The network as the policy sees it.
+        task: The network as the policy sees it.
         outcomes: What was evaluated there.
         count: How many plans at most.
         rng: Draws all that is random in the search.
     """
-    actions = proposals(policy, setting.replay_seed(outcomes, groups=len(setting.rows)), count=count, rng=rng)
+    actions = proposals(policy, task.replay_seed(outcomes, groups=len(task.rows)), count=count, rng=rng)
     if not len(actions):
         return []
     evaluated = {outcome.plan.kept for outcome in outcomes}
-    plans = {plan.kept: plan for plan in map(setting.structure.plan, setting.project(actions))}
+    plans = {plan.kept: plan for plan in map(task.structure.plan, task.project(actions))}
     return [plan for kept, plan in plans.items() if kept not in evaluated]
 
 
