@@ -9,32 +9,35 @@ from autoprune.cli.parts import named_task
 from autoprune.cost.budget import Budget, parse_budget
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem
-from autoprune.task.variants import variant
+from autoprune.task.variants import Family, Images, variant
 from autoprune.transfer.held_out import reference_plan
 from autoprune.transfer.studied_network import StudiedNetwork
 from experiments.cells import kept
 from experiments.configuration import composed, instantiate_part
 
-FAMILIES = ("residual", "plain", "depthwise", "dense")
+FAMILIES: tuple[Family, ...] = ("residual", "plain", "depthwise", "dense")
 SHIPPED = {"residual": "fashion_resnet20", "plain": "fashion_plain20", "depthwise": "fashion_mobilenet"}
 LEARNED = 6  # variants of a family and kind of images that are trained on
-UNSEEN = (("digits", 20), ("digits", 21), ("fashion", 20))  # that are tested on, beside the shipped ones
+UNSEEN: tuple[tuple[Images, int], ...] = (
+    ("digits", 20),
+    ("digits", 21),
+    ("fashion", 20),
+)  # that are tested on, beside the shipped ones
 BUDGETS = ("macs:0.2", "macs:0.4")
 BEST = 200  # evaluations of the search whose best plan counts as the best known, where nothing better was found
 
 
 @functools.cache
-def learned(family: str) -> list[StudiedNetwork]:
+def learned(family: Family) -> list[StudiedNetwork]:
     """What policies learn from."""
+    kinds: tuple[Images, ...] = ("digits", "fashion")
     return [
-        _studied(variant(family=family, number=number, images=images))
-        for images in ("digits", "fashion")
-        for number in range(LEARNED)
+        _studied(variant(family=family, number=number, images=images)) for images in kinds for number in range(LEARNED)
     ]
 
 
 @functools.cache
-def unseen(family: str) -> list[StudiedNetwork]:
+def unseen(family: Family) -> list[StudiedNetwork]:
     """What they are tried on where the family is left out."""
     tasks = [variant(family=family, number=number, images=images) for images, number in UNSEEN]
     return [*([named(SHIPPED[family])] if family in SHIPPED else []), *map(_studied, tasks)]

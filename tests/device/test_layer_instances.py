@@ -16,6 +16,7 @@ from autoprune.device.widths import widths_of
 from autoprune.structure.edit import shrink
 from autoprune.structure.graph import find_structure
 from autoprune.task import networks
+from autoprune.task.samples import repeated
 from autoprune.task.task import plain_forward
 from tests.models import PRUNABLE, Network, random_plan, random_ranking
 
@@ -23,7 +24,7 @@ LAYER_NORM_NAME = "native_layer_norm"
 
 
 def layer_instances(network: nn.Module, example_input: Tensor) -> tuple[list[LayerInstance], list[str]]:
-    return instances_of(record(network, example_input, forward=plain_forward))
+    return instances_of(record(network, repeated(example_input, 1), forward=plain_forward))
 
 
 def described(network: nn.Module, shape: tuple[int, ...]) -> list[str]:
