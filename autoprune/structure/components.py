@@ -21,7 +21,7 @@ from autoprune.structure.layer_types import (
     tensor_axes,
 )
 from autoprune.structure.refused import computed_weights
-from autoprune.structure.stand_ins import Couplings
+from autoprune.structure.stand_ins import NO_LAYER, REACHES_ALL, Couplings
 from autoprune.structure.standardised_weights import standardises_weight
 
 OUTPUT = "the network's output"
@@ -30,8 +30,6 @@ UNREAD = (
     "nothing is seen to read its outputs: the forward pass drops them, detaches them from the graph of derivatives, or "
     "leaves torch"
 )
-MIXED = "each of its outputs reaches all that"
-REACHES_ALL = f"{MIXED} {{}} reads, as with a softmax over them or a map for all of them"
 ONE_PIECE = "all its units can only go together"
 
 AxisName = tuple[str, Axis]
@@ -102,6 +100,12 @@ class _Components:
         self._tie_shared_tensors()
         self._pin_layers(keep)
         self.label = self._components()
+        made = [
+            self.label[start : start + size].tolist()
+            for axis, (start, size) in couplings.nodes.axes.items()
+            if self._makes(*axis)
+        ]
+        self.going = {each for labels in made for each in labels} - {int(self.label[node]) for node in self.pinned}
         self.axes = self._labelled_axes(laboratories)
         self.normalisers = self._normalisers(laboratories)
         self.hubs = {int(self.label[written[0]]) for written, _ in couplings.hubs}
@@ -136,8 +140,8 @@ class _Components:
         if not dropped:
             return label
         for written, read in dropped:
-            reader = self._layer_of(int(read[0])) or "a parameter of the network itself"
-            self.pinned |= {node: REACHES_ALL.format(reader) for node in written.tolist() if node not in self.pinned}
+            why = REACHES_ALL.format(self._layer_of(int(read[0])) or NO_LAYER)
+            self.pinned |= {node: why for node in written.tolist() if node not in self.pinned}
         return self._connected([hub for hub in hubs if label[hub[0][0]] not in single])
 
     def _makes(self, layer: str, axis: Axis) -> bool:
@@ -213,7 +217,7 @@ class _Components:
         axes = {axis: self.label[start : start + size] for axis, (start, size) in self.couplings.nodes.axes.items()}
         for laboratory in laboratories:
             names = list(laboratory.free)
-            labels_of_free = laboratory.labels([laboratory.free[name] for name in names], self.label)
+            labels_of_free = laboratory.labels([laboratory.free[name] for name in names], self.label, self.going)
             for (module, key), seen in zip(names, labels_of_free, strict=True):
                 axis = None if seen is None else _unit_dimension(seen[0], seen[1].cpu().numpy())
                 if axis is None:
@@ -237,7 +241,9 @@ class _Components:
                     normalisers[label][name] = None
         for laboratory in laboratories:
             taps = [tensor for _, tensor in laboratory.normalised]
-            for (name, _), seen in zip(laboratory.normalised, laboratory.labels(taps, self.label), strict=True):
+            for (name, _), seen in zip(
+                laboratory.normalised, laboratory.labels(taps, self.label, self.going), strict=True
+            ):
                 for label in set() if seen is None else set(np.unique(seen[0]).tolist()) - {-1}:
                     normalisers[label][name] = None
         return normalisers

@@ -14,14 +14,14 @@ are weighted by the number of their unit.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from autoprune.structure.groups import IntArray
-from autoprune.structure.stand_ins import SegmentedRun, Tap
+from autoprune.structure.stand_ins import NO_LAYER, REACHES_ALL, HandedOn, SegmentedRun, Tap
 from autoprune.structure.weighted_gradients import DIGIT, WeightedGradients, indices_of, is_alive, regular_blocks
 
 SLACK = 100.0  # times more, for units that are read in one of few blocks
@@ -71,10 +71,12 @@ class Laboratory:
     def _follow(self, tap: Tap) -> None:
         sources = [source.tensor for source in self._run.written] + self._run.inputs
         several: list[tuple[Tap, Tensor]] = []
+        seen: list[tuple[Tap, IntArray, IntArray, Tensor | None]] = []
         columns = torch.arange(tap.tensor.shape[tap.dim])
         taps: list[Tap | None] = [*self._run.written, *[None] * len(self._run.inputs)]
+        passing = {id(source) for units in tap.handed_on for source in units.sources}
         for source, weighted in zip(taps, self._weighted([tap], [columns], sources), strict=True):
-            if weighted is None:
+            if weighted is None or id(source) in passing:
                 continue
             if source is None:
                 column, exact = weighted.decoded()
@@ -88,9 +90,16 @@ class Laboratory:
                     more, more_read, left = again.pairs(source.dim)
                     units, read = np.append(units, more), np.append(read, more_read)
                     rest = None if left is None else rest & left
-            self.couplings.connect(source.nodes[units], tap.nodes[read])
+            seen.append((source, units, read, rest if rest is not None and bool(rest.any()) else None))
+        single = {id(s.tensor) for s, units, _, rest in seen if rest is None and len(set(units.tolist())) == len(units)}
+        for source, units, read, rest in seen:
             self.couplings.read.update(source.nodes[units].tolist())
-            if rest is not None and bool(rest.any()):
+            if id(source.tensor) in single and len(set(units.tolist())) < len(units):
+                why = REACHES_ALL.format(tap.layer or NO_LAYER)  # what is read are units along another dimension
+                self.couplings.pinned = dict.fromkeys(source.nodes[units].tolist(), why) | self.couplings.pinned
+                continue
+            self.couplings.connect(source.nodes[units], tap.nodes[read])
+            if rest is not None:
                 several.append((source, rest))
         if several:
             self._close(tap, several)
@@ -117,6 +126,31 @@ class Laboratory:
                 return None
             pairs.append((source.nodes[units], read))
         return pairs or None
+
+    def handed_on(self, tensor: Tensor, dim: int) -> HandedOn | None:
+        """The units that lie along a dimension of a tensor, one of each layer at a place; None where a place has none.
+
+        Args:
+            tensor: Of the run's graph of derivatives.
+            dim: A dimension of it.
+        """
+        places = np.arange(tensor.shape[dim])
+        tap = Tap("", tensor, dim, places)
+        nodes, sources = np.full(len(places), -1), []
+        for source, weighted in zip(
+            self._run.written,
+            self._weighted([tap], [torch.from_numpy(places)], [source.tensor for source in self._run.written]),
+            strict=True,
+        ):
+            if weighted is None or not is_alive(weighted.one).any():
+                continue
+            units, at, rest = weighted.pairs(source.dim)
+            if rest is None and len(set(units.tolist())) == len(units) == len(set(at.tolist())):
+                taken = nodes[at] >= 0
+                self.couplings.connect(nodes[at[taken]], source.nodes[units[taken]])
+                nodes[at] = source.nodes[units]
+                sources.append(source)
+        return HandedOn(dim, nodes, tuple(sources)) if nodes.min() >= 0 else None
 
     def _weighted(
         self, taps: Sequence[Tap], numbers: Sequence[Tensor], sources: Sequence[Tensor]
@@ -266,20 +300,29 @@ class Laboratory:
         counts = np.bincount(np.concatenate([own for _, own in chosen]), minlength=int(blocks[-1]) + 1)
         return (each, chosen) if counts.min() == counts.max() > 0 else None
 
-    def labels(self, tensors: Sequence[Tensor], label: IntArray) -> list[tuple[IntArray, Tensor] | None]:
+    def labels(
+        self, tensors: Sequence[Tensor], label: IntArray, going: Collection[int]
+    ) -> list[tuple[IntArray, Tensor] | None]:
         """For tensors of the run: which label each of their entries is read by alone, and whether it is read.
 
         Args:
             tensors: Of the run's graph of derivatives.
             label: [nodes] of each node that is read, at least 0.
+            going: Labels of units that may go; of readers of others, the units count that pass by them, where any do.
 
         Returns:
             For each tensor its labels (−1 where several read an entry, or none) and whether each entry is read at all;
             None where nothing of it is.
         """
-        numbers = [torch.from_numpy(label[tap.nodes]) for tap in self._run.reads]
+        reads = [
+            Tap(tap.layer, tap.tensor, tap.handed_on[0].dim, tap.handed_on[0].nodes)
+            if tap.handed_on and not np.isin(label[tap.nodes], list(going)).any()
+            else tap
+            for tap in self._run.reads
+        ]
+        numbers = [torch.from_numpy(label[tap.nodes]) for tap in reads]
         labels: list[tuple[IntArray, Tensor] | None] = []
-        for weighted in self._weighted(self._run.reads, numbers, tensors):
+        for weighted in self._weighted(reads, numbers, tensors):
             if weighted is None or not (alive := is_alive(weighted.one)).any():
                 labels.append(None)
                 continue

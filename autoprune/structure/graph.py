@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autoprune.ranges import Count, check_value
-from autoprune.structure.components import MIXED, Candidate, candidates
+from autoprune.structure.components import ONE_PIECE, Candidate, candidates
 from autoprune.structure.couplings import Laboratory, Progress
 from autoprune.structure.edit import evaluating
 from autoprune.structure.examples import Example, in_single_precision, runs_of
@@ -21,7 +21,7 @@ from autoprune.structure.kinds import DEFAULT_KINDS
 from autoprune.structure.layer_flow import Nodes
 from autoprune.structure.refused import refuse_wrapped
 from autoprune.structure.single_weights import single_weight_structure
-from autoprune.structure.stand_ins import Couplings, SegmentedRun
+from autoprune.structure.stand_ins import MIXED, Couplings, SegmentedRun
 from autoprune.structure.transformer import token_ids, transformer_structure
 from autoprune.structure.verified_sample import sampled
 from autoprune.structure.verify import PROBED, Verifier, alive
@@ -134,7 +134,7 @@ def _candidates(
             proposed = others
     else:
         last = []
-    if returns_sums or any((candidate.reason or "").startswith(MIXED) for candidate in proposed):
+    if returns_sums or any((candidate.reason or "").startswith((MIXED, ONE_PIECE)) for candidate in proposed):
         others, *_ = _proposed(model, examples, last, keep=keep, settings=settings, progress=progress, sums=True)
         if _refused_units(others) < _refused_units(proposed):
             proposed = others
@@ -159,7 +159,8 @@ def _proposed(
 
     last: Of these parameters, those of which the last dimension is taken.
 
-    sums: Sums over units are looked at, too, as between the queries and keys of an attention of one head.
+    sums: Sums over units are looked at, too, as between the queries and keys of an attention of one head, and units
+        that pass by layers of another dimension, as those that mix the nodes of a graph.
     """
     couplings = Couplings(Nodes())
     laboratories: list[Laboratory] = []
@@ -168,7 +169,8 @@ def _proposed(
     for example in examples:
         run = SegmentedRun(model, couplings, last)
         laboratory = Laboratory(run, deadline=settings.deadline, progress=progress)
-        run.single_units = laboratory.single_units if sums else None
+        if sums:
+            run.single_units, run.handed_on = laboratory.single_units, laboratory.handed_on
         run.record(example)
         undecided |= run.weights.undecided
         returns_sums |= run.returns_sums

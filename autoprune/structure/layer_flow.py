@@ -65,6 +65,13 @@ def stands_for(layer: nn.Module) -> bool:
     return True
 
 
+def leaves_places(layer: nn.Module) -> bool:
+    """Whether entries along dimensions that the layer does not read along stay where they are, each by itself."""
+    if isinstance(layer, CONVOLUTIONS):
+        return {*layer.kernel_size, *layer.stride} == {1} and not is_grouped(layer)
+    return isinstance(layer, (nn.Linear, *PER_CHANNEL, *OVER_CHANNELS))
+
+
 class Flow:
     """One call of one layer."""
 

@@ -5,6 +5,7 @@ that nothing is known of. Between what layers write and what the next layers rea
 concatenate, chunk, shuffle, reshape, attention.
 """
 
+import functools
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from torch.utils._pytree import tree_map
 from autoprune.structure.differentiated import differentiated
 from autoprune.structure.examples import Example, with_gradients
 from autoprune.structure.groups import Axis, IntArray
-from autoprune.structure.layer_flow import Flow, Nodes, stands_for
+from autoprune.structure.layer_flow import Flow, Nodes, leaves_places, stands_for
 from autoprune.structure.layer_types import ATTENTIONS, tensor_axes
 from autoprune.structure.skipped_modules import patched_forward
 from autoprune.structure.weight_functions import Factors, Operands, Weights, factors_of, operands_of
@@ -30,6 +31,9 @@ JOINING = frozenset(
     {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__, torch.sub, Tensor.sub,
      Tensor.__sub__, Tensor.__rsub__, torch.mul, Tensor.mul, Tensor.mul_, Tensor.__mul__, Tensor.__rmul__}
 )  # fmt: skip
+MIXED = "each of its outputs reaches all that"
+REACHES_ALL = f"{MIXED} {{}} reads, as with a softmax over them or a map for all of them"
+NO_LAYER = "a parameter of the network itself"
 DETACHES = frozenset({Tensor.detach, torch.detach, Tensor.data.__get__})  # type: ignore[attr-defined]
 
 
@@ -95,6 +99,19 @@ class Tap:
     """Whose indices are nodes."""
     nodes: IntArray
     """[size of the dimension]"""
+    handed_on: tuple["HandedOn", ...] = ()
+    """Units along other dimensions of what is read, which the layer leaves where they are."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HandedOn:
+    """Units that lie along a dimension that a layer does not read along: features, where nodes of a graph are mixed."""
+
+    dim: int
+    nodes: IntArray
+    """[size of the dimension]"""
+    sources: tuple[Tap, ...]
+    """What wrote them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -140,6 +157,8 @@ class SegmentedRun:
         self.single_units: Callable[[Tensor, int], list[tuple[IntArray, IntArray]] | None] | None = None
         """(tensor, dim) → for every layer that it is computed from, pairs of a node and where along dim it is read;
         None where not each is read in one place. Without this function, sums over units are not looked at."""
+        self.handed_on: Callable[[Tensor, int], HandedOn | None] | None = None
+        """(tensor, dim) → the units that lie along it, if there is one at every place; None: nobody looks at that."""
         self.weights = Weights({}, last)
 
     def record(self, example: Example) -> None:
@@ -189,12 +208,14 @@ class SegmentedRun:
         def forward(*args: Any, **kwargs: Any) -> Any:
             self.couplings.ran[name] = None
             flow = Flow(name, module, self.couplings.nodes)
+            handed_on: tuple[HandedOn, ...] = ()
             for tensor, dim, nodes in flow.reads(args, kwargs):
                 if tensor.requires_grad:
-                    self.reads.append(Tap(name, tensor.clone(), dim % tensor.ndim, nodes))
+                    handed_on = self._beside(tensor, dim) if leaves_places(module) else ()
+                    self.reads.append(Tap(name, tensor.clone(), dim % tensor.ndim, nodes, handed_on))
             with torch._C.DisableTorchFunction(), torch.no_grad():
                 true = original(*tree_map(_detached, args), **tree_map(_detached, kwargs))
-            return flow.wrote(true, self._fresh)
+            return flow.wrote(true, functools.partial(self._fresh, handed_on=handed_on))
 
         return forward
 
@@ -220,8 +241,18 @@ class SegmentedRun:
             owner, bias_key = self._owners[id(own.bias)]
             if (owner, bias_key) in self.free and own.bias.ndim == 1:
                 couplings.connect(out, nodes.of(owner, f"{bias_key}/0", len(own.bias)))
-        self.reads.append(Tap(module, own.x.clone(), own.read[0] % own.x.ndim, into))
-        return self._fresh(module, outputs.detach(), own.written[0], out)
+        alike = own.x.ndim == outputs.ndim and (own.read[0] - own.written[0]) % own.x.ndim == 0
+        handed_on = self._beside(own.x, own.read[0]) if alike else ()
+        self.reads.append(Tap(module, own.x.clone(), own.read[0] % own.x.ndim, into, handed_on))
+        return self._fresh(module, outputs.detach(), own.written[0], out, handed_on)
+
+    def _beside(self, tensor: Tensor, read: int) -> tuple[HandedOn, ...]:
+        """What lies along the dimensions that a layer does not read along."""
+        if self.handed_on is None:
+            return ()
+        most = max((len(tap.nodes) for tap in self.written), default=0)
+        others = [d for d in range(tensor.ndim) if d != read % tensor.ndim and 1 < tensor.shape[d] <= most]
+        return tuple(units for d in others if (units := self.handed_on(tensor, d)) is not None)
 
     def _contraction(self, outputs: Tensor, factors: Factors) -> Tensor | None:
         """A sum over units, each of which is read in one place of both factors: what comes of it stays as wide."""
@@ -240,10 +271,11 @@ class SegmentedRun:
         self.couplings.read.update(first.tolist())
         return (0.1 + 0.8 * torch.rand(outputs.shape, generator=self.random).to(outputs)).requires_grad_().clone()
 
-    def _fresh(self, name: str, like: Tensor, dim: int, nodes: IntArray) -> Tensor:
+    def _fresh(self, name: str, like: Tensor, dim: int, nodes: IntArray, handed_on: Sequence[HandedOn] = ()) -> Tensor:
         noise = torch.rand(like.shape, generator=self.random).to(like.device, like.dtype)
         leaf = (0.1 + 0.8 * noise).requires_grad_()
         self.written.append(Tap(name, leaf, dim % like.ndim, nodes))
+        self.written += [Tap(name, leaf, units.dim, units.nodes) for units in handed_on]
         return leaf.clone()  # which may be written into
 
     def _straight_through(self, name: str, module: nn.Module) -> Callable[..., Any]:

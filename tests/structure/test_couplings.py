@@ -1,11 +1,15 @@
-"""What the experiments on a network conclude, where its random weights mislead them."""
+"""What the experiments on a network conclude: where random weights mislead, and of units that pass by a layer."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 from autoprune.structure.couplings import Laboratory
+from autoprune.structure.graph import find_structure
 
 
 @pytest.mark.parametrize("looks", [[True], [True, False], [False]])
@@ -13,7 +17,63 @@ def test_a_coincidence_of_random_weights_is_no_block(looks: list[bool], monkeypa
     """The first look sees units beside what all blocks share, and no later one does: nothing is said of them."""
     laboratory = object.__new__(Laboratory)
     tap = SimpleNamespace(nodes=np.arange(12), layer="reader")
-    answers = iter([(6, []) if look else None for look in looks])
+    answers: Iterator[object] = iter([(6, []) if look else None for look in looks])
     monkeypatch.setattr(Laboratory, "_in_one_block", lambda *_: next(answers, None))
     note = pytest.fail
     assert not laboratory._beside_shared(tap, [], note)  # type: ignore[arg-type]
+
+
+class GraphConvolutions(nn.Module):
+    """Nodes are mixed by a matrix that is the same for all features, given, learned or a layer."""
+
+    def __init__(self, mixing: str) -> None:
+        super().__init__()
+        self.mixing, self.first, self.second, self.last = mixing, nn.Linear(4, 10), nn.Linear(10, 14), nn.Linear(14, 3)
+        self.layer, self.learned = nn.Linear(7, 7), nn.Parameter(torch.randn(7, 7))
+        self.given: Tensor
+        self.register_buffer("given", torch.rand(7, 7))
+        self.shift, self.place = nn.Parameter(torch.randn(10)), nn.Parameter(torch.randn(7, 10))
+
+    def mixed(self, x: Tensor) -> Tensor:
+        match self.mixing:
+            case "given":
+                return self.given @ x
+            case "learned":
+                return torch.einsum("nm,bmf->bnf", self.learned, x)
+        y: Tensor = self.layer(x.transpose(1, 2)).transpose(1, 2)
+        return y
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.mixed(self.first(x) + self.place) + self.shift)
+        y: Tensor = self.last(torch.relu(self.mixed(self.second(h))).mean(1))
+        return y
+
+
+@pytest.mark.parametrize("mixing", ["given", "learned", "layer"])
+def test_features_pass_by_what_mixes_the_nodes_of_a_graph(mixing: str) -> None:
+    torch.manual_seed(0)
+    structure = find_structure(GraphConvolutions(mixing), torch.randn(2, 7, 4))
+    members = {group.name: {(m.layer, m.axis) for m in group.members} for group in structure.groups}
+    assert members["first"] == {("first", "out"), ("", "shift/0"), ("", "place/1"), ("second", "in")}
+    assert members["second"] == {("second", "out"), ("last", "in")}
+
+
+class Gated(nn.Module):
+    """As gMLP: one half of the features is mixed along the tokens and multiplied into the other half."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.tokens, self.narrow = nn.Linear(5, 24), nn.Conv1d(6, 6, 1), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.wide(x).chunk(2, dim=-1)
+        y: Tensor = self.narrow(first * self.tokens(second)).mean(1)
+        return y
+
+
+def test_halves_of_which_one_is_mixed_along_the_tokens_go_together() -> None:
+    torch.manual_seed(0)
+    structure = find_structure(Gated(), torch.randn(2, 6, 5))
+    (group,) = structure.groups
+    assert (group.name, group.members[0].positions.tolist()) == ("wide", [[unit, unit + 12] for unit in range(12)])
+    assert "tokens" in structure.unprunable
