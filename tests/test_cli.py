@@ -146,6 +146,12 @@ def test_wrong_settings_are_said_before_anything_is_written(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_wrong_setting_is_said_beside_a_flag_whose_value_no_setting_could_be(tmp_path: Path) -> None:
+    (tmp_path / "my own: conf").mkdir()
+    done = run("search", "--config-dir", "my own: conf", "seeed=3", cwd=tmp_path)
+    assert (done.returncode, done.stderr.strip()) == (1, "error: seeed is no setting; did you mean seed?")
+
+
 @pytest.mark.slow
 def test_the_main_job_then_its_table_again(tmp_path: Path) -> None:
     done = run("search", *QUICK, "agent=random", "evaluations=20", "hydra.run.dir=run", cwd=tmp_path)
