@@ -140,7 +140,7 @@ def _compose(command: str, overrides: list[str]) -> None:
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(_tidied(job))()
         except HydraException as error:
-            settings = [own for own in overrides if own[:1] != "-" and ("=" in own or own[:1] == "~")]  # no flag's value
+            settings = [own for own in overrides if own[:1] == "~" or ("=" in own and own[:1] != "-")]
             raise ValueError(sentence_of(error, settings, name, section)) from error
         except OSError as error:  # of Hydra's; a job's own are sentences already
             raise ValueError(f"the folder of hydra.run.dir or hydra.sweep.dir cannot be used: {error}") from error

@@ -108,6 +108,7 @@ class HandedOn:
     """Units that lie along a dimension that a layer does not read along: features, where nodes of a graph are mixed."""
 
     dim: int
+    """Of the tensor that is read, and of what the layer writes."""
     nodes: IntArray
     """[size of the dimension]"""
     sources: tuple[Tap, ...]
@@ -237,10 +238,12 @@ class SegmentedRun:
         couplings.functions.add((module, axes[written.dim]))
         into = nodes.of(module, axes[read.dim], read.size)[read.entries.numpy()]
         out = nodes.of(module, axes[written.dim], written.size)[written.entries.numpy()]
-        if own.bias is not None and id(own.bias) in self._owners:
-            owner, bias_key = self._owners[id(own.bias)]
-            if (owner, bias_key) in self.free and own.bias.ndim == 1:
-                couplings.connect(out, nodes.of(owner, f"{bias_key}/0", len(own.bias)))
+        if own.bias is not None and own.bias in self.weights and own.bias.ndim == 1:
+            bias = self.weights.along(own.bias, 0)
+            if bias is not None and bias.owner in self.free:
+                holder, bias_key = bias.owner
+                beside = nodes.of(holder, f"{bias_key}/{bias.dim}", bias.size)[bias.entries.numpy()]
+                couplings.connect(out, beside)
         alike = own.x.ndim == outputs.ndim and (own.read[0] - own.written[0]) % own.x.ndim == 0
         handed_on = self._beside(own.x, own.read[0]) if alike else ()
         self.reads.append(Tap(module, own.x.clone(), own.read[0] % own.x.ndim, into, handed_on))

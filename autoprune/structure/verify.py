@@ -13,17 +13,20 @@ from torch import Tensor, nn
 
 from autoprune.structure.comparable_run import ComparableRun
 from autoprune.structure.edit import Ranking, masked, shrink, temporarily_shrunk
-from autoprune.structure.groups import CONFIG, HEADS, Attribute, Group, IntArray, Member, Structure, apart
+from autoprune.structure.groups import CONFIG, HEADS, Attribute, Group, IntArray, Structure, apart
 from autoprune.structure.layer_types import CONVOLUTIONS, is_sliceable
 from autoprune.structure.narrowed_input import WITHHELD
 from autoprune.structure.skipped_modules import patched_forward
 from autoprune.structure.standardised_weights import OwnWeight
+from autoprune.structure.tied_groups import partners, tied, zipped
 
 PROBED = 16  # tokens that removing is compared with masking on
 TOLERANCE = 1e-4  # largest difference between masked and shrunk, relative to each output's own size
 DEAD = 1e-3  # weights below are replaced while a network is looked at: nothing is seen through a zero
 TRIALS = 40  # of variants of a group, before it is left whole
 KEYS = 6  # numbers of modules that may have to change with a group
+STRANGERS = 6  # groups as large that are tried beside one that cannot go alone
+BREAKS = "the network does not run without its units"
 TOGETHER = 3  # and how many of them at once
 
 Run = Callable[[nn.Module], Mapping[str, Tensor]]  # network → all its outputs, by name
@@ -88,7 +91,9 @@ class Verifier:
         alone = self.reason([bad])
         bad = self._before.pop(bad.name, bad) if alone else bad
         others = [self._before.get(group.name, group) for group in (*accepted, *waiting, *rejected)]
-        for variant, swallowed in self._variants(bad, others) if alone else ():
+        runs_without = alone is None or not alone.startswith(BREAKS)
+        strangers = [] if runs_without else [self._before.get(g.name, g) for g in (*waiting, *rejected)]
+        for variant, swallowed in self._variants(bad, others, strangers) if alone else ():
             if self._trials >= TRIALS:
                 break
             if time.monotonic() > self._deadline:
@@ -107,18 +112,27 @@ class Verifier:
         rejected[bad] = alone or "it can go alone, but not together with the other groups"
         return accepted, waiting
 
-    def _variants(self, group: Group, others: Sequence[Group]) -> Iterator[tuple[Group, list[Group]]]:
-        """The group with numbers of modules that follow it, with others that share its layers, with its units tied."""
+    def _variants(
+        self, group: Group, others: Sequence[Group], strangers: Sequence[Group]
+    ) -> Iterator[tuple[Group, list[Group]]]:
+        """The group with numbers of modules that follow it, with others that share its layers, with its units tied.
+
+        And with a stranger that cannot go alone either: indices, as of a pooling that is undone, have no derivatives.
+        """
         yield from ((variant, []) for variant in self._with_attributes(group))
-        for chosen in _partners(group, others):
-            merged = _zipped(group, chosen)
+        for chosen in partners(group, others):
+            merged = zipped(group, chosen)
             yield merged, chosen
             yield from ((variant, chosen) for variant in self._with_attributes(merged))
         for parts in (2, 3, 4):
             if group.units % parts == 0 and group.units > parts:
-                tied = _tied(group, parts)
-                yield tied, []
-                yield from ((variant, []) for variant in self._with_attributes(tied))
+                wider = tied(group, parts)
+                yield wider, []
+                yield from ((variant, []) for variant in self._with_attributes(wider))
+        alike = [g for g in strangers if g.units == group.units and g.granularity == group.granularity]
+        for stranger in alike[:STRANGERS]:
+            if (self.reason([stranger]) or "").startswith(BREAKS):
+                yield zipped(group, [stranger]), [stranger]
 
     def _with_attributes(self, group: Group) -> Iterator[Group]:
         numbers = self._numbers(group)
@@ -240,7 +254,7 @@ def differs(
             with _passing(small, passed_over):
                 outputs = [run(small) for run in runs]
     except Exception as error:  # whatever a user's forward pass checks
-        return f"the network does not run without its units ({type(error).__name__}: {error})"
+        return f"{BREAKS} ({type(error).__name__}: {error})"
     for masks, cuts in zip(expected, outputs, strict=True):
         for name, mask in masks.items():
             cut = cuts.get(name)
@@ -337,56 +351,3 @@ def _whole_numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
 def _nearest_level(group: Group, units: int) -> int:
     """The level below all of the group's units that is nearest to so many."""
     return min(group.levels[:-1], key=lambda level: abs(level - units))
-
-
-def _partners(group: Group, others: Sequence[Group]) -> Iterator[list[Group]]:
-    """Groups that might have to lose units with a group: all that share axes with it, each, and each of its layers'."""
-    axes = {(m.layer, m.axis) for m in group.members}
-    layers = {m.layer for m in group.members}
-    same = [g for g in others if g.units == group.units and axes & {(m.layer, m.axis) for m in g.members}]
-    if len(same) > 1:
-        yield same
-    yield from ([partner] for partner in same)
-    near = [g for g in others if g not in same and g.units % group.units == 0 and layers & {m.layer for m in g.members}]
-    yield from ([partner] for partner in near)
-    while True:  # all that hang together, however many layers are between
-        reached = layers | {m.layer for g in (*same, *near) for m in g.members}
-        more = [
-            g
-            for g in others
-            if g not in same and g not in near and g.units % group.units == 0 and reached & {m.layer for m in g.members}
-        ]
-        if len(same) + len(near) > 1 and near:
-            yield [*same, *near]
-        if not more:
-            return
-        near += more
-
-
-def _zipped(group: Group, others: Sequence[Group]) -> Group:
-    """One group whose unit i is unit i of each; of one that has n times as many units, its units n·i … n·i + n − 1."""
-    entries: dict[tuple[str, str], list[Member]] = {}
-    attributes = list(group.attributes)
-    for part in (group, *others):
-        times = part.units // group.units
-        for member in part.members:
-            own = replace(member, positions=member.positions.reshape(group.units, -1))
-            entries.setdefault((member.layer, member.axis), []).append(own)
-        if part is not group:
-            attributes += [replace(number, per_unit=number.per_unit * times) for number in part.attributes]
-    members = tuple(
-        replace(same[0], positions=np.concatenate([m.positions for m in same], axis=1)) for same in entries.values()
-    )
-    exact = all(part.exact for part in (group, *others))
-    return replace(group, members=members, attributes=tuple(attributes), exact=exact)
-
-
-def _tied(group: Group, parts: int) -> Group:
-    """The group with units i, i + n, i + 2n, … made one."""
-    units = group.units // parts
-    members = tuple(
-        replace(m, positions=m.positions.reshape(parts, units, -1).transpose(1, 0, 2).reshape(units, -1))
-        for m in group.members
-    )
-    attributes = tuple(replace(a, per_unit=a.per_unit * parts) for a in group.attributes)
-    return replace(group, units=units, members=members, attributes=attributes)

@@ -52,3 +52,25 @@ class Counting(nn.Module):
 def test_a_network_that_writes_into_its_buffers_has_groups() -> None:
     (group,) = find_structure(Counting(), torch.randn(2, 5)).groups
     assert {(member.layer, member.axis) for member in group.members} == {("a", "out"), ("", "scale/0"), ("b", "in")}
+
+
+class Unpooled(nn.Module):
+    """As SegNet: what is pooled is put back by its indices, which have no derivative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.deep = nn.Conv2d(2, 10, 3, padding=1), nn.Conv2d(10, 14, 3, padding=1)
+        self.up, self.last = nn.Conv2d(14, 10, 3, padding=1), nn.Conv2d(10, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled, indices = nn.functional.max_pool2d(torch.relu(self.down(x)), 2, return_indices=True)
+        y: Tensor = self.last(nn.functional.max_unpool2d(self.up(torch.relu(self.deep(pooled))), indices, [2, 2]))
+        return y
+
+
+def test_layers_that_meet_by_indices_go_together() -> None:
+    torch.manual_seed(0)
+    structure = find_structure(Unpooled(), torch.randn(1, 2, 8, 8))
+    members = {group.name: {(m.axis, m.layer) for m in group.members} for group in structure.groups}
+    assert members["down"] == {("out", "down"), ("in", "deep"), ("out", "up"), ("in", "last")}
+    assert set(members) == {"down", "deep"}

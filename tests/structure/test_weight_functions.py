@@ -85,3 +85,21 @@ def test_what_cannot_be_followed_costs_that_group_alone_and_what_is_offered_is_e
         with torch.no_grad(), masked(network, structure, plan, ranking):
             expected = network(inputs).clone()
         assert torch.allclose(shrink(network, structure, plan, ranking)(inputs), expected, atol=1e-4)
+
+
+class Equalised(nn.Module):
+    """As StyleGAN's layers: weight and bias are stored large, and multiplied by numbers wherever they are used."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(outputs, inputs)), nn.Parameter(torch.randn(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * 0.3, bias=self.bias * 0.01)
+
+
+def test_a_bias_that_is_multiplied_by_a_number_goes_with_its_weight() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(Equalised(5, 14), nn.LeakyReLU(0.2), Equalised(14, 9), nn.ReLU(), Equalised(9, 2))
+    structure = find_structure(network, torch.randn(3, 5))
+    assert {group.name: group.units for group in structure.groups} == {"0.weight": 14, "2.weight": 9}
