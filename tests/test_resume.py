@@ -95,7 +95,7 @@ def result(folder: Path) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("agent", "evaluations"),
-    [(["agent=ppo"], 60), (["agent=amc", "agent.agent.experience.warm_up_episodes=10"], 40)],
+    [(["agent=ppo"], 36), (["agent=amc", "agent.agent.experience.warm_up_episodes=6"], 24)],
     ids=["ppo", "amc"],
 )
 def test_a_run_killed_at_random_moments_ends_as_one_left_alone(
@@ -149,12 +149,12 @@ def test_what_cannot_be_resumed_is_refused_with_a_reason(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_second_search_pays_nothing_for_what_a_first_has_paid_for(tmp_path: Path) -> None:
-    arguments = ["task=digits", "threads=1", "evaluations=75", "agent=ppo", "tracking=none", "recover=none"]
+    arguments = ["task=digits", "threads=1", "evaluations=40", "agent=ppo", "tracking=none", "recover=none"]
     finish(tmp_path, *arguments, "hydra.run.dir=run")
     before = judged(tmp_path)
     finish(tmp_path, *arguments, "hydra.run.dir=again")
     assert judged(tmp_path) == before
     first, second = (json.loads((tmp_path / run / "result.json").read_text()) for run in ("run", "again"))
     assert first["evaluations"] == second["evaluations"]
-    assert first["evaluations"]["limit"] == first["evaluations"]["spent"] == 75
+    assert first["evaluations"]["limit"] == first["evaluations"]["spent"] == 40
     assert first["networks"]["searched"]["plan"] == second["networks"]["searched"]["plan"]
