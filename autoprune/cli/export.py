@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from autoprune.cli.arguments import read_arguments
-from autoprune.cli.session import run_command
+from autoprune.cli.session import announced_in_terminal, run_command
 from autoprune.cli.validation import Section
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def _export(arguments: Sequence[str]) -> None:
     if settings["format"] is None:
         raise ValueError(f"export needs a format=, one of {list(FORMATS)}\n{USAGE}")
     out = None if settings["out"] is None else Path(settings["out"])
-    print(FORMATS[settings["format"]](Path(others[0]), out, settings["layout"]))
+    with announced_in_terminal("writing the network"):
+        written = FORMATS[settings["format"]](Path(others[0]), out, settings["layout"])
+    print(written)
 
 
 def _apz(run: Path, out: Path | None, layout: str | None) -> str:

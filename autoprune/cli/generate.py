@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from autoprune.cli.arguments import read_arguments
 from autoprune.cli.foreign import TARGET, trusted_config
-from autoprune.cli.session import run_command
+from autoprune.cli.session import announced_in_terminal, run_command
 from autoprune.cli.validation import Section
 from autoprune.ranges import Count
 
@@ -33,7 +33,9 @@ def generate(arguments: Sequence[str]) -> None:
 
 def _generate(arguments: Sequence[str]) -> None:
     request = GenerateRequest.parse(arguments)
-    for title, text in request.answers():
+    with announced_in_terminal("reading the network and writing"):
+        answers = request.answers()
+    for title, text in answers:
         print(f"{title}: {request.prompt}{text}" if title else f"{request.prompt}{text}")
 
 

@@ -35,6 +35,19 @@ IMPORT_PATIENCE_S = 1.0  # for what is first of all
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # read before main() sets it for Hydra
 
 
+def announced_in_terminal(what: str) -> contextlib.AbstractContextManager[None]:
+    """Says in a terminal what the block does, where it takes longer than a second; stdout holds the answer alone.
+
+    Args:
+        what: Is going on, such as "writing the network".
+    """
+    from rich.console import Console
+
+    from autoprune.report.progress import announced
+
+    return announced(what, after_s=IMPORT_PATIENCE_S, console=Console(stderr=True, quiet=not sys.stderr.isatty()))
+
+
 def run_command(job: Callable[[], T], *, interrupted: Callable[[], str] = lambda: "") -> T:
     """The job's result. What goes wrong ends the process with one sentence and status 1.
 
