@@ -107,7 +107,7 @@ STAGES = {
 }
 QUICKLY = {
     "tables": Stage(
-        (Part(_cells("table_plain", budget="macs:0.5"), {"uniform": 1, "evolution": 2, "critic_guided": 2}),), 20, 2
+        (Part(_cells("table_plain", budget="macs:0.5"), {"uniform": 1, "evolution": 1, "critic_guided": 1}),), 20, 2
     ),
     "live": Stage(
         (
