@@ -18,6 +18,7 @@ from autoprune.files import atomic_write
 
 FILE = "measured.json"
 GAIN = 1.03  # what has to be gained for a setting to be changed
+FREED_BYTES = 2**28  # that are kept for the next activations, at most
 BIG, WIDE = (256, 16, 56, 56), (16, 16, 3, 3)  # a convolution with 51 MB of activations, which glibc maps and unmaps
 
 
@@ -99,6 +100,28 @@ def keep_freed_memory(keep: bool) -> None:
     values = (2**30, 2**31 - 1, 2**28) if keep else (2**25, 2**26, 2**17)
     for option, value in zip((mmap_threshold, trim_threshold, top_pad), values, strict=True):
         libc.mallopt(option, value)
+
+
+def release_freed_memory() -> None:
+    """Where more than FREED_BYTES lie free in this process, all of them go back to the system.
+
+    Kept memory falls to pieces: activations of large images, of which no two layers' are of one size, leave twice as
+    much of it free as they use. It takes milliseconds, so it is for whoever has computed for longer than that.
+    """
+    libc = _glibc()
+    if libc is None or not hasattr(libc, "mallinfo2"):  # glibc 2.33
+        return
+    libc.mallinfo2.restype = _MallocState
+    if libc.mallinfo2().fordblks > FREED_BYTES:
+        libc.malloc_trim(0)
+
+
+class _MallocState(ctypes.Structure):
+    """What glibc says of its memory (malloc.h): `fordblks` are the bytes that are free."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t) for name in (*(f"other_{index}" for index in range(8)), "fordblks", "keepcost")
+    )
 
 
 def _seconds() -> float:

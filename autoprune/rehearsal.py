@@ -19,7 +19,7 @@ from autoprune.export.network import load_network, network_bytes, save_network
 from autoprune.export.onnx import check_onnx_on, export_onnx
 from autoprune.recover.recovery import Recovery
 from autoprune.report.progress import announced
-from autoprune.task.samples import Samples, largest_difference, leaves, rows
+from autoprune.task.samples import Samples, cut, largest_difference, leaves, rows, samples_within
 from autoprune.task.task import Role, Task, outputs_of
 
 T = TypeVar("T")
@@ -135,9 +135,10 @@ def _broken_rows(samples: Samples) -> list[int]:
     """Rows that hold NaN or infinity."""
     broken: list[int] = []
     for values in leaves(samples):
-        if values.is_floating_point():
-            finite = torch.isfinite(values).reshape(len(values), -1).all(dim=1)
-            broken += (~finite).nonzero().flatten().tolist()
+        parts = cut(values, samples_within(values, len(values))) if values.is_floating_point() else None
+        for start, part in zip((own.start for own in parts.slices), parts, strict=True) if parts else ():
+            finite = torch.isfinite(part).reshape(len(part), -1).all(dim=1)
+            broken += [start + row for row in (~finite).nonzero().flatten().tolist()]
     return sorted(set(broken))
 
 

@@ -1,4 +1,5 @@
 import json
+import resource
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -152,3 +153,23 @@ def test_another_c_library_is_left_alone(tmp_path: Path, monkeypatch: pytest.Mon
     keep_freed_memory(True)
     assert choose_allocator(MeasurementCache(tmp_path)) is False
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another C library")
+def test_much_free_memory_goes_back_and_little_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Freed blocks between others that are in use, which glibc keeps by itself."""
+
+    def resident() -> int:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+
+    keep_freed_memory(True)
+    blocks = [torch.ones(2**20) for _ in range(32)]  # of 4 MB
+    del blocks[::2]
+    full = resident()
+    monkeypatch.setattr(machine_cache, "FREED_BYTES", 2**40)
+    machine_cache.release_freed_memory()
+    assert resident() > full - 2**23
+    monkeypatch.setattr(machine_cache, "FREED_BYTES", 2**25)
+    machine_cache.release_freed_memory()
+    assert resident() < full - 2**25

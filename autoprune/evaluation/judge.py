@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from autoprune.task.samples import (
     leaves,
     mapped,
     number_of,
+    release_between,
     rows,
     samples_within,
 )
@@ -71,27 +73,27 @@ class Judge:
         self.forward: Forward = task.forward
         if batch_size is None:
             batch_size = samples_within(role.inputs, BATCH)
-        inputs = cut(role.inputs, batch_size)
-        self.batches: list[Samples] = [_proxy_batch(batch, dtype) for batch in inputs]
-        self.targets: list[Samples] = [None] * len(inputs) if role.targets is None else cut(role.targets, batch_size)
+        self.batches = JudgedBatches(role.inputs, batch_size, dtype)
+        exact = JudgedBatches(role.inputs, batch_size, torch.float32)
+        self.targets: Sequence[Samples] = [None] * len(exact) if role.targets is None else cut(role.targets, batch_size)
         self._counted = self._counted_positions(role, batch_size)
         counts = None if self._counted is None else [c.sum(dim=1).double().cpu().numpy() for c in self._counted]
         mean = 1.0 if counts is None else float(np.concatenate(counts).mean())
         self._weights: list[FloatArray] = [
-            np.ones(number_of(batch)) if counts is None else counts[at] / mean for at, batch in enumerate(inputs)
+            np.ones(number) if counts is None else counts[at] / mean for at, number in enumerate(exact.sizes)
         ]
         self._references: list[dict[str, Tensor]] = []
         tried: list[Samples] = []
         tried_bytes = 0
-        for batch in inputs:
-            outputs = outputs_of(task.model, _proxy_batch(batch, torch.float32), self.forward)
+        for number, batch in zip(exact.sizes, exact, strict=True):
+            outputs = outputs_of(task.model, batch, self.forward)
             tensors = task.tensors(outputs)
             if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
                 raise ValueError("the dense network's outputs hold NaN or infinity; its weights or data may be broken")
             if not tried or tried_bytes < TRIED_BYTES:
                 tried.append(outputs)
                 tried_bytes += sum(tensor.nbytes for tensor in leaves(outputs))
-            large = sum(t.nbytes for t in tensors.values()) / number_of(batch) * len(role) > KEPT_WHOLE_BYTES
+            large = sum(t.nbytes for t in tensors.values()) / number * len(role) > KEPT_WHOLE_BYTES
             half = torch.float16 if large else torch.float32
             self._references.append({k.name: k.reference(tensors[k.name]).to(half) for k in self._kinds})
         self._scales = {
@@ -123,7 +125,7 @@ class Judge:
             table.append([*values, *(float(value.mean()) for value in self._compared(outputs, batch))])
             if self.whole_metric:
                 every.append(outputs)
-        share = np.array([number_of(batch) for batch in self.batches]) / self.samples
+        share = np.array(self.batches.sizes) / self.samples
         accuracy, loss, kl, agreement = (share @ np.array(table)).tolist()
         if self.whole_metric:
             accuracy = float(self.task.metric(joined_samples(every), joined_samples(self.targets)))
@@ -158,7 +160,7 @@ class Judge:
             values[0] = np.full(len(firsts), self._whole(network, batch, outputs, plan))
         return Judged(np.array(values, np.float32), samples, time.perf_counter() - clock)
 
-    def _counted_positions(self, role: Role, batch_size: int) -> list[Tensor] | None:
+    def _counted_positions(self, role: Role, batch_size: int) -> Sequence[Tensor] | None:
         """Of every batch the positions whose target is none that is left out, bool [n, positions]; None: all are."""
         targets, kinds = role.targets, self._kinds
         if len(kinds) != 1 or kinds[0].kind != "language" or not isinstance(targets, Tensor) or targets.ndim < 2:
@@ -284,5 +286,24 @@ def agreement(metrics: Metrics) -> float:
     return metrics.agreement
 
 
-def _proxy_batch(batch: Samples, dtype: torch.dtype) -> Samples:
-    return images_last(mapped(batch, lambda x: x.to(dtype) if x.is_floating_point() else x))
+class JudgedBatches(Sequence[Any]):
+    """A role's inputs, batch by batch, as networks read them: each is made when it is asked for, and not kept."""
+
+    def __init__(self, inputs: Samples, size: int, dtype: torch.dtype) -> None:
+        """Cuts them.
+
+        Args:
+            inputs: Of the role.
+            size: Samples of a batch; a last one of one sample joins the one before it.
+            dtype: Of the floats among them.
+        """
+        self._parts, self._dtype = cut(inputs, size), dtype
+        self.sizes: list[int] = [part.stop - part.start for part in self._parts.slices]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: Any) -> Any:
+        batch = self._parts[index]
+        release_between(batch)
+        return images_last(mapped(batch, lambda x: x.to(self._dtype) if x.is_floating_point() else x))

@@ -2,7 +2,8 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from autoprune.task.task import Forward, plain_forward
 
 # whose forward passes ask for their widths
 ASKING = (nn.RNNBase, nn.RNNCellBase, nn.LayerNorm, nn.RMSNorm, nn.modules.instancenorm._InstanceNorm)
-REPAIRED_BYTES = 256 * 2**20  # of repaired weights that are kept for the next plan with the same width
+REPAIRED_BYTES = 128 * 2**20  # of repaired weights that are kept for the next plan with the same width
 
 
 class OrderedNetwork:
@@ -94,12 +95,13 @@ class OrderedNetwork:
         }
         self.touched = {name: groups for name, groups in self.touched.items() if groups}
         self._layers = []
+        self.repaired = _RepairedWeights()
         for name in names:
             own = {axis: slices for (layer, axis), slices in axes.items() if layer == name}
             repaired = None
             if reconstruction is not None and "in" in own and name in reconstruction.layers:
                 out = own["out"].order(ranking) if "out" in own else None
-                repaired = _Repaired(reconstruction, name, own["in"], out, dtype)
+                repaired = _Repaired(reconstruction, name, own["in"], out, dtype, self.repaired)
             self._layers.append(_LayerSlices(layers[name], model.get_submodule(name), own, repaired))
         shared = RankedLevels(model, structure, ranking) if levels is None else levels
         self._matrices = [
@@ -152,34 +154,60 @@ def normalised_by_batch(network: nn.Module, share: float) -> None:
             MixedStatistics(layer, share)
 
 
+class _RepairedWeights:
+    """Repaired tensors of all layers, the latest REPAIRED_BYTES of them: whoever holds others keeps them alive."""
+
+    def __init__(self) -> None:
+        self._latest: OrderedDict[tuple[str, Kept], dict[str, Tensor]] = OrderedDict()
+        self.held_bytes = 0
+
+    def get_or_make(self, layer: str, kept: Kept, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Tensors by name.
+
+        Args:
+            layer: The layer's name.
+            kept: Units of the groups that it reads.
+            make: Makes what is not there.
+        """
+        key = layer, kept
+        if key not in self._latest:
+            self._latest[key] = make()
+            self.held_bytes += _nbytes(self._latest[key])
+            while self.held_bytes > REPAIRED_BYTES and len(self._latest) > 1:
+                self.held_bytes -= _nbytes(self._latest.popitem(last=False)[1])
+        self._latest.move_to_end(key)
+        return self._latest[key]
+
+
+def _nbytes(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
 class _Repaired:
     """One layer's weights and bias as the reconstruction has them, its outputs in order of importance."""
 
     def __init__(
-        self, reconstruction: Reconstruction, layer: str, into: AxisSlices, order: Tensor | None, dtype: torch.dtype
+        self,
+        reconstruction: Reconstruction,
+        layer: str,
+        into: AxisSlices,
+        order: Tensor | None,
+        dtype: torch.dtype,
+        latest: _RepairedWeights,
     ) -> None:
         self._reconstruction, self._layer, self._order, self._dtype = reconstruction, layer, order, dtype
-        self._groups = [index for index, _ in into.members]
-        self._cache: OrderedDict[Kept, dict[str, Tensor]] = OrderedDict()
-        self._bytes = 0
+        self._groups, self._latest = [index for index, _ in into.members], latest
 
     def tensors(self, kept: Kept) -> dict[str, Tensor]:
         """weight [all outputs, kept inputs, ...] and, where the layer has one, bias [all outputs]."""
-        key = tuple(kept[index] for index in self._groups)
-        if key not in self._cache:
-            restored = {"weight": self._reconstruction.weight(self._layer, kept)}
-            bias = self._reconstruction.bias(self._layer, kept)
-            if bias is not None:
-                restored["bias"] = bias
-            if self._order is not None:
-                restored = {name: tensor[self._order] for name, tensor in restored.items()}
-            self._cache[key] = {name: _channels_last(tensor.to(self._dtype)) for name, tensor in restored.items()}
-            self._bytes += sum(tensor.nbytes for tensor in self._cache[key].values())
-            while self._bytes > REPAIRED_BYTES and len(self._cache) > 1:
-                _, oldest = self._cache.popitem(last=False)
-                self._bytes -= sum(tensor.nbytes for tensor in oldest.values())
-        self._cache.move_to_end(key)
-        return self._cache[key]
+        own = tuple(kept[index] for index in self._groups)
+        return self._latest.get_or_make(self._layer, own, partial(self._made, kept))
+
+    def _made(self, kept: Kept) -> dict[str, Tensor]:
+        restored = self._reconstruction.tensors(self._layer, kept)
+        if self._order is not None:
+            restored = {name: tensor[self._order] for name, tensor in restored.items()}
+        return {name: _channels_last(tensor.to(self._dtype)) for name, tensor in restored.items()}
 
 
 class _LayerSlices:

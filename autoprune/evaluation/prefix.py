@@ -1,6 +1,6 @@
 """Prefix activations: what the dense network computes before the first pruned layer is computed once and recalled."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -14,6 +14,7 @@ from autoprune.task.samples import Samples, number_of, rows
 from autoprune.task.task import Forward, outputs_of, plain_forward
 
 MEMORY_BYTES = 512 * 2**20  # of activations that are kept
+WORTH = 0.25  # of the samples' activations have to fit, or none are kept
 
 
 class CachedPrefix:
@@ -26,7 +27,7 @@ class CachedPrefix:
     """
 
     def __init__(
-        self, ordered: OrderedNetwork, dense: Kept, batches: list[Samples], forward: Forward = plain_forward
+        self, ordered: OrderedNetwork, dense: Kept, batches: Sequence[Samples], forward: Forward = plain_forward
     ) -> None:
         self._ordered, self._dense, self._batches, self._forward = ordered, dense, batches, forward
         self._layers = dict(ordered.network.named_modules())
@@ -37,6 +38,7 @@ class CachedPrefix:
             self._watched = holding | ordered.touched.keys()
         self._cache: dict[int, dict[str, Tensor]] = {}
         self._bytes, self._bytes_per_sample = 0, 0
+        self._batch_size = number_of(batches[0])
         self._order = self._usable_order()
 
     def length(self, kept: Kept) -> int:
@@ -66,7 +68,7 @@ class CachedPrefix:
     def _outputs(self, batch: int, kept: Kept) -> dict[str, Tensor] | None:
         """None where they would not fit into memory."""
         if batch not in self._cache:
-            if self._bytes + self._bytes_per_sample * number_of(self._batches[batch]) > MEMORY_BYTES:
+            if self._bytes + self._bytes_per_sample * self._batch_size > MEMORY_BYTES:
                 return None
             self._cache[batch] = self._ran(self._batches[batch])
             self._ordered.at(kept)
@@ -98,9 +100,26 @@ class CachedPrefix:
             single[name] = output
         return single
 
+    def _least_bytes(self, few: Samples) -> float:
+        """What a sample takes of the watched layers' outputs, none of which is kept; those handed on count nothing."""
+        taken = 0
+
+        def note(layer: nn.Module, arguments: tuple[object, ...], output: object) -> None:
+            nonlocal taken
+            if isinstance(output, Tensor) and all(output is not argument for argument in arguments):
+                taken += output.nbytes
+
+        with ExitStack() as hooks:
+            for name in self._watched & self._layers.keys():
+                hooks.enter_context(self._layers[name].register_forward_hook(note))
+            outputs_of(self._ordered.at(self._dense), few, self._forward)
+        return taken / number_of(few)
+
     def _usable_order(self) -> list[str]:
         """The layers that can be recalled, in order; none where a recalled output does not survive a forward pass."""
         few = rows(self._batches[0], slice(0, 2))
+        if WORTH * len(self._batches) * self._batch_size * self._least_bytes(few) > MEMORY_BYTES:
+            return []
         outputs, copies = self._ran(few), self._ran(few, copied=True)
         self._bytes_per_sample = -(-_nbytes(outputs) // number_of(few))
         with patched_forward({self._layers[name]: _Recall(output) for name, output in outputs.items()}):

@@ -1,39 +1,29 @@
 """Scores that are large are kept in a file: those of single weights take as much memory as the network itself."""
 
-import tempfile
-import weakref
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from autoprune.importance.criterion import Scores
-
-LARGE_BYTES = 64 * 2**20  # from which on they are not kept in memory
+from autoprune.stored_tensor import LARGE_BYTES, TensorFile
 
 
 class DiskBackedScores(Mapping[str, Tensor]):
     """The same scores, float32, each read from a temporary file when it is asked for; the file goes with the object."""
 
     def __init__(self, scores: Scores) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the scores do
-        weakref.finalize(self, self._file.close)
-        self._places: dict[str, tuple[int, torch.Size]] = {}
-        for name, values in scores.items():
-            self._places[name] = self._file.tell(), values.shape
-            self._file.write(values.detach().cpu().to(torch.float32).contiguous().numpy().data)
+        file = TensorFile()
+        self._stored = {name: file.write(values.to(torch.float32)) for name, values in scores.items()}
 
     def __getitem__(self, name: str) -> Tensor:
-        start, shape = self._places[name]
-        self._file.seek(start)
-        return torch.from_numpy(np.frombuffer(bytearray(self._file.read(4 * shape.numel())), np.float32)).view(shape)
+        return self._stored[name].read()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._stored)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._stored)
 
 
 def disk_backed(scores: Scores) -> Scores:

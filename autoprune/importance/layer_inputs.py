@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.structure.edit import evaluating
-from autoprune.task.samples import Samples, cut, leaves, samples_within
+from autoprune.task.samples import Samples, cut, leaves, release_between, samples_within
 from autoprune.task.task import Forward, Role
 
 TOKENS = 1024  # in one pass: their activations and the logits of a large vocabulary fit in memory beside the network
@@ -34,6 +34,7 @@ def read_inputs(
     with evaluating(model), _listening({name: model.get_submodule(name) for name in names}, on_input):
         for inputs, _ in batches(role, batch_size):
             forward(model, inputs)
+            release_between(inputs)
 
 
 @torch.no_grad()

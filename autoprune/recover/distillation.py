@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from autoprune.task.outputs import combined
 from autoprune.task.samples import (
     Samples,
+    chosen,
     cut,
     has_images,
     images_last,
@@ -61,7 +62,7 @@ class Distillation:
         if not kinds:
             return cls(task, temperature, {})
         some = slice(0, MEASURED)
-        inputs = rows(task.data.train.inputs, some)
+        inputs = chosen(task.data.train.inputs, some)
         parts = cut(inputs, samples_within(inputs, BATCH))
         taught = joined_samples([mapped(teach(part, None), Tensor.detach) for part in parts])
         tensors = task.tensors(taught)

@@ -1,7 +1,7 @@
 """Least-squares repair in closed form: the weights that best restore a layer's outputs from any number of its units."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,13 @@ from autoprune.importance.unit_weights import is_plain_reader
 from autoprune.ranges import Count, FiniteNonNegative, check_fields
 from autoprune.repair import solver_passes as memory
 from autoprune.repair.moments import input_moments
+from autoprune.stored_tensor import LARGE_BYTES, StoredTensor, TensorFile
 from autoprune.structure.axes import AxisSlices, Kept
 from autoprune.structure.edit import Ranking
 from autoprune.structure.groups import IntArray, Structure
 from autoprune.task.task import Forward, Role, plain_forward
 
+Keep = Callable[[Tensor], Tensor | StoredTensor]  # in memory, or in a file
 STRIPS, STRIP = 8, 256  # of a triangular matrix, which is kept in so many strips of at least so many rows
 
 
@@ -74,8 +76,17 @@ class Reconstruction:
             layer: The layer's qualified name.
             kept: Units that each group keeps [groups].
         """
-        reader = self._reader(layer)
-        return None if reader.bias is None else reader.bias + reader.offset(kept, self.weight(layer, kept))
+        return self.tensors(layer, kept).get("bias")
+
+    def tensors(self, layer: str, kept: Kept) -> dict[str, Tensor]:
+        """`weight`, and `bias` where the layer has one, by name; solved for once.
+
+        Args:
+            layer: The layer's qualified name.
+            kept: Units that each group keeps [groups].
+        """
+        reader, weight = self._reader(layer), self.weight(layer, kept)
+        return {"weight": weight} | ({} if reader.bias is None else {"bias": reader.bias + reader.offset(kept, weight)})
 
     def all_widths(self, layer: str) -> Iterator[tuple[int, Tensor]]:
         """`weight` for 1, 2, … all units, each made from the last one; a tensor is valid until the next.
@@ -163,10 +174,12 @@ def reconstruct(  # noqa: PLR0913 - keyword-only settings
     if unknown:
         raise ValueError(f"centred names {unknown}, but the layers that run are {[x.name for x in structure.layers]}")
     passes, untouched, too_large = _solvable(model, structure)
+    large = memory.KEPT * sum(entries for own in passes for entries in own.values()) > LARGE_BYTES
+    keep: Keep | None = None if only_errors else TensorFile().write if large else lambda tensor: tensor
     readers: dict[str, _Reader] = {}
     for names in passes:
         moments = input_moments(
-            model, structure, role, names=names, rows=settings.rows, forward=forward, generator=generator
+            model, structure, role, names=tuple(names), rows=settings.rows, forward=forward, generator=generator
         )
         readers_of = Counter(map(id, moments.values()))
         for name in names:
@@ -182,9 +195,7 @@ def reconstruct(  # noqa: PLR0913 - keyword-only settings
             axis = AxisSlices(structure, name, "in")
             owned = [gram]
             del gram
-            readers[name] = _Reader(
-                axis, layer, axis.order(ranking), structure.names, gram=owned, mean=mean, solves=not only_errors
-            )
+            readers[name] = _Reader(axis, layer, axis.order(ranking), structure.names, gram=owned, mean=mean, keep=keep)
     in_order = {name: readers[name] for name in _readers_of(structure) if name in readers}
     return Reconstruction(in_order, untouched, too_large)
 
@@ -194,8 +205,9 @@ def _readers_of(structure: Structure) -> list[str]:
     return list(dict.fromkeys(m.layer for group in structure.groups for m in group.members if m.axis == "in"))
 
 
-def _solvable(model: nn.Module, structure: Structure) -> tuple[list[tuple[str, ...]], dict[str, str], list[str]]:
-    """The layers of each pass over the samples; the others, each with the reason; and those that are too large."""
+def _solvable(model: nn.Module, structure: Structure) -> tuple[list[dict[str, int]], dict[str, str], list[str]]:
+    """The layers of each pass over the samples, each with the entries of its Gram matrices; the others, each with the
+    reason; and those that are too large."""
     entries: dict[str, int] = {}
     untouched: dict[str, str] = {}
     for name in _readers_of(structure):
@@ -213,7 +225,8 @@ def _solvable(model: nn.Module, structure: Structure) -> tuple[list[tuple[str, .
     passes, left_out = memory.solver_passes(entries, limit=limit)
     for name in left_out:
         untouched[name] = f"all that is solved for would take more than {limit / 2**20:.0f} MiB of memory"
-    return [tuple(name for name in entries if name in each) for each in passes], untouched, too_large + left_out
+    solvable = [{name: entries[name] for name in entries if name in each} for each in passes]
+    return solvable, untouched, too_large + left_out
 
 
 class _Reader:
@@ -232,24 +245,29 @@ class _Reader:
         *,
         gram: list[Tensor],
         mean: Tensor,
-        solves: bool,
+        keep: Keep | None,
     ) -> None:
-        """gram holds one matrix, which is taken out of it: nobody else needs it."""
+        """gram holds one matrix, which is taken out of it: nobody else needs it. keep: None keeps errors alone."""
         weight, bias = layer.get_parameter("weight").detach(), getattr(layer, "bias", None)
         kernel, columns = _kernel(layer), _columns(order, _kernel(layer)).to(weight.device)
-        self.axis, self.weight = axis, weight[:, order.to(weight.device)].float()
+        self.axis, self.dense, self.order = axis, weight, order.to(weight.device)
         self.bias = None if bias is None else bias.detach().float().clone()
         self.mean = mean[:, columns].float()
         flat = self.weight.reshape(len(gram[0]), -1, gram[0].shape[-1]).double()
         alone = len(axis.members) == 1
-        direct = _Direct(_taken(gram[0], columns), flat, axis, kernel) if solves and not alone else None
+        direct = _Direct(_taken(gram[0], columns), flat, axis, kernel) if keep is not None and not alone else None
         held = gram if alone else [gram.pop()] * len(axis.members)
         nested = [
-            _Nested(held, columns, flat, index, positions, kernel, solves=solves and alone)
+            _Nested(held, columns, flat, index, positions, kernel, keep=keep if alone else None)
             for index, positions in axis.members
         ]
         self.errors = {names[solver.group]: solver.errors for solver in nested}
-        self.solver: _Nested | _Direct | None = nested[0] if alone and solves else direct
+        self.solver: _Nested | _Direct | None = nested[0] if alone and keep is not None else direct
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weights, inputs in ranked order; not kept, as they are the network's."""
+        return self.dense[:, self.order].float()
 
     def restored(self, kept: Kept) -> Tensor:
         if len(self.axis.entries(kept)) == self.axis.size:
@@ -260,13 +278,13 @@ class _Reader:
 
     def offset(self, kept: Kept, weight: Tensor) -> Tensor:
         """What the mean outputs lose with this weight, [outputs]."""
-        lost = self.weight.clone()
+        lost = self.weight
         lost[:, self.axis.entries(kept).to(lost.device)] -= weight
         return (lost.view(len(self.mean), -1, self.mean.shape[1]) @ self.mean[:, :, None]).flatten()
 
     def shaped(self, solution: Tensor) -> Tensor:
         """[convolution groups, outputs of each, columns] → [outputs, places, *kernel]"""
-        return solution.reshape(len(self.weight), -1, *self.weight.shape[2:])
+        return solution.reshape(len(self.dense), -1, *self.dense.shape[2:])
 
 
 class _Nested:
@@ -284,7 +302,7 @@ class _Nested:
         positions: IntArray,
         kernel: int,
         *,
-        solves: bool,
+        keep: Keep | None,
     ) -> None:
         """The last gram in dense order, which is taken, `order` its columns by rank, as `weight` has them; positions
         are places by rank."""
@@ -299,39 +317,45 @@ class _Nested:
         torch.linalg.cholesky(lower, out=lower)
         projected = weight[:, :, columns] @ lower
         self.errors = self._errors(projected)
-        if solves:
+        if keep is not None:
             inverse = torch.zeros_like(lower, memory_format=torch.contiguous_format).mT
             inverse.diagonal(dim1=1, dim2=2).fill_(1)
             torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
             del lower
             size = inverse.shape[-1]
             step = max(STRIP, -(-size // STRIPS))
-            self.projected = projected.float()
+            self.projected = keep(projected.float())
             # what is above the diagonal is zero: strips of rows, each as long as its last row
-            self.strips = [inverse[:, a : a + step, : a + step].float().contiguous() for a in range(0, size, step)]
-            self.step = step
+            strips = (inverse[:, a : a + step, : a + step].float().contiguous() for a in range(0, size, step))
+            self.strips = [keep(strip) for strip in strips]
+            self.step, self.device = step, weight.device
 
     def solve(self, kept: Kept) -> Tensor:
         """[convolution groups, outputs of each, kept columns], columns by ascending place."""
         m = self.ends[kept[self.group]]
-        solution = self.projected.new_zeros(*self.projected.shape[:2], m)
-        self._add_rows(solution, 0, m)
+        projected = self._in_memory(self.projected)
+        solution = projected.new_zeros(*projected.shape[:2], m)
+        self._add_rows(solution, projected, 0, m)
         return self._ascending(solution)
 
-    def _add_rows(self, solution: Tensor, start: int, stop: int) -> None:
+    def _add_rows(self, solution: Tensor, projected: Tensor, start: int, stop: int) -> None:
         """Adds what the inverse's rows from start to stop make of the projected weights."""
         for index, strip in enumerate(self.strips):
             offset = index * self.step
             low, high = max(start, offset), min(stop, offset + self.step)
             if low < high:
-                rows = strip[:, low - offset : high - offset, :high]
-                solution[:, :, :high] += self.projected[:, :, low:high] @ rows
+                rows = self._in_memory(strip)[:, low - offset : high - offset, :high]
+                solution[:, :, :high] += projected[:, :, low:high] @ rows
+
+    def _in_memory(self, tensor: Tensor | StoredTensor) -> Tensor:
+        return tensor.read().to(self.device) if isinstance(tensor, StoredTensor) else tensor
 
     def widths(self) -> Iterator[tuple[int, Tensor]]:
         """The solutions for 1, 2, … all units; each adds the outer products of its unit's columns to the last one."""
-        solution, done = torch.zeros_like(self.projected), 0
+        projected = self._in_memory(self.projected)
+        solution, done = torch.zeros_like(projected), 0
         for units, m in enumerate(self.ends[1:].tolist(), start=1):
-            self._add_rows(solution, done, m)
+            self._add_rows(solution, projected, done, m)
             done = m
             yield units, self._ascending(solution[:, :, :m])
 

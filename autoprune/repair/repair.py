@@ -16,7 +16,7 @@ from autoprune.structure.axes import AxisSlices
 from autoprune.structure.code_bits import bits_of
 from autoprune.structure.edit import Ranking, kept_entries, partly
 from autoprune.structure.groups import Structure
-from autoprune.task.samples import cut, samples_within
+from autoprune.task.samples import cut, release_between, samples_within
 from autoprune.task.task import Forward, Role, plain_forward
 
 BATCH = 500
@@ -168,6 +168,7 @@ def measure_batch_norms(
         mixed = [MixedStatistics(layer, share, remembers=True) for layer in layers]
         for batch in cut(calibration.inputs, size) if layers else ():
             forward(network, batch)
+            release_between(batch)
         for each in mixed:
             each.finish()
         return
@@ -178,6 +179,7 @@ def measure_batch_norms(
         layer.train()
     for batch in cut(calibration.inputs, size) if layers else ():
         forward(network, batch)
+        release_between(batch)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
         layer.eval()

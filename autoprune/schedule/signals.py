@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.schedule.engine import PruningRun
-from autoprune.task.samples import rows
+from autoprune.task.samples import loaded, rows
 from autoprune.task.task import Role, outputs_of
 
 SAMPLES = 256  # of the calibration role
@@ -201,7 +201,7 @@ def loss_of(run: PruningRun, role: Role) -> float:
         run: The training that is going on.
         role: The samples that are judged.
     """
-    return float(run.task.loss(run.task.forward(run.model.eval(), role.inputs), role.targets))
+    return float(run.task.loss(run.task.forward(run.model.eval(), loaded(role.inputs)), loaded(role.targets)))
 
 
 def accuracy_of(run: PruningRun, role: Role) -> float:

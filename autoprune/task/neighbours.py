@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoprune.task.samples import cut
 from autoprune.task.task import Role, Task
 
 MOST = 2048  # samples that are compared with each other
@@ -35,9 +36,7 @@ def neighbour_agreement(task: Task, network: nn.Module, role: Role) -> dict[str,
 
 
 def _embeddings(task: Task, network: nn.Module, role: Role) -> dict[str, Tensor]:
-    parts = [
-        task.tensors(task.forward(network, role[start : start + BATCH].inputs)) for start in range(0, len(role), BATCH)
-    ]
+    parts = [task.tensors(task.forward(network, batch)) for batch in cut(role.inputs, BATCH)]
     return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
 
 

@@ -13,7 +13,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from autoprune.ranges import check_fields
-from autoprune.task.samples import Samples, as_tensors, joined_samples, leaves, mapped, number_of, rows
+from autoprune.task.samples import (
+    Samples,
+    as_tensors,
+    chosen,
+    converted,
+    cut,
+    leaves,
+    mapped,
+    number_of,
+    samples_within,
+)
+from autoprune.task.spooled import spooled
 
 SHARES = {"train": 0.5, "calibration": 0.1, "search": 0.25, "test": 0.15}
 TARGET_KEYS = ("labels", "label", "targets", "target", "y")  # of samples that are mappings
@@ -28,7 +39,9 @@ class ContentIds(tuple[str, ...]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Role:
-    """Preloaded samples that serve one purpose.
+    """Samples that serve one purpose.
+
+    Arrays and tensors that are mapped from files (`np.load(…, mmap_mode="r")`, `torch.load(…, mmap=True)`) stay there.
 
     Raises TypeError where something is no tensor, and ValueError where numbers of samples differ or an id comes twice.
 
@@ -63,7 +76,7 @@ class Role:
 
     @classmethod
     def from_dataset(cls, dataset: "Dataset[Any] | DataLoader[Any]", *, limit: int | None = None) -> "Role":
-        """Loads a data set's samples into memory.
+        """Reads a data set's samples once; into memory, or where they are large, into a temporary file.
 
         Args:
             dataset: Of (input, target) pairs, of inputs alone, of (input, input, ..., target), or of mappings whose
@@ -71,20 +84,18 @@ class Role:
                 iterator, tensors that are equally long are taken for batches, everything else for samples.
             limit: Of samples; None loads all.
         """
-        batches = list(_batches(dataset, limit))
-        if not batches:
+        samples = spooled(map(_divided, _batches(dataset, limit)))
+        if samples is None:
             size = len(dataset) if hasattr(dataset, "__len__") else 0
             raise ValueError(f"a role needs at least one sample; the dataset has {size} and the limit is {limit}")
-        inputs, targets = zip(*map(_divided, batches), strict=True)
-        part = slice(0, limit)
-        return cls(rows(joined_samples(inputs), part), rows(joined_samples(targets), part))
+        return cls(*chosen(samples, slice(0, limit)))
 
     def __getitem__(self, which: slice | Tensor) -> "Role":
         places = which.tolist() if isinstance(which, Tensor) and which.ndim else which
         if not isinstance(places, slice | list):
             raise TypeError(f"some samples of a role are role[0:1], a slice, or role[rows], a tensor; got {which!r}")
         ids = self.ids[places] if isinstance(places, slice) else [self.ids[index] for index in places]
-        return Role(rows(self.inputs, which), rows(self.targets, which), ContentIds(ids))
+        return Role(chosen(self.inputs, which), chosen(self.targets, which), ContentIds(ids))
 
     def to(self, device: torch.device) -> "Role":
         inputs, targets = (mapped(part, lambda x: x.to(device)) for part in (self.inputs, self.targets))
@@ -103,7 +114,8 @@ class Role:
         """A hash of ids, inputs and targets: the same samples in the same order, whatever machine."""
         digest = hashlib.sha256("\n".join(self.ids).encode())
         for tensor in (*leaves(self.inputs), *leaves(self.targets)):
-            digest.update(_bytes(tensor).tobytes())
+            for part in cut(tensor, samples_within(tensor, len(tensor))):
+                digest.update(_bytes(part).data)
         return digest.hexdigest()[:16]
 
 
@@ -258,8 +270,10 @@ def _batches(dataset: Any, limit: int | None) -> Iterator[Samples]:
         collate, source = default_collate, dataset
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         size = len(source) if limit is None else min(len(source), limit)
-        for start in range(0, size, LOADED):
-            yield _collated(collate, [source[i] for i in range(start, min(start + LOADED, size))])
+        plain = collate is default_collate and size  # others may bring the samples of a batch to one shape
+        step = samples_within(_collated(collate, [source[0]]), LOADED) if plain else LOADED
+        for start in range(0, size, step):
+            yield _collated(collate, [source[i] for i in range(start, min(start + step, size))])
         return
     if not isinstance(source, Iterable):
         raise TypeError(f"data are tensors, a data set or a DataLoader, got {type(source).__name__}")
@@ -329,7 +343,7 @@ def _checked(samples: Samples, name: str) -> Samples:
         return None
     samples = as_tensors(samples)
     if name == "targets":  # losses read whole numbers as int64
-        samples = mapped(samples, lambda tensor: tensor.long() if tensor.dtype in NARROW else tensor)
+        samples = mapped(samples, lambda tensor: converted(tensor, torch.int64) if tensor.dtype in NARROW else tensor)
     if isinstance(samples, list):
         samples = tuple(samples)
     parts = samples.values() if isinstance(samples, Mapping) else samples if isinstance(samples, tuple) else [samples]
@@ -344,11 +358,12 @@ def _checked(samples: Samples, name: str) -> Samples:
 
 
 def _content_ids(inputs: Samples) -> Iterator[str]:
-    for parts in zip(*map(_bytes, leaves(inputs)), strict=True):
-        digest = hashlib.blake2b(digest_size=12)
-        for row in parts:
-            digest.update(row.tobytes())
-        yield digest.hexdigest()
+    for batch in cut(leaves(inputs), samples_within(inputs, number_of(inputs))):
+        for parts in zip(*map(_bytes, batch), strict=True):
+            digest = hashlib.blake2b(digest_size=12)
+            for row in parts:
+                digest.update(row.data)
+            yield digest.hexdigest()
 
 
 def _bytes(tensor: Tensor) -> NDArray[np.uint8]:

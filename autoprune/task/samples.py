@@ -14,9 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autoprune.machine_cache import release_freed_memory
+from autoprune.task.lazy_tensor import LazyTensor
+
 Samples: TypeAlias = Any  # a tensor [N, ...], or a tuple, list or mapping of such
 
-PASS_BYTES = 2**24  # of inputs in one forward pass: activations are many times as large, 20 MB of an image of 224²
+PASS_BYTES = 2**23  # of inputs in one forward pass: activations are many times as large, 20 MB of an image of 224²
+COPIED_BYTES = 2**28  # of one tensor, above which samples stay where they are and are read when they are used
+RELEASING = 0.25  # of PASS_BYTES, from which on a pass takes so long that releasing its memory takes no time
+REAL_BYTES = 4  # of a number in a network: images of whole numbers in one byte become as many real ones
 NOT_JUDGED = (
     "past_key_values",
     "hidden_states",
@@ -51,10 +57,16 @@ def mapped(samples: Samples, function: Callable[[Tensor], Any]) -> Samples:
 
 
 def as_tensors(samples: Samples) -> Samples:
-    """NumPy's arrays in tuples, lists and mappings as tensors of the same numbers; tensors without their history."""
+    """NumPy's arrays in tuples, lists and mappings as tensors of the same numbers; tensors without their history.
+
+    Large arrays that are mapped from files stay there, and are read when they are used.
+    """
     match samples:
         case Tensor():
             return samples.detach() if samples.requires_grad else samples
+        case np.memmap() if samples.dtype.kind in "biufc" and samples.ndim:
+            lazy = LazyTensor.of(samples)
+            return lazy if lazy.nbytes > COPIED_BYTES else lazy.load()
         case np.ndarray() if samples.dtype.kind in "biufc":
             return torch.from_numpy(np.ascontiguousarray(samples))
         case Mapping() if type(samples) is dict:
@@ -73,13 +85,46 @@ def number_of(samples: Samples) -> int:
 
 
 def rows(samples: Samples, which: slice | Tensor) -> Samples:
-    """Some of the samples: a slice of them, or those at an index tensor.
+    """Some of the samples, in memory: a slice of them, or those at an index tensor.
 
     Args:
         samples: A tensor [N, ...], or a tuple, list or mapping of such.
         which: A slice of them, or an index tensor.
     """
-    return mapped(samples, lambda tensor: tensor[which])
+    return mapped(samples, lambda tensor: loaded(tensor[which]))
+
+
+def chosen(samples: Samples, which: slice | Tensor) -> Samples:
+    """Some of the samples, of which no copy is made where that would be large: they are read when they are used.
+
+    Args:
+        samples: A tensor [N, ...], or a tuple, list or mapping of such.
+        which: A slice of them, or an index tensor.
+    """
+
+    def of(tensor: Tensor) -> Tensor:
+        copied = isinstance(which, Tensor) and which.numel() * tensor[:1].nbytes > COPIED_BYTES
+        return (LazyTensor.of(tensor) if copied and tensor.device.type == "cpu" else tensor)[which]
+
+    return mapped(samples, of)
+
+
+def loaded(samples: Samples) -> Samples:
+    """The same samples in memory, where some are read when they are used."""
+    return mapped(samples, lambda tensor: tensor.load() if isinstance(tensor, LazyTensor) else tensor)
+
+
+def converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor in another type; a large one is converted row by row, when it is used.
+
+    Args:
+        tensor: [N, ...].
+        dtype: What it is converted to.
+    """
+    if isinstance(tensor, LazyTensor):
+        return tensor.converted(dtype)
+    lazily = tensor.numel() * dtype.itemsize > COPIED_BYTES and tensor.device.type == "cpu" and tensor.dtype != dtype
+    return LazyTensor.of(tensor).converted(dtype) if lazily else tensor.to(dtype)
 
 
 def samples_within(samples: Samples, most: int, *, pass_bytes: int = PASS_BYTES) -> int:
@@ -90,11 +135,29 @@ def samples_within(samples: Samples, most: int, *, pass_bytes: int = PASS_BYTES)
         most: Of small samples, at least 1.
         pass_bytes: What the inputs of one pass may take.
     """
-    one = sum(tensor[:1].nbytes for tensor in leaves(samples))
-    return min(most, max(2, pass_bytes // max(1, one)))
+    one = sum(t.numel() // max(1, len(t)) * max(REAL_BYTES, t.itemsize) for t in leaves(samples))
+    return min(max(1, most), max(2, pass_bytes // max(1, one)))
 
 
-def cut(samples: Samples, size: int) -> list[Samples]:
+class Parts(Sequence[Any]):
+    """Samples part by part, each of which is read when it is asked for."""
+
+    def __init__(self, samples: Samples, stops: Sequence[int]) -> None:
+        self._samples = samples
+        self.slices = [slice(start, stop) for start, stop in itertools.pairwise(stops)]
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    def __getstate__(self) -> dict[str, Any]:  # for other processes: without what these samples were chosen from
+        return vars(self) | {"_samples": mapped(self._samples, torch.clone)}
+
+    def __getitem__(self, index: Any) -> Any:
+        own = self.slices[index]
+        return [rows(self._samples, part) for part in own] if isinstance(own, list) else rows(self._samples, own)
+
+
+def cut(samples: Samples, size: int) -> Parts:
     """Parts of `size` samples each; the last one may be smaller. A single left-over sample joins the part before it.
 
     BatchNorm that normalises by its batch needs two samples at least.
@@ -103,7 +166,7 @@ def cut(samples: Samples, size: int) -> list[Samples]:
         samples: A tensor [N, ...], or a tuple, list or mapping of such.
         size: Samples of one part.
     """
-    return [rows(samples, slice(start, stop)) for start, stop in itertools.pairwise(cuts(number_of(samples), size))]
+    return Parts(samples, cuts(number_of(samples), size))
 
 
 def cuts(number: int, size: int) -> list[int]:
@@ -126,6 +189,16 @@ def joined_samples(parts: Sequence[Samples]) -> Samples:
     return mapped(parts[0], lambda _: next(whole))
 
 
+def release_between(inputs: Samples) -> None:
+    """What passes over inputs as large as these have left free goes back to the system, where it is much.
+
+    Args:
+        inputs: Of the pass before, or the next one.
+    """
+    if sum(tensor.nbytes for tensor in leaves(inputs)) > RELEASING * PASS_BYTES:
+        release_freed_memory()
+
+
 def repeated(example: Samples, number: int) -> Samples:
     """The first sample so many times.
 
@@ -139,6 +212,11 @@ def repeated(example: Samples, number: int) -> Samples:
 def in_float32(samples: Samples) -> Samples:
     """Floats of any precision in float32; whole numbers stay."""
     return mapped(samples, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
+
+
+def read_as_float32(samples: Samples) -> Samples:
+    """The same, of samples that are read; large ones are converted when they are used."""
+    return mapped(samples, lambda tensor: converted(tensor, torch.float32) if tensor.is_floating_point() else tensor)
 
 
 def images_last(samples: Samples) -> Samples:

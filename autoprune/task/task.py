@@ -31,10 +31,12 @@ from autoprune.task.samples import (
     first_tensor,
     in_float32,
     leaves,
+    loaded,
     mapped,
     named_outputs,
     number_of,
     paired_targets,
+    read_as_float32,
     rows,
 )
 from autoprune.task.seeded_forward import SeededForward, draws_random_numbers
@@ -85,7 +87,7 @@ def outputs_of(network: nn.Module, inputs: Samples, forward: Forward = plain_for
         inputs: What the network reads [N, ...].
         forward: (network, inputs) → outputs: how the network is called.
     """
-    return in_float32(forward(network, inputs))
+    return in_float32(forward(network, loaded(inputs)))
 
 
 def first_outputs(outputs: Samples) -> Tensor:
@@ -182,8 +184,9 @@ class Task:
         object.__setattr__(self, "keep", unwrapped_names(self.model, self.keep))
         object.__setattr__(self, "model", unwrapped(self.model))
         check_in_memory(self.model)
-        for name in ("example_input", "example_inputs"):
-            object.__setattr__(self, name, as_tensors(getattr(self, name)))
+        example = tuple(self.example_input) if isinstance(self.example_input, list) else self.example_input
+        object.__setattr__(self, "example_input", loaded(as_tensors(example)))
+        object.__setattr__(self, "example_inputs", loaded(as_tensors(self.example_inputs)))
         unknown = sorted(self.keep - {name for name, _ in self.model.named_modules()})
         if unknown:
             layers = [n for n, m in self.model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
@@ -271,8 +274,6 @@ class Task:
 
     def _check_shapes(self) -> None:
         """Roles hold samples of the example input's structure and shapes."""
-        if isinstance(self.example_input, list):
-            object.__setattr__(self, "example_input", tuple(self.example_input))
         if not leaves(self.example_input):
             got = type(self.example_input).__name__
             raise TypeError(f"task.example_input is a tensor [1, ...], or a tuple or mapping of such, got {got}")
@@ -294,23 +295,23 @@ class Task:
         object.__setattr__(self, "precision", self.precision or noticed)
         if noticed != self.dtype:
             object.__setattr__(self, "model", in_dtype(self.model, DTYPES[self.dtype]))
-        inputs = (self.example_input, *self.example_inputs, *(role.inputs for _, role in self.data.items()))
-        floats = {t.dtype for x in inputs for t in leaves(x) if t.is_floating_point()}
+        inputs = [self.example_input, *self.example_inputs, *(role.inputs for _, role in self.data.items())]
+        floats = {tensor.dtype for tensor in leaves(inputs) if tensor.is_floating_point()}
         if floats and self.dtype != "float32":
             raise ValueError(
                 f"task.dtype={self.dtype} is for networks that read whole numbers, such as tokens, and this one reads "
                 f"{', '.join(map(str, floats))}; leave it out, and set evaluation.precision=bf16 to judge at half of it"
             )
         if floats - {torch.float32}:
-            roles = {name: replace(role, inputs=in_float32(role.inputs)) for name, role in self.data.items()}
+            roles = {name: replace(role, inputs=read_as_float32(role.inputs)) for name, role in self.data.items()}
             object.__setattr__(self, "data", Roles(**roles))
             object.__setattr__(self, "example_input", in_float32(self.example_input))
-            object.__setattr__(self, "example_inputs", tuple(map(in_float32, self.example_inputs)))
+            object.__setattr__(self, "example_inputs", in_float32(self.example_inputs))
 
     def _settle(self) -> None:
         """Tries the network, loss and metric on a few samples and settles what outputs mean."""
         role = self.data.calibration
-        numbers = sum(tensor[0].numel() for tensor in leaves(role.inputs))
+        numbers = sum(tensor.numel() // len(tensor) for tensor in leaves(role.inputs))
         few = slice(0, max(2, min(PROBED, PROBED_NUMBERS // max(1, numbers))))
         inputs = rows(role.inputs, few)
         with torch.no_grad():
@@ -385,7 +386,7 @@ class Task:
         """Whether the loss of these samples can be computed."""
         try:
             with torch.no_grad():
-                self.loss(self.forward(self.model, samples.inputs), samples.targets)
+                self.loss(self.forward(self.model, loaded(samples.inputs)), loaded(samples.targets))
             return True
         except (IndexError, RuntimeError, ValueError):
             return False

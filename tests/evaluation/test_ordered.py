@@ -151,12 +151,9 @@ def test_repaired_weights_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch
         ordered = OrderedNetwork(model, structure, ranking, reconstruction=solved)
         with torch.no_grad():
             outputs.append(torch.stack([ordered.at(plan.kept)(inputs) for plan in [*plans, *plans]]))
-        for layer in ordered._layers:
-            if layer.repaired is not None:
-                known = layer.repaired._cache
-                held = sum(tensor.nbytes for tensors in known.values() for tensor in tensors.values())
-                assert held == layer.repaired._bytes
-                assert held <= limit or len(known) == 1
+        held = [sum(tensor.nbytes for tensor in tensors.values()) for tensors in ordered.repaired._latest.values()]
+        assert sum(held) == ordered.repaired.held_bytes
+        assert sum(held) <= limit or len(held) == 1, "of all layers together"
     assert torch.equal(outputs[0], outputs[1])
     assert torch.equal(outputs[0], outputs[2])
 
