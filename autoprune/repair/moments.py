@@ -14,7 +14,7 @@ from autoprune.task.task import Forward, Role
 
 CHUNK = 2**21  # entries of rows that are taken at a time
 BATCH = 64  # samples at most
-ACTIVATION_BYTES = 2**26  # of one layer's outputs for a batch: several are alive at a time
+ACTIVATION_BYTES = 2**24  # of one layer's outputs for a batch: several are alive at a time
 WIDE = 512  # columns; below, products in float64 take next to no time
 NOISE = 1e-12  # a variance below this share of the inputs' mean square is rounding error in float64
 NOISE_WIDE = 1e-6  # and of their mean variance, in float32

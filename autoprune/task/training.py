@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from autoprune.task.samples import Samples, images_last, in_float32, leaves, number_of, rows
+from autoprune.task.samples import Samples, cut, images_last, in_float32, leaves, number_of, rows, samples_within
 from autoprune.task.task import Forward, Role, plain_forward
 
 Augment = Callable[[Any, torch.Generator], Any]
@@ -176,10 +176,24 @@ class TrainingLoop:
     def backward(self, inputs: Samples, targets: Samples) -> Tensor:
         """The trained parameters hold the gradients of these samples' loss, which is returned.
 
+        Large samples, such as images of 224², go through the network in parts, whose gradients add up: what a pass
+        backwards needs of each is 50 MB and more. BatchNorm then normalises by a part.
+
         Args:
             inputs: What the network reads [N, ...].
             targets: What outputs are compared with.
         """
+        self.optimizer.zero_grad(set_to_none=True)
+        number = number_of(inputs)
+        parts = [inputs], [targets]
+        if (size := samples_within(inputs, number)) < number:
+            own = cut(inputs, size)
+            parts = list(own), list(cut(targets, size)) if targets is not None else [None] * len(own)
+        shares = [number_of(part) / number for part in parts[0]]
+        return torch.stack([self._part_backward(*part) for part in zip(*parts, shares, strict=True)]).sum()
+
+    def _part_backward(self, inputs: Samples, targets: Samples, share: float) -> Tensor:
+        """Adds the gradients of the part's share of the loss, which is returned."""
         inputs = images_last(inputs)
         several = number_of(inputs) > 1
         for norm in self._norms:  # of a single sample there are no statistics: those that it knows are used
@@ -188,7 +202,7 @@ class TrainingLoop:
         device = self.batches.role.device.type
         with torch.autocast(device, dtype=torch.bfloat16) if self.settings.bf16 else nullcontext():
             value = self.loss(in_float32(self.forward(self.model, inputs)), inputs, targets)
-        self.optimizer.zero_grad(set_to_none=True)
+        value = value * share
         value.backward()
         return value.detach()
 

@@ -1,5 +1,8 @@
-"""Samples as large as images of 224² and more: no forward pass takes so many that activations fill the memory."""
+"""Samples as large as images of 224² and more: neither they nor what a forward pass makes of them fill the memory."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,25 +15,23 @@ from autoprune.problem.spec import ProblemSpec
 from autoprune.recover.distillation import teacher_outputs
 from autoprune.task.samples import PASS_BYTES
 from autoprune.task.task import Role, Roles, Task
+from tests.problem.large_samples import SIDE, network
 
-SIDE, SAMPLES = 296, 40
+ROOT, SAMPLES = Path(__file__).parents[2], 40
 
 
 @pytest.fixture(scope="module")
 def task_and_sizes() -> tuple[Task, list[int]]:
     sizes: list[int] = []
 
-    def forward(network: nn.Module, inputs: Tensor) -> Any:
+    def forward(called: nn.Module, inputs: Tensor) -> Any:
         sizes.append(len(inputs))
-        return network(inputs)
+        return called(inputs)
 
-    torch.manual_seed(0)
-    layers = (nn.Conv2d(3, 16, 8, 37), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Flatten())
-    network = nn.Sequential(*layers, nn.Linear(16 * 36, 4)).eval()
     role = Role(torch.randn(SAMPLES, 3, SIDE, SIDE), torch.randint(4, (SAMPLES,)))
     others = (Role(role.inputs + shift, role.targets) for shift in (1, 2, 3))
     roles = Roles(**dict(zip(("train", "calibration", "search", "test"), (role, *others), strict=True)))
-    return Task(network, role.inputs[:1], roles, name="large", budget="macs:0.5", forward=forward), sizes
+    return Task(network(), role.inputs[:1], roles, name="large", budget="macs:0.5", forward=forward), sizes
 
 
 def test_no_pass_takes_more_than_fit(task_and_sizes: tuple[Task, list[int]]) -> None:
@@ -43,3 +44,14 @@ def test_no_pass_takes_more_than_fit(task_and_sizes: tuple[Task, list[int]]) -> 
     assert 2 < fit < SAMPLES - 1
     assert max(sizes) <= fit + 1  # a last one joins the others
     assert fit in sizes
+
+
+def test_samples_of_a_large_data_set_are_never_all_in_memory() -> None:
+    number = 100
+    command = [sys.executable, "-W", "ignore", "-m", "tests.problem.large_samples", str(number)]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (torch_alone,), (lazily, *scores), (in_memory, *expected) = (line.split() for line in said.splitlines())
+    all_bytes = 3 * SIDE**2 * 4 * (number + number // 4)
+    assert scores == expected
+    assert int(lazily) - int(torch_alone) < 0.5 * all_bytes
+    assert int(in_memory) - int(torch_alone) > 1.0 * all_bytes, "or it is not measured"
