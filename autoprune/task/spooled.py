@@ -5,9 +5,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from autoprune.machine_cache import release_freed_memory
 from autoprune.stored_tensor import StoredTensor, TensorFile
+from autoprune.task import samples
 from autoprune.task.lazy_tensor import LazyTensor
-from autoprune.task.samples import COPIED_BYTES, Samples, joined_samples, leaves, mapped
+from autoprune.task.samples import Samples, joined_samples, leaves, mapped
 
 
 def spooled(batches: Iterable[Samples]) -> Samples:
@@ -28,13 +30,14 @@ def spooled(batches: Iterable[Samples]) -> Samples:
             continue
         held.append(batch)
         held_bytes += sum(tensor.nbytes for tensor in leaves(batch))
-        if held_bytes > COPIED_BYTES:
+        if held_bytes > samples.COPIED_BYTES:
             columns = [_Column(tensor) for tensor in leaves(batch)]
             for earlier in held:
                 _write(columns, earlier)
             del held[1:]
     if not columns:
         return joined_samples(held) if held else None
+    release_freed_memory()  # of what was held before
     whole = iter(columns)
     return mapped(held[0], lambda _: next(whole).tensor())
 
@@ -57,7 +60,7 @@ class _Column:
     def tensor(self) -> Tensor:
         stored = StoredTensor(self.file, 0, torch.Size((self.number, *self.shape)), self.dtype)
         lazy = LazyTensor.of(stored)
-        return lazy if lazy.nbytes > COPIED_BYTES else stored.read()
+        return lazy if lazy.nbytes > samples.COPIED_BYTES else stored.read()
 
 
 def _write(columns: list[_Column], batch: Samples) -> None:

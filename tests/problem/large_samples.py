@@ -3,6 +3,7 @@
 import sys
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -10,7 +11,7 @@ from torch.utils.data import Dataset
 from autoprune import machine_cache
 from autoprune.problem.problem import Problem
 from autoprune.problem.spec import ProblemSpec
-from autoprune.task import lazy_tensor, samples, spooled
+from autoprune.task import lazy_tensor, samples
 from autoprune.task.task import Role, Roles, Task
 from tests.repair.wide_kernels import peak_bytes
 
@@ -43,7 +44,7 @@ def searched(number: int) -> list[float]:
     roles = {name: Role.from_dataset(Images(of, seed=seed)) for seed, (name, of) in enumerate(numbers.items())}
     task = Task(network(), roles["test"].inputs[:1], Roles(**roles), name="large", budget="macs:0.5")
     problem = Problem.prepare(task, ProblemSpec())
-    halves = problem.projector.project(problem.structure.units * 0 + 0.5)
+    halves = problem.projector.project(np.full(len(problem.structure.groups), 0.5))
     outcomes = problem.objective.evaluate([problem.structure.dense, problem.structure.plan(halves)])
     return [outcome.score for outcome in outcomes]
 
@@ -56,6 +57,6 @@ if __name__ == "__main__":
     searched(16)
     print(peak_bytes())  # what torch itself takes
     for copied_bytes in (2**23, 2**40):  # read when they are used; and all in memory
-        samples.COPIED_BYTES = spooled.COPIED_BYTES = copied_bytes
+        samples.COPIED_BYTES = copied_bytes
         scores = searched(number)
         print(peak_bytes(), *scores)

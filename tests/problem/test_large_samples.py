@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,9 @@ def test_no_pass_takes_more_than_fit(task_and_sizes: tuple[Task, list[int]]) -> 
     task, sizes = task_and_sizes
     fit = PASS_BYTES // task.example_input.nbytes
     problem = Problem.prepare(task, ProblemSpec())
-    problem.objective.evaluate([problem.structure.plan(problem.projector.project(problem.structure.units * 0 + 0.5))])
+    problem.objective.evaluate(
+        [problem.structure.plan(problem.projector.project(np.full(len(problem.structure.groups), 0.5)))]
+    )
     Judge(task, task.data.test)(problem.pruned(problem.structure.dense))
     teacher_outputs(task.model, task.data.train.inputs, forward=task.forward, augment=None, epochs=3, bf16=False)
     assert 2 < fit < SAMPLES - 1
