@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.repair.moments import WIDE, Moments, _batch_size, input_moments
+from autoprune.repair.moments import ACTIVATION_BYTES, WIDE, Moments, _batch_size, input_moments
 from autoprune.structure.graph import find_structure
 from autoprune.structure.transformer import transformer_structure
 from tests.language_models import TINY
@@ -107,6 +107,6 @@ def test_large_outputs_are_read_in_small_batches() -> None:
     structure = find_structure(network, torch.zeros(1, 1, 10, 10))
     assert _batch_size(structure) == 64
     wide = [replace(layer, positions=200**2) for layer in structure.layers]
-    assert _batch_size(replace(structure, layers=tuple(wide))) == 2**26 // (4 * 32 * 200**2) == 13
+    assert _batch_size(replace(structure, layers=tuple(wide))) == ACTIVATION_BYTES // (4 * 32 * 200**2) == 3
     huge = [replace(layer, positions=10**9) for layer in structure.layers]
     assert _batch_size(replace(structure, layers=tuple(huge))) == 1
