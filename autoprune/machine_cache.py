@@ -18,7 +18,7 @@ from autoprune.files import atomic_write
 
 FILE = "measured.json"
 GAIN = 1.03  # what has to be gained for a setting to be changed
-FREED_BYTES = 2**28  # that are kept for the next activations, at most
+FREED_BYTES = 2**28  # by which a process may grow before it gives back what is free in it
 BIG, WIDE = (256, 16, 56, 56), (16, 16, 3, 3)  # a convolution with 51 MB of activations, which glibc maps and unmaps
 
 
@@ -102,26 +102,28 @@ def keep_freed_memory(keep: bool) -> None:
         libc.mallopt(option, value)
 
 
-def release_freed_memory() -> None:
-    """Where more than FREED_BYTES lie free in this process, all of them go back to the system.
+class _Releasing:
+    """Gives back what is free, where this process has grown since it last did."""
 
-    Kept memory falls to pieces: activations of large images, of which no two layers' are of one size, leave twice as
-    much of it free as they use. It takes milliseconds, so it is for whoever has computed for longer than that.
-    """
-    libc = _glibc()
-    if libc is None or not hasattr(libc, "mallinfo2"):  # glibc 2.33
-        return
-    libc.mallinfo2.restype = _MallocState
-    if libc.mallinfo2().fordblks > FREED_BYTES:
-        libc.malloc_trim(0)
+    resident = 0  # bytes after the last time
+
+    def __call__(self) -> None:
+        """Where the process holds FREED_BYTES more than after the last time, what is free goes back to the system.
+
+        Kept memory falls to pieces: activations of large images, of which no two layers' are of one size, leave twice
+        as much of it free as they use. glibc counts as free what it has given back, too, so that it is not asked.
+        """
+        libc = _glibc()
+        if libc is not None and _resident_bytes() > self.resident + FREED_BYTES:
+            libc.malloc_trim(0)
+            self.resident = _resident_bytes()
 
 
-class _MallocState(ctypes.Structure):
-    """What glibc says of its memory (malloc.h): `fordblks` are the bytes that are free."""
+release_freed_memory = _Releasing()
 
-    _fields_ = tuple(
-        (name, ctypes.c_size_t) for name in (*(f"other_{index}" for index in range(8)), "fordblks", "keepcost")
-    )
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _seconds() -> float:

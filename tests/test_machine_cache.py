@@ -163,13 +163,21 @@ def test_much_free_memory_goes_back_and_little_stays(monkeypatch: pytest.MonkeyP
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * resource.getpagesize()
 
+    release = machine_cache._Releasing()
     keep_freed_memory(True)
     blocks = [torch.ones(2**20) for _ in range(32)]  # of 4 MB
     del blocks[::2]
     full = resident()
     monkeypatch.setattr(machine_cache, "FREED_BYTES", 2**40)
-    machine_cache.release_freed_memory()
+    release()
     assert resident() > full - 2**23
     monkeypatch.setattr(machine_cache, "FREED_BYTES", 2**25)
-    machine_cache.release_freed_memory()
+    release()
     assert resident() < full - 2**25
+    for block in blocks:
+        block.add_(1)
+    again = [torch.ones(2**20) for _ in range(4)]
+    del again
+    full = resident()
+    release()
+    assert resident() > full - 2**23, "16 MB more than after the last time are kept"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from autoprune.cost.model import FloatArray
 from autoprune.importance.unit_weights import is_plain_reader
+from autoprune.machine_cache import release_freed_memory
 from autoprune.ranges import Count, FiniteNonNegative, check_fields
 from autoprune.repair import solver_passes as memory
 from autoprune.repair.moments import input_moments
@@ -196,6 +197,7 @@ def reconstruct(  # noqa: PLR0913 - keyword-only settings
             owned = [gram]
             del gram
             readers[name] = _Reader(axis, layer, axis.order(ranking), structure.names, gram=owned, mean=mean, keep=keep)
+            release_freed_memory()
     in_order = {name: readers[name] for name in _readers_of(structure) if name in readers}
     return Reconstruction(in_order, untouched, too_large)
 

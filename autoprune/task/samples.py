@@ -21,7 +21,7 @@ Samples: TypeAlias = Any  # a tensor [N, ...], or a tuple, list or mapping of su
 
 PASS_BYTES = 2**23  # of inputs in one forward pass: activations are many times as large, 20 MB of an image of 224²
 COPIED_BYTES = 2**28  # of one tensor, above which samples stay where they are and are read when they are used
-RELEASING = 0.25  # of PASS_BYTES, from which on a pass takes so long that releasing its memory takes no time
+LARGE_SAMPLE = 2**18  # bytes, an image of 148²: a pass takes so long then that releasing its memory takes no time
 REAL_BYTES = 4  # of a number in a network: images of whole numbers in one byte become as many real ones
 NOT_JUDGED = (
     "past_key_values",
@@ -190,12 +190,12 @@ def joined_samples(parts: Sequence[Samples]) -> Samples:
 
 
 def release_between(inputs: Samples) -> None:
-    """What passes over inputs as large as these have left free goes back to the system, where it is much.
+    """What passes over samples as large as these have left free goes back to the system, where it is much.
 
     Args:
         inputs: Of the pass before, or the next one.
     """
-    if sum(tensor.nbytes for tensor in leaves(inputs)) > RELEASING * PASS_BYTES:
+    if any(tensor.nbytes > LARGE_SAMPLE * len(tensor) for tensor in leaves(inputs)):
         release_freed_memory()
 
 
