@@ -12,7 +12,7 @@ from autoprune.device.onnx_runtime import onnx_call
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.export.network import load_network, save_network
 from autoprune.export.onnx import export_onnx
-from autoprune.importance.criterion import rank
+from autoprune.importance.criterion import CriterionInputs, rank, scored
 from autoprune.structure.edit import masked, shrink
 from autoprune.structure.graph import find_structure
 from autoprune.task.shipped import SHIPPED, shipped_task
@@ -36,9 +36,8 @@ def test_every_form_of_a_pruned_network_computes_the_same(name: str, tmp_path: P
             settings["otherwise"] = yaml.safe_load((conf_dir() / "importance" / "l1.yaml").read_text())
         criterion = instantiate(settings, _convert_="all")
         generator = torch.Generator().manual_seed(0)
-        scores = criterion(
-            task.model, structure, calibration, loss=task.loss, forward=task.forward, generator=generator
-        )
+        given = CriterionInputs(task.model, structure, calibration, task.loss, task.forward, generator)
+        scores = scored(criterion, given)
         ranking = rank(scores, structure, criterion=path.stem)
         ordered = OrderedNetwork(task.model, structure, ranking)
         plan, seed = random_plan(structure, seed=seed), seed + 1  # another of every criterion

@@ -259,7 +259,7 @@ RULES = Rules(
         "held_out.tasks.*.device": DeviceName | None,
     },
     at_run_time={
-        "importance": {"given"},
+        "importance": {"given", "model", "structure", "role", "loss", "forward", "generator"},  # or as in version 0.1
         "score": {"metrics"},
         "scores": {"metrics"},
         "reward": {"metrics", "score", "cost", "budget"},

@@ -1,7 +1,7 @@
 """The seam of this room: what a criterion is, and how its scores become the one order that everything is sliced by."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,21 +64,23 @@ def scored(importance: Importance, given: CriterionInputs) -> dict[str, Tensor]:
     Args:
         importance: The criterion.
         given: The network, its groups and the calibration samples.
-
-    Raises:
-        TypeError: The criterion takes its arguments as in version 0.1.
     """
-    if "structure" in inspect.signature(importance).parameters:
-        raise TypeError(
-            f"{criterion_name(importance)} takes one argument since 0.2, CriterionInputs with model, structure, role, "
-            "loss, forward and generator, and its own settings by name (docs/add_a_criterion.md)"
-        )
-    scores = dict(importance(given))
+    scores = dict(_called(importance, given))
     groups = given.structure.groups
     skipped = [group for group in groups if group.skips and group.name not in scores]
     scores |= block_influence(given.model, skipped, given.role, forward=given.forward)
     scores |= {group.name: given_order(group) for group in groups if group.in_given_order}
     return {name: scores[name] for name in given.structure.names if name in scores} | scores
+
+
+def _called(importance: Importance, given: CriterionInputs) -> Scores:
+    """What it returns; one that was written for version 0.1 is called as it was then."""
+    if "structure" not in inspect.signature(importance).parameters:
+        return importance(given)
+    of_0_1: Callable[..., Scores] = importance
+    return of_0_1(
+        given.model, given.structure, given.role, loss=given.loss, forward=given.forward, generator=given.generator
+    )
 
 
 def rank(scores: Scores, structure: Structure, *, criterion: str) -> Ranking:

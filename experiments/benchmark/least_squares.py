@@ -54,7 +54,13 @@ class Layer:
         known = self.ready.problem
         order = self.axis.order(known.candidates.ranking)
         reader = _Reader(
-            self.axis, self.module, order, known.structure.names, gram=[found[0]], mean=found[1], solves=True
+            self.axis,
+            self.module,
+            order,
+            known.structure.names,
+            gram=[found[0]],
+            mean=found[1],
+            keep=lambda tensor: tensor,
         )
         for _ in Reconstruction({self.name: reader}, {}).all_widths(self.name):
             pass

@@ -10,13 +10,13 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.importance.activation import activation
 from autoprune.importance.activation_norm import activation_norm
 from autoprune.importance.bn_scale import bn_scale
-from autoprune.importance.criterion import CriterionInputs, Importance, Scores, scored
+from autoprune.importance.criterion import CriterionInputs, Importance, Scores, rank, scored
 from autoprune.importance.fpgm import fpgm
 from autoprune.importance.magnitude import magnitude
 from autoprune.importance.random_scores import random
@@ -25,7 +25,7 @@ from autoprune.structure.edit import masked
 from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Structure
 from autoprune.structure.layer_types import tensor_axes
-from autoprune.task.task import Role, plain_forward
+from autoprune.task.task import Forward, Loss, Role, plain_forward
 from tests.models import PRUNABLE, Network
 
 l1 = partial(magnitude, order=1, read=False)
@@ -315,12 +315,22 @@ def test_orders_are_positive(
         scores_of(partial(criterion, order=order), *residual)
 
 
-def test_a_criterion_of_version_0_1_is_refused_in_a_sentence(residual: tuple[nn.Module, Structure, Role]) -> None:
-    def spread(model: nn.Module, structure: Structure, role: Role, *, power: float, **_: object) -> Scores:
-        raise AssertionError("it is not called")
+def test_a_criterion_of_version_0_1_is_called_as_it_was(residual: tuple[nn.Module, Structure, Role]) -> None:
+    def spread(
+        model: nn.Module,
+        structure: Structure,
+        role: Role,
+        *,
+        loss: Loss,
+        forward: Forward,
+        generator: Generator,
+        power: float,
+    ) -> Scores:
+        assert len(forward(model, role.inputs)) == len(role.inputs)
+        return {group.name: torch.rand(group.units, generator=generator) * power for group in structure.groups}
 
-    with pytest.raises(TypeError, match=r"spread takes one argument since 0\.2, CriterionInputs"):
-        scores_of(partial(spread, power=1), *residual)  # type: ignore[arg-type]
+    scores = scores_of(partial(spread, power=2), *residual)  # type: ignore[arg-type]
+    assert rank(scores, residual[1], criterion="spread").keys() == set(residual[1].names)
 
 
 def permuted(model: nn.Module, structure: Structure, orders: dict[str, Tensor]) -> nn.Module:
