@@ -191,12 +191,10 @@ def reconstruct(  # noqa: PLR0913 - keyword-only settings
                 continue
             is_centred = name in centred or getattr(layer, "bias", None) is not None
             last = not readers_of[id(sums)]
-            gram, mean = sums.gram(name, centred=is_centred, ridge=settings.ridge, last=last)
+            *gram, mean = sums.gram(name, centred=is_centred, ridge=settings.ridge, last=last)
             del sums
             axis = AxisSlices(structure, name, "in")
-            owned = [gram]
-            del gram
-            readers[name] = _Reader(axis, layer, axis.order(ranking), structure.names, gram=owned, mean=mean, keep=keep)
+            readers[name] = _Reader(axis, layer, axis.order(ranking), structure.names, gram=gram, mean=mean, keep=keep)
             release_freed_memory()
     in_order = {name: readers[name] for name in _readers_of(structure) if name in readers}
     return Reconstruction(in_order, untouched, too_large)
