@@ -159,7 +159,8 @@ def rigl_trials(seeds: int) -> None:
         ]
 
     for seed, trial, network in product(range(seeds), RIGL_TRIALS, NETWORKS):
-        cell("rigl", f"{network}_{trial.replace(' ', '_')}_{seed}", partial(one, network, trial, seed))
+        name = trial.replace(" ", "_").replace("%", "percent")
+        cell("rigl", f"{network}_{name}_{seed}", partial(one, network, trial, seed))
 
 
 def scheduled(network: str, schedule: Schedule, goal: PruningGoal, seed: int) -> dict[str, Any]:
