@@ -18,7 +18,7 @@ from autoprune.recover.recovery import OnStep
 from autoprune.task.outputs import TINY
 from autoprune.task.samples import Samples, rows
 from autoprune.task.task import Forward, Task
-from autoprune.task.training import fit, runs_in_bf16
+from autoprune.task.training import runs_in_bf16
 
 EXACT = 1e-6  # a block whose error is below does what the dense one does, and has nothing to learn
 LEAST_ENERGY = (
@@ -211,18 +211,10 @@ def _learn_blocks(
     """Trains the blocks that require gradients, in place, on the dense network's streams."""
     learning = [any(p.requires_grad for p in network.get_submodule(span.block).parameters()) for span in spans(network)]
     with BlockLocal.opened(network, task, teacher=teacher, bf16=bool(how.bf16)) as local:
-        fit(
+        how.minimise(
+            lambda *_: local.errors[learning].mean(),
             network,
-            task.data.train.with_targets(torch.arange(len(task.data.train), device=task.device)),  # none are read
-            loss=lambda *_: local.errors[learning].mean(),
-            steps=how.steps,
-            learning_rate=how.learning_rate,
-            weight_decay=how.weight_decay,
-            batch_size=how.batch_size,
-            optimizer=how.optimizer,
-            clip_norm=how.clip_norm,
-            augment=task.augment,
-            bf16=bool(how.bf16),
+            task,
             forward=local.forward,
             generator=generator,
             on_step=on_step,

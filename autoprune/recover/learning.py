@@ -15,10 +15,10 @@ from autoprune.recover.hidden_states import blocks_of, hearing, hidden_loss, kep
 from autoprune.recover.recovery import OnStep
 from autoprune.task.outputs import TINY
 from autoprune.task.samples import Samples, rows
-from autoprune.task.task import Task
+from autoprune.task.task import Forward, Task
 from autoprune.task.training import Optimizer, fit, runs_in_bf16
 
-Hint = Callable[[Samples, Samples, Tensor], Tensor]  # (outputs, inputs as the student sees them, their rows) → a loss
+Loss = Callable[[Samples, Samples, Tensor], Tensor]  # (outputs, inputs as the student sees them, their rows) → a loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,44 @@ class Learning:
         """Whether there is anything to learn from a teacher."""
         return bool(self.distillation or self.hidden_states)
 
+    def minimise(
+        self,
+        loss: Loss,
+        network: nn.Module,
+        task: Task,
+        *,
+        forward: Forward,
+        generator: torch.Generator,
+        on_step: OnStep | None,
+    ) -> None:
+        """Trains the network in place on the task's train role, for a loss that finds each sample by its row.
+
+        Args:
+            loss: (outputs, inputs, rows of the role) → a scalar; the rows take the targets' place.
+            network: Whose parameters that require gradients are trained.
+            task: Its data, and how its samples are augmented.
+            forward: (network, inputs) → outputs.
+            generator: Draws batches and augmentations.
+            on_step: Called with (step, steps, loss) after every step.
+        """
+        role = task.data.train
+        fit(
+            network,
+            role.with_targets(torch.arange(len(role), device=role.device)),
+            loss=loss,
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            batch_size=self.batch_size,
+            optimizer=self.optimizer,
+            clip_norm=self.clip_norm,
+            augment=task.augment,
+            bf16=runs_in_bf16(network, role.inputs, task.forward) if self.bf16 == "auto" else self.bf16,
+            forward=forward,
+            generator=generator,
+            on_step=on_step,
+        )
+
 
 def learn(
     network: nn.Module,
@@ -88,8 +126,6 @@ def learn(
     if how.asks and teacher is None:
         weights = f"distillation={how.distillation} and hidden_states={how.hidden_states}"
         raise ValueError(f"{weights} needs a teacher, the dense network; pass one or set both to 0")
-    # Rows take the targets' place, so that the loss finds the targets and what the teacher said of these samples.
-    numbered = role.with_targets(torch.arange(len(role), device=role.device))
     scaled = any(kind.has_scale and kind.weight for kind in task.outputs)
     own_weight: list[float] = []
     with _hints(network, task, how=how, teacher=teacher if how.asks else None, bf16=half) as hint:
@@ -106,28 +142,15 @@ def learn(
                 own_weight.append((1 - how.distillation) * alike)
             return own_weight[0] * own + taught
 
-        fit(
-            network,
-            numbered,
-            loss=loss,
-            steps=how.steps,
-            learning_rate=how.learning_rate,
-            weight_decay=how.weight_decay,
-            batch_size=how.batch_size,
-            optimizer=how.optimizer,
-            clip_norm=how.clip_norm,
-            augment=task.augment,
-            bf16=half,
-            forward=task.forward,
-            generator=generator,
-            on_step=on_step,
+        replace(how, bf16=half).minimise(
+            loss, network, task, forward=task.forward, generator=generator, on_step=on_step
         )
 
 
 @contextmanager
 def _hints(
     network: nn.Module, task: Task, *, how: Learning, teacher: nn.Module | None, bf16: bool
-) -> Iterator[Hint | None]:
+) -> Iterator[Loss | None]:
     """The teacher's part of the loss, weighted; None without a teacher."""
     if teacher is None:
         yield None
