@@ -84,7 +84,7 @@ def choose_repair(
 def _record(repair: Repair, task: Task) -> dict[str, Any]:
     parts = []
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in task.model.modules()):
-        parts.append(f"{100 * repair.batch_norm:g} % of BatchNorm's statistics are measured on the pruned network")
+        parts.append(f"batch_norm ({100 * repair.batch_norm:g} % of its statistics measured on the pruned network)")
     for name in ("least_squares", "sparse_gpt", "replace_me"):
         if getattr(repair, name) is not None:
             parts.append(name)

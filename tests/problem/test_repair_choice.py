@@ -86,6 +86,9 @@ def test_where_statistics_are_right_the_first_repair_stays() -> None:
     without_norms = prepared(tiny_task("flattened"), repair=DEFAULT_REPAIR)
     assert without_norms.candidates.repair == DEFAULT_REPAIR.options[0]
     assert without_norms.measured["repair"]["dense_kl"] < 1e-4
+    assert without_norms.measured["repair"]["parts"] == ["least_squares"], "it has no statistics to measure"
+    norms_alone = prepared(tiny_task("residual"), repair=Repair(batch_norm=0.5)).measured["repair"]["parts"]
+    assert norms_alone == ["batch_norm (50 % of its statistics measured on the pruned network)"]
 
 
 def test_a_repair_by_name_that_changes_the_dense_network_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
