@@ -32,6 +32,9 @@ CELLS = HERE / "data"  # committed: what a study has so far, a file for each of 
 CHECKPOINTS = ROOT / "runs" / "time"
 IMAGES = "/usr/share/datasets/fashion-mnist"  # of Debian's dataset-fashion-mnist
 ROUNDS, CONTROL_ROUNDS = 21, (4, 7, 9, 11, 13, 15, 18, 21)  # the last leaves 1 % of the weights
+STUDIES = (
+    "tickets", "schedules", "rigl", "resnet", "rewinding", "agent", "policy", "family", "overhead", "summary",
+)  # fmt: skip
 SPARSE_FROM_START = ("rigl", "set", "static")
 RULED = {0.1: ("one_shot", "cubic", "rigl", "static"), 0.05: ("one_shot", "cubic")}  # what rules compare goes first
 SCHEDULES: dict[str, Schedule] = {
@@ -52,14 +55,17 @@ RIGL_TRIALS: dict[str, tuple[float, float, Schedule]] = {  # density, training i
 RESNET_ROUNDS = TicketSettings(rounds=2, share=0.687, steps=400, controls=(), check_every=400)  # to 9.8 %
 RESNET_RECIPE = TrainingRecipe(learning_rate=0.2, batch_size=64, bf16=True)  # the rate of the shipped network
 REWIND_STEPS = (0, 60)
+REWINDING_TRIALS: dict[str, tuple[TicketSettings, TrainingRecipe]] = {  # what ResNet-20 had, each with one change
+    "1 % of the weights": (replace(RESNET_ROUNDS, rounds=4), RESNET_RECIPE),
+    "twice the learning rate": (RESNET_ROUNDS, replace(RESNET_RECIPE, learning_rate=0.4)),
+    "three times the training": (replace(RESNET_ROUNDS, steps=1200, check_every=1200), RESNET_RECIPE),
+}
 
 
 def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "study", choices=("tickets", "schedules", "rigl", "resnet", "agent", "policy", "family", "overhead", "summary")
-    )
+    parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
     match arguments.study:
@@ -70,7 +76,9 @@ def main() -> None:
         case "rigl":
             rigl_trials(arguments.seeds)
         case "resnet":
-            rewinding(arguments.seeds)
+            resnet(arguments.seeds)
+        case "rewinding":
+            rewinding_trials(arguments.seeds)
         case "summary":
             write_summary()
         case "overhead":
@@ -185,16 +193,33 @@ def overhead() -> None:
         cell("overhead", f"{name}_fused", partial(overhead_rows, f"{name}, fused steps", task, recipe))
 
 
-def rewinding(seeds: int) -> None:
+def resnet(seeds: int) -> None:
     """ResNet-20 at full learning rate: tickets rewound to step 0, and to later ones."""
-    data = fashion_subset()
-
-    def one(step: int, seed: int) -> list[Any]:
-        settings = replace(RESNET_ROUNDS, rewind="step" if step else "initial", rewind_step=step)
-        task = task_of(resnet20(), data, "resnet20", augment=flip)
-        search = TicketSearch(task, settings, RESNET_RECIPE, seed, CHECKPOINTS / f"resnet_{step}_{seed}")
-        search.run()
-        return [{**row, "rewind_step": step} for row in search.rows]
-
     for seed, step in product(range(seeds), REWIND_STEPS):
-        cell("resnet", f"{step}_{seed}", partial(one, step, seed))
+        cell("resnet", f"{step}_{seed}", partial(resnet_tickets, "resnet", RESNET_ROUNDS, RESNET_RECIPE, step, seed))
+
+
+def rewinding_trials(seeds: int) -> None:
+    """The same with one thing changed; fewer weights go on from the rounds that there are."""
+    for (trial, (settings, recipe)), seed, step in product(REWINDING_TRIALS.items(), range(seeds), REWIND_STEPS):
+        name = trial.replace(" ", "_").replace("%", "percent")
+        folder = "resnet" if settings.rounds > RESNET_ROUNDS.rounds else name
+
+        def one(
+            trial: str = trial, folder: str = folder, settings: TicketSettings = settings,
+            recipe: TrainingRecipe = recipe, step: int = step, seed: int = seed,
+        ) -> list[Any]:  # fmt: skip
+            return [{"trial": trial, **row} for row in resnet_tickets(folder, settings, recipe, step, seed)]
+
+        cell("rewinding", f"{name}_{step}_{seed}", one)
+
+
+def resnet_tickets(
+    folder: str, settings: TicketSettings, recipe: TrainingRecipe, step: int, seed: int
+) -> list[dict[str, Any]]:
+    """Tickets of ResNet-20 on the shipped subset, rewound to a step."""
+    settings = replace(settings, rewind="step" if step else "initial", rewind_step=step)
+    task = task_of(resnet20(), fashion_subset(), "resnet20", augment=flip)
+    search = TicketSearch(task, settings, recipe, seed, CHECKPOINTS / f"{folder}_{step}_{seed}")
+    search.run()
+    return [{**row, "rewind_step": step} for row in search.rows]

@@ -19,8 +19,8 @@ def write_summary() -> None:
     """The page holds the tables between its markers."""
     text = PAGE.read_text()
     tables = {
-        "tickets": _tickets, "schedules": _schedules, "rigl": _rigl, "resnet": _resnet, "agent": _agent,
-        "family": _family, "overhead": _overhead,
+        "tickets": _tickets, "schedules": _schedules, "rigl": _rigl, "resnet": _resnet, "rewinding": _rewinding,
+        "agent": _agent, "family": _family, "overhead": _overhead,
     }  # fmt: skip
     for study, table in tables.items():
         cells = [json.loads(file.read_text()) for file in sorted((HERE / "data").glob(f"{study}_*.json"))]
@@ -91,6 +91,12 @@ def _resnet(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         means = [f"{100 * np.mean(list(values.values())):.2f}" if values else "–" for values in each]
         pairs = [_interval(_differences(values, each[0])) for values in each[1:]]
         yield f"| {100 * density[number]:.1f} % | {len(each[0])} | {' | '.join([*means, *pairs])} |"
+
+
+def _rewinding(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    for trial in dict.fromkeys(row["trial"] for row in rows):
+        first, *lines = _resnet([row for row in rows if row["trial"] == trial])
+        yield from ("", f"**{trial}**", "", first, *lines)
 
 
 def _agent(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
