@@ -1,4 +1,4 @@
-"""What holds for the whole suite: one thread, and examples that are fixed in the fast stage, fresh in the slow one.
+"""What holds for the whole suite: one thread, and examples of properties that are fixed by default, fresh in .ci/run.
 
 torch is imported where tests run: the process that only hands them out to others starts without it.
 """
@@ -15,8 +15,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from tests.models import Network
 
-# The fast stage tries a few fixed examples; the slow stage (`-m "slow or hypothesis" --hypothesis-profile=fresh`) tries
-# others on every run, and prints how to repeat the one that fails.
+# By default a few fixed examples are tried; `--hypothesis-profile=fresh`, as in .ci/run, tries more and others, and
+# prints how to repeat the one that fails.
 settings.register_profile("fixed", deadline=None, derandomize=True, max_examples=8)
 settings.register_profile("fresh", deadline=None, derandomize=False, max_examples=25, print_blob=True)
 settings.load_profile("fixed")

@@ -42,7 +42,7 @@ def test_scripts_run_as_they_are_and_stop_at_the_first_error(script: Path) -> No
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert re.search(r"^scripts/test\b", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert "\nscripts/test\n" in (ROOT / ".ci" / "run").read_text()
+    assert '\nscripts/test -m "slow or not slow" ' in (ROOT / ".ci" / "run").read_text()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
