@@ -12,7 +12,7 @@ import torch
 
 from experiments.ladder.stages import Cell
 from experiments.origin import origin
-from experiments.policies import budgets, few_shot, rule
+from experiments.policies import budgets, few_shot, long, rule
 from experiments.policies.runs import ALL, AT, CELLS, FROM_UNIFORM, LIVE_AT, LIVE_CELLS, VARIANTS, kept_run, runs_of
 from experiments.readme import write_between
 
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20, help="of searches on tables")
     parser.add_argument("--evaluations", type=int, default=100)
     parser.add_argument("--live", type=int, default=0, metavar="SEEDS", help="of networks that are evaluated")
+    parser.add_argument("--long", type=int, default=0, metavar="SEEDS", help="of 300 evaluations on networks")
     parser.add_argument("--budgets", type=int, default=0, metavar="SEEDS", help="of five budgets on the tables")
     parser.add_argument("--few-shot", type=int, default=0, metavar="SEEDS", help="of searches that begin with a policy")
     parser.add_argument("--live-budgets", type=int, default=0, metavar="SEEDS", help="of five budgets on Plain-20")
@@ -54,6 +55,8 @@ def main() -> None:
             for variant in LIVE:
                 if variant in asked.only:
                     kept_run(cell, variant, seed, LIVE_AT[-1])
+    for seed in range(asked.long):
+        long.keep(seed)
     for seed in range(asked.live_budgets):
         for task in budgets.NETWORKS:
             budgets.keep(task, FIRST_SEED + seed)
@@ -71,6 +74,7 @@ def _write(made_by: Mapping[str, Any], evaluations: int) -> None:
         "rule": rule.rows(evaluations),
         "rows": rows,
         "live": live,
+        "long": long.rows(),
         "budgets": budgets.rows(),
         "few_shot": few_shot.rows(),
     }
@@ -80,6 +84,7 @@ def _write(made_by: Mapping[str, Any], evaluations: int) -> None:
         "policies": _markdown([row for row in rows if row["variant"] in VARIANTS]),
         "from_uniform": _markdown([row for row in rows if row["variant"] in FROM_UNIFORM]),
         "live": _live_markdown(live),
+        "long": long.markdown(record["long"]),
         "budgets": budgets.markdown(record["budgets"]),
         "few_shot": few_shot.markdown(record["few_shot"]),
     }.items():

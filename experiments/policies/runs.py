@@ -139,6 +139,7 @@ def _run(cell: Ready, settings: dict[str, Any], evaluations: int, seed: int) -> 
     seconds = time.process_time() - start
     return {
         "regrets": [regrets[min(at, len(regrets)) - 1] for at in (AT if cell.bounds else LIVE_AT)],
+        "curve": regrets,
         "start": start_regret,
         "policy": min(own) if own else None,
         "evaluations": len(regrets),
