@@ -8,9 +8,10 @@ depend on the budget, so one model serves several.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge
 from torch import Tensor
 
 from autoprune.agent.agent_spec import AgentSpec
@@ -25,7 +26,7 @@ from autoprune.evaluation.metered import POLICY, SEARCH, EvaluationsSpent
 from autoprune.evaluation.outcome import Metrics, Outcome
 from autoprune.plan import PruningPlan
 from autoprune.problem.problem import Problem, best_plan
-from autoprune.ranges import Count, Natural, NonNegative, OneOf
+from autoprune.ranges import Count, Natural, NonNegative, check_fields
 from autoprune.search.paid_plans import PaidPlans, log_exhausted
 from autoprune.search.policy_trials import play
 from autoprune.search.rl import save_own_policy
@@ -34,7 +35,6 @@ from autoprune.structure.groups import IntArray
 if TYPE_CHECKING:
     from autoprune.search.transferred_start import TransferredPolicy, TransferredStart
 
-RANKINGS = ("model", "random")
 ENDLESS = 10**9  # imagined episodes: the evaluations end the search
 SMALLEST = 1e-9
 CLONING = 100  # gradient steps at least, until a fresh policy makes the plan of one that is transferred here
@@ -48,8 +48,8 @@ class ImaginedPlay:
 
     updates: Count
     """Of the agent, each on a rollout of imagined episodes, between two batches."""
-    batch: Count
-    """Plans that are evaluated at once, the policy's own among them; at least 2."""
+    batch: Annotated[int, Ge(2)]
+    """Plans that are evaluated at once, the policy's own among them."""
     candidates_per_evaluation: Count
     """Neighbours of the best plans and of the policy's that are ranked, for each plan that is evaluated."""
     elite: Count
@@ -60,23 +60,11 @@ class ImaginedPlay:
     """Gradient steps after each batch towards the best plan of every budget; 0 for none."""
     pessimism: NonNegative
     """Standard deviations below the model's mean that the agent is rewarded by (MOPO, arXiv 2005.13239)."""
-    ranking: Annotated[str, OneOf(RANKINGS)] = "model"
+    ranking: Literal["model", "random"] = "model"
     """Who chooses among the candidates; `random` is an ablation."""
 
     def __post_init__(self) -> None:
-        for name, least in {
-            "updates": 1,
-            "batch": 2,
-            "candidates_per_evaluation": 1,
-            "elite": 1,
-            "kappa": 0,
-            "imitation": 0,
-            "pessimism": 0,
-        }.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"agent.imagination.{name} must be at least {least}, got {getattr(self, name)}")
-        if self.ranking not in RANKINGS:
-            raise ValueError(f"agent.imagination.ranking must be one of {RANKINGS}, got {self.ranking!r}")
+        check_fields(self, "agent.imagination")
 
 
 def search(
