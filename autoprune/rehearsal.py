@@ -114,12 +114,13 @@ def _samples(network: nn.Module) -> int:
 
 def _check_role(task: Task, name: str, role: Role, networks: Mapping[str, nn.Module], samples: int) -> dict[str, float]:
     """The role can be judged; network → the seconds that a sample takes."""
-    broken = _broken_rows(role.inputs) or _unreadable_targets(task, role)
-    if broken:
-        raise ValueError(
-            f"the {name} role has {len(broken)} of {len(role)} samples with NaN or infinity, the first at row "
-            f"{broken[0]}; leave them out of Roles({name}=…)"
-        )
+    for what, broken in (("inputs", _broken_rows(role.inputs)), ("targets", _unreadable_targets(task, role))):
+        if broken:
+            way = ", or give a loss that leaves out such targets: Task(loss=…)" if what == "targets" else ""
+            raise ValueError(
+                f"the {name} role has {len(broken)} of {len(role)} samples with NaN or infinity in their {what}, the "
+                f"first at row {broken[0]}; leave them out of Roles({name}=…){way}"
+            )
     seconds, short = {}, role[:samples]
     for which, network in networks.items():
         with _explained(

@@ -58,6 +58,7 @@ def choose_repair(
     options = repair.options if isinstance(repair, AutomaticRepair) else (repair,)
     if task.table is not None:  # whose plans were judged by the first
         return candidates_of(options[0]), {"batch_norm": float(options[0].batch_norm)}
+    options = _measurable(options, task, proxy)
     proxy = proxy[:SAMPLES]
 
     def dense_kl(option: Repair) -> float:
@@ -81,9 +82,27 @@ def choose_repair(
     return best, record | {"mild_kl": {f"{float(option.batch_norm):g}": kl[option] for option in options}}
 
 
+def _has_batch_norms(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+
+
+def _measurable(options: tuple[Repair, ...], task: Task, proxy: Role) -> tuple[Repair, ...]:
+    """Those for which there are enough samples: one alone has no variance."""
+    fewest = min(len(task.data.calibration), len(proxy))
+    possible = tuple(option for option in options if not option.batch_norm)
+    if fewest > 1 or not _has_batch_norms(task.model):
+        return options
+    if not possible:
+        raise ValueError(
+            f"BatchNorm's statistics cannot be measured on one sample, and there are {len(task.data.calibration)} for "
+            f"calibration and {len(proxy)} that plans are judged on; give more, or set repair=least_squares"
+        )
+    return possible
+
+
 def _record(repair: Repair, task: Task) -> dict[str, Any]:
     parts = []
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in task.model.modules()):
+    if _has_batch_norms(task.model):
         parts.append(f"batch_norm ({100 * repair.batch_norm:g} % of its statistics measured on the pruned network)")
     for name in ("least_squares", "sparse_gpt", "replace_me"):
         if getattr(repair, name) is not None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from autoprune.task.outputs import CATEGORICAL, OutputKind
 from autoprune.task.samples import Samples, leaves, mapped, named_outputs, paired_targets
+from autoprune.task.target_forms import are_numbers, form_hint, has_negative_answers
 
 KindSetting = str | OutputKind | Mapping[str, str | OutputKind]
 
@@ -38,6 +39,7 @@ class _Evidence:
     network reads, where it reads token ids. loss_of: other outputs in the place of these → the loss; NaN without one.
     """
 
+    name: str
     outputs: Tensor
     targets: Tensor | None
     families: frozenset[str] | None
@@ -79,7 +81,7 @@ def output_kinds(
     kinds = []
     for index, (name, tensor) in enumerate(tensors.items()):
         loss_of = functools.partial(_loss_with, loss, outputs, few_targets, index)
-        evidence = _Evidence(tensor.float(), own[name], families, tokens, loss_of)
+        evidence = _Evidence(name, tensor.float(), own[name], families, tokens, loss_of)
         setting = settings.get(name)
         if isinstance(setting, OutputKind):
             kind = setting
@@ -182,10 +184,10 @@ def _inferred(evidence: _Evidence) -> OutputKind:
         "no targets of its own" if evidence.targets is None else f"targets of shape {list(evidence.targets.shape)}"
     )
     sources += " and no loss" if evidence.families is None else " and the loss"
-    if evidence.targets is not None and evidence.targets.shape[1:] == (1,) and evidence.outputs.shape[1:] != (1,):
-        sources += " (labels of classes have the shape [samples], as targets.squeeze(1) has it)"
+    sources += form_hint(evidence.targets, evidence.outputs)
+    called = f" {evidence.name!r}" if evidence.name else ""
     raise ValueError(
-        f"what the network's outputs of shape {list(evidence.outputs.shape)} mean is ambiguous from {sources}; "
+        f"what the network's outputs{called} of shape {list(evidence.outputs.shape)} mean is ambiguous from {sources}; "
         "say it by Task(kind=...): classification, segmentation, multilabel (one logit as well), regression, embedding "
         "or language, each by its output's name where there are several, or OutputKind(kind, axis=...) where classes "
         "stand on another axis"
@@ -239,24 +241,28 @@ def _by_targets(evidence: _Evidence, targets: Tensor) -> OutputKind | None:
     outputs, silent = evidence.outputs, evidence.families is not None  # a loss that tells nothing
     answers = bool(((targets == 0) | (targets == 1)).all())
     same = targets.shape[1:] == outputs.shape[1:] or targets[0].numel() == outputs[0].numel()
-    if not _is_float(targets):
-        if outputs.ndim > 1 and not same and _class_axes(outputs, targets):
-            all_used = int(targets.max()) == outputs.shape[1] - 1
-            if silent and outputs.ndim == 2 and not all_used and not _classifies(outputs, targets):
-                return None
-            return _classes(evidence)
-        if same and not answers:
-            return OutputKind("regression")
-        return OutputKind("multilabel") if same and not silent else None
-    if not same:
-        return None
+    if same and has_negative_answers(targets):
+        return OutputKind("multilabel") if silent and bool((targets != 0).all()) else None
+    if not _is_float(targets) and outputs.ndim > 1 and not same and _class_axes(outputs, targets):
+        all_used = int(targets.max()) == outputs.shape[1] - 1
+        if silent and outputs.ndim == 2 and not all_used and not _classifies(outputs, targets):
+            return None
+        return _classes(evidence)
+    if not same:  # a mean and a variance, or several quantiles, of one number
+        own = silent and not evidence.families and are_numbers(targets) and _unlabelled(evidence) is None
+        return OutputKind("regression") if own else None
+    whole = targets.shape[1:] == outputs.shape[1:] and not (silent and answers)
+    axis = next((axis for axis in (1, -1) if whole and outputs.ndim > 1 and _add_up_to_one(targets, axis)), None)
+    if axis is not None:  # distributions over classes
+        kind = (
+            OutputKind("segmentation") if outputs.ndim == 4 and axis == 1 else OutputKind("classification", axis=axis)
+        )
+        return kind if not silent else _unlabelled(evidence) or OutputKind("regression")
     if not answers:
-        return OutputKind("regression")
-    if silent:
-        return None
-    if outputs.ndim == 2 and outputs.shape[1] > 1 and bool((targets.sum(dim=1) == 1).all()):
-        return OutputKind("classification")
-    return OutputKind("multilabel")
+        within = bool(((targets >= 0) & (targets <= 1)).all())
+        two_kinds = within and evidence.points_to("numbers") and evidence.points_to("logits")
+        return None if two_kinds else OutputKind("regression")
+    return None if silent else OutputKind("multilabel")
 
 
 def _classifies(outputs: Tensor, targets: Tensor) -> bool:

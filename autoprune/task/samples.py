@@ -278,6 +278,8 @@ def largest_difference(outputs: Samples, others: Samples) -> float:
 def paired_targets(names: list[str], targets: Samples) -> dict[str, Tensor | None]:
     """Output → its targets: those of its name, or at its position; a single tensor belongs to the first output.
 
+    Targets of a nested output may be called by the last part of its name, where only one output ends so.
+
     Args:
         names: The outputs' names.
         targets: What outputs are compared with.
@@ -285,7 +287,9 @@ def paired_targets(names: list[str], targets: Samples) -> dict[str, Tensor | Non
     if isinstance(targets, Tensor):
         return dict.fromkeys(names) | {names[0]: targets}
     if isinstance(targets, Mapping):
-        return {name: targets.get(name) for name in names}
+        last = [name.rpartition(".")[2] for name in names]
+        ends = {name: end if last.count(end) == 1 else name for name, end in zip(names, last, strict=True)}
+        return {name: targets.get(name, targets.get(ends[name])) for name in names}
     if isinstance(targets, tuple | list) and len(targets) == len(names):
         return dict(zip(names, targets, strict=True))
     return dict.fromkeys(names)

@@ -17,10 +17,10 @@ from autoprune.task.default_metrics import (
     DefaultLoss,
     DefaultMetric,
     NeedsLabels,
-    OfFirst,
     has_defaults,
-    reading,
+    is_plain,
 )
+from autoprune.task.given_functions import check_answers, left_out_targets, name_of, reading
 from autoprune.task.kind_inference import KindSetting, described, output_kinds
 from autoprune.task.outputs import OutputKind
 from autoprune.task.placement import DTYPES, Dtype, check_in_memory, checked_device, in_dtype
@@ -49,7 +49,7 @@ Loss = Callable[[Any, Any], Tensor]  # (outputs, targets) → scalar
 Forward = Callable[[nn.Module, Any], Any]  # (network, inputs) → outputs
 Measure = Callable[[nn.Module], Mapping[str, float | str]]
 
-PROBED = 16  # samples that a task's network is tried on, fewer where they are large
+PROBED = 32  # samples that a task's network is tried on, fewer where they are large
 PROBED_NUMBERS = 500_000
 
 
@@ -215,8 +215,7 @@ class Task:
         elif isinstance(self.metric, DefaultMetric) or self.metric is accuracy:
             name = {"regression": "R²", "embedding": "cosine"}.get(self.outputs[0].kind, "accuracy")
         else:
-            function = self.metric.function if isinstance(self.metric, OfFirst) else self.metric
-            name = str(getattr(function, "__name__", type(function).__name__)).strip("<>")
+            name = name_of(self.metric)
             name = {"lambda": "metric", "partial": "metric", "token_accuracy": "accuracy"}.get(name, name)
         return {"kind": self.outputs[0].kind, "metric": name, "percent": name is not None and name.endswith("accuracy")}
 
@@ -338,10 +337,10 @@ class Task:
         object.__setattr__(self, "outputs", kinds)
         own = paired_targets([kind.name for kind in kinds], targets)
         with_targets = tuple(k for k in kinds if k.weight and has_defaults(k, tensors[k.name], own[k.name]))
-        plain = isinstance(outputs, Tensor) and outputs.ndim == 2 and kinds[0].kind == "classification"
-        plain = plain and not kinds[0].probabilities and isinstance(targets, Tensor) and not targets.is_floating_point()
+        plain = is_plain(kinds[0], outputs, targets)
         loss: Loss | None = self.loss
         metric: Metric | None = self.metric
+        left_out: tuple[float, ...] = ()
         if loss is None and with_targets:
             loss = F.cross_entropy if plain else DefaultLoss(with_targets)
         elif loss is not None and targets is not None:
@@ -350,18 +349,23 @@ class Task:
             except ValueError:
                 self._check_labels("calibration", role)
                 raise
+            left_out = left_out_targets(loss, with_targets[0], outputs, role.targets) if with_targets else ()
         if metric is None and with_targets:
-            metric = accuracy if plain else DefaultMetric(with_targets[0])
+            plain = plain and not left_out and not any((each.targets < 0).any() for _, each in self.data.items())
+            metric = accuracy if plain else DefaultMetric(with_targets[0], left_out)
         elif metric is not None and targets is not None:
             metric = reading("metric", metric, outputs, targets)
+        pairs = (("loss", loss), ("metric", metric)) if targets is not None else ()
+        own = {what: function for what, function in pairs if getattr(self, what) is not None}
+        error = DefaultLoss(with_targets) if with_targets else loss
+        check_answers(own, error=error, outputs=outputs, targets=targets)
         object.__setattr__(self, "loss", loss or NeedsLabels("loss"))
         object.__setattr__(self, "metric", metric or NeedsLabels("metric"))
 
     def _check_augment(self, inputs: Samples) -> None:
-        if self.augment is None:
-            return
         try:
-            self.augment(inputs, torch.Generator().manual_seed(0))
+            if self.augment is not None:
+                self.augment(inputs, torch.Generator().manual_seed(0))
         except Exception as error:
             raise ValueError(
                 "task.augment is called with samples and a torch.Generator, (inputs, generator) → inputs, and fails on "
@@ -373,20 +377,21 @@ class Task:
         own = paired_targets([kind.name for kind in self.outputs], role.targets)
         for kind in self.outputs:
             labels = own[kind.name]
-            if labels is None or labels.is_floating_point() or kind.classes is None:
+            if labels is None or labels.is_floating_point() or labels.dtype == torch.bool or kind.classes is None:
                 continue
             void = torch.tensor([IGNORED, VOID] if kind.kind == "segmentation" else [IGNORED], device=labels.device)
             wrong = ((labels < 0) | (labels >= kind.classes)) & ~torch.isin(labels, void)
             at = wrong.reshape(len(wrong), -1).any(dim=1).nonzero().flatten()[:1]
             if len(at) and (isinstance(self.loss, DefaultLoss) or not self._learns_from(role[at])):
                 label, last = int(labels[wrong][0]), kind.classes - 1
-                raise ValueError(f"role {name!r} has the label {label}, but the network's classes are 0 to {last}")
+                from_one = bool((labels[~torch.isin(labels, void)] > 0).all()) and label == kind.classes
+                way = "; they seem to begin at 1: give labels - 1" if from_one else ""
+                raise ValueError(f"role {name!r} has the label {label}, but the network's classes are 0 to {last}{way}")
 
     def _learns_from(self, samples: Role) -> bool:
         """Whether the loss of these samples can be computed."""
         try:
-            with torch.no_grad():
-                self.loss(self.forward(self.model, loaded(samples.inputs)), loaded(samples.targets))
+            self.loss(outputs_of(self.model, samples.inputs, self.forward), loaded(samples.targets))
             return True
         except (IndexError, RuntimeError, ValueError):
             return False

@@ -118,6 +118,16 @@ def test_a_share_of_statistics_is_judged_as_it_is_handed_out(share: float) -> No
         assert again == judged, "statistics do not pile up from batch to batch"
 
 
+def test_one_sample_has_no_statistics() -> None:
+    roles = Roles.split(torch.randn(9, 6), torch.arange(9) % 2)
+    network = nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 2))
+    few = Task(network, torch.zeros(1, 6), roles, budget="macs:0.5")
+    assert len(roles.calibration) == 1
+    assert not prepared(few, repair=DEFAULT_REPAIR, proxy_samples=1, batch_size=2).candidates.repair.batch_norm
+    with pytest.raises(ValueError, match=r"cannot be measured on one sample.*repair=least_squares"):
+        prepared(few, repair=Repair(batch_norm=True), proxy_samples=1, batch_size=2)
+
+
 def test_shares_and_options_are_checked() -> None:
     with pytest.raises(ValueError, match=r"repair\.batch_norm.*\[0, 1\].*1\.5"):
         Repair(batch_norm=1.5)

@@ -43,6 +43,7 @@ def closed_over(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 LOGITS, ONE, IMAGE, SEQUENCE = torch.randn(N, 5), torch.randn(N, 1), torch.randn(N, 5, 4, 3), torch.randn(N, 7, 5)
+SIGNS = 2.0 * labels(2)[:, None] - 1
 MANY_HOT = (torch.rand(N, 5) > 0.3).float()
 INFERRED: dict[str, tuple[Any, Any, object, bool, str, int]] = {
     "labels": (LOGITS, labels(5), None, False, "classification", 1),
@@ -62,6 +63,13 @@ INFERRED: dict[str, tuple[Any, Any, object, bool, str, int]] = {
     "one logit": (ONE, labels(2), None, False, "multilabel", 1),
     "one logit, floats": (ONE, labels(2).float()[:, None], F.binary_cross_entropy_with_logits, False, "multilabel", 1),
     "ranks by thresholds": (LOGITS, labels(6), lambda o, y: -F.logsigmoid(o).mean(), False, "multilabel", 1),
+    "soft labels, no loss": (LOGITS, LOGITS.softmax(1), None, False, "classification", 1),
+    "one-hot, whole numbers": (LOGITS, F.one_hot(labels(5), 5), None, False, "classification", 1),
+    "one-hot pixels": (IMAGE, F.one_hot(labels(5, 4, 3), 5).movedim(-1, 1), None, False, "segmentation", 1),
+    "one-hot tokens": (SEQUENCE, F.one_hot(labels(5, 7), 5).float(), None, False, "classification", -1),
+    "two classes, bools": (torch.randn(N, 2), labels(2).bool(), None, False, "classification", 1),
+    "signs, a margin": (ONE, SIGNS, lambda o, y: F.relu(1 - o * y).mean(), False, "multilabel", 1),
+    "quantiles, written out": (LOGITS, torch.randn(N, 1), written_out, False, "regression", 1),
     "numbers": (LOGITS, torch.randn(N, 5), None, False, "regression", 1),
     "numbers, written out": (ONE, torch.randn(N, 1), written_out, False, "regression", 1),
     "0 or 1, squared error": (ONE, labels(2).float()[:, None], F.mse_loss, False, "regression", 1),
@@ -91,6 +99,13 @@ AMBIGUOUS: dict[str, tuple[Any, Any, object]] = {
     "0 or 1, a loss that says nothing": (ONE, labels(2).float()[:, None], written_out),
     "few labels of many numbers, a loss that says nothing": (-F.one_hot(labels(9), 64).float(), labels(9), written_out),
     "another shape": (LOGITS, torch.randn(N, 9), None),
+    "signs": (ONE, SIGNS, None),
+    "no answer as −1": (LOGITS, labels(3, 5).float() - 1, None),
+    "maps that are answers to one loss and numbers to another": (
+        torch.randn(N, 2),
+        torch.rand(N, 2),
+        lambda o, y: F.mse_loss(o, y) + F.binary_cross_entropy_with_logits(o, y),
+    ),
 }
 
 
@@ -98,6 +113,28 @@ AMBIGUOUS: dict[str, tuple[Any, Any, object]] = {
 def test_what_is_ambiguous_is_refused_with_the_way_to_say_it(name: str) -> None:
     with pytest.raises(ValueError, match=r"ambiguous.*Task\(kind=...\)"):
         kinds(*AMBIGUOUS[name])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "targets", "way"),
+    [(LOGITS, labels(5).double(), r"targets\.long\(\)"), (ONE, SIGNS, r"\(targets > 0\)\.float\(\)"),
+     (IMAGE, labels(5, 1, 4, 3), r"\[samples, 4, 3\].*squeeze\(1\) has")],
+)  # fmt: skip
+def test_labels_in_another_form_are_refused_with_the_one_that_is(outputs: Tensor, targets: Tensor, way: str) -> None:
+    with pytest.raises(ValueError, match=way):
+        kinds(outputs, targets)
+
+
+def test_nested_outputs_have_the_targets_of_their_last_name() -> None:
+    outputs = [{"classes": LOGITS, "boxes": torch.randn(N, 4)}]
+    targets = {"classes": labels(5), "boxes": torch.randn(N, 4)}
+    assert [(kind.name, kind.kind) for kind in kinds(outputs, targets)] == [
+        ("0.classes", "classification"),
+        ("0.boxes", "regression"),
+    ]
+    twice = [{"boxes": torch.randn(N, 4)}, {"boxes": torch.randn(N, 4)}]
+    with pytest.raises(ValueError, match=r"outputs '0\.boxes' of shape"):
+        kinds(twice, {"boxes": torch.randn(N, 4)})
 
 
 def test_a_classifier_under_an_unknown_loss_is_known_by_its_answers() -> None:
