@@ -67,6 +67,15 @@ def decode(data: bytes, count: int, alphabet: int) -> Symbols:
     return _decode_blocks(coded, sizes, count, *_lookup(lengths))
 
 
+def least_bytes(counts: Counts) -> float:
+    """Returns how many bytes the table and the codes take: all but how long each block is.
+
+    Args:
+        counts: How often each symbol comes [alphabet].
+    """
+    return len(counts) / 2 + float(counts @ code_lengths(counts)) / 8
+
+
 def code_lengths(counts: Counts) -> NDArray[np.int64]:
     """Returns the bits of each symbol's code, at most 15 and as few in all as can be; 0 where it never comes.
 

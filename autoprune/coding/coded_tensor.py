@@ -5,15 +5,18 @@ is recognised and written accordingly; of all forms that give back the same bits
 """
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.coding.byte_reader import ByteReader, DamagedBytes, several, varint
-from autoprune.coding.codes import read_symbols, write_symbols
-from autoprune.coding.relative_positions import read_positions, write_positions
+from autoprune.coding.codes import read_symbols, shortest, write_symbols
+from autoprune.coding.relative_positions import best_width, least_bytes, read_positions, write_positions
+from autoprune.coding.symbols import entropy_bits
 
 Bits = NDArray[Any]  # unsigned integers: the patterns of the values
 Values = Literal["raw", "shared", "scaled"]
@@ -27,6 +30,7 @@ VALUES: tuple[Values, ...] = ("raw", "shared", "scaled")
 SPARSE, COLUMNS = 1, 2  # bits of a layout
 MOST_SHARED = 2**15  # values in a codebook
 STEPS = 127  # of a scaled whole number, on either side of zero
+LEVELS = 2 * STEPS + 1
 MOST_DIMENSIONS = 8
 
 
@@ -98,12 +102,12 @@ def read_head(reader: ByteReader) -> TensorHead:
 
 def write_body(tensor: TensorBits) -> bytes:
     """Returns the shortest form of the tensor's values."""
-    return min((body for body, _ in _forms(tensor)), key=len)
+    return _shortest(tensor)[0]
 
 
 def parts_of(tensor: TensorBits) -> TensorParts:
     """Returns where the bytes go in the shortest form."""
-    return min(_forms(tensor), key=lambda form: len(form[0]))[1]
+    return _shortest(tensor)[1]
 
 
 def read_body(data: bytes, head: TensorHead) -> TensorBits:
@@ -129,7 +133,7 @@ def read_body(data: bytes, head: TensorHead) -> TensorBits:
         if head.dtype != "float32" or layout & COLUMNS or not len(head.shape):
             raise DamagedBytes(f"scaled values of a {head.dtype} tensor of shape {list(head.shape)}")
         scales = np.frombuffer(reader.take(4 * rows), "<f4")
-        codes = read_symbols(reader, count, 2 * STEPS + 1) - STEPS
+        codes = read_symbols(reader, count, LEVELS) - STEPS
         per_row = size // rows if rows else 1
         row = (np.arange(size) if positions is None else positions) // max(per_row, 1)
         with np.errstate(over="ignore", invalid="ignore"):  # of scales that no encoder writes
@@ -154,31 +158,88 @@ def read_body(data: bytes, head: TensorHead) -> TensorBits:
     return TensorBits(head.dtype, flat.reshape(head.shape))
 
 
-def _forms(tensor: TensorBits) -> "list[tuple[bytes, TensorParts]]":
-    """Every form of the tensor, with where its bytes go."""
-    flat, shape = tensor.bits.reshape(-1), tensor.bits.shape
-    rows = _rows_of(shape)
-    orders: list[tuple[int, Bits, NDArray[np.int64] | None]] = [(0, flat, None)]
+Form = tuple[bytes, TensorParts]
+
+
+def _shortest(tensor: TensorBits) -> Form:
+    """The shortest of all forms, with where its bytes go."""
+    values = _SharedValues.of(tensor.bits)
+    forms = [form for listing in _listings(tensor) for form in listing.forms(tensor, values, _scaled(tensor))]
+    return shortest(forms, size=lambda form: len(form[0]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _SharedValues:
+    """The distinct values of a tensor in ascending order of their patterns, and which one each entry is."""
+
+    shared: Bits
+    codes: NDArray[np.int64]  # [entries]
+    counts: NDArray[np.int64]  # of each value
+
+    @classmethod
+    def of(cls, bits: Bits) -> Self:
+        return cls(*np.unique(bits.reshape(-1), return_inverse=True, return_counts=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Listing:
+    """Which entries are written, and in which order."""
+
+    layout: int
+    entries: NDArray[np.int64] | slice  # of the tensor, row by row
+    positions: NDArray[np.int64] | None  # in the order that is written; None: all entries are
+
+    def forms(
+        self, tensor: TensorBits, values: _SharedValues, scaled: tuple[Bits, NDArray[np.int64]] | None
+    ) -> "Iterator[tuple[float, Callable[[], Form]]]":
+        """Every form with these entries: the bytes that it has at least, and what writes it."""
+        flat = tensor.bits.reshape(-1)
+        count = len(flat) if self.positions is None else len(self.positions)
+        width = 0 if self.positions is None else best_width(self.positions)
+        listed = 2.0 if self.positions is None else 2 + least_bytes(self.positions, width)
+
+        @cache
+        def index() -> bytes:
+            if self.positions is None:
+                return b""
+            return varint(len(self.positions)) + write_positions(self.positions, width)
+
+        def form(kind: Values, make: Callable[[], Written]) -> Form:
+            table, codes, bits = make()
+            body = bytes([self.layout, VALUES.index(kind)]) + index() + table + codes
+            return body, TensorParts(count, width, bits, len(index()), len(table), len(codes))
+
+        raw = value_bytes(values.shared, tensor.dtype)
+        yield listed + raw * count, lambda: form("raw", lambda: _raw(flat[self.entries], tensor.dtype))
+        begin = 0 if self.positions is None else 1  # zeros, the first value, are not listed
+        shared, counts = values.shared[begin:], values.counts[begin:]
+        if len(shared) <= min(MOST_SHARED, max(1, count // 2)):
+            least = listed + raw * len(shared) + entropy_bits(counts) / 8
+            yield (
+                least,
+                lambda: form("shared", lambda: _shared(shared, values.codes[self.entries] - begin, tensor.dtype)),
+            )
+        if scaled is not None and not self.layout & COLUMNS:
+            scales, steps = scaled
+            least = listed + scales.nbytes + entropy_bits(np.bincount(steps[self.entries])) / 8
+            yield (
+                least,
+                lambda: form("scaled", lambda: (scales.tobytes(), write_symbols(steps[self.entries], LEVELS), 8)),
+            )
+
+
+def _listings(tensor: TensorBits) -> list[_Listing]:
+    """All entries; those that are not zero, row by row and column by column."""
+    flat, rows = tensor.bits.reshape(-1), _rows_of(tensor.bits.shape)
+    listings = [_Listing(0, slice(None), None)]
     if (flat == 0).any():
-        orders.append((SPARSE, flat, np.flatnonzero(flat)))
+        present = np.flatnonzero(flat)
+        listings.append(_Listing(SPARSE, present, present))
         if 1 < rows < len(flat):
-            columns = np.ascontiguousarray(flat.reshape(rows, -1).T).reshape(-1)
-            orders.append((SPARSE | COLUMNS, columns, np.flatnonzero(columns)))
-    forms = []
-    for layout, ordered, positions in orders:
-        index = b"" if positions is None else varint(len(positions)) + write_positions(positions)
-        index_bits = 0 if positions is None else index[len(varint(len(positions)))]
-        listed = ordered if positions is None else ordered[positions]
-        for kind in VALUES:
-            if kind == "scaled":
-                written = None if layout & COLUMNS else _scaled(tensor, positions)
-            else:
-                written = _shared(listed, tensor.dtype) if kind == "shared" else _raw(listed, tensor.dtype)
-            if written is not None:
-                table, codes, bits = written
-                body = bytes([layout, VALUES.index(kind)]) + index + table + codes
-                forms.append((body, TensorParts(len(listed), index_bits, bits, len(index), len(table), len(codes))))
-    return forms
+            columns = np.flatnonzero(flat.reshape(rows, -1).T)
+            row_length = len(flat) // rows
+            listings.append(_Listing(SPARSE | COLUMNS, columns % rows * row_length + columns // rows, columns))
+    return listings
 
 
 Written = tuple[bytes, bytes, int]  # the table, the codes, and the bits of a code before it is coded
@@ -189,18 +250,15 @@ def _raw(values: Bits, dtype: str) -> Written:
     return b"", stored, 8 * DTYPES[NUMBERS[dtype]][1] // (2 if stored[:1] == b"\x01" else 1)
 
 
-def _shared(values: Bits, dtype: str) -> Written | None:
-    """The distinct values in ascending order of their patterns, and which one each is; None where they are many."""
-    shared, codes = np.unique(values, return_inverse=True)
-    if len(shared) > min(MOST_SHARED, max(1, len(values) // 2)):
-        return None
+def _shared(shared: Bits, codes: NDArray[np.int64], dtype: str) -> Written:
+    """The distinct values, and which one each is."""
     alphabet = max(len(shared), 1)
-    coded = write_symbols(codes.astype(np.int64), alphabet) if len(values) else b""
+    coded = write_symbols(codes, alphabet) if len(codes) else b""
     return varint(len(shared)) + _write_values(shared, dtype), coded, (alphabet - 1).bit_length()
 
 
-def _scaled(tensor: TensorBits, positions: NDArray[np.int64] | None) -> Written | None:
-    """A scale for every row and a whole number of at most 127 for every value; None where the tensor is not of those.
+def _scaled(tensor: TensorBits) -> tuple[Bits, NDArray[np.int64]] | None:
+    """A scale for every row and a number of steps, at most 127, for every value; None where it is not made of those.
 
     The scale is taken from the row's largest value, which has to be 127 times it.
     """
@@ -218,18 +276,28 @@ def _scaled(tensor: TensorBits, positions: NDArray[np.int64] | None) -> Written 
     codes = codes.astype(np.int64)
     if not np.array_equal((scales[:, None] * codes.astype(np.float32)).view(np.uint32), tensor.bits.reshape(rows, -1)):
         return None
-    flat = codes.reshape(-1) if positions is None else codes.reshape(-1)[positions]
-    return scales.astype("<f4").tobytes(), write_symbols(flat + STEPS, 2 * STEPS + 1), 8
+    return scales.astype("<f4"), codes.reshape(-1) + STEPS
+
+
+def value_bytes(values: Bits, dtype: str) -> int:
+    """Returns the bytes of a value that is written as it is: 2 of float32 that half precision gives back bit for bit.
+
+    Args:
+        values: Their patterns [count].
+        dtype: As torch calls it.
+    """
+    if dtype == "float32" and len(values):
+        wide = values.astype(np.uint32).view(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.array_equal(wide.astype("<f2").astype(np.float32).view(np.uint32), values):
+                return 2
+    return DTYPES[NUMBERS[dtype]][1]
 
 
 def _write_values(values: Bits, dtype: str) -> bytes:
     """0 and the values as they are, or 1 and float32 values at half precision where that changes no bit."""
-    if dtype == "float32" and len(values):
-        wide = values.astype(np.uint32).view(np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):
-            half = wide.astype("<f2")
-        if np.array_equal(half.astype(np.float32).view(np.uint32), values):
-            return b"\x01" + half.tobytes()
+    if value_bytes(values, dtype) < DTYPES[NUMBERS[dtype]][1]:
+        return b"\x01" + values.astype(np.uint32).view(np.float32).astype("<f2").tobytes()
     return b"\x00" + values.astype(_unsigned(dtype)).tobytes()
 
 

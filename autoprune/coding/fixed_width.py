@@ -3,7 +3,7 @@
 import numpy as np
 
 from autoprune.coding.byte_reader import DamagedBytes
-from autoprune.coding.symbols import Symbols, width_of
+from autoprune.coding.symbols import Counts, Symbols, width_of
 
 name = "fixed_width"
 
@@ -38,3 +38,12 @@ def decode(data: bytes, count: int, alphabet: int) -> Symbols:
     for bit in range(width):
         symbols = symbols << 1 | bits[bit : count * width : width]
     return symbols
+
+
+def least_bytes(counts: Counts) -> float:
+    """Returns how many bytes symbols that come so often take.
+
+    Args:
+        counts: How often each symbol comes [alphabet].
+    """
+    return float(-(-int(counts.sum()) * width_of(len(counts)) // 8))

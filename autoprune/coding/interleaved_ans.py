@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.coding.byte_reader import ByteReader, DamagedBytes, several, varint
-from autoprune.coding.symbols import Counts, Symbols
+from autoprune.coding.symbols import Counts, Symbols, entropy_bits
 
 name = "ans"
 LEAST = 2**16  # of a state; it is below 2^32
@@ -72,6 +72,15 @@ def decode(data: bytes, count: int, alphabet: int) -> Symbols:
         raise DamagedBytes("a lane begins in a state that none ends in")
     step = _decode_one_by_one if lanes <= FEW_LANES else _decode_lanes
     return step(states, np.frombuffer(rest, "<u2").astype(np.int64), frequencies, bits, count)
+
+
+def least_bytes(counts: Counts) -> float:
+    """Returns the entropy of symbols that come so often, below which no code of single symbols gets.
+
+    Args:
+        counts: How often each symbol comes [alphabet].
+    """
+    return entropy_bits(counts) / 8
 
 
 def frequencies_of(counts: Counts, bits: int) -> Frequencies:
@@ -187,15 +196,17 @@ def _encode_lanes(
     symbols: Symbols, frequencies: Frequencies, bits: int, lanes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The states in which decoding begins [lanes], and the words in the order in which it reads them."""
-    starts = np.cumsum(frequencies) - frequencies
+    each, starts = frequencies[symbols], (np.cumsum(frequencies) - frequencies)[symbols]
+    fullest = each << 32 - bits
     states, words = np.full(lanes, LEAST, np.int64), []
     for at in range((len(symbols) - 1) // lanes * lanes, -1, -lanes):
-        own = symbols[at : at + lanes]
-        state, frequency = states[: len(own)], frequencies[own]
-        full = state >= frequency << 32 - bits
+        own = slice(at, at + lanes)
+        state = states[: len(symbols) - at]  # a view: the last step may be of fewer lanes
+        full = np.flatnonzero(state >= fullest[own])
         words.append(state[full] & 0xFFFF)
-        state = np.where(full, state >> 16, state)
-        states[: len(own)] = (state // frequency << bits) + state % frequency + starts[own]
+        state[full] >>= 16
+        quotient, rest = np.divmod(state, each[own])
+        state[:] = (quotient << bits) + rest + starts[own]
     return states, np.concatenate(words[::-1])
 
 

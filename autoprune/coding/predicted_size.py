@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.coding.apz_file import HEADER
-from autoprune.coding.coded_tensor import DTYPES, MOST_SHARED, NUMBERS, TensorBits
+from autoprune.coding.coded_tensor import MOST_SHARED, TensorBits, value_bytes
 from autoprune.coding.symbols import entropy_bits
 
 TABLE_BITS = 5  # of an entropy code's table, for each value of a codebook
@@ -53,19 +53,9 @@ def _tensor_bytes(tensor: TensorBits) -> float:
 
 
 def _values_bytes(values: NDArray[Any], dtype: str) -> float:
-    width = _value_bytes(values, dtype)
+    width = value_bytes(values, dtype)
     shared, counts = np.unique(values, return_counts=True)
     if len(shared) > min(MOST_SHARED, max(1, len(values) // 2)):
         return math.ceil(width * len(values))
     coded = (entropy_bits(counts) + TABLE_BITS * len(shared)) / 8 + width * len(shared)
     return min(coded, width * len(values))
-
-
-def _value_bytes(values: NDArray[Any], dtype: str) -> float:
-    """Of a value that is written as it is: half precision is told from 32 bits."""
-    if dtype == "float32" and len(values):
-        wide = values.astype(np.uint32).view(np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.array_equal(wide.astype(np.float16).astype(np.float32).view(np.uint32), values):
-                return 2.0
-    return float(DTYPES[NUMBERS[dtype]][1])

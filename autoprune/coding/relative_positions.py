@@ -54,17 +54,28 @@ def best_width(positions: Positions) -> int:
 
     Narrow symbols are about as good, and many more of them have to be decoded.
     """
-    bits = [coded_gaps(positions, width) for width in range(1, WIDEST + 1)]
+    gaps = _gaps(positions)
+    bits = [_about_bits(_symbol_counts(*gaps, width)) for width in range(1, WIDEST + 1)]
     return max(width for width, each in enumerate(bits, 1) if each <= NEARLY * min(bits))
 
 
-def write_positions(positions: Positions) -> bytes:
+def least_bytes(positions: Positions, width: int) -> float:
+    """Returns what `write_positions` takes at least at this width: the entropy of the symbols.
+
+    Args:
+        positions: [count] ascending.
+        width: Bits of a symbol, 1 to 15.
+    """
+    return entropy_bits(_symbol_counts(*_gaps(positions), width)) / 8
+
+
+def write_positions(positions: Positions, width: int) -> bytes:
     """Returns the width, the number of symbols and the coded symbols.
 
     Args:
         positions: [count] ascending.
+        width: Bits of a symbol, 1 to 15.
     """
-    width = best_width(positions)
     symbols = relative_indices(positions, width)
     return bytes([width]) + varint(len(symbols)) + write_symbols(symbols, 2**width)
 
@@ -97,8 +108,27 @@ def coded_gaps(positions: Positions, width: int) -> float:
         positions: [count] ascending.
         width: Bits of a symbol, 1 to 15.
     """
-    padding = 2**width - 1
+    return _about_bits(_symbol_counts(*_gaps(positions), width))
+
+
+def _gaps(positions: Positions) -> tuple[Positions, Positions]:
+    """How many zeros lie before a non-zero, each number once, and how often it comes."""
     zeros = np.diff(positions, prepend=-1) - 1
-    counts = np.bincount(zeros % padding, minlength=padding + 1)
-    counts[padding] = (zeros // padding).sum()
-    return entropy_bits(counts) + TABLE_BITS * int(np.count_nonzero(counts)) + (1 << width)
+    if zeros.max(initial=0) > len(zeros) + 2**WIDEST:  # too far apart to count up to
+        return np.unique(zeros, return_counts=True)
+    counts = np.bincount(zeros)
+    present = np.flatnonzero(counts)
+    return present, counts[present]
+
+
+def _symbol_counts(zeros: Positions, counts: Positions, width: int) -> Positions:
+    """How often each symbol of a width comes."""
+    padding = 2**width - 1
+    symbols = np.bincount(zeros % padding, weights=counts, minlength=padding + 1).astype(np.int64)
+    symbols[padding] = (zeros // padding) @ counts
+    return symbols
+
+
+def _about_bits(counts: Positions) -> float:
+    """Entropy and about the table of symbols that come so often."""
+    return entropy_bits(counts) + TABLE_BITS * int(np.count_nonzero(counts)) + len(counts)
