@@ -355,10 +355,10 @@ class Task:
             metric = accuracy if plain else DefaultMetric(with_targets[0], left_out)
         elif metric is not None and targets is not None:
             metric = reading("metric", metric, outputs, targets)
-        pairs = (("loss", loss), ("metric", metric)) if targets is not None else ()
-        own = {what: function for what, function in pairs if getattr(self, what) is not None}
-        error = DefaultLoss(with_targets) if with_targets else loss
-        check_answers(own, error=error, outputs=outputs, targets=targets)
+        functions: dict[str, Any] = {"loss": loss, "metric": metric}
+        own = {what: function for what, function in functions.items() if getattr(self, what) is not None}
+        surely = DefaultLoss(with_targets) if with_targets else loss
+        check_answers(own, error=surely, outputs=outputs, targets=targets)
         object.__setattr__(self, "loss", loss or NeedsLabels("loss"))
         object.__setattr__(self, "metric", metric or NeedsLabels("metric"))
 
@@ -367,10 +367,9 @@ class Task:
             if self.augment is not None:
                 self.augment(inputs, torch.Generator().manual_seed(0))
         except Exception as error:
-            raise ValueError(
-                "task.augment is called with samples and a torch.Generator, (inputs, generator) → inputs, and fails on "
-                f"those of role 'calibration': {type(error).__name__}: {error}"
-            ) from error
+            call = "task.augment is called with samples and a torch.Generator, (inputs, generator) → inputs, and fails"
+            why = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{call} on those of role 'calibration': {why}") from error
 
     def _check_labels(self, name: str, role: Role) -> None:
         """Class indices are those of classes, or the loss takes them all the same."""
