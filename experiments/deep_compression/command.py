@@ -17,7 +17,7 @@ from autoprune.task.lenets import LENETS
 from autoprune.task.shipped import fashion_resnet20
 from autoprune.task.task import Roles, Task
 from experiments.cells import kept
-from experiments.deep_compression import lenets, shipped_resnet, tables
+from experiments.deep_compression import language_model, lenets, shipped_resnet, tables
 from experiments.deep_compression.figures import chosen_setting, figures, pair_figures, size_figures, summaries
 from experiments.deep_compression.file_sizes import decoding_cell, prediction_cell
 from experiments.deep_compression.pairs import METHODS, pair_cell
@@ -33,7 +33,9 @@ PREDICTED = {"lenet_300_100": LENETS["lenet_300_100"], "fashion_resnet20": lambd
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="experiments/deep_compression/run", description=__doc__)
-    parser.add_argument("--parts", nargs="*", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument(
+        "--parts", nargs="*", choices=list(PARTS), default=[each for each in PARTS if each != "language"]
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--networks", nargs="+", choices=list(LENETS), default=list(LENETS), help="of the part lenets")
     parser.add_argument("--data", help="a folder of Fashion-MNIST's four files; the shipped subset without it")
@@ -75,11 +77,18 @@ def _resnet(roles: Roles, asked: argparse.Namespace) -> None:
         kept(CELLS / "resnet", str(seed), partial(shipped_resnet.resnet_cell, roles, seed=seed))
 
 
+def _language(roles: Roles, asked: argparse.Namespace) -> None:
+    for method in language_model.METHODS:
+        make = partial(language_model.language_cell, method, seed=lenets.FIRST_SEED)
+        kept(CELLS / "language", f"{method.replace(' ', '_')}-{lenets.FIRST_SEED}", make)
+
+
 PARTS: Mapping[str, Callable[[Roles, argparse.Namespace], None]] = {
     "lenets": _lenets,
     "sizes": _sizes,
     "pairs": _pairs,
     "resnet": _resnet,
+    "language": _language,
 }
 
 
@@ -114,6 +123,7 @@ def collect(*, images: int) -> None:
         "cells": [{k: v for k, v in row.items() if k != "layers"} for row in [*rows, *resnets]],
         "plans": predicted,
         "pair_cells": pairs,
+        "language": _kept("language"),
     }
     with atomic_write(HERE / "results.json") as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n")

@@ -18,7 +18,12 @@ def measured(content: Json) -> str:
     origin = content["origin"]
     parts = [f"{origin['date']}, commit {origin['commit']}, {origin['machine']['processor']}, one thread.\n"]
     parts += [_network(name, figures) for name, figures in content["figures"].items()]
-    parts += [_sizes(content["sizes"]), _decoding(content["decoding"]), _pairs(content["pairs"])]
+    parts += [
+        _sizes(content["sizes"]),
+        _decoding(content["decoding"]),
+        _pairs(content["pairs"]),
+        _language(content["language"]),
+    ]
     return "\n".join(part for part in [*parts, *_settings(content["settings_tried"])] if part)
 
 
@@ -72,6 +77,23 @@ def _pairs(pairs: Json) -> str:
         )
         rows.append((method, each["seeds"], size, *row))
     return _table("Pairs of density and bits at 1/40, LeNet-300-100", titles, rows)
+
+
+def _language(cells: Sequence[Json]) -> str:
+    titles = (
+        "", "", "FFNs: kept", "fp32 ÷ coded", "bits a weight", "file", "file ÷ predicted", "KL", "perplexity ÷ dense",
+    )  # fmt: skip
+    rows = []
+    for cell in cells:
+        for stage in ("post_training", "recovered"):
+            each = cell[stage]
+            ratio = 4 * each["ffn_weights"] / each["ffn_bytes"]
+            rows.append((
+                cell["method"], stage.replace("_", "-"), f"{each['ffn_kept'] / each['ffn_weights']:.1%}",
+                f"{ratio:.1f}", f"{32 / ratio:.2f}", f"{each['bytes'] / 1e6:.1f} MB", f"{each['bytes'] / cell['predicted']:.3f}",
+                f"{each['kl']:.3f}", f"{each['perplexity'] / cell['dense_perplexity']:.2f}",
+            ))  # fmt: skip
+    return _table("SmolLM2-135M, FFNs coded and all else at fp32", titles, rows)
 
 
 def _settings(settings: Sequence[Json]) -> Iterable[str]:

@@ -1,0 +1,81 @@
+"""SmolLM2-135M's FFNs on the disk: fixed and searched bits at equal bytes, before and after a short distillation."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from autoprune.coding.apz_file import ApzFile
+from autoprune.deep_compression import FP32
+from autoprune.evaluation.judge import Judge
+from autoprune.export.apz import load_apz, save_apz
+from autoprune.plan import PruningPlan
+from autoprune.seeding import numpy_rng, torch_generator
+from autoprune.structure.code_bits import bits_of
+from experiments.configuration import composed, instantiate_part, prepared_by
+
+BUDGET = 0.465  # of the dense network's file: what is not in FFNs takes 0.41
+BLOCKS = 30
+KEPT = [f"model.layers.{block}.self_attn.{name}_proj" for block in range(BLOCKS) for name in "qkvo"]
+METHODS = {
+    "fixed bits": ("agent=deep_compression", "evaluations=3"),
+    "searched": ("agent=evolution", "evaluations=40"),
+}
+SETTINGS = (
+    "experiment=deep_compression", "task=smollm2", f"task.keep=[{','.join(KEPT)}]", f"budget=encoded_bytes:{BUDGET}",
+    "task.sizes={tokens: 64, train: 512, calibration: 32, search: 24, test: 64}", "importance=wanda",
+    "recover=layer_reduction", "recover.steps=30", "recover.batch_size=8", "recover.hidden_states=0.0",
+    "quantize.steps=0", "evaluation.store=null",
+)  # fmt: skip
+
+
+def language_cell(method: str, *, seed: int) -> dict[str, Any]:
+    """Returns what one method's plan comes to as a file, and its perplexity on texts that no role has read.
+
+    Args:
+        method: One of METHODS.
+        seed: Of the search and of training.
+    """
+    settings = composed(*SETTINGS, *METHODS[method], f"seed={seed}")
+    problem = prepared_by(settings)
+    task, structure, limit = problem.task, problem.structure, problem.projector.budget.limit
+    with tempfile.TemporaryDirectory() as folder:
+        limited = problem.limited(settings["evaluations"], folder=Path(folder), seed=seed)
+        plan: PruningPlan = instantiate_part(settings, "agent")(limited, rng=numpy_rng(seed, "search"))
+    problem.close()
+    test = Judge(task, task.data.test)
+
+    def filed(network: nn.Module) -> dict[str, Any]:
+        """The network quantized and read back from its file; of FFNs, what is kept and what they take in the file."""
+        coded: nn.Module = instantiate_part(settings, "quantize")(
+            network, task, generator=torch_generator(seed, "quantize"), layer_bits=bits_of(structure, plan)
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "network.apz"
+            size = save_apz(coded, path, architecture=task.architecture)
+            parts = ApzFile.parse(path.read_bytes()).tensors
+            again = load_apz(path)
+        weights = [f"{matrix.layer}.weight" for group in structure.groups for matrix in group.compared]
+        judged = test(again)
+        return {
+            "bytes": size, "kl": judged.kl, "perplexity": float(np.exp(judged.loss)),
+            "ffn_bytes": sum(len(parts[name].body) for name in weights),
+            "ffn_weights": sum(again.get_parameter(name).numel() for name in weights),
+            "ffn_kept": sum(int(again.get_parameter(name).count_nonzero()) for name in weights),
+            "same_bits": all(torch.equal(a, b) for a, b in zip(coded.parameters(), again.parameters(), strict=True)),
+        }  # fmt: skip
+
+    pruned = problem.pruned(plan)
+    before = filed(pruned)
+    trained: nn.Module = instantiate_part(settings, "recover")(
+        pruned, task, teacher=task.model, generator=torch_generator(seed, "recover"), on_step=lambda *_: None
+    )
+    return {
+        "method": method, "seed": seed,
+        "predicted": float(problem.costs["encoded_bytes"](np.array(plan.kept))), "limit": limit,
+        "dense_bytes": FP32 * sum(parameter.numel() for parameter in task.model.parameters()),
+        "dense_perplexity": float(np.exp(test(task.model).loss)), "post_training": before, "recovered": filed(trained),
+    }  # fmt: skip
