@@ -87,11 +87,12 @@ def _language(cells: Sequence[Json]) -> str:
     for cell in cells:
         for stage in ("post_training", "recovered"):
             each = cell[stage]
-            ratio = 4 * each["ffn_weights"] / each["ffn_bytes"]
+            kept, bits = each["ffn_kept"] / each["ffn_weights"], 8 * each["ffn_bytes"] / each["ffn_weights"]
+            file, miss = each["bytes"] / 1e6, each["bytes"] / cell["predicted"]
+            perplexity = each["perplexity"] / cell["dense_perplexity"]
             rows.append((
-                cell["method"], stage.replace("_", "-"), f"{each['ffn_kept'] / each['ffn_weights']:.1%}",
-                f"{ratio:.1f}", f"{32 / ratio:.2f}", f"{each['bytes'] / 1e6:.1f} MB", f"{each['bytes'] / cell['predicted']:.3f}",
-                f"{each['kl']:.3f}", f"{each['perplexity'] / cell['dense_perplexity']:.2f}",
+                cell["method"], stage.replace("_", "-"), f"{kept:.1%}", f"{32 / bits:.1f}", f"{bits:.2f}",
+                f"{file:.1f} MB", f"{miss:.3f}", f"{each['kl']:.3f}", f"{perplexity:.2f}",
             ))  # fmt: skip
     return _table("SmolLM2-135M, FFNs coded and all else at fp32", titles, rows)
 
