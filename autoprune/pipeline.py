@@ -299,7 +299,8 @@ class Job:
         differences = {"reloaded": largest_difference(reloaded, expected)}
         if task.onnx:
             path = self.run.path / "network.onnx"
-            differences["onnx"] = export_onnx(network, task.example_input, path, forward=task.forward)
+            inputs = task.data.calibration.inputs
+            differences["onnx"] = export_onnx(network, task.example_input, path, forward=task.forward, samples=inputs)
         return differences
 
     def _agent_metrics(self, metrics: Mapping[str, float], step: int) -> None:

@@ -88,12 +88,20 @@ class NetworkCosts:
                 self._take_together(key[2], together)
                 unknown = {other: None for other in unknown if other[2:3] != key[2:]}
                 extra = {other: None for other in extra if other[2:3] != key[2:]}
+        silent = [
+            layer.name
+            for layer in structure.layers
+            if layer.kind in ("conv", "linear") and layer.name not in modules
+            if self._names.get(f"{layer.name}.weight", "") not in {*self._multiplied, ""}
+        ]
+        idle = [", ".join(silent)] if silent else []
         self.uncounted = (
             *(
                 f"multiply–accumulates of {operator}, which runs {count} times, are not counted: autoprune has no rule "
                 "for this operator"
                 for operator, count in dense.recording.uncounted.items()
             ),
+            *(f"{names} are not counted: the first sample of the example input does not run them" for names in idle),
             *dict.fromkeys(
                 f"{_words(key)} is counted as in the dense network: its size does not follow from what groups keep"
                 for key in unknown

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from autoprune.cost.recording import Forward, Recording, record
 from autoprune.structure.edit import shrink
 from autoprune.structure.groups import Group, IntArray, Structure
+from autoprune.structure.routing_choices import SameRouting
 from autoprune.task.samples import Samples, leaves, mapped, repeated
 
 CHECKS = 2  # random plans on which the sizes that were found must be right
@@ -56,13 +57,14 @@ class Copies:
         self._model, self._inputs = model, repeated(example_input, 1)
         self._ranking = {group.name: torch.arange(group.units) for group in structure.groups}
         self._seen: dict[bytes, Copy] = {}
+        self._routing = SameRouting()
         if shapes_only and _work(model, self._inputs) > LIGHT:
             values = self._model, self._inputs
             try:
                 self._model, self._inputs = on_meta(model), mapped(self._inputs, _to_meta)
                 self(structure.units)
             except Exception:  # whatever it is that needs values: the network runs on them instead
-                self._model, self._inputs = values
+                self._model, self._inputs, self._routing = *values, SameRouting()
 
     def __call__(self, kept: IntArray) -> Copy:
         """What is seen of the copy that keeps so many units of each group: kept [groups]. It runs once."""
@@ -73,7 +75,8 @@ class Copies:
 
     def _run(self, kept: IntArray) -> Copy:
         small = shrink(self._model, self.structure, self.structure.plan(kept), self._ranking)
-        recording = record(small, self._inputs, forward=self._forward)
+        with self._routing.once_more():  # a narrower router would choose others
+            recording = record(small, self._inputs, forward=self._forward)
         parameters = {name: tuple(parameter.shape) for name, parameter in small.named_parameters()}
         buffers = {
             name: tuple(tensor.shape)

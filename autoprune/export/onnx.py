@@ -13,17 +13,26 @@ from torch import Tensor, nn
 from autoprune.device.onnx_runtime import Called, onnx_call, output_names, write_onnx
 from autoprune.files import atomic_write
 from autoprune.structure.experts import countable_experts
-from autoprune.task.samples import Samples, mapped, named_outputs
+from autoprune.task.samples import Samples, leaves, mapped, named_outputs, rows
 from autoprune.task.task import Forward, plain_forward
 
 TOLERANCE = 1e-4  # largest difference between torch's and ONNX Runtime's outputs, relative to the outputs' own size
+CHECKED = 200_000  # entries of real samples that the file is checked on
+MOST_CHECKED = (2, 64)  # samples
 BATCHES = (1, 3)  # the file must serve any batch size; two of them tell
 
 
 def export_onnx(
-    network: nn.Module, example_input: Samples, path: Path | str, *, forward: Forward = plain_forward
+    network: nn.Module,
+    example_input: Samples,
+    path: Path | str,
+    *,
+    forward: Forward = plain_forward,
+    samples: Samples | None = None,
 ) -> float:
     """The file holds the network with a dynamic batch axis, checked against torch on random inputs at batch 1 and 3.
+
+    And on real samples, which reach branches that random ones do not, such as experts that rows are routed to.
 
     Args:
         network: On any device; it stays as it is.
@@ -31,6 +40,7 @@ def export_onnx(
         path: Of the file.
         forward: How the network is called, and what of its answer becomes the file's outputs; several have the names
             that the network gives them.
+        samples: Of the task [n, ...], of which some are checked, too.
 
     Returns:
         The largest absolute difference between ONNX Runtime's outputs and torch's.
@@ -47,6 +57,8 @@ def export_onnx(
         with countable_experts(network):  # other ways to compute them branch on what is routed
             write_onnx(Called(network, forward, example).eval(), example, temporary, outputs=outputs)
         difference = onnx_difference(network, example_input, temporary, forward=forward)
+        if samples is not None:
+            difference = max(difference, check_onnx_on(network, _some(samples), temporary, forward=forward))
     return difference
 
 
@@ -88,6 +100,13 @@ def check_onnx_on(network: nn.Module, inputs: Samples, path: Path | str, *, forw
         ValueError: Where it is more than 1e-4 of the outputs' size (at least 1), or shapes differ.
     """
     return _largest_difference(copy.deepcopy(network).cpu().eval(), mapped(inputs, Tensor.cpu), path, forward)
+
+
+def _some(samples: Samples) -> Samples:
+    """As many of the first samples as have CHECKED entries together, within MOST_CHECKED."""
+    entries = sum(tensor[:1].numel() for tensor in leaves(samples))
+    fewest, most = MOST_CHECKED
+    return rows(samples, slice(0, min(most, max(fewest, CHECKED // max(1, entries)))))
 
 
 def _largest_difference(network: nn.Module, inputs: Samples, path: Path | str, forward: Forward) -> float:

@@ -72,6 +72,8 @@ class _Stream:
         self.before = self.sublayer = None
 
     def influence(self) -> Tensor:
+        if not self.positions and self.group.granularity == "expert":
+            return torch.zeros(1)  # nothing was routed to it
         if not self.positions:
             raise ValueError(f"{self.group.skips[-1].module} of group {self.group.name!r} never ran")
         return torch.tensor([1 - self.total / self.positions]).clamp(min=0)  # below it by rounding only

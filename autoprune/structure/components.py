@@ -150,9 +150,8 @@ class _Components:
         return written or (layer, axis) in self.couplings.functions
 
     def _layer_of(self, node: int) -> str:
-        return next(
-            layer for (layer, _), (start, size) in self.couplings.nodes.axes.items() if start <= node < start + size
-        )
+        axes = self.couplings.nodes.axes.items()
+        return next((layer for (layer, _), (start, size) in axes if start <= node < start + size), "")
 
     def _single(self, label: IntArray) -> set[int]:
         """Components that hold an axis whole, so that nothing of it could be removed."""
@@ -223,7 +222,7 @@ class _Components:
                 if axis is None:
                     continue
                 dim, labels = axis
-                if isinstance(self.modules[module], OVER_CHANNELS):
+                if isinstance(self.modules[module], OVER_CHANNELS) and dim == 0:
                     axes[module, "out"] = labels
                     self.order.setdefault(module, len(self.order))
                 else:
@@ -240,11 +239,11 @@ class _Components:
                 for label in np.unique(labels).tolist():
                     normalisers[label][name] = None
         for laboratory in laboratories:
-            taps = [tensor for _, tensor in laboratory.normalised]
-            for (name, _), seen in zip(
-                laboratory.normalised, laboratory.labels(taps, self.label, self.going), strict=True
-            ):
-                for label in set() if seen is None else set(np.unique(seen[0]).tolist()) - {-1}:
+            read = laboratory.labels([tensor for _, tensor, _ in laboratory.normalised], self.label, self.going)
+            for (name, _, mixed), seen in zip(laboratory.normalised, read, strict=True):
+                if seen is None or len(set(seen[0][mixed.cpu().numpy()].tolist()) - {-1}) < 2:
+                    continue  # it mixes places of one unit
+                for label in set(np.unique(seen[0]).tolist()) - {-1}:
                     normalisers[label][name] = None
         return normalisers
 

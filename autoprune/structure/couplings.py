@@ -61,12 +61,15 @@ class Laboratory:
     def _follow_dropped(self) -> None:
         """Finds out what meets units that nobody reads: a sum that is computed and dropped has to fit all the same."""
         for tap in self._run.written:
-            if not self.couplings.read.isdisjoint(tap.nodes.tolist()):
-                continue
-            for met in (tensor for tensor in self._run.joined if tensor.shape == tap.tensor.shape):
+            for met in self._run.joined:
+                dropped = set(tap.nodes.tolist()) - self.couplings.read
+                if not dropped or not _differ_along(tap.dim, tap.tensor, met):
+                    continue
                 (gradient,) = self._gradients([met], [tap.tensor])
-                if gradient is not None:
-                    self._follow(Tap(tap.layer, met, tap.dim, tap.nodes))
+                if gradient is None or dropped.isdisjoint(tap.nodes[indices_of(is_alive(gradient), tap.dim)].tolist()):
+                    continue
+                places = tap.nodes if met.shape == tap.tensor.shape else self.couplings.nodes.more(met.shape[tap.dim])
+                self._follow(Tap(tap.layer, met, tap.dim, places))
 
     def _follow(self, tap: Tap) -> None:
         sources = [source.tensor for source in self._run.written] + self._run.inputs
@@ -340,6 +343,13 @@ class Laboratory:
 
     def _noise(self, like: Tensor) -> Tensor:
         return (torch.rand(like.shape, generator=self._run.random) + 0.5).to(like.device)
+
+
+def _differ_along(dim: int, first: Tensor, second: Tensor) -> bool:
+    """Whether all other dimensions of the two are as long."""
+    return first.ndim == second.ndim and all(
+        first.shape[other] == second.shape[other] for other in range(first.ndim) if other != dim
+    )
 
 
 def _along(tap: Tap, weights: Tensor) -> Tensor:

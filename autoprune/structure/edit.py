@@ -196,13 +196,15 @@ def masked(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
     masks = ExitStack()
     try:
         with torch.no_grad():
+            filled = {(m.layer, m.axis): m.filled for group in structure.groups for m in group.members if m.filled}
             for (name, axis), entries in kept_entries(structure, plan, ranking).items():
                 for tensor_axis in tensor_axes(layers[name], axis):
                     tensor = tensor_axis.tensor
                     saved.append((tensor, tensor.clone()))
                     keep = torch.zeros(tensor.shape[tensor_axis.dim], dtype=torch.bool, device=tensor.device)
                     keep[tensor_axis.rows(entries).to(tensor.device)] = True
-                    tensor.mul_(keep.view([-1 if d == tensor_axis.dim else 1 for d in range(tensor.ndim)]))
+                    keep = keep.view([-1 if d == tensor_axis.dim else 1 for d in range(tensor.ndim)])
+                    tensor.copy_(tensor.where(keep, filled.get((name, axis), 0.0)))
             for group, kept in partly(structure, plan):
                 for matrix in group.compared:
                     tensor = layers[matrix.layer].get_parameter("weight")

@@ -33,14 +33,18 @@ NOT_RUN = "the example input does not run it; give one that does (Task.example_i
 class _Decisions(TorchFunctionMode):
     """Notes whether the forward pass looks at values: it may then do something else for others."""
 
-    LOOKS = frozenset({Tensor.__bool__, Tensor.item, Tensor.__int__, Tensor.__float__, Tensor.__index__, Tensor.tolist})
+    LOOKS = frozenset({Tensor.__bool__, Tensor.item, Tensor.__int__, Tensor.__float__, Tensor.__index__, Tensor.tolist,
+                       torch.nonzero, Tensor.nonzero, torch.argwhere, Tensor.argwhere, torch.unique,
+                       Tensor.unique, torch.masked_select, Tensor.masked_select})  # fmt: skip
+    CHOOSING = frozenset({Tensor.__getitem__, Tensor.__setitem__})
 
     def __init__(self) -> None:
         super().__init__()
         self.taken = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.taken |= func in self.LOOKS
+        self.taken |= func in self.LOOKS or (func is torch.where and len(args) == 1)
+        self.taken |= func in self.CHOOSING and any(index.dtype == torch.bool for index in tensors(args[1]))
         return func(*args, **(kwargs or {}))
 
 
@@ -71,6 +75,8 @@ def survey(model: nn.Module, example: Example) -> Survey:
     samples = max((len(t) if t.ndim else 1 for t in tensors(example.inputs)), default=1)
 
     def note(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if not any(tensor.numel() for tensor in tensors(output)):
+            return  # an expert to which nothing is routed
         calls.append(name)
         layer = _geometry(name, module, inputs, output, samples=samples)
         ran[name] = replace(layer, positions=layer.positions + ran[name].positions) if name in ran else layer

@@ -19,7 +19,9 @@ from autoprune.structure.geometry import Survey, examples_like, idle_layers, oth
 from autoprune.structure.groups import Group, RoundTo, Structure, holds, levels_of
 from autoprune.structure.kinds import DEFAULT_KINDS
 from autoprune.structure.layer_flow import Nodes
+from autoprune.structure.plain_experts import expert_groups
 from autoprune.structure.refused import refuse_wrapped
+from autoprune.structure.routing_choices import rerouted_examples
 from autoprune.structure.single_weights import single_weight_structure
 from autoprune.structure.stand_ins import MIXED, Couplings, SegmentedRun
 from autoprune.structure.transformer import token_ids, transformer_structure
@@ -28,6 +30,7 @@ from autoprune.structure.verify import PROBED, Verifier, alive
 from autoprune.task.task import Forward, plain_forward
 
 TIME_LIMIT_S = 300.0
+OF_OTHERS = ({"weights"}, {"experts"}, {"neurons"}, {"neurons", "experts"})  # kinds, where no family is known
 
 
 def find_structure(  # noqa: PLR0913 - keyword-only settings, part of the public interface
@@ -54,7 +57,8 @@ def find_structure(  # noqa: PLR0913 - keyword-only settings, part of the public
         example_input: What it is called with: a tensor [1, ...], a tuple or a dict of several.
         keep: Layers whose outputs stay whole, or modules that hold such layers.
         prune: The kinds of groups of a transformer (structure/kinds.py); None: heads and neurons. Of any other network
-            ("weights",): single weights, without verifying anything.
+            ("weights",): single weights, without verifying anything; ("experts",): whole experts of lists of modules
+            (structure/plain_experts.py), beside what is found without it if "neurons" is named, too.
         round_to: Kept units fill multiples of so many channels or features, or all of the group's; "auto": of 8, or of
             fewer where a group is small, and heads go one by one.
         min_units: The fewest units that a group keeps.
@@ -84,11 +88,11 @@ def find_structure(  # noqa: PLR0913 - keyword-only settings, part of the public
         probe = Example(ids[:, :PROBED])  # `forward` may ask at positions that so few tokens lack
         with evaluating(model):
             return sampled(structure, model, ids, probe.outputs)
-    if prune is not None and tuple(prune) != ("weights",):
+    if prune is not None and (len(set(prune)) < len(prune) or {*prune} not in OF_OTHERS):
         raise ValueError(
             f"structure.prune={list(prune)} is for transformers of the types {sorted(FAMILIES)}; this "
             f"{type(model).__name__} is {model_type(model) or 'none'}. Leave it out to prune channels and neurons, or "
-            "name weights"
+            "name neurons, experts, both of them, or weights"
         )
     refuse_wrapped(model)
     settings = _Settings(round_to, min_units, inexact, time.monotonic() + time_limit_s)
@@ -98,12 +102,17 @@ def find_structure(  # noqa: PLR0913 - keyword-only settings, part of the public
     with evaluating(model):
         surveys = [survey(model, example) for example in given]
         _check_keep(keep, surveys)
-        if prune is not None:
+        if prune is not None and "weights" in prune:
             return single_weight_structure(model, surveys, keep=keep, round_to=round_to, min_units=min_units)
+        further = list(rerouted_examples(model, given, surveys))
+        given, surveys = [*given, *(other for other, _ in further)], [*surveys, *(reached for _, reached in further)]
         small = examples_like(model, given, surveys)
         with alive(model):
+            whole = expert_groups(model, small, keep=keep) if prune is not None and "experts" in prune else ([], {})
+            if prune is not None and "neurons" not in prune:
+                return _structure(model, small, surveys, [], whole, [], settings)
             proposed, normalisers = _candidates(model, small, keep=keep, settings=settings, progress=progress)
-            return _structure(model, small, surveys, proposed, normalisers, settings)
+            return _structure(model, small, surveys, proposed, whole, normalisers, settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,16 +199,19 @@ def _structure(
     examples: Sequence[Example],
     surveys: Sequence[Survey],
     proposed: Sequence[Candidate],
+    whole: tuple[list[Group], dict[str, str]],
     normalisers: Sequence[str],
     settings: _Settings,
 ) -> Structure:
     round_to, min_units = settings.round_to, settings.min_units
 
     def levels(group: Group) -> tuple[int, ...]:
+        if group.skips:
+            return group.levels
         step = 1 if round_to == "auto" and group.granularity == "head" else round_to
         return levels_of(group.units, round_to=step, min_units=min_units, each=group.members[0].positions.shape[1])
 
-    unprunable: dict[str, str] = {}
+    experts, unprunable = whole[0], dict(whole[1])
     groups: list[Group] = []
     idle = idle_layers(model, surveys)
     elsewhere = widths_of(model, idle) if any(seen.decides for seen in surveys) else {}
@@ -230,10 +242,12 @@ def _structure(
     verifier = Verifier(
         model, runs_of(examples, model), normalisers=normalisers, levels=levels, deadline=settings.deadline
     )
-    accepted, rejected = verifier.settle(groups)
+    accepted, rejected = verifier.settle([*groups, *experts])
     unprunable |= rejected | idle
     if not accepted:
         none = "none of its layers writes units that another one reads, or it computes their weights"
+        if not proposed:
+            none = "no list of modules that are alike reads one tensor, or rows that are routed to its modules"
         raise ValueError(f"nothing in this network can be pruned: {unprunable or none}")
     layers = tuple({layer.name: layer for s in reversed(surveys) for layer in s.layers}.values())
     return Structure(tuple(accepted), layers, unprunable, other_params(model, layers))

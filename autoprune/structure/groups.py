@@ -43,6 +43,8 @@ class Member:
     groups."""
     size: int
     """Entries on that axis in the dense network."""
+    filled: float = 0.0
+    """What stands in the place of removed entries where they are masked; not 0 for what is divided by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +302,7 @@ def apart(structure: Structure) -> list[IntArray]:
     Args:
         structure: The network's groups and layers.
     """
-    first = [(group.members[0].layer, group.members[0].axis) for group in structure.groups]
+    first = [(g.members[0].layer, g.members[0].axis) if g.members else (g.name, "") for g in structure.groups]
     ranks = np.array([first[:index].count(key) for index, key in enumerate(first)], np.int64)
     digits = range(int(ranks.max(initial=0)).bit_length())
     return [np.where(ranks >> digit & 1, structure.floor, structure.units) for digit in digits]

@@ -54,6 +54,15 @@ class Nodes:
             raise ValueError(f"axis {axis!r} of {layer!r} has {first_size} entries in one place and {size} in another")
         return np.arange(start, start + size)
 
+    def more(self, size: int) -> IntArray:
+        """Nodes of no axis, [size]: places where entries of axes meet.
+
+        Args:
+            size: How many.
+        """
+        self.count += size
+        return np.arange(self.count - size, self.count)
+
 
 def stands_for(layer: nn.Module) -> bool:
     """Whether the layer's axes are known where it is called: its type is, and its forward pass is that type's own."""

@@ -182,7 +182,7 @@ def widths(layer: nn.Module, axis: Axis, size: int) -> dict[str, int | tuple[int
         case nn.GroupNorm():
             return {"num_channels": size}
         case nn.LayerNorm() | nn.RMSNorm():
-            return {"normalized_shape": (size,)}
+            return {"normalized_shape": (size, *layer.normalized_shape[1:])}
         case _ if _is_transposed_linear(layer):
             return {"nx" if axis == "in" else "nf": size}
     raise TypeError(f"autoprune cannot slice a {type(layer).__name__}; SLICEABLE lists the types it can")

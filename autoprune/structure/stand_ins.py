@@ -26,10 +26,16 @@ from autoprune.structure.layer_flow import Flow, Nodes, leaves_places, stands_fo
 from autoprune.structure.layer_types import ATTENTIONS, tensor_axes
 from autoprune.structure.skipped_modules import patched_forward
 from autoprune.structure.weight_functions import Factors, Operands, Weights, factors_of, operands_of
+from autoprune.structure.weighted_gradients import indices_of
 
 JOINING = frozenset(
     {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__, torch.sub, Tensor.sub,
      Tensor.__sub__, Tensor.__rsub__, torch.mul, Tensor.mul, Tensor.mul_, Tensor.__mul__, Tensor.__rmul__}
+)  # fmt: skip
+EXTREMES = frozenset({torch.max, Tensor.max, torch.min, Tensor.min, torch.amax, Tensor.amax, torch.amin, Tensor.amin})
+CHOOSING = frozenset(
+    {torch.max, Tensor.max, torch.min, Tensor.min, torch.maximum, Tensor.maximum, torch.minimum, Tensor.minimum,
+     torch.fmax, torch.fmin}
 )  # fmt: skip
 MIXED = "each of its outputs reaches all that"
 REACHES_ALL = f"{MIXED} {{}} reads, as with a softmax over them or a map for all of them"
@@ -77,7 +83,10 @@ class Alive(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if not torch.is_grad_enabled():
             return result
-        if func in JOINING and isinstance(result, Tensor) and result.requires_grad:
+        rivals = _rivals(func, args, kwargs or {})
+        if rivals:
+            result = _reading_all(result, rivals)
+        if (func in JOINING or len(rivals) > 1) and isinstance(result, Tensor) and result.requires_grad:
             self.joined.append(result)
         operands = operands_of(func, args, kwargs or {}, self.weights)
         factors = factors_of(func, args, self.weights)
@@ -85,6 +94,30 @@ class Alive(TorchFunctionMode):
             written = self.product(result, operands) if operands else self.contraction(result, factors)  # type: ignore[arg-type]
             return result if written is None else written
         return self.weights.note(func, args, kwargs or {}, result)
+
+
+def _rivals(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """What a maximum, a minimum or a condition chooses from, in the shape of what it returns; nothing of others."""
+    tensors = [*args, *kwargs.values()]
+    if func in (torch.where, Tensor.where) and len(tensors) == 3:
+        rivals = tensors[1:] if func is torch.where else [tensors[0], tensors[2]]
+    elif func in CHOOSING and len(tensors) > 1 and isinstance(tensors[1], Tensor):
+        rivals = tensors[:2]
+    elif func in EXTREMES:
+        with torch._C.DisableTorchFunction():
+            rivals = [torch.sum(*args, **kwargs)]
+    else:
+        return []
+    return [rival for rival in rivals if isinstance(rival, Tensor) and rival.requires_grad]
+
+
+def _reading_all(result: Any, rivals: Sequence[Tensor]) -> Any:
+    """The same values, read from all that they were chosen from: which one is the largest is an accident."""
+    with torch._C.DisableTorchFunction():
+        values, *others = [result] if isinstance(result, Tensor) else result
+        through = sum(rivals[1:], rivals[0])
+        values = values.detach() + through - through.detach()
+    return type(result)((values, *others)) if others else values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,8 +183,8 @@ class SegmentedRun:
         self.joined: list[Tensor] = []
         self.free: dict[tuple[str, str], Tensor] = {}
         """(module, key) of every parameter and buffer of no layer → the leaf that stood for it."""
-        self.normalised: list[tuple[str, Tensor]] = []
-        """Modules that may normalise, each with what it read."""
+        self.normalised: list[tuple[str, Tensor, Tensor]] = []
+        """Modules that may normalise, each with what it read, and which entries of that its first output reads."""
         self.random = torch.Generator().manual_seed(0)
         self._owners: dict[int, tuple[str, str]] = {}
         self._sums: list[Tensor] = []
@@ -286,16 +319,17 @@ class SegmentedRun:
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             x = args[0] if args else next(iter(kwargs.values()), None)
-            if not isinstance(x, Tensor) or not x.is_floating_point() or not _mixes(original, args, kwargs, x):
+            if not isinstance(x, Tensor) or not x.is_floating_point():
+                return original(*args, **kwargs)
+            mixed = _mixed(original, args, kwargs, x)
+            if mixed is None:
                 return original(*args, **kwargs)
             own = x.clone()
-            self.normalised.append((name, own))
-            y = (
-                original(x.detach(), *args[1:], **kwargs)
-                if args
-                else original(**{**kwargs, next(iter(kwargs)): x.detach()})
-            )
-            return own + y - own.detach()  # the value of y; the derivative of the identity, and of its parameters
+            self.normalised.append((name, own, mixed))
+            with torch._C.DisableTorchFunction():  # as `Alive` hands on what is detached
+                still = x.detach()
+            y = original(still, *args[1:], **kwargs) if args else original(**{**kwargs, next(iter(kwargs)): still})
+            return own + y - still  # the value of y; the derivative of the identity, and of its parameters
 
         return forward
 
@@ -310,14 +344,34 @@ def _may_normalise(module: nn.Module) -> bool:
     return named or (bool(vectors) and all(t.numel() == max(t.shape) for t in vectors))
 
 
-def _mixes(forward: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], x: Tensor) -> bool:
-    """Whether the answer has the shape of x, and one entry of it reads several of x."""
+def _mixed(forward: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], x: Tensor) -> Tensor | None:
+    """Which entries of x the first of the answer's reads, where entries are normalised with all, or with neighbours.
+
+    None where it reads one, where x falls apart into groups that are normalised by themselves, and where the answer has
+    another shape.
+
+    Args:
+        forward: A module's forward pass.
+        args: What it is called with, by position.
+        kwargs: What it is called with, by name.
+        x: Its first argument.
+    """
     probe = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)).to(x.device, x.dtype).requires_grad_()
     y = _given(forward, args, kwargs, probe)
     if not isinstance(y, Tensor) or y.shape != x.shape or not y.requires_grad:
-        return False
-    (gradient,) = torch.autograd.grad(y.flatten()[0], probe)
-    return int((gradient != 0).sum()) > 1
+        return None
+
+    def read(entry: int) -> Tensor:
+        (gradient,) = torch.autograd.grad(y.flatten()[entry], probe, retain_graph=True)
+        return gradient != 0
+
+    mixed = read(0)
+    if int(mixed.sum()) < 2:
+        return None
+    parts = any(1 < len(indices_of(mixed, dim)) < size for dim, size in enumerate(x.shape))
+    if parts and torch.equal(mixed, read(int(mixed.flatten().nonzero()[-1]))):
+        return None  # as in a GroupNorm, whose groups can go whole
+    return mixed
 
 
 def _given(forward: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], first: Tensor) -> Any:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from autoprune.structure.comparable_run import ComparableRun
 from autoprune.structure.edit import Ranking, masked, shrink, temporarily_shrunk
 from autoprune.structure.groups import CONFIG, HEADS, Attribute, Group, IntArray, Structure, apart
-from autoprune.structure.layer_types import CONVOLUTIONS, is_sliceable
+from autoprune.structure.layer_flow import stands_for
+from autoprune.structure.layer_types import CONVOLUTIONS
 from autoprune.structure.narrowed_input import WITHHELD
 from autoprune.structure.skipped_modules import patched_forward
 from autoprune.structure.standardised_weights import OwnWeight
@@ -27,6 +28,7 @@ TRIALS = 40  # of variants of a group, before it is left whole
 KEYS = 6  # numbers of modules that may have to change with a group
 STRANGERS = 6  # groups as large that are tried beside one that cannot go alone
 BREAKS = "the network does not run without its units"
+NOT_MASKED = "zeros in their place make the network return NaN or infinity, so that removing them is not masking them"
 TOGETHER = 3  # and how many of them at once
 
 Run = Callable[[nn.Module], Mapping[str, Tensor]]  # network → all its outputs, by name
@@ -124,6 +126,9 @@ class Verifier:
             merged = zipped(group, chosen)
             yield merged, chosen
             yield from ((variant, chosen) for variant in self._with_attributes(merged))
+        if self.reason([group]) == NOT_MASKED:  # what is divided by, or taken the logarithm of
+            members = tuple(replace(m, filled=1.0) if "/" in m.axis else m for m in group.members)
+            yield replace(group, members=members), []
         for parts in (2, 3, 4):
             if group.units % parts == 0 and group.units > parts:
                 wider = tied(group, parts)
@@ -177,7 +182,7 @@ class Verifier:
         numbers: dict[str, list[Attribute]] = {}
         for owner in owners:
             module = self._modules[owner]
-            if is_sliceable(module):
+            if stands_for(module):
                 continue
             for name, value in (
                 *_whole_numbers(module),
@@ -260,6 +265,8 @@ def differs(
             cut = cuts.get(name)
             if cut is None or cut.shape != mask.shape:
                 return f"without its units output {name or 'of the network'} has another shape"
+            if not bool(torch.isfinite(mask).all()) and bool(torch.isfinite(cut).all()):
+                return NOT_MASKED
             change = (cut.double() - mask.double()).abs().max().item() if mask.numel() else 0.0
             size = mask.double().abs().max().item() if mask.numel() else 0.0
             if not change <= TOLERANCE * size:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,10 +39,11 @@ class WeightedGradients:
         """
         rows = [g.movedim(dim, 0).reshape(g.shape[dim], -1) for g in self._all]
         one, sign = rows[0], rows[3]
+        if not is_alive(one).any():  # nor is any of no entries, as where nothing is routed to an expert
+            none = np.zeros(0, np.int64)
+            return none, none, None
         size, peak = one.abs().max(dim=1)
         units = (size > ALIVE * size.max()).nonzero().flatten()
-        if not len(units):
-            return units.cpu().numpy(), units.cpu().numpy(), None
         peaks = [g.gather(1, peak[:, None])[units, 0] for g in rows]
         number, exact = self._numbers(peaks, slack=slack)
         if bool(exact.all()):  # is the whole unit read by the reader of its largest entry?
@@ -88,7 +90,7 @@ def regular_blocks(closed: Tensor) -> Tensor | None:
 
 def is_alive(gradient: Tensor) -> Tensor:
     size = gradient.abs()
-    return size > ALIVE * size.nan_to_num().max()
+    return size > ALIVE * size.nan_to_num().max() if size.numel() else size > 0
 
 
 def indices_of(mask: Tensor, dim: int) -> IntArray:
