@@ -55,11 +55,19 @@ class RunFolder:
             FileExistsError: Another run's files stand there.
         """
         path = Path(path)
-        if (path / RUN_FILE).exists():
-            raise FileExistsError(f"{path} holds a run already; choose another folder, or remove this one")
+        cls.check_free(path)
         with _disk(path, safe="nothing was written yet"):
             path.mkdir(parents=True, exist_ok=True)
         return cls(path)
+
+    @classmethod
+    def check_free(cls, path: Path) -> None:
+        """Raises FileExistsError where a run's files stand in the folder, before anything is prepared for another."""
+        if (path / RUN_FILE).exists():
+            raise FileExistsError(
+                f"{path} holds a run already; choose another folder, or remove this one (`autoprune show {path}` shows "
+                f"it, `autoprune search resume={path}` goes on where it was cut off)"
+            )
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -70,7 +78,8 @@ class RunFolder:
         """
         path = Path(path)
         if not path.is_dir():
-            raise FileNotFoundError(f"{path} is not a run folder: there is no such folder. {_WHAT_IT_IS}")
+            why = "it is a file" if path.is_file() else "there is no such folder"
+            raise FileNotFoundError(f"{path} is not a run folder: {why}. {_WHAT_IT_IS}")
         if not (path / RUN_FILE).is_file():
             raise FileNotFoundError(f"{path} is not a run folder: it has no {RUN_FILE}. {_WHAT_IT_IS}")
         return cls(path)

@@ -82,9 +82,15 @@ def _language_model(
     write: "Callable[..., WrittenNetwork]", name: str, run: Path, out: Path | None, layout: str | None
 ) -> "tuple[WrittenNetwork, str]":
     """Writes the run's network, and says where, in which layout and how large."""
-    from autoprune.export.network import TOKENIZER_FOLDER, load_network, network_folder
+    from autoprune.export.network import TOKENIZER_FOLDER, load_network, network_folder, read_network
 
     folder = network_folder(run)
+    if read_network(folder)[0].get("architecture") is None:
+        raise ValueError(
+            f"format=hf and format=gguf are for language models of conf/task, and {run} is of a task of your own; "
+            "format=apz takes any network. In Python, autoprune.load(RUN, model=YOUR_DENSE_MODULE) returns it, and "
+            "write_pretrained_folder and write_gguf of autoprune.export write it where it is a transformers model"
+        )
     tokenizer = folder / TOKENIZER_FOLDER
     written = write(
         load_network(folder),

@@ -1,12 +1,15 @@
 """A configuration's parts as objects."""
 
+import contextlib
 import inspect
-from collections.abc import Mapping
+import pkgutil
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 
 from autoprune.ranges import nearest
 
@@ -59,8 +62,10 @@ def task_of(settings: Settings, data: Settings | None) -> "Task":
     device = settings.get("device")
     if device is not None:
         checked_device(device)  # before anything is loaded
-    own = {"keep", "device"} - set(inspect.signature(get_object(settings["_target_"])).parameters)
-    task = instantiate_part({"task": {key: value for key, value in settings.items() if key not in own}}, "task")
+    function = named_target(settings["_target_"], key="task._target_")
+    own = {"keep", "device"} - set(inspect.signature(function).parameters)
+    with _own_code(str(settings["_target_"])):
+        task = instantiate_part({"task": {key: value for key, value in settings.items() if key not in own}}, "task")
     if not isinstance(task, Task):
         raise ValueError(
             f"task._target_={settings['_target_']} must return an autoprune.Task, got {type(task).__name__}"
@@ -69,6 +74,44 @@ def task_of(settings: Settings, data: Settings | None) -> "Task":
         task = task.with_data(instantiate_part({"data": data}, "data"))
     task = task if device is None else task.on(device)
     return task.keeping(frozenset(settings.get("keep") or ()))
+
+
+def named_target(name: str, *, key: str) -> Any:
+    """The function or class of that name. Raises ValueError with what its module raised, in one line.
+
+    Args:
+        name: Its qualified name.
+        key: The setting that names it, such as "task._target_".
+    """
+    try:
+        with _own_code(f"the module of {name}"):
+            return pkgutil.resolve_name(name)
+    except Exception as error:  # of the user's module
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"{key}={name} cannot be imported: {why}{_hidden(name)}") from error
+
+
+def _hidden(name: str) -> str:
+    """Where a module of that name comes before the one in the working folder: which it is."""
+    top = name.partition(".")[0]
+    loaded, own = getattr(sys.modules.get(top), "__file__", None) or "", Path.cwd() / f"{top}.py"
+    if not own.is_file() or top not in sys.modules or Path(loaded) == own:
+        return ""
+    return f"; {top} is {loaded or 'part of Python'}, which hides {own}: give that another name"
+
+
+@contextlib.contextmanager
+def _own_code(what: str) -> Iterator[None]:
+    """Code of a person's own sees no arguments of this command, and does not end it."""
+    arguments, sys.argv[1:] = sys.argv[1:], []
+    try:
+        yield
+    except SystemExit as error:
+        raise RuntimeError(
+            f'{what} ends the process (sys.exit({error.code})); put what a script does under if __name__ == "__main__"'
+        ) from error
+    finally:
+        sys.argv[1:] = arguments
 
 
 def named_task(name: str) -> "Task":

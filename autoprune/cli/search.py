@@ -116,6 +116,8 @@ def _search(config: DictConfig, launch: Launch, *, resumed: bool) -> float:
     from autoprune.tracked import tracked_config
 
     settings, folder = session.settings, session.folder
+    if not resumed:
+        RunFolder.check_free(folder)
     allocator = session.prepare_process()
     agent, recover, quantize = (session.part(name) for name in ("agent", "recover", "quantize"))
     task = session.task()

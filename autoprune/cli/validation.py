@@ -22,6 +22,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import AfterValidator, ConfigDict, GetPydanticSchema, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError, core_schema
 
+from autoprune.cli.parts import named_target
+
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 VALUES = (bool, int, float, str, Path, NoneType, list, tuple, dict, set, frozenset)
 CONTAINERS = (list, tuple, dict, set, frozenset, collections.abc.Sequence, collections.abc.Mapping)
@@ -172,9 +174,9 @@ class _Form:
         if not isinstance(name, str):
             return _refused("the name of a function or class as its _target_")
         try:
-            target = pkgutil.resolve_name(name)
-        except Exception as error:  # of the user's module
-            raise SettingsError(f"{dotted((*keys, '_target_'))}={name} cannot be imported: {_brief(error)}") from error
+            target = named_target(name, key=dotted((*keys, "_target_")))
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
         wanted = [each for each in (hint, *get_args(hint)) if _is_ours(each)]
         if isinstance(target, type) and wanted and not any(issubclass(target, each) for each in wanted):
             return _refused(" or ".join(each.__name__ for each in wanted), instead=target.__name__)
@@ -366,7 +368,3 @@ def _allowed(message: str) -> str:
     for words, fewer in WORDS.items():
         message = re.sub(words, fewer, message)
     return message
-
-
-def _brief(error: BaseException) -> str:
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

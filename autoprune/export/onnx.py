@@ -14,6 +14,7 @@ from autoprune.device.onnx_runtime import Called, onnx_call, output_names, write
 from autoprune.files import atomic_write
 from autoprune.structure.experts import countable_experts
 from autoprune.task.samples import Samples, leaves, mapped, named_outputs, rows
+from autoprune.task.seeded_forward import SeededForward
 from autoprune.task.task import Forward, plain_forward
 
 TOLERANCE = 1e-4  # largest difference between torch's and ONNX Runtime's outputs, relative to the outputs' own size
@@ -113,10 +114,11 @@ def _largest_difference(network: nn.Module, inputs: Samples, path: Path | str, f
     """Over all outputs."""
     with torch.inference_mode():
         expected = [tensor.numpy() for tensor in named_outputs(forward(network, inputs)).values()]
-    return max(_difference(*pair) for pair in zip(onnx_call(path, inputs)(), expected, strict=True))
+    draws = isinstance(forward, SeededForward)
+    return max(_difference(*pair, draws=draws) for pair in zip(onnx_call(path, inputs)(), expected, strict=True))
 
 
-def _difference(outputs: NDArray[Any], expected: NDArray[Any]) -> float:
+def _difference(outputs: NDArray[Any], expected: NDArray[Any], *, draws: bool) -> float:
     if outputs.shape != expected.shape:
         batch = len(expected)
         raise ValueError(
@@ -124,18 +126,25 @@ def _difference(outputs: NDArray[Any], expected: NDArray[Any]) -> float:
         )
     difference, scale = float(np.abs(outputs - expected).max()), max(1.0, float(np.abs(expected).max()))
     if not difference <= TOLERANCE * scale:  # also where it is NaN
+        why = "the network may depend on its input in ways that tracing misses"
+        if draws:
+            why = "the network draws random numbers, and ONNX Runtime draws others; Task(forward=…) may leave them out"
         raise ValueError(
             f"for a batch of {len(expected)} ONNX Runtime differs from torch by {difference:.2g}, more than "
-            f"{TOLERANCE:g} of the outputs' size {scale:.2g}; the network may depend on its input in ways that tracing "
-            "misses"
+            f"{TOLERANCE:g} of the outputs' size {scale:.2g}; {why}"
         )
     return difference
 
 
 def _random_like(example_input: Tensor, *, batch: int, generator: torch.Generator) -> Tensor:
-    """[batch, ...]: normally distributed, or the example's own values in another order where it holds whole numbers."""
+    """[batch, ...]: normally distributed, or the example's own values, in another order where they are whole numbers.
+
+    Masks keep their form: one that is shuffled may hide everything, which no network answers.
+    """
     example_input, shape = example_input.cpu(), (batch, *example_input.shape[1:])
     if example_input.is_floating_point():
         return torch.randn(shape, generator=generator, dtype=example_input.dtype)
     values = example_input.flatten()
+    if bool(((values == 0) | (values == 1)).all()):
+        return example_input[:1].repeat(batch, *[1] * (example_input.ndim - 1))
     return values[torch.randint(len(values), shape, generator=generator)]

@@ -170,3 +170,11 @@ def test_the_evaluation_harness_takes_a_pruned_network(tmp_path: Path) -> None:
         expected.append(int(np.argmax(likelihoods)) == row["answer"])
     assert results is not None
     assert results["results"]["tiny"]["acc,none"] == pytest.approx(np.mean(expected))
+
+
+@pytest.mark.parametrize("format_", ["hf", "gguf"])
+def test_a_network_of_ones_own_is_told_which_format_takes_it(tmp_path: Path, format_: str) -> None:
+    save_network(nn.Linear(3, 2), tmp_path / RUN_FOLDER, architecture=None)
+    with pytest.raises(SystemExit, match="of a task of your own; format=apz takes any network"):
+        export([str(tmp_path), f"format={format_}"])
+    export([str(tmp_path), "format=apz"])

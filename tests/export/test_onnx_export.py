@@ -11,6 +11,8 @@ from autoprune.export.onnx import export_onnx
 from autoprune.structure.edit import shrink
 from autoprune.structure.graph import find_structure
 from autoprune.task import networks
+from autoprune.task.seeded_forward import SeededForward
+from autoprune.task.task import plain_forward
 from tests.models import PRUNABLE, Network, TwoOutputs
 
 
@@ -72,3 +74,34 @@ def test_a_file_that_differs_from_torch_is_refused_and_not_kept(
     with pytest.raises(ValueError, match=message):
         export_onnx(network, torch.zeros(1, 4), tmp_path / "network.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+class Hidden(nn.Module):
+    """The mean of what a mask leaves, which is nothing where it leaves none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, kept: Tensor) -> Tensor:
+        kept = kept[..., None].to(x.dtype)
+        mean: Tensor = (self.layer(x) * kept).sum(1) / kept.sum(1)
+        return mean
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
+def test_masks_keep_their_form(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Shuffled, they would leave nothing in some sample, and NaN is equal to nothing."""
+    example = (torch.randn(1, 6, 4), torch.tensor([[1, 0, 0, 0, 0, 0]]).to(dtype))
+    assert export_onnx(Hidden().eval(), example, tmp_path / "network.onnx") <= 1e-4
+
+
+class Drawing(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + torch.randn_like(x)
+
+
+def test_a_network_that_draws_is_not_put_down_to_tracing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"draws random numbers, and ONNX Runtime draws others") as refused:
+        export_onnx(Drawing(4, 4), torch.zeros(1, 4), tmp_path / "network.onnx", forward=SeededForward(plain_forward))
+    assert "tracing" not in str(refused.value)
