@@ -22,7 +22,7 @@ from autoprune.structure.code_bits import RAW_BITS
 from autoprune.structure.groups import IntArray, Structure
 
 SAMPLED = 4  # matrices that are really coded
-LARGEST = 300_000  # weights of one of them, of which it is the first rows
+LARGEST = 300_000  # weights of a matrix that are looked at: rows at equal distances
 WIDE = 8  # bits of a gap, which suit inputs that matter very differently
 FEWEST = 4_000  # weights, below which headers and tables would be all that is compared
 DENSITIES = (0.1, 0.3, 0.6, 1.0)
@@ -151,14 +151,17 @@ def _entropies(
 
     The largest of each comparison are kept, whatever criterion will say.
     """
-    rows = _first_rows(weight, LARGEST)
+    rows = _some_rows(weight)
+    # Centroids begin evenly between the extremes of the whole matrix: without its few largest weights, codes would seem
+    # to be used more evenly than they are.
+    extremes = [] if rows.size == weight.size else [float(weight.min()), float(weight.max())]
     if size is not None:
         rows = rows.reshape(-1, size)
         rows = np.take_along_axis(rows, np.argsort(-np.abs(rows), axis=1), axis=1)
     bits: dict[float, dict[int, tuple[float, float]]] = {}
     for share in shares:
         kept = rows[:, : max(1, round(share * rows.shape[1]))].reshape(-1)
-        ordered = fitted(kept[kept != 0])
+        ordered = fitted(np.append(kept[kept != 0], extremes))
         bits[share] = {width: _value_bits(ordered, width) for width in widths} if len(ordered) else {}
     return bits
 
@@ -171,7 +174,7 @@ def _index_ratios(weight: Matrix, size: int | None) -> FloatArray:
     ratios = np.ones(len(SHARES))
     if size is None:
         return ratios
-    places = _places(_first_rows(weight, LARGEST), size)
+    places = _places(_some_rows(weight), size)
     orders = places.reshape(-1), np.ascontiguousarray(places.T).reshape(-1)
     for number, share in enumerate(SHARES[:-1]):
         kept, narrow = max(1, round(share * size)), math.ceil(math.log2(1 / share)) + 2
@@ -189,9 +192,12 @@ def _places(rows: Matrix, size: int) -> IntArray:
     return places.reshape(rows.shape)
 
 
-def _first_rows(weight: Matrix, most: int) -> Matrix:
-    """Rows of so many weights at most, one at least."""
-    return weight[: max(1, most // max(1, weight.shape[1]))]
+def _some_rows(weight: Matrix) -> Matrix:
+    """Rows at equal distances, of LARGEST weights at most, one at least."""
+    most = max(1, LARGEST // max(1, weight.shape[1]))
+    if most >= len(weight):
+        return weight
+    return np.ascontiguousarray(weight[np.linspace(0, len(weight) - 1, most).round().astype(np.int64)])
 
 
 def _value_bits(ordered: NDArray[np.float64], width: int) -> tuple[float, float]:
@@ -215,7 +221,7 @@ def _sampled_ratios(
     indices = np.linspace(0, len(large) - 1, SAMPLED).round().astype(int).tolist() if large else []
     ratios: list[float] = []
     for number, name in enumerate(large[index] for index in dict.fromkeys(indices)):
-        weight, size = _first_rows(sizes[name], LARGEST), comparing.get(name, (0, 1))[1]
+        weight, size = _some_rows(sizes[name]), comparing.get(name, (0, 1))[1]
         density = DENSITIES[number % len(DENSITIES)] if name in comparing else 1.0
         width = widths[number % len(widths)]
         kept = np.where(_places(weight, size) < max(1, round(density * size)), weight, np.float32(0))

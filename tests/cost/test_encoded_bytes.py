@@ -149,3 +149,24 @@ def test_what_half_precision_cannot_hold_stays() -> None:
     torch.nn.init.constant_(layer.bias, 1e5)
     write_codes(layer, {"": 2})
     assert torch.equal(layer.bias, torch.full((2,), 1e5))
+
+
+def test_a_large_matrix_is_coded_by_its_extremes_wherever_they_are() -> None:
+    """Centroids begin between the extremes: few outliers take codes from all others."""
+    generator = torch.Generator().manual_seed(0)
+    layer = torch.nn.Linear(600, 900, bias=False).eval()  # more than what is looked at
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator))
+        layer.weight[871, 5], layer.weight[872, 7] = 20.0, -18.0
+    network = torch.nn.Sequential(layer, torch.nn.ReLU(), torch.nn.Linear(900, 2))
+    example = torch.zeros(1, 600)
+    plain = find_structure(network, example, prune=("weights",))
+    structure = with_bits(plain, network, (3, 5))
+    settings = CostSettings()
+    costs = Countable(network, structure, example, forward=plain_forward, settings=settings)
+    for bits in (3, 5):
+        kept = np.array([bits if group.coded else group.units for group in structure.groups])
+        plan = structure.plan(kept)
+        coded = shrink(network, structure, plan, {g.name: torch.zeros(0) for g in plain.groups})
+        write_codes(coded, bits_of(structure, plan))
+        assert float(costs["encoded_bytes"](kept)) == pytest.approx(apz_size(coded)["apz"], rel=0.04)
