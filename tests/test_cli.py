@@ -1,5 +1,6 @@
 """The command line as a person uses it: real processes, right and wrong arguments, and Ctrl-C."""
 
+import io
 import json
 import os
 import signal
@@ -76,6 +77,21 @@ def test_a_reader_who_has_read_enough_gets_no_traceback() -> None:
     os.close(writing)
     assert done.returncode == 1
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", None])
+def test_a_terminal_of_another_alphabet_or_none_ends_no_command(
+    encoding: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    stream = None if encoding is None else io.TextIOWrapper(written, encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "argv", ["autoprune", "--help"])
+    main()
+    print("a Kendall τ of 0.9 …")
+    sys.stdout.flush()
+    assert encoding is None or b"usage: autoprune" in written.getvalue()
+    assert encoding is None or b"a Kendall ? of 0.9 ?" in written.getvalue()
 
 
 def said(*arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import os
 import shutil
 import sys
@@ -91,12 +92,23 @@ JOBS = {
 
 def main() -> None:
     """The console script."""
+    _make_streams_usable()
     try:
         _run()
         sys.stdout.flush()
     except BrokenPipeError:  # of `| head`: whoever reads has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter flushes at its end
         sys.exit(1)
+
+
+def _make_streams_usable() -> None:
+    """What stdout and stderr cannot show is a question mark, and a closed one takes everything: neither ends a run."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, io.StringIO())
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _run() -> None:
