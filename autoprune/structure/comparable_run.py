@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from autoprune.structure.weight_functions import MEANS, reduced
+
 SILENCING = frozenset({F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_})
 IN_PLACE = frozenset({F.relu_, torch.relu_, Tensor.relu_})
 SLOPE = 0.5  # of what is negative, in a silencing function's place
@@ -16,6 +18,7 @@ DRAWING = frozenset(
     {torch.randn, torch.rand, torch.randn_like, torch.rand_like, torch.normal, torch.bernoulli, Tensor.bernoulli,
      Tensor.bernoulli_, Tensor.normal_, Tensor.uniform_, Tensor.exponential_, torch.poisson}
 )  # fmt: skip
+SHARE = 1 / 16  # of a sum, in a mean's place
 DRAWN = 0.75  # what every random number is
 
 
@@ -24,11 +27,12 @@ class ComparableRun(TorchFunctionMode):
 
     Args:
         awake: Whether units that are negative count as well, and not only those that a ReLU lets pass.
+        summed: Whether means and maxima are sums, which are the same over units of zeros and without them.
     """
 
-    def __init__(self, *, awake: bool) -> None:
+    def __init__(self, *, awake: bool, summed: bool = False) -> None:
         super().__init__()
-        self._awake = awake
+        self._awake, self._summed = awake, summed
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -41,6 +45,12 @@ class ComparableRun(TorchFunctionMode):
         if func in DROPPING:
             return args[0] if args else named["input"]
         result = func(*args, **named)
+        if self._summed and func in MEANS and (factors := reduced(func, args, named, graph=False)):
+            ((x, dim),) = factors
+            sums = x.sum(dim, keepdim=True).mul(SHARE)
+            if isinstance(result, Tensor):
+                return sums.reshape(result.shape)
+            return type(result)((sums.reshape(result[0].shape), *result[1:]))
         if func in DRAWING and isinstance(result, Tensor) and result.is_floating_point():
             with torch.no_grad():
                 result.fill_(DRAWN)

@@ -1,10 +1,12 @@
 """From couplings to candidates: sets of layers that lose units together, before anybody has tried to remove some."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import nn
@@ -51,6 +53,8 @@ class Candidate:
     """What modules must know of the number of units."""
     normalisers: tuple[str, ...] = ()
     """Modules that normalise over the units, so that removing them is not what masking is."""
+    averaged: bool = False
+    """Whether a mean or a maximum is taken over the units, which is another one without some."""
 
     @property
     def units(self) -> int:
@@ -108,6 +112,7 @@ class _Components:
         self.going = {each for labels in made for each in labels} - {int(self.label[node]) for node in self.pinned}
         self.axes = self._labelled_axes(laboratories)
         self.normalisers = self._normalisers(laboratories)
+        self.averaged = {int(self.label[node]) for node in couplings.averaged}
         self.hubs = {int(self.label[written[0]]) for written, _ in couplings.hubs}
 
     def candidates(self) -> list[Candidate]:
@@ -241,8 +246,8 @@ class _Components:
         for laboratory in laboratories:
             read = laboratory.labels([tensor for _, tensor, _ in laboratory.normalised], self.label, self.going)
             for (name, _, mixed), seen in zip(laboratory.normalised, read, strict=True):
-                if seen is None or len(set(seen[0][mixed.cpu().numpy()].tolist()) - {-1}) < 2:
-                    continue  # it mixes places of one unit
+                if seen is None or not _mixes_units(seen[0], mixed.cpu().numpy()):
+                    continue
                 for label in set(np.unique(seen[0]).tolist()) - {-1}:
                     normalisers[label][name] = None
         return normalisers
@@ -284,7 +289,8 @@ class _Components:
         if first[1] == "head" or (linear and labels[0] in self.hubs):
             granularity = "head"
         normalisers = tuple(dict.fromkeys(name for label in labels for name in self.normalisers.get(label, ())))
-        return Candidate(named, granularity, tuple(members), reason, tuple(self._attributes(members)), normalisers)
+        attributes, averaged = tuple(self._attributes(members)), not self.averaged.isdisjoint(labels)
+        return Candidate(named, granularity, tuple(members), reason, attributes, normalisers, averaged)
 
     def _attributes(self, members: Sequence[Member]) -> Iterator[Attribute]:
         """A GroupNorm of which whole groups go has fewer of them."""
@@ -329,6 +335,24 @@ def _unit_dimension(labels: IntArray, alive: np.ndarray) -> tuple[int, IntArray]
         if best is None or len(np.unique(highest)) > len(np.unique(best[1])):
             best = dim, highest
     return best
+
+
+def _mixes_units(labels: IntArray, mixed: NDArray[np.bool_]) -> bool:
+    """Whether entries that are normalised together belong to several units, rather than to several places of one.
+
+    Args:
+        labels: Of every entry that is read, −1 for those of none.
+        mixed: Which entries one of the answer's reads; others read as many, beside them.
+    """
+    at = [np.flatnonzero(mixed.any(axis=tuple(d for d in range(mixed.ndim) if d != dim))) for dim in range(mixed.ndim)]
+    along = [dim for dim, indices in enumerate(at) if len(indices) > 1]
+    if not along:
+        return False
+    part = labels[np.ix_(*(at[d] if d in along else np.arange(size) for d, size in enumerate(labels.shape)))]
+    rows = np.moveaxis(part, along, range(part.ndim - len(along), part.ndim))
+    rows = rows.reshape(-1, math.prod(rows.shape[part.ndim - len(along) :]))
+    lowest = np.where(rows >= 0, rows, np.iinfo(np.int64).max).min(axis=1)
+    return bool((rows.max(axis=1) > lowest).any())
 
 
 def _goes_whole(layer: nn.Module, labels: IntArray) -> bool:

@@ -2,8 +2,8 @@
 
 import copy
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -30,6 +30,10 @@ from autoprune.structure.verify import PROBED, Verifier, alive
 from autoprune.task.task import Forward, plain_forward
 
 TIME_LIMIT_S = 300.0
+AVERAGED = (
+    "the network takes a mean or a maximum over its units, which is another one without some of them; "
+    "structure.inexact=true offers them all the same"
+)
 OF_OTHERS = ({"weights"}, {"experts"}, {"neurons"}, {"neurons", "experts"})  # kinds, where no family is known
 
 
@@ -215,33 +219,25 @@ def _structure(
     groups: list[Group] = []
     idle = idle_layers(model, surveys)
     elsewhere = widths_of(model, idle) if any(seen.decides for seen in surveys) else {}
+    verifier = Verifier(
+        model, runs_of(examples, model), normalisers=normalisers, levels=levels, deadline=settings.deadline
+    )
     for candidate in proposed:
-        reason = candidate.reason
-        if reason is None and candidate.normalisers and not settings.inexact:
-            first = candidate.normalisers[0]
-            reason = (
-                f"its units are normalised together by {first}, a {type(model.get_submodule(first)).__name__}: without "
-                "some the network is not the masked one; structure.inexact=true offers them all the same"
-            )
-        other = next((elsewhere[m.size] for m in candidate.members if m.size in elsewhere), None)
-        if reason is None and other is not None:
-            reason = (
-                f"the forward pass looks at values, and for other inputs {other}, which the example input does not "
-                "run, may read or write its units; give an example that runs it (Task.example_inputs)"
-            )
         group = Group(
             candidate.name, candidate.granularity, candidate.units, candidate.members, (), candidate.attributes,
-            exact=not candidate.normalisers,
+            exact=not (candidate.normalisers or candidate.averaged),
         )  # fmt: skip
+        if candidate.reason is None and candidate.normalisers and not candidate.averaged:
+            exactly = replace(group, exact=True)
+            if verifier.exact_beside(exactly, candidate.normalisers):
+                group = exactly
+        reason = _refusal(candidate, group, model, elsewhere, inexact=settings.inexact)
         if reason is None and len(levels(group)) < 2:
             reason = f"min_units={min_units} and round_to={round_to} leave no choice for its {group.units} units"
         if reason:
             unprunable[candidate.name] = reason
         else:
             groups.append(group)
-    verifier = Verifier(
-        model, runs_of(examples, model), normalisers=normalisers, levels=levels, deadline=settings.deadline
-    )
     accepted, rejected = verifier.settle([*groups, *experts])
     unprunable |= rejected | idle
     if not accepted:
@@ -251,6 +247,29 @@ def _structure(
         raise ValueError(f"nothing in this network can be pruned: {unprunable or none}")
     layers = tuple({layer.name: layer for s in reversed(surveys) for layer in s.layers}.values())
     return Structure(tuple(accepted), layers, unprunable, other_params(model, layers))
+
+
+def _refusal(
+    candidate: Candidate, group: Group, model: nn.Module, elsewhere: Mapping[int, str], *, inexact: bool
+) -> str | None:
+    """Why a candidate is not tried; None: it is."""
+    if candidate.reason is not None:
+        return candidate.reason
+    if not (group.exact or inexact):
+        if candidate.averaged:
+            return AVERAGED
+        first = candidate.normalisers[0]
+        return (
+            f"its units are normalised together by {first}, a {type(model.get_submodule(first)).__name__}: without "
+            "some the network is not the masked one; structure.inexact=true offers them all the same"
+        )
+    other = next((elsewhere[m.size] for m in candidate.members if m.size in elsewhere), None)
+    if other is not None:
+        return (
+            f"the forward pass looks at values, and for other inputs {other}, which the example input does not "
+            "run, may read or write its units; give an example that runs it (Task.example_inputs)"
+        )
+    return None
 
 
 def _check_keep(keep: frozenset[str], surveys: Sequence[Survey]) -> None:

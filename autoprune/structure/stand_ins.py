@@ -25,7 +25,7 @@ from autoprune.structure.groups import Axis, IntArray
 from autoprune.structure.layer_flow import Flow, Nodes, leaves_places, stands_for
 from autoprune.structure.layer_types import ATTENTIONS, tensor_axes
 from autoprune.structure.skipped_modules import patched_forward
-from autoprune.structure.weight_functions import Factors, Operands, Weights, factors_of, operands_of
+from autoprune.structure.weight_functions import MEANS, Factors, Operands, Weights, factors_of, operands_of, reduced
 from autoprune.structure.weighted_gradients import indices_of
 
 JOINING = frozenset(
@@ -49,14 +49,15 @@ class Alive(TorchFunctionMode):
     Args:
         weights: The parameters that functions may multiply by.
         product: (outputs, operands) → what stands for the outputs of such a function; None for these themselves.
-        contraction: (outputs, two activations) → what stands for the outputs of their product; None for these.
+        contraction: (outputs, activations, whether it is a mean) → what stands for a sum over their units; None for
+            these themselves.
     """
 
     def __init__(
         self,
         weights: Weights,
         product: Callable[[Tensor, Operands], Tensor | None],
-        contraction: Callable[[Tensor, Factors], Tensor | None],
+        contraction: Callable[[Tensor, Factors, bool], Tensor | None],
     ) -> None:
         super().__init__()
         self.weights, self.product, self.contraction = weights, product, contraction
@@ -89,9 +90,12 @@ class Alive(TorchFunctionMode):
         if (func in JOINING or len(rivals) > 1) and isinstance(result, Tensor) and result.requires_grad:
             self.joined.append(result)
         operands = operands_of(func, args, kwargs or {}, self.weights)
-        factors = factors_of(func, args, self.weights)
+        factors = factors_of(func, args, self.weights) or reduced(func, args, kwargs or {})
+        if factors is not None and not isinstance(result, Tensor):
+            values = self.contraction(result[0], factors, func in MEANS)
+            return result if values is None else type(result)((values, *result[1:]))
         if operands is not None or factors is not None:
-            written = self.product(result, operands) if operands else self.contraction(result, factors)  # type: ignore[arg-type]
+            written = self.product(result, operands) if operands else self.contraction(result, factors, func in MEANS)  # type: ignore[arg-type]
             return result if written is None else written
         return self.weights.note(func, args, kwargs or {}, result)
 
@@ -164,6 +168,8 @@ class Couplings:
     """Nodes of what is written and is read, or put out, somewhere."""
     ran: dict[str, None] = field(default_factory=dict)
     """Layers that were called, in order."""
+    averaged: set[int] = field(default_factory=set)
+    """Nodes over which a mean or a maximum is taken."""
     functions: set[tuple[str, Axis]] = field(default_factory=set)
     """Axes of parameters that a linear function writes by."""
 
@@ -290,12 +296,13 @@ class SegmentedRun:
         others = [d for d in range(tensor.ndim) if d != read % tensor.ndim and 1 < tensor.shape[d] <= most]
         return tuple(units for d in others if (units := self.handed_on(tensor, d)) is not None)
 
-    def _contraction(self, outputs: Tensor, factors: Factors) -> Tensor | None:
-        """A sum over units, each of which is read in one place of both factors: what comes of it stays as wide."""
-        self._sums.append(outputs)
+    def _contraction(self, outputs: Tensor, factors: Factors, mean: bool) -> Tensor | None:
+        """A sum over units, each of which is read in one place of all factors: what comes of it stays as wide."""
+        if len(factors) > 1:
+            self._sums.append(outputs)
         if self.single_units is None:
             return None
-        units = [self.single_units(tensor, dim) for tensor, dim in factors]
+        units = [self.single_units(tensor, dim % tensor.ndim) for tensor, dim in factors]
         if not all(units):
             return None
         (first, columns), *others = [pair for pairs in units for pair in pairs or ()]
@@ -305,6 +312,8 @@ class SegmentedRun:
             self.couplings.connect(written[there], np.array([at[c] for c in columns[there].tolist()], np.int64))
             self.couplings.read.update(written.tolist())
         self.couplings.read.update(first.tolist())
+        if mean:
+            self.couplings.averaged.update(first.tolist())
         return (0.1 + 0.8 * torch.rand(outputs.shape, generator=self.random).to(outputs)).requires_grad_().clone()
 
     def _fresh(self, name: str, like: Tensor, dim: int, nodes: IntArray, handed_on: Sequence[HandedOn] = ()) -> Tensor:

@@ -26,6 +26,7 @@ TOLERANCE = 1e-4  # largest difference between masked and shrunk, relative to ea
 DEAD = 1e-3  # weights below are replaced while a network is looked at: nothing is seen through a zero
 TRIALS = 40  # of variants of a group, before it is left whole
 KEYS = 6  # numbers of modules that may have to change with a group
+LOUD = 1000.0  # times what a normalisation reads
 STRANGERS = 6  # groups as large that are tried beside one that cannot go alone
 BREAKS = "the network does not run without its units"
 NOT_MASKED = "zeros in their place make the network return NaN or infinity, so that removing them is not masking them"
@@ -195,6 +196,23 @@ class Verifier:
                     )
         return numbers
 
+    def exact_beside(self, group: Group, normalisers: Sequence[str]) -> bool:
+        """Whether removing the group's units is masking them although modules normalise over them, as by their length.
+
+        These read louder inputs meanwhile, too: one that does next to nothing with quiet ones is not taken for exact.
+
+        Args:
+            group: As it would be offered.
+            normalisers: The modules' names.
+        """
+        modules = [self._modules[name] for name in normalisers]
+        if any(type(module).__module__.startswith("torch.nn.") for module in modules):
+            return False  # whose statistics run over fewer units
+        if self.reason([group]) is not None:
+            return False
+        with patched_forward({module: _louder(module) for module in modules}):
+            return self.reason([group]) is None
+
     def reason(self, groups: Sequence[Group]) -> str | None:
         """Why the groups can't go together; None where they can."""
         self._trials += 1
@@ -216,7 +234,7 @@ class Verifier:
         passed_over = self._normalisers if not all(group.exact for group in groups) else ()
         for number, (kept, ranking) in enumerate(plans):
             runs = self._runs if number == 0 else self._runs[number % len(self._runs) :][:1]
-            with ComparableRun(awake=number > 0):
+            with ComparableRun(awake=number > 0, summed=not all(group.exact for group in groups)):
                 error = differs(structure, kept, ranking, self._model, runs, passed_over=passed_over)
             if error:
                 return error
@@ -291,6 +309,13 @@ def _by_own_weight(layer: nn.Module) -> Callable[..., Any]:
     def forward(*args: Any, **kwargs: Any) -> Any:
         with OwnWeight(layer.get_parameter("weight")):
             return type(layer).forward(layer, *args, **kwargs)
+
+    return forward
+
+
+def _louder(module: nn.Module) -> Callable[..., Any]:
+    def forward(first: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return type(module).forward(module, first * LOUD, *args, **kwargs)
 
     return forward
 

@@ -13,7 +13,7 @@ Call = tuple[
     Callable[..., Any], tuple[Any, ...], dict[str, Any], int | None
 ]  # function, further arguments, which output
 
-Factors = tuple[tuple[Tensor, int], tuple[Tensor, int]]  # each with the dimension that is summed over
+Factors = tuple[tuple[Tensor, int], ...]  # each with the dimension that is summed over
 
 TRANSPOSES: tuple[Any, ...] = (Tensor.T.__get__, Tensor.mT.__get__)  # type: ignore[attr-defined]
 VIEWS = frozenset(
@@ -29,6 +29,11 @@ MATRIX_PRODUCTS = frozenset(
     {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm, torch.bmm, Tensor.bmm}
 )
 ADDED_PRODUCTS = frozenset({torch.addmm, Tensor.addmm, torch.baddbmm, Tensor.baddbmm})
+SUMS = frozenset({torch.sum, Tensor.sum, torch.norm, Tensor.norm, torch.linalg.vector_norm, torch.linalg.norm})
+MEANS = frozenset(
+    {torch.mean, Tensor.mean, torch.amax, Tensor.amax, torch.amin, Tensor.amin, torch.max, Tensor.max, torch.min,
+     Tensor.min, torch.logsumexp, Tensor.logsumexp}
+)  # fmt: skip  # of fewer units they are others, though all that is left is the same
 CONVOLVING = frozenset({F.conv1d, F.conv2d, F.conv3d})
 TRANSPOSING = frozenset({F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d})
 
@@ -168,6 +173,27 @@ def factors_of(func: Any, args: Sequence[Any], weights: Weights) -> Factors | No
     if min(first.ndim, second.ndim) < 2 or not (first.requires_grad and second.requires_grad):
         return None
     return (first, first.ndim - 1), (second, second.ndim - 2)
+
+
+def reduced(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, graph: bool = True) -> Factors | None:
+    """The activations that a sum, a mean or a maximum is taken of, with its one dimension; None for other calls.
+
+    Args:
+        func: The function.
+        args: What it is called with, by position.
+        kwargs: What it is called with, by name.
+        graph: Whether only activations with derivatives count.
+    """
+    if not (func in SUMS or func in MEANS) or not args or not isinstance(args[0], Tensor):
+        return None
+    if graph and not args[0].requires_grad:
+        return None
+    position = 2 if func in SUMS - {torch.sum, Tensor.sum} else 1
+    dim = kwargs.get("dim", args[position] if len(args) > position else None)
+    dims = dim if isinstance(dim, tuple | list) else (dim,)
+    if len(dims) != 1 or type(dims[0]) is not int or args[0].ndim < 2:
+        return None
+    return ((args[0], dims[0]),)
 
 
 def _products(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], weights: Weights) -> Iterator[Operands]:

@@ -182,3 +182,56 @@ def test_a_sum_of_which_a_part_is_dropped_has_to_fit_all_the_same() -> None:
     assert [(group.name, group.units) for group in structure.groups] == [("shared", 4), ("shared#2", 3)]
     assert [number.name for number in structure.groups[0].attributes] == ["used"]
     equal(network, structure, x)
+
+
+class ByLength(nn.Module):
+    """Every time's channels by their length, which zeros leave as it is."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(channels) + 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale[:, None] * x / (x.square().sum(1, keepdim=True).sqrt() + 1e-3)
+
+
+class Gated(nn.Module):
+    """A map of places, from two numbers for each: `of` all channels."""
+
+    def __init__(self, of: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.of, self.gate = of, nn.Conv1d(1, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(self.of(x)).sigmoid()
+
+
+LENGTHS: list[Callable[[Tensor], Tensor]] = [
+    lambda x: x.square().sum(1, keepdim=True), lambda x: x.norm(dim=1, keepdim=True),
+    lambda x: torch.linalg.vector_norm(x, dim=1, keepdim=True), lambda x: torch.sum(x, 1).unsqueeze(1),
+]  # fmt: skip
+MEANS: list[Callable[[Tensor], Tensor]] = [
+    lambda x: x.mean(1, keepdim=True), lambda x: torch.amax(x, dim=1, keepdim=True),
+    lambda x: x.max(1, keepdim=True).values, lambda x: torch.mean(x, dim=1).unsqueeze(1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("between", [ByLength, *(lambda _, of=of: Gated(of) for of in LENGTHS)])
+def test_a_sum_over_channels_is_one_of_those_that_are_left(between: Callable[[int], nn.Module]) -> None:
+    torch.manual_seed(0)
+    network, x = Sounds(between).eval(), torch.randn(1, 2, 12)
+    structure = find_structure(network, x)
+    assert [(group.name, group.units, group.exact) for group in structure.groups] == [("a", 8, True), ("b", 6, True)]
+    equal(network, structure, x)
+
+
+@pytest.mark.parametrize("of", MEANS)
+def test_a_mean_or_a_maximum_over_channels_is_another_one_without_some(of: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    network, x = Sounds(lambda _: Gated(of)).eval(), torch.randn(1, 2, 12)
+    with pytest.raises(ValueError, match=r"a mean or a maximum over its units.*structure.inexact=true"):
+        find_structure(network, x)
+    structure = find_structure(network, x, inexact=True)
+    assert [(group.name, group.units, group.exact) for group in structure.groups] == [("a", 8, False), ("b", 6, False)]
+    small = shrink(network, structure, structure.plan(np.array([3, 2])), {"a": torch.arange(8), "b": torch.arange(6)})
+    assert small(x).shape == (1, 3)
