@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.cost.recording import Forward, Recording, record
-from autoprune.structure.edit import shrink
+from autoprune.structure.edit import evaluating, shrink
 from autoprune.structure.groups import Group, IntArray, Structure
 from autoprune.structure.routing_choices import SameRouting
 from autoprune.task.samples import Samples, leaves, mapped, repeated
@@ -38,7 +38,8 @@ class Copies:
     Args:
         model: The dense network.
         structure: Its groups.
-        example_input: A batch that it runs on; its first sample is taken.
+        example_input: A batch that it runs on; its first sample is taken, or all of it where the network does not run
+            on that alone, as one that finds the frames of a video in the batch.
         forward: (network, inputs) → outputs.
         shapes_only: The values of tensors do not matter. A large network then runs on the meta device, where nothing is
             computed; a small one computes faster than it is traced there, and one that needs values has no choice.
@@ -54,7 +55,7 @@ class Copies:
         shapes_only: bool = False,
     ) -> None:
         self.structure, self._forward = structure, forward
-        self._model, self._inputs = model, repeated(example_input, 1)
+        self._model, self._inputs = model, _first_sample(model, example_input, forward)
         self._ranking = {group.name: torch.arange(group.units) for group in structure.groups}
         self._seen: dict[bytes, Copy] = {}
         self._routing = SameRouting()
@@ -84,6 +85,19 @@ class Copies:
             if isinstance(tensor, Tensor) and not isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
         }
         return Copy(recording, parameters, buffers)
+
+
+def _first_sample(model: nn.Module, example_input: Samples, forward: Forward) -> Samples:
+    """The first sample of a batch, or all of it where the network runs on nothing less."""
+    one = repeated(example_input, 1)
+    if all(len(tensor) == 1 for tensor in leaves(example_input)):
+        return one
+    try:
+        with torch.no_grad(), evaluating(model):
+            forward(model, one)
+    except Exception:  # whatever a user's forward pass checks
+        return example_input
+    return one
 
 
 def _work(model: nn.Module, inputs: Samples) -> int:

@@ -19,7 +19,7 @@ from autoprune.structure.code_bits import is_coded
 from autoprune.structure.edit import Ranking
 from autoprune.structure.groups import Axis, Structure
 from autoprune.structure.layer_types import TensorAxis, is_depthwise, tensor_axes, widths
-from autoprune.structure.sliced_attention import slice_attention
+from autoprune.structure.sliced_attention import slice_attention, slice_encoders
 from autoprune.task.samples import Samples
 from autoprune.task.task import Forward, plain_forward
 
@@ -305,6 +305,7 @@ def _detached(model: nn.Module, *, sliced: tuple[str, ...]) -> tuple[nn.Module, 
     network = copy.deepcopy(model, memo=dict(shared)).eval()
     for name in sliced:
         slice_attention(network, name)
+    slice_encoders(network)
     buffers = {(layer, key) for layer in network.modules() for key in layer._buffers}
     for layer in network.modules():
         for store in (layer._parameters, layer._buffers):

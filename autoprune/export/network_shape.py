@@ -10,7 +10,7 @@ from autoprune.structure.families import FAMILIES, SIZES, Experts, model_type
 from autoprune.structure.groups import CONFIG, HEADS, Axis
 from autoprune.structure.layer_types import CONVOLUTIONS, is_sliceable, tensor_axes
 from autoprune.structure.narrowed_input import WITHHELD, withheld_of, withhold
-from autoprune.structure.sliced_attention import SlicedAttention, slice_attention
+from autoprune.structure.sliced_attention import SlicedAttention, slice_attention, slice_encoders
 
 PLAIN = (*CONVOLUTIONS, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.PReLU)  # whose tensors follow from their widths
 WIDTHS = (
@@ -109,6 +109,7 @@ def resize_others(network: nn.Module, shapes: Mapping[str, Any]) -> None:
         if not isinstance(dict(network.named_modules()).get(name), nn.MultiheadAttention | SlicedAttention):
             raise ValueError(f"{name!r} is no nn.MultiheadAttention")
         slice_attention(network, name)
+    slice_encoders(network)
     dense = other_shapes(network)
     for kind in ("numbers", "tensors"):
         if shapes[kind].keys() != dense[kind].keys():

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from autoprune.structure.weight_functions import MEANS, reduced
+from autoprune.structure.weight_functions import MEANS, sum_factors
 
 SILENCING = frozenset({F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_})
 IN_PLACE = frozenset({F.relu_, torch.relu_, Tensor.relu_})
@@ -45,7 +45,7 @@ class ComparableRun(TorchFunctionMode):
         if func in DROPPING:
             return args[0] if args else named["input"]
         result = func(*args, **named)
-        if self._summed and func in MEANS and (factors := reduced(func, args, named, graph=False)):
+        if self._summed and func in MEANS and (factors := sum_factors(func, args, named, graph=False)):
             ((x, dim),) = factors
             sums = x.sum(dim, keepdim=True).mul(SHARE)
             if isinstance(result, Tensor):

@@ -16,7 +16,7 @@ from autoprune.structure.layer_types import ATTENTIONS, tensor_axes, widths
 from autoprune.structure.narrowed_input import WITHHELD, withhold
 from autoprune.structure.pretrained_guard import guard_save_pretrained, tensor_shapes
 from autoprune.structure.skipped_modules import Skipped, patched_forward
-from autoprune.structure.sliced_attention import slice_attention
+from autoprune.structure.sliced_attention import slice_attention, slice_encoders
 
 # group → its units [units], most important first; of a group whose units are places of a comparison, the place of every
 # weight of its matrix within its comparison [outputs, inputs], 0 first, int16; of a group of key blocks it says nothing
@@ -97,6 +97,8 @@ def _cut(network: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
         if isinstance(layers[name], nn.MultiheadAttention):
             for holder, child in slice_attention(network, name):
                 undo.callback(holder._modules.__setitem__, child, layers[name])
+    for encoder in slice_encoders(network):
+        undo.callback(setattr, encoder, "use_nested_tensor", True)
     layers = dict(network.named_modules())
     cut: dict[tuple[int, int, bytes], Tensor] = {}  # so that tensors that several layers hold stay one
     whole = []  # tensors that were cut, which must live as long as their ids are keys

@@ -112,7 +112,7 @@ def find_structure(  # noqa: PLR0913 - keyword-only settings, part of the public
         given, surveys = [*given, *(other for other, _ in further)], [*surveys, *(reached for _, reached in further)]
         small = examples_like(model, given, surveys)
         with alive(model):
-            whole = expert_groups(model, small, keep=keep) if prune is not None and "experts" in prune else ([], {})
+            whole = expert_groups(model, small, keep=keep) if prune is not None and "experts" in prune else None
             if prune is not None and "neurons" not in prune:
                 return _structure(model, small, surveys, [], whole, [], settings)
             proposed, normalisers = _candidates(model, small, keep=keep, settings=settings, progress=progress)
@@ -203,7 +203,7 @@ def _structure(
     examples: Sequence[Example],
     surveys: Sequence[Survey],
     proposed: Sequence[Candidate],
-    whole: tuple[list[Group], dict[str, str]],
+    whole: tuple[list[Group], dict[str, str]] | None,
     normalisers: Sequence[str],
     settings: _Settings,
 ) -> Structure:
@@ -215,7 +215,7 @@ def _structure(
         step = 1 if round_to == "auto" and group.granularity == "head" else round_to
         return levels_of(group.units, round_to=step, min_units=min_units, each=group.members[0].positions.shape[1])
 
-    experts, unprunable = whole[0], dict(whole[1])
+    experts, unprunable = whole or ([], {})
     groups: list[Group] = []
     idle = idle_layers(model, surveys)
     elsewhere = widths_of(model, idle) if any(seen.decides for seen in surveys) else {}
@@ -242,7 +242,7 @@ def _structure(
     unprunable |= rejected | idle
     if not accepted:
         none = "none of its layers writes units that another one reads, or it computes their weights"
-        if not proposed:
+        if whole is not None and not proposed:
             none = "no list of modules that are alike reads one tensor, or rows that are routed to its modules"
         raise ValueError(f"nothing in this network can be pruned: {unprunable or none}")
     layers = tuple({layer.name: layer for s in reversed(surveys) for layer in s.layers}.values())

@@ -121,6 +121,25 @@ def slice_attention(network: nn.Module, name: str) -> list[tuple[nn.Module, str]
     return places
 
 
+def slice_encoders(network: nn.Module) -> list[nn.TransformerEncoder]:
+    """Encoders with a SlicedAttention make no nested tensors of padded inputs any more, which it does not read.
+
+    Returns the encoders that did.
+
+    Args:
+        network: With attentions that are sliced already; changed in place.
+    """
+    encoders = [
+        module
+        for module in network.modules()
+        if isinstance(module, nn.TransformerEncoder) and getattr(module, "use_nested_tensor", False)
+        if any(isinstance(part, SlicedAttention) for part in module.modules())
+    ]
+    for encoder in encoders:
+        encoder.use_nested_tensor = False
+    return encoders
+
+
 def _mask(
     attention: Tensor | None, padding: Tensor | None, query: Tensor, key: Tensor, *, batched: bool
 ) -> Tensor | None:

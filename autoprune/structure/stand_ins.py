@@ -25,7 +25,7 @@ from autoprune.structure.groups import Axis, IntArray
 from autoprune.structure.layer_flow import Flow, Nodes, leaves_places, stands_for
 from autoprune.structure.layer_types import ATTENTIONS, tensor_axes
 from autoprune.structure.skipped_modules import patched_forward
-from autoprune.structure.weight_functions import MEANS, Factors, Operands, Weights, factors_of, operands_of, reduced
+from autoprune.structure.weight_functions import MEANS, Factors, Operands, Weights, factors_of, operands_of, sum_factors
 from autoprune.structure.weighted_gradients import indices_of
 
 JOINING = frozenset(
@@ -90,7 +90,7 @@ class Alive(TorchFunctionMode):
         if (func in JOINING or len(rivals) > 1) and isinstance(result, Tensor) and result.requires_grad:
             self.joined.append(result)
         operands = operands_of(func, args, kwargs or {}, self.weights)
-        factors = factors_of(func, args, self.weights) or reduced(func, args, kwargs or {})
+        factors = factors_of(func, args, self.weights) or sum_factors(func, args, kwargs or {})
         if factors is not None and not isinstance(result, Tensor):
             values = self.contraction(result[0], factors, func in MEANS)
             return result if values is None else type(result)((values, *result[1:]))

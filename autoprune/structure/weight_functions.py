@@ -175,7 +175,7 @@ def factors_of(func: Any, args: Sequence[Any], weights: Weights) -> Factors | No
     return (first, first.ndim - 1), (second, second.ndim - 2)
 
 
-def reduced(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, graph: bool = True) -> Factors | None:
+def sum_factors(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, graph: bool = True) -> Factors | None:
     """The activations that a sum, a mean or a maximum is taken of, with its one dimension; None for other calls.
 
     Args:

@@ -399,3 +399,28 @@ def test_costs_of_two_groups_at_a_time_are_bilinear() -> None:
     for name in ("residual", "dense", "grouped", "separable"):
         assert isinstance(PRUNABLE[name].costs().macs(), QuadraticCost)
         assert isinstance(PRUNABLE[name].costs().params(), QuadraticCost)
+
+
+class Frames(nn.Module):
+    """Clips of four frames lie in the batch; a frame alone is no clip."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.mix, self.out = nn.Conv2d(2, 5, 3), nn.Conv1d(5, 6, 3), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = F.relu(self.conv(x)).mean((2, 3))
+        clips = frames.view(len(x) // 4, 4, -1).transpose(1, 2)
+        return self.out(F.relu(self.mix(clips)).mean(2))
+
+
+def test_of_a_network_that_reads_no_single_sample_the_whole_example_is_counted() -> None:
+    network, clip = Frames().eval(), torch.randn(4, 2, 6, 6)
+    structure = find_structure(network, clip)
+    assert structure.names == ("conv", "mix")
+    macs = NetworkCosts(network, structure, clip).macs()
+    for kept in (structure.units, structure.floor, np.array([3, 4])):
+        small = shrink(network, structure, structure.plan(kept), random_ranking(structure, seed=0))
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            small(clip)
+        assert macs(kept[None])[0] == counter.get_total_flops() / 2

@@ -6,6 +6,7 @@ import torch_pruning
 from torch import Tensor, nn
 
 from autoprune.structure.edit import evaluating, masked, shrink
+from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Structure
 from autoprune.task import networks
 from tests.models import CLASSES, PRUNABLE, Network, random_plan, random_ranking
@@ -202,3 +203,21 @@ def _torch_pruning(model: nn.Module, structure: Structure, name: str, removed: T
     prune = torch_pruning.prune_linear_out_channels if linear else torch_pruning.prune_conv_out_channels
     graph = torch_pruning.DependencyGraph().build_dependency(model, example_inputs=(example_input,))
     graph.get_pruning_group(root, prune, idxs=sorted(positions[removed].flatten().tolist())).prune()
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_an_encoder_without_some_heads_reads_padded_inputs() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(12, 4, 8, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 2).eval()
+    structure = find_structure(encoder, torch.randn(2, 5, 12))
+    ranking = {group.name: torch.arange(group.units) for group in structure.groups}
+    plan = structure.plan(structure.units - 1)
+    small, padding = shrink(encoder, structure, plan, ranking), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    x = torch.randn(2, 5, 12)
+    with masked(encoder, structure, plan, ranking):
+        expected = encoder(x, src_key_padding_mask=padding)
+    with torch.no_grad():
+        given = small(x, src_key_padding_mask=padding)
+        assert torch.allclose(given[~padding], expected[~padding], atol=1e-5)
+    assert encoder.use_nested_tensor, "the dense one is as it was"
