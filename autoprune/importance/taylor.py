@@ -1,5 +1,7 @@
 """What the loss would change by, to first order, if a unit were removed (Molchanov et al., arXiv 1906.10771)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,7 @@ from autoprune.importance.layer_inputs import batches
 from autoprune.importance.unit_weights import by_weights, compared_weight, per_unit, readers
 from autoprune.ranges import Count
 from autoprune.structure.edit import differentiable, evaluating
+from autoprune.task.given_functions import with_gradient
 from autoprune.task.samples import number_of
 
 
@@ -42,9 +45,11 @@ def taylor(given: CriterionInputs, *, batch_size: Count) -> dict[str, Tensor]:
     }
     for inputs, targets in batches(given.role, batch_size) if weights else ():
         with evaluating(model), differentiable(list(weights.values())):
-            gradients = torch.autograd.grad(given.loss(given.forward(model, inputs), targets), list(weights.values()))
-        changes = {
-            name: gradient.mul_(weight.detach()).float()
+            loss = with_gradient(given.loss(given.forward(model, inputs), targets))
+            of = list(weights.values())
+            gradients: Sequence[Tensor | None] = torch.autograd.grad(loss, of, allow_unused=True)
+        changes = {  # of a head that the loss does not read, 0
+            name: torch.zeros_like(weight) if gradient is None else gradient.mul_(weight.detach()).float()
             for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
         }
         for group in groups:

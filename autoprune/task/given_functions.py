@@ -179,6 +179,24 @@ def mean_loss(loss: Callable[..., Any], outputs: Samples, targets: Samples) -> C
     return MeanLoss(loss, summed=True) if summed else loss
 
 
+def with_gradient(loss: Any) -> Tensor:
+    """The loss itself, where gradients can be taken of it.
+
+    Args:
+        loss: What a loss returned of outputs that have gradients.
+
+    Raises:
+        ValueError: It is no tensor, or none that torch computed from the outputs.
+    """
+    if isinstance(loss, Tensor) and loss.requires_grad:
+        return loss
+    what = "a tensor that was cut off from the outputs" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+    raise ValueError(
+        f"the loss has no gradient to learn by, as it returns {what}; compute it in torch from the outputs, without "
+        "item(), detach(), numpy() or argmax() on the way"
+    )
+
+
 def left_out_targets(
     loss: Callable[..., Any], kind: OutputKind, outputs: Samples, targets: Samples
 ) -> tuple[float, ...]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from autoprune.task.given_functions import with_gradient
 from autoprune.task.samples import Samples, cut, images_last, in_float32, leaves, number_of, rows, samples_within
 from autoprune.task.task import Forward, Role, plain_forward
 
@@ -202,7 +203,7 @@ class TrainingLoop:
         device = self.batches.role.device.type
         with torch.autocast(device, dtype=torch.bfloat16) if self.settings.bf16 else nullcontext():
             value = self.loss(in_float32(self.forward(self.model, inputs)), inputs, targets)
-        value = value * share
+        value = with_gradient(value) * share
         value.backward()
         return value.detach()
 

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoprune.importance.criterion import CriterionInputs
+from autoprune.importance.taylor import taylor
+from autoprune.structure.graph import find_structure
 from autoprune.task.default_metrics import DefaultMetric
-from autoprune.task.given_functions import BatchedMetric, check_answers, left_out_targets, reading
+from autoprune.task.given_functions import BatchedMetric, check_answers, left_out_targets, reading, with_gradient
 from autoprune.task.outputs import OutputKind
 from autoprune.task.task import Task
 from tests.kinds import kind_task
@@ -187,3 +190,24 @@ def test_numbers_that_are_not_there_count_in_no_default_metric() -> None:
 def test_void_labels_of_any_role_count_nowhere() -> None:
     task: Task = kind_task(4, targets=lambda x: torch.where(torch.arange(len(x)) == 7, -100, torch.arange(len(x)) % 4))
     assert task.metric(LOGITS, torch.where(CLASSES == 0, -100, CLASSES)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("loss", "what"), [(0.25, "a float"), (torch.tensor(0.25), "cut off"), (LOGITS.numpy().mean(), "a float32")]
+)
+def test_a_loss_without_gradient_is_said_where_one_is_needed(loss: Any, what: str) -> None:
+    with pytest.raises(ValueError, match=rf"no gradient.*{what}.*without item\(\)"):
+        with_gradient(loss)
+    derived = torch.ones(2, requires_grad=True).sum()
+    assert with_gradient(derived) is derived
+
+
+def test_heads_that_a_loss_does_not_read_have_no_taylor_scores() -> None:
+    """And do not end the criterion in torch's own words."""
+    loss = lambda o, t: F.cross_entropy(o["head0"], t)  # noqa: E731
+    task = kind_task(4, 6, targets=lambda x: torch.arange(len(x)) % 4, loss=loss)
+    structure = find_structure(task.model, task.example_input, forward=task.forward)
+    given = CriterionInputs(task.model, structure, task.data.calibration, task.loss, task.forward, torch.Generator())
+    scores = taylor(given, batch_size=8)
+    assert all(torch.isfinite(score).all() for score in scores.values())
+    assert any(score.any() for score in scores.values())
