@@ -207,6 +207,8 @@ class Laboratory:
 
         def note(columns: Tensor, units: list[IntArray]) -> None:
             written = np.unique(np.concatenate([s.nodes[own] for (s, _), own in zip(several, units, strict=True)]))
+            if not len(written):
+                return  # what was seen to be read together was rounding
             self.couplings.hubs.append((written, tap.nodes[columns.cpu().numpy()]))
             self.couplings.read.update(written.tolist())
 

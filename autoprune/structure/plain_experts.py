@@ -55,7 +55,11 @@ def expert_groups(
 
 def _lists(model: nn.Module, examples: Sequence[Example]) -> Iterator[tuple[str, bool]]:
     """The lists of modules that are experts of one another, and whether these return what they read in its shape."""
-    alike = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and _alike(module)]
+    alike = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList | nn.ModuleDict) and _alike(module)
+    ]
     for example in examples:
         plain = _reads(model, example, alike)
         moved = [rerouted(example, functools.partial(rerouted_equal, turn)) for turn in range(2)]
@@ -72,9 +76,11 @@ def _shapes(calls: Mapping[str, Sequence[_Call]]) -> dict[str, list[tuple[int, .
     return {key: [call.shape for call in own] for key, own in calls.items()}
 
 
-def _alike(modules: nn.ModuleList) -> bool:
+def _alike(modules: nn.Module) -> bool:
     """Whether there are several modules, with parameters of the same names and shapes."""
-    shapes = [[(name, parameter.shape) for name, parameter in module.named_parameters()] for module in modules]
+    shapes = [
+        [(name, parameter.shape) for name, parameter in module.named_parameters()] for module in modules.children()
+    ]
     return len(shapes) > 1 and bool(shapes[0]) and all(own == shapes[0] for own in shapes)
 
 

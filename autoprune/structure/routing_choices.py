@@ -49,7 +49,7 @@ def _dimension(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int
         return None
     names = ("k", "dim") if func not in ARGUMENT | LARGEST else ("dim",)
     named = dict(zip(names, args[1:], strict=False)) | dict(kwargs)
-    dim = named.get("dim", -1 if "k" in named else None)
+    dim = named.get("dim", -1 if "k" in named or (func in ARGUMENT and args[0].ndim == 1) else None)
     return dim if isinstance(dim, int) else None
 
 

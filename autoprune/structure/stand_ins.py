@@ -81,6 +81,9 @@ class Alive(TorchFunctionMode):
             return func(args[0].detach(), *args[1:], **(kwargs or {}))
         if func in self.FLAT and args and isinstance(args[0], Tensor) and args[0].requires_grad:
             return args[0] * 1
+        if func is F.normalize:
+            with self:  # whose length is a sum over units
+                return _by_length(*args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
         if not torch.is_grad_enabled():
             return result
@@ -98,6 +101,12 @@ class Alive(TorchFunctionMode):
             written = self.product(result, operands) if operands else self.contraction(result, factors, func in MEANS)  # type: ignore[arg-type]
             return result if written is None else written
         return self.weights.note(func, args, kwargs or {}, result)
+
+
+def _by_length(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None) -> Tensor:
+    """What torch.nn.functional.normalize returns, from functions that are looked at one by one."""
+    length: Tensor = torch.norm(input, p, dim, True)
+    return input / length.clamp_min(eps)
 
 
 def _rivals(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
@@ -358,12 +367,6 @@ def _mixed(forward: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str
 
     None where it reads one, where x falls apart into groups that are normalised by themselves, and where the answer has
     another shape.
-
-    Args:
-        forward: A module's forward pass.
-        args: What it is called with, by position.
-        kwargs: What it is called with, by name.
-        x: Its first argument.
     """
     probe = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)).to(x.device, x.dtype).requires_grad_()
     y = _given(forward, args, kwargs, probe)

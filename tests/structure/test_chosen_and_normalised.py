@@ -216,7 +216,18 @@ MEANS: list[Callable[[Tensor], Tensor]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("between", [ByLength, *(lambda _, of=of: Gated(of) for of in LENGTHS)])
+class Normalised(nn.Module):
+    """torch's own function for it."""
+
+    def __init__(self, _: int) -> None:
+        super().__init__()
+        self.dim = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=self.dim)
+
+
+@pytest.mark.parametrize("between", [ByLength, Normalised, *(lambda _, of=of: Gated(of) for of in LENGTHS)])
 def test_a_sum_over_channels_is_one_of_those_that_are_left(between: Callable[[int], nn.Module]) -> None:
     torch.manual_seed(0)
     network, x = Sounds(between).eval(), torch.randn(1, 2, 12)

@@ -102,6 +102,47 @@ def test_experts_stand_beside_their_neurons() -> None:
     assert costs.params()(kept[None])[0] == sum(p.numel() for p in small.parameters())
 
 
+class OneForAll(nn.Module):
+    """All rows go to one expert of a dictionary, whose number is taken from the tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(STREAM, EXPERTS)
+        self.experts = nn.ModuleDict({f"e{index}": nn.Linear(STREAM, STREAM) for index in range(EXPERTS)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = self.gate(x.mean(0)).argmax().item()
+        return x + list(self.experts.values())[int(chosen)](x)
+
+
+def test_experts_may_stand_in_a_dictionary() -> None:
+    torch.manual_seed(0)
+    structure = find_structure(network(OneForAll()), torch.randn(5, 3), prune=("neurons", "experts"))
+    assert structure.names == ("0", *(f"1.experts.e{index}.skip" for index in range(EXPERTS)))
+
+
+class ByIndex(nn.Module):
+    """Experts are rows of one tensor, which are picked for every sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(STREAM, EXPERTS)
+        self.inner, self.outer = (nn.Parameter(torch.randn(EXPERTS, *s) * 0.3) for s in ((9, STREAM), (STREAM, 9)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, chosen = self.gate(x).softmax(-1).max(-1)
+        hidden = torch.relu(torch.einsum("bhd,bd->bh", self.inner[chosen], x))
+        return x + weight[:, None] * torch.einsum("bdh,bh->bd", self.outer[chosen], hidden)
+
+
+def test_experts_that_are_picked_from_a_tensor_end_in_no_traceback() -> None:
+    torch.manual_seed(0)
+    wide = nn.Sequential(nn.Linear(3, 7), nn.ReLU(), network(ByIndex())).eval()
+    wide[2][0] = nn.Linear(7, STREAM)
+    structure = find_structure(wide, torch.randn(5, 3))
+    assert "0" in structure.names
+
+
 class Stack(nn.Module):
     """Blocks that are alike and run one after the other: no experts."""
 

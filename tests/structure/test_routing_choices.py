@@ -97,7 +97,8 @@ def test_costs_are_those_of_the_dense_network_s_routing() -> None:
 CALLS: list[Callable[[Tensor], Any]] = [
     lambda x: torch.topk(x, 2), lambda x: x.topk(2, dim=0), lambda x: x.topk(k=1, dim=1), lambda x: torch.max(x, 1),
     lambda x: x.max(dim=0, keepdim=True), lambda x: x.argmax(-1), lambda x: torch.argmax(x, dim=0, keepdim=True),
-    lambda x: x.max(), lambda x: torch.argmax(x), lambda x: torch.max(x, x), lambda x: x.amax(1), lambda x: x.sum(1),
+    lambda x: x.max(), lambda x: torch.argmax(x),
+    lambda x: x[0].argmax(), lambda x: torch.max(x, x), lambda x: x.amax(1), lambda x: x.sum(1),
 ]  # fmt: skip
 
 
