@@ -131,14 +131,19 @@ class Objective:
     def seconds_per_plan(self, plan: PruningPlan) -> float | None:
         """What judging the plan on all samples will take in seconds, by the second of its batches; None where it fails.
 
+        It is judged now, also where the store knows it: another run took the time that the machine had for it then.
+
         Args:
             plan: Which is judged on two batches at most.
         """
         batches = range(min(2, self.batches))
-        self._judge([plan.kept], batches)
         if self._fails(plan.kept, batches):
             return None
-        return self._judged[plan.kept][batches[-1]].seconds * self.batches
+        judged = self._asked([JudgeJob(plan.kept, batches.start, batches.stop)]).get(plan.kept, {})
+        if self._fails(plan.kept, batches):
+            return None
+        self._judged[plan.kept] = {**judged, **self._judged.get(plan.kept, {})}
+        return judged[batches[-1]].seconds * self.batches
 
     def close(self) -> None:
         """Ends the pool's workers and closes the store."""
@@ -183,10 +188,14 @@ class Objective:
                 stored = [None] * (stop - start) if self.store is None else self.store.get(kept, start, stop)
                 earlier |= {batch: each for batch, each in enumerate(stored, start) if each is not None}
             jobs += [JudgeJob(kept, *run) for run in runs_of(batch for batch in batches if batch not in earlier)]
-        if not jobs:
-            return
+        for kept, judged in (self._asked(self._shared_out(jobs)) if jobs else {}).items():
+            if not self._fails(kept, batches):
+                self._judged[kept] |= judged
+
+    def _asked(self, jobs: Sequence[JudgeJob]) -> dict[Kept, dict[int, Judged]]:
+        """What the pool answers, by plan and batch; it is in the store, and what failed is known to fail."""
         answers: dict[Kept, dict[int, Judged]] = {}
-        for job, answer in self.pool.judge(self._shared_out(jobs)):
+        for job, answer in self.pool.judge(jobs):
             if isinstance(answer, Failure):
                 fails_on, reason = job.stop, answer.reason
                 self._failed[job.kept] = min(self._failed.get(job.kept, (fails_on, reason)), (fails_on, reason))
@@ -194,9 +203,7 @@ class Objective:
             if self.store is not None:
                 self.store.put(job.kept, job.start, answer)
             answers.setdefault(job.kept, {}).update(enumerate(answer, job.start))
-        for kept, judged in answers.items():
-            if not self._fails(kept, batches):
-                self._judged[kept] |= judged
+        return answers
 
     def _fails(self, kept: Kept, batches: Batches) -> bool:
         """The plan is known not to be judged on these; on fewer it may be."""

@@ -385,3 +385,14 @@ def test_seconds_of_a_plan_are_those_of_its_second_batch(residual: Problem, losi
     assert objective.seconds_per_plan(losing[1]) is None
     assert table.batches_judged == 4
     assert objective_by(Table(by_size), residual, batches=1).seconds_per_plan(losing[0]) == 0.125
+
+
+def test_seconds_of_a_plan_are_those_of_now_whatever_is_known(residual: Problem, losing: list[PruningPlan]) -> None:
+    table = Table(by_size)
+    objective = objective_by(table, residual, batches=8)
+    outcome = objective.evaluate(losing[:1])[0]
+    before = table.batches_judged
+    assert objective.seconds_per_plan(losing[0]) == 8 * 0.125
+    assert table.batches_judged == before + 2
+    assert objective.evaluate(losing[:1])[0] == outcome
+    assert table.batches_judged == before + 2
