@@ -32,6 +32,8 @@ def codebook_of(
 ) -> Codebook:
     """Returns the codebook that k-means comes to: every weight has its nearest centroid, every centroid is a mean.
 
+    Weights that have no more values than there are codes keep them: what is coded already is not coded more coarsely.
+
     Args:
         weights: [count] those that are kept, at least one.
         bits: Of a code, 1 to 8: 2^bits centroids at most.
@@ -61,6 +63,8 @@ def centroids_of(
 ) -> tuple[Values, NDArray[np.int64]]:
     """Returns the centroids that so many rounds come to, ascending, and how many weights each is the mean of.
 
+    Where weights have no more values than there are codes, they are the centroids.
+
     Args:
         ordered: [count] ascending, at least one.
         bits: Of a code: 2^bits centroids at most.
@@ -68,8 +72,11 @@ def centroids_of(
         initialisation: See `codebook_of`.
         rng: For "random".
     """
-    sums = np.concatenate([[0.0], np.cumsum(ordered)])
     centroids = _initial(ordered, 2**bits, initialisation, rng)
+    ends_of_values = np.append(np.flatnonzero(np.diff(ordered)) + 1, len(ordered))
+    if len(ends_of_values) <= 2**bits:
+        return ordered[ends_of_values - 1], np.diff(ends_of_values, prepend=0)
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
     for _ in range(rounds):
         edges = np.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2)
         begins, ends = np.concatenate([[0], edges]), np.concatenate([edges, [len(ordered)]])

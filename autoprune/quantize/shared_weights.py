@@ -11,6 +11,7 @@ from autoprune.structure.layer_types import CONVOLUTIONS
 
 FITTED = 65_536  # weights of a matrix that centroids are means of
 ROUNDS = 8  # of k-means
+FEW = 4096  # weights, among which most matrices that are not coded have more values than there are codes
 
 
 def fitted(weights: Values) -> Values:
@@ -39,12 +40,19 @@ def shared_values(weight: Tensor, bits: int) -> Tensor:
     if not len(kept):
         return weight
     values = flat[kept]
+    if _few_values(values, 2**bits):  # coded already, and not to be coded more coarsely
+        return weight
     centroids = centroids_of(fitted(values.cpu().numpy()), bits, rounds=ROUNDS)[0].astype(np.float16).astype(np.float32)
     centroids = np.unique(centroids)
     edges = torch.from_numpy((centroids[1:] + centroids[:-1]) / 2).to(flat.device)
     coded = torch.zeros_like(flat)
     coded[kept] = torch.from_numpy(centroids).to(flat.device)[torch.bucketize(values, edges)]
     return coded.view(weight.shape).to(weight.dtype)
+
+
+def _few_values(values: Tensor, most: int) -> bool:
+    """Whether there are at most so many different values; a few of them mostly tell that there are not."""
+    return len(values[:FEW].unique()) <= most and len(values.unique()) <= most
 
 
 @torch.no_grad()

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from autoprune.quantize.codebook import codebook_of
+from autoprune.quantize.shared_weights import shared_values
 
 
 @given(st.integers(1, 200), st.integers(1, 8), st.sampled_from(["linear", "density", "random"]), st.integers(0, 2**31))
@@ -55,3 +57,16 @@ def test_what_cannot_be_is_refused() -> None:
         codebook_of(np.ones(3), 2, initialisation="random")
     with pytest.raises(ValueError, match="'linear', 'density' or 'random', got 'best'"):
         codebook_of(np.ones(3), 2, initialisation="best")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 5])
+def test_what_is_coded_already_is_not_coded_more_coarsely(bits: int) -> None:
+    """Outliers leave most centroids that begin evenly unused, so that a second k-means would join what is apart."""
+    generator = torch.Generator().manual_seed(bits)
+    weight = 0.2 * torch.randn(300, 40, generator=generator)
+    weight[3, 5], weight[9, 9], weight[7] = 3.2, -3.3, 0
+    once = shared_values(weight, bits)
+    assert torch.equal(shared_values(once, bits), once)
+    kept = once[once != 0].double().numpy()
+    assert (codebook_of(kept, bits).values == kept).all()
+    assert len(once.unique()) <= 2**bits + 1 < len(weight.unique())
