@@ -53,6 +53,7 @@ class Objective:
     """When plans leave a batch of plans early; None: never."""
     _judged: dict[Kept, dict[int, Judged]] = field(default_factory=dict)
     _failed: dict[Kept, tuple[int, str]] = field(default_factory=dict)  # on so many batches, and why
+    _seconds: dict[Kept, float] = field(default_factory=dict, init=False, repr=False)
     _worst: tuple[float, float] | None = None  # score and reward
 
     def evaluate(
@@ -131,19 +132,22 @@ class Objective:
     def seconds_per_plan(self, plan: PruningPlan) -> float | None:
         """What judging the plan on all samples will take in seconds, by the second of its batches; None where it fails.
 
-        It is judged now, also where the store knows it: another run took the time that the machine had for it then.
+        It is judged now, once, also where the store knows it: another run took the time that its machine had for it.
 
         Args:
             plan: Which is judged on two batches at most.
         """
         batches = range(min(2, self.batches))
+        if plan.kept in self._seconds:
+            return self._seconds[plan.kept]
         if self._fails(plan.kept, batches):
             return None
         judged = self._asked([JudgeJob(plan.kept, batches.start, batches.stop)]).get(plan.kept, {})
         if self._fails(plan.kept, batches):
             return None
         self._judged[plan.kept] = {**judged, **self._judged.get(plan.kept, {})}
-        return judged[batches[-1]].seconds * self.batches
+        self._seconds[plan.kept] = judged[batches[-1]].seconds * self.batches
+        return self._seconds[plan.kept]
 
     def close(self) -> None:
         """Ends the pool's workers and closes the store."""
