@@ -82,10 +82,10 @@ def _language_model(
     write: "Callable[..., WrittenNetwork]", name: str, run: Path, out: Path | None, layout: str | None
 ) -> "tuple[WrittenNetwork, str]":
     """Writes the run's network, and says where, in which layout and how large."""
-    from autoprune.export.network import TOKENIZER_FOLDER, load_network, network_folder, read_network
+    from autoprune.export.network import TOKENIZER_FOLDER, load_network, network_folder, read_record
 
     folder = network_folder(run)
-    if read_network(folder)[0].get("architecture") is None:
+    if read_record(folder).get("architecture") is None:
         raise ValueError(
             f"format=hf and format=gguf are for language models of conf/task, and {run} is of a task of your own; "
             "format=apz takes any network. In Python, autoprune.load(RUN, model=YOUR_DENSE_MODULE) returns it, and "

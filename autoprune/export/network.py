@@ -92,7 +92,7 @@ def read_network(folder: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]
         FileNotFoundError: One of the two files is missing.
         ValueError: A file, which is named, is truncated or altered.
     """
-    record = _read_record(Path(folder) / SHAPE_FILE)
+    record = read_record(folder)
     return record, _read_weights(Path(folder) / WEIGHTS_FILE, record["weights"])
 
 
@@ -134,7 +134,17 @@ def load_network(folder: Path | str, *, model: nn.Module | None = None) -> nn.Mo
     return network.eval()
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def read_record(folder: Path | str) -> dict[str, Any]:
+    """Returns the record of a saved network's shape, without its tensors.
+
+    Args:
+        folder: What `save_network` was given.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: It is altered.
+    """
+    path = Path(folder) / SHAPE_FILE
     record = checked_record(_read(path), source=path)
     weights = record.get("weights")
     if not isinstance(weights, dict) or not {"bytes", "sha256"} <= weights.keys():
