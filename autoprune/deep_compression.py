@@ -159,6 +159,7 @@ def quantize_and_write(
             initialisation=settings.initialisation,
             steps=settings.centroid_steps,
             learning_rate=settings.learning_rate / 2,
+            batch_size=TrainingRecipe().batch_size,
             generator=torch.Generator().manual_seed(seed),
         )
         if settings.assignment == "outputs":

@@ -190,7 +190,13 @@ def test_rows_that_occur_in_several_roles_are_refused_with_the_ways_out() -> Non
 
 def test_networks_are_quantized_after_recovery_and_what_is_on_the_disk_is_said(tmp_path: Path) -> None:
     quantize = partial(
-        quantize_codebook, bits=3, convolution_bits=4, initialisation="linear", steps=0, learning_rate=0.001
+        quantize_codebook,
+        bits=3,
+        convolution_bits=4,
+        initialisation="linear",
+        steps=0,
+        batch_size=128,
+        learning_rate=0.001,
     )
     work = job(tmp_path / "run", task=digits(), evaluations=3, compared_with=("uniform",), quantize=quantize)
     result = work.execute()
@@ -211,7 +217,7 @@ def test_a_plans_bits_are_those_of_the_network_that_is_written(tmp_path: Path) -
     """After recovery, which changes all weights but those that are gone."""
     task = tiny_task(prune=("weights",))
     problem = prepared(task, budget="encoded_bytes:0.4", bits=(2, 3, 4))
-    trained = partial(quantize_codebook, bits=8, initialisation="linear", steps=3, learning_rate=1e-3)
+    trained = partial(quantize_codebook, bits=8, initialisation="linear", steps=3, batch_size=128, learning_rate=1e-3)
     for name, quantize in (("none", no_quantization), ("codebook", trained)):
         work = job(tmp_path / name, task=task, problem=problem, quantize=quantize, compared_with=("uniform",))
         result = work.execute()

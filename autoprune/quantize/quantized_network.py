@@ -70,6 +70,7 @@ def quantize_codebook(  # noqa: PLR0913  conf/quantize/codebook.yaml names them 
     initialisation: Initialisation,
     steps: Natural,
     learning_rate: Positive,
+    batch_size: Count,
     generator: torch.Generator,
     layer_bits: Mapping[str, int] | None = None,
     on_step: OnStep | None = None,
@@ -86,8 +87,9 @@ def quantize_codebook(  # noqa: PLR0913  conf/quantize/codebook.yaml names them 
         bits: Of a code, 1 to 8.
         convolution_bits: Of a convolution's codes; None: the same.
         initialisation: Of centroids, see `codebook_of`.
-        steps: Of training, each of 128 samples; 0: centroids are means of weights.
+        steps: Of training; 0: centroids are means of weights.
         learning_rate: AdamW's highest.
+        batch_size: Samples of a step.
         generator: Of the samples' order and of random centroids.
         layer_bits: Layer → bits of its codes, instead of both; those that it does not name stay as they are.
         on_step: Called with (step, steps, loss).
@@ -118,6 +120,7 @@ def quantize_codebook(  # noqa: PLR0913  conf/quantize/codebook.yaml names them 
             learning_rate=learning_rate,
             weight_decay=0.0,
             optimizer="adamw",
+            batch_size=batch_size,
             augment=task.augment,
             forward=task.forward,
             generator=generator,

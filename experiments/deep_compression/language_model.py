@@ -1,4 +1,4 @@
-"""SmolLM2-135M's FFNs on the disk: fixed and searched bits at equal bytes, before and after a short distillation."""
+"""SmolLM2-135M's FFNs on the disk: fixed and searched bits at equal bytes, before and after centroids are trained."""
 
 import tempfile
 from pathlib import Path
@@ -27,8 +27,8 @@ METHODS = {
 SETTINGS = (
     "experiment=deep_compression", "task=smollm2", f"task.keep=[{','.join(KEPT)}]", f"budget=encoded_bytes:{BUDGET}",
     "task.sizes={tokens: 64, train: 512, calibration: 32, search: 24, test: 64}", "importance=wanda",
-    "recover=layer_reduction", "recover.steps=30", "recover.batch_size=8", "recover.hidden_states=0.0",
-    "quantize.steps=0", "evaluation.store=null",
+    "recover=none", "quantize.steps=60", "quantize.batch_size=8", "quantize.learning_rate=0.0001",
+    "evaluation.store=null",
 )  # fmt: skip
 
 
@@ -48,10 +48,10 @@ def language_cell(method: str, *, seed: int) -> dict[str, Any]:
     problem.close()
     test = Judge(task, task.data.test)
 
-    def filed(network: nn.Module) -> dict[str, Any]:
+    def filed(network: nn.Module, **quantize: Any) -> dict[str, Any]:
         """The network quantized and read back from its file; of FFNs, what is kept and what they take in the file."""
         coded: nn.Module = instantiate_part(settings, "quantize")(
-            network, task, generator=torch_generator(seed, "quantize"), layer_bits=bits_of(structure, plan)
+            network, task, generator=torch_generator(seed, "quantize"), layer_bits=bits_of(structure, plan), **quantize
         )
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "network.apz"
@@ -69,13 +69,10 @@ def language_cell(method: str, *, seed: int) -> dict[str, Any]:
         }  # fmt: skip
 
     pruned = problem.pruned(plan)
-    before = filed(pruned)
-    trained: nn.Module = instantiate_part(settings, "recover")(
-        pruned, task, teacher=task.model, generator=torch_generator(seed, "recover"), on_step=lambda *_: None
-    )
     return {
         "method": method, "seed": seed,
         "predicted": float(problem.costs["encoded_bytes"](np.array(plan.kept))), "limit": limit,
         "dense_bytes": FP32 * sum(parameter.numel() for parameter in task.model.parameters()),
-        "dense_perplexity": float(np.exp(test(task.model).loss)), "post_training": before, "recovered": filed(trained),
+        "dense_perplexity": float(np.exp(test(task.model).loss)),
+        "post_training": filed(pruned, steps=0), "centroids_trained": filed(pruned),
     }  # fmt: skip

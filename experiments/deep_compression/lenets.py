@@ -107,6 +107,7 @@ def cell(judged: Judged, pruned: nn.Module, settings: CompressionSettings, *, se
             pruned, task, bits=settings.bits, convolution_bits=settings.convolution_bits,
             initialisation=settings.initialisation, steps=settings.centroid_steps,
             learning_rate=settings.learning_rate / 2, generator=torch.Generator().manual_seed(seed),
+            batch_size=128,
         )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.apz"

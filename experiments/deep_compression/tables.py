@@ -85,7 +85,7 @@ def _language(cells: Sequence[Json]) -> str:
     )  # fmt: skip
     rows = []
     for cell in cells:
-        for stage in ("post_training", "recovered"):
+        for stage in ("post_training", "centroids_trained"):
             each = cell[stage]
             kept, bits = each["ffn_kept"] / each["ffn_weights"], 8 * each["ffn_bytes"] / each["ffn_weights"]
             file, miss = each["bytes"] / 1e6, each["bytes"] / cell["predicted"]

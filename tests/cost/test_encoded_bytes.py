@@ -57,7 +57,7 @@ def test_the_prediction_is_near_what_is_written(made: tuple[Task, Structure], de
 def test_codes_take_their_bits(made: tuple[Task, Structure]) -> None:
     task, structure = made
     kept = np.maximum(structure.units // 4, 1)
-    shared = partial(quantize_codebook, initialisation="linear", steps=0, learning_rate=0.001)
+    shared = partial(quantize_codebook, initialisation="linear", steps=0, batch_size=128, learning_rate=0.001)
     layers = {matrix.layer: 4 for group in structure.groups for matrix in group.compared}
     network = shared(
         pruned(task, structure, kept), task, bits=4, layer_bits=layers, generator=torch.Generator().manual_seed(0)

@@ -1,6 +1,7 @@
 """Quantized networks: few values, zeros stay, training the centroids helps, and files know the form."""
 
 import copy
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -15,7 +16,7 @@ from autoprune.quantize.shared_weights import quantizable
 from autoprune.task.shipped import digits
 from autoprune.task.task import Task
 
-shared = partial(quantize_codebook, initialisation="linear", steps=0, learning_rate=0.001)
+shared = partial(quantize_codebook, initialisation="linear", steps=0, batch_size=128, learning_rate=0.001)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,17 @@ def test_training_centroids_helps_and_a_bit_is_not_enough(task: Task) -> None:
     coarse, trained, fine = loss(2, 0), loss(2, 60), loss(6, 0)
     assert trained < 0.8 * coarse
     assert fine < coarse
+
+
+def test_a_step_reads_as_many_samples_as_batch_size_says(task: Task) -> None:
+    numbers = []
+
+    def counted(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        numbers.append(len(inputs))
+        return network(inputs)
+
+    shared(task.model, replace(task, forward=counted), bits=4, steps=2, batch_size=5, generator=generator())
+    assert numbers == [5, 5]
 
 
 def test_bits_may_be_of_single_layers(task: Task) -> None:
