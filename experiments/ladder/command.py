@@ -26,7 +26,7 @@ CELLS = ROOT / "runs" / "ladder"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="experiments/ladder/run", description=__doc__)
-    parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES))
+    parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(QUICKLY))
     parser.add_argument("--seeds", type=int, default=None, help="so many and no more")
     parser.add_argument("--processes", type=int, default=2, help="of one thread each")
     parser.add_argument("--quick", action="store_true", help="toy sizes, which show that everything runs")

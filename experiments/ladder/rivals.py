@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,10 @@ from experiments.ladder.ready import Ready, ready
 from experiments.ladder.stages import Cell
 
 STEPS = 400  # in which it removes all that it may; it is stopped where the budget is met
-LEFT = 0.05  # of a layer's units, at least: it would remove whole layers else
+WAYS = {
+    "": (False, 0.05),
+    ", isomorphic": (True, 0.1),
+}  # its ranking among equal layers only; least share of units left
 CRITERIA: dict[str, Callable[[], Any]] = {
     "l1": lambda: torch_pruning.importance.GroupMagnitudeImportance(p=1),
     "l2": lambda: torch_pruning.importance.GroupMagnitudeImportance(p=2),
@@ -30,25 +34,32 @@ CRITERIA: dict[str, Callable[[], Any]] = {
 
 @functools.cache
 def rival(cell: Cell) -> tuple[str, PruningPlan, nn.Module, float]:
-    """The criterion whose network is best on held-out samples, its widths, the network, and its test accuracy at first.
+    """The criterion and way that are best on held-out samples, its widths, the network, and its test accuracy at first.
 
     BatchNorm's statistics are measured again on the calibration role, without which nothing is left of most of them.
     """
     at = ready(cell)
     task, best = at.problem.task, None
-    for name, criterion in CRITERIA.items():
-        network = globally_pruned(at, criterion())
+    for way, name in itertools.product(WAYS, CRITERIA):
+        network = globally_pruned(at, CRITERIA[name](), *WAYS[way])
         as_it_comes = at.test(network).accuracy
         measure_batch_norms(network, task.data.calibration, task.forward)
-        found = (kl(at.held_out(network)), name, network, as_it_comes)
+        found = (kl(at.held_out(network)), name + way, network, as_it_comes)
         best = found if best is None or found[0] > best[0] else best
     assert best is not None
     _, name, network, as_it_comes = best
     return name, widths(at, network), network, as_it_comes
 
 
-def globally_pruned(at: Ready, criterion: Any) -> nn.Module:
-    """The network at the first of its steps that meets the budget."""
+def globally_pruned(at: Ready, criterion: Any, isomorphic: bool, left: float) -> nn.Module:
+    """The network at the first of its steps that meets the budget.
+
+    Args:
+        at: The cell.
+        criterion: Torch-Pruning's.
+        isomorphic: Whether units are ranked among those of like layers only (arXiv 2407.04616).
+        left: Share of a layer's units that stays at least: it would remove whole layers else.
+    """
     problem = at.problem
     task, network = problem.task, copy.deepcopy(problem.task.model).eval().requires_grad_(True)
     linear = {name for name, module in network.named_modules() if isinstance(module, nn.Linear)}
@@ -59,8 +70,9 @@ def globally_pruned(at: Ready, criterion: Any) -> nn.Module:
         task.example_input,
         importance=criterion,
         global_pruning=True,
-        pruning_ratio=1 - LEFT,
-        max_pruning_ratio=1 - LEFT,
+        pruning_ratio=1 - left,
+        max_pruning_ratio=1 - left,
+        isomorphic=isomorphic,
         iterative_steps=STEPS,
         ignored_layers=outputs,
     )

@@ -3,13 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-RULES = ("uniform", "erk", "global", "lamp", "greedy", "sensitivity")  # whose seeds change little or nothing
+RULES = (
+    "uniform",
+    "erk",
+    "global",
+    "lamp",
+    "greedy",
+    "sensitivity",
+    "closed_form",
+)  # whose seeds change little or nothing
 QUICK = ("random", "random_around", "evolution", "legr", "annealing", "cmaes")
 # Searches that take seconds of their own: they train networks of a few thousand weights, refit a model of all trials at
 # every one, or solve a dynamic program for every plan.
 COSTLY = (
-    "critic_guided", "ppo", "edit_ppo", "a2c", "recurrent_ppo", "ddpg", "td3", "sac", "tqc", "crossq", "dqn", "amc",
-    "tpe", "spdy",
+    "model_based", "bayesian", "critic_guided", "ppo", "edit_ppo", "a2c", "recurrent_ppo", "ddpg", "td3", "sac", "tqc",
+    "crossq", "dqn", "amc", "tpe", "spdy",
 )  # fmt: skip
 COSTLIEST = ("sac", "tqc", "crossq")  # of which fewer seeds let the tabular comparison take ten minutes
 RIVALS = ("torch_pruning", "torch_pruning_widths")
@@ -75,6 +83,7 @@ def _cells(*tasks: str, budget: str) -> tuple[Cell, ...]:
 
 
 SEEDLESS = ("uniform", "sensitivity", *RIVALS)  # only what is trained again depends on a seed
+RECOVERED = ("uniform", "torch_pruning", "sensitivity", "model_based")
 FASHION = ("fashion_resnet20", "fashion_plain20", "fashion_mobilenet")
 STAGES = {
     "tables": Stage(
@@ -103,6 +112,18 @@ STAGES = {
         ),
         evaluations=300,
         block=5,
+    ),
+    "recovered": Stage(
+        parts=(
+            Part(
+                _cells(*FASHION, budget="macs:0.15"),
+                dict.fromkeys(RECOVERED, 5),
+                recovers=RECOVERED,
+                recovered=5,
+            ),
+        ),
+        evaluations=100,
+        block=1,
     ),
 }
 QUICKLY = {

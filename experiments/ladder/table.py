@@ -10,7 +10,7 @@ from autoprune.comparison.score_scale import scale_of
 from experiments.readme import table
 
 DRAWS = 10_000  # of the bootstrap over seeds
-DEFAULT = "critic_guided"
+DEFAULTS = ("model_based", "critic_guided")  # the default agent, and what it was before
 Rows = Sequence[Sequence[Mapping[str, Any]]]  # of every job
 
 
@@ -84,17 +84,19 @@ def differences(trials: Sequence[RunSummary]) -> list[str]:
     lines = []
     for budget, here in _by_budget(trials):
         cells, scaled = _distinct(trial.cell for trial in here), _scaled(here)
-        others = [agent for agent in _distinct(t.agent for t in here) if agent != DEFAULT]
-        if len(others) == len(scaled[cells[0]]):
+        agents = _distinct(trial.agent for trial in here)
+        default = next((agent for agent in DEFAULTS if agent in agents), None)
+        if default is None:
             continue
+        others = [agent for agent in agents if agent != default]
         rows = []
         for other in others:
-            each = [_over({cell: scaled[cell][DEFAULT]}, {cell: scaled[cell][other]}) for cell in cells]
-            every = _over({c: scaled[c][DEFAULT] for c in cells}, {c: scaled[c][other] for c in cells})
-            better = np.mean([_how_often_better(scaled[cell][DEFAULT], scaled[cell][other]) for cell in cells])
+            each = [_over({cell: scaled[cell][default]}, {cell: scaled[cell][other]}) for cell in cells]
+            every = _over({c: scaled[c][default] for c in cells}, {c: scaled[c][other] for c in cells})
+            better = np.mean([_how_often_better(scaled[cell][default], scaled[cell][other]) for cell in cells])
             rows.append([f"`{other}`", _written(every), f"{better:.2f}", *map(_written, each)])
         titles = ("over", "all", "P(better)", *map(_short, cells))
-        lines += [f"### `{DEFAULT}` over the others, score, `{budget}`", "", *table(titles, rows), ""]
+        lines += [f"### `{default}` over the others, score, `{budget}`", "", *table(titles, rows), ""]
     return lines
 
 
