@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.evaluation.outcome import Judged, Metrics
-from autoprune.task.default_metrics import IGNORED, DefaultMetric, NeedsLabels
+from autoprune.task.counted_positions import CountedPositions, counted_positions
+from autoprune.task.default_metrics import DefaultLoss, DefaultMetric, NeedsLabels
 from autoprune.task.language import token_accuracy
-from autoprune.task.outputs import OutputKind, combined
+from autoprune.task.outputs import CATEGORICAL, OutputKind, combined
 from autoprune.task.samples import (
     Samples,
     cut,
@@ -36,6 +37,7 @@ BATCH = 100  # samples whose activations stay in a processor's cache: 500 at a t
 KEPT_WHOLE_BYTES = 128 * 2**20  # of the dense network's outputs; more of them are kept at half precision
 COMPARED_BYTES = 8 * 2**20  # of outputs that are compared at a time
 TRIED_BYTES = 32 * 2**20  # of outputs that a metric is tried on, to see whether it is a mean over samples
+TRIED_SAMPLES = 256  # in whose targets what is left out is looked for
 MEAN_TOLERANCE = 1e-4
 
 
@@ -45,8 +47,8 @@ class Judge:
     Networks are judged in blocks of `task.block` samples: enough of them to compare two in pairs on a single batch.
     A metric that is no mean over samples (AUC, F1, a correlation) is computed of all of the role's samples at once: its
     value stands in the blocks of the last batch, and before that it is NaN. Where there are no targets, accuracy and
-    loss are NaN. Positions of a language model whose target is −100 do not count, and each window as much as it has
-    others, so that means over windows are means over positions.
+    loss are NaN. Positions that the task's loss leaves out, such as padding, do not count, and each sample as much as
+    it has others, so that means over samples are means over positions.
 
     Attributes:
         batches: The inputs, batch by batch; a last batch of one sample joins the one before it.
@@ -76,12 +78,6 @@ class Judge:
         self.batches = JudgedBatches(role.inputs, batch_size, dtype)
         exact = JudgedBatches(role.inputs, batch_size, torch.float32)
         self.targets: Sequence[Samples] = [None] * len(exact) if role.targets is None else cut(role.targets, batch_size)
-        self._counted = self._counted_positions(role, batch_size)
-        counts = None if self._counted is None else [c.sum(dim=1).double().cpu().numpy() for c in self._counted]
-        mean = 1.0 if counts is None else float(np.concatenate(counts).mean())
-        self._weights: list[FloatArray] = [
-            np.ones(number) if counts is None else counts[at] / mean for at, number in enumerate(exact.sizes)
-        ]
         self._references: list[dict[str, Tensor]] = []
         tried: list[Samples] = []
         tried_bytes = 0
@@ -96,6 +92,8 @@ class Judge:
             large = sum(t.nbytes for t in tensors.values()) / number * len(role) > KEPT_WHOLE_BYTES
             half = torch.float16 if large else torch.float32
             self._references.append({k.name: k.reference(tensors[k.name]).to(half) for k in self._kinds})
+        self._counting = self._counted_positions(tried[0], role)
+        self._weights = self._positions_of_samples(exact.sizes)
         self._scales = {
             kind.name: kind.scale(torch.cat([reference[kind.name].float() for reference in self._references]))
             for kind in self._kinds
@@ -104,11 +102,13 @@ class Judge:
         self.whole_metric = (
             task.measured
             and role.targets is not None
-            and not (
-                self._counted is not None and (isinstance(task.metric, DefaultMetric) or task.metric is token_accuracy)
-            )
+            and not (self._counting and len(self._kinds) == 1 and self._over_positions(task.metric))
             and not is_mean(task.metric, tried, self.targets[: len(tried)])
         )
+        by_samples = bool(self._counting) and not isinstance(task.loss, DefaultLoss) and task.trained
+        by_samples = by_samples and is_mean(task.loss, tried, self.targets[: len(tried)])
+        # whether metric and loss are means over the positions that count, rather than over samples
+        self._weighted = np.array([self._over_positions(task.metric), not by_samples])
         self._plan: Hashable = None
         self._outputs: dict[int, Samples] = {}
 
@@ -121,7 +121,8 @@ class Judge:
         table, every = [], []
         for batch in range(len(self.batches)):
             outputs = self._finite_outputs(network, batch)
-            values = np.array(self._of_targets(outputs, self.targets[batch])) * self._weights[batch].mean()
+            weights = np.where(self._weighted, self._weights[batch].mean(), 1.0)
+            values = np.array(self._of_targets(outputs, self.targets[batch])) * weights
             table.append([*values, *(float(value.mean()) for value in self._compared(outputs, batch))])
             if self.whole_metric:
                 every.append(outputs)
@@ -155,18 +156,34 @@ class Judge:
         parts = [slice(first, first + self.block) for first in firsts.tolist()]
         table = np.array([self._of_targets(rows(outputs, part), rows(targets, part)) for part in parts]).T
         weights = np.add.reduceat(self._weights[batch], firsts) / samples
-        values = [*(table * weights), *(np.add.reduceat(v, firsts) / samples for v in self._compared(outputs, batch))]
+        table = np.where(self._weighted[:, None], table * weights, table)
+        values = [*table, *(np.add.reduceat(v, firsts) / samples for v in self._compared(outputs, batch))]
         if self.whole_metric:
             values[0] = np.full(len(firsts), self._whole(network, batch, outputs, plan))
         return Judged(np.array(values, np.float32), samples, time.perf_counter() - clock)
 
-    def _counted_positions(self, role: Role, batch_size: int) -> Sequence[Tensor] | None:
-        """Of every batch the positions whose target is none that is left out, bool [n, positions]; None: all are."""
-        targets, kinds = role.targets, self._kinds
-        if len(kinds) != 1 or kinds[0].kind != "language" or not isinstance(targets, Tensor) or targets.ndim < 2:
-            return None
-        counted = targets.flatten(1) != IGNORED
-        return None if targets.is_floating_point() or bool(counted.all()) else cut(counted, batch_size)
+    def _counted_positions(self, outputs: Samples, role: Role) -> dict[str, CountedPositions]:
+        """Of the outputs of which not all positions count, which do, by the outputs' names."""
+        if role.targets is None:
+            return {}
+        targets, loss = rows(role.targets, slice(0, max(TRIED_SAMPLES, number_of(outputs)))), self.task.loss
+        own = None if isinstance(loss, NeedsLabels) else loss
+        counting = {kind.name: counted_positions(own, kind, outputs, targets) for kind in self._kinds}
+        return {name: counts for name, counts in counting.items() if counts is not None}
+
+    def _positions_of_samples(self, sizes: Sequence[int]) -> list[FloatArray]:
+        """How many positions of every sample count, over their mean: 1 unless there is one output of which some do."""
+        if len(self._kinds) > 1 or not self._counting:
+            return [np.ones(size) for size in sizes]
+        (counts,) = self._counting.values()
+        numbers = [counts(targets).sum(dim=1).double().cpu().numpy() for targets in self.targets]
+        mean = max(float(np.concatenate(numbers).mean()), np.finfo(float).tiny)
+        return [each / mean for each in numbers]
+
+    @staticmethod
+    def _over_positions(metric: Metric) -> bool:
+        """Whether a metric is a mean over the positions that count."""
+        return metric is token_accuracy or (isinstance(metric, DefaultMetric) and metric.kind.kind in CATEGORICAL)
 
     def _whole(self, network: nn.Module, batch: int, outputs: Samples, plan: Hashable) -> float:
         """The metric of the whole role where this is its last batch, NaN before."""
@@ -207,13 +224,13 @@ class Judge:
         number = number_of(outputs)
         step = max(1, COMPARED_BYTES * number // max(1, sum(tensor.nbytes for tensor in tensors.values())))
         divergences, agreements = [], []
-        every = None if self._counted is None else self._counted[batch]
+        every = {name: counts(self.targets[batch]) for name, counts in self._counting.items()}
         for start in range(0, number, step):
             part = slice(start, start + step)
             by_output: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
             for kind in self._kinds:
                 arguments = tensors[kind.name][part], references[kind.name][part].float(), self._scales.get(kind.name)
-                counted = None if every is None else every[part]
+                counted = every[kind.name][part] if kind.name in every else None
                 by_output[0][kind.name] = kind.divergence(*arguments, counted=counted)
                 by_output[1][kind.name] = kind.agreement(*arguments, counted=counted)
             divergences.append(combined(self.task.outputs, by_output[0]).cpu().numpy())
@@ -222,7 +239,7 @@ class Judge:
         return np.concatenate(divergences) * weights, np.concatenate(agreements) * weights
 
 
-def is_mean(metric: Metric, outputs: Sequence[Samples], targets: Sequence[Samples]) -> bool:
+def is_mean(metric: Callable[[Any, Any], Any], outputs: Sequence[Samples], targets: Sequence[Samples]) -> bool:
     """Whether the metric of samples is the mean of its values of parts of them, weighted by their numbers.
 
     It is tried on these outputs, and on them in another order, where most answers are wrong: of a perfect network every

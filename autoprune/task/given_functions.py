@@ -221,20 +221,26 @@ def left_out_targets(
     few, wanted = rows(targets, chosen), own[chosen]
     samples = rows(outputs, torch.arange(len(chosen), device=own.device) % number_of(outputs))
     try:
-        read = _read_places(loss, kind, samples, few, wanted)
+        read = read_places(loss, kind, samples, few)
     except Exception:  # of a person's own function, which may not take such answers
         return ()
-    if read is None or not read.any():
+    if read.numel() != wanted.numel() or not read.any():
         return ()
+    read = read.reshape(wanted.shape)
     return tuple(value.item() for value in candidates if not read[wanted == value].any())
 
 
-def _read_places(
-    loss: Callable[..., Any], kind: OutputKind, outputs: Samples, targets: Samples, own: Tensor
-) -> Tensor | None:
-    """Which of one output's targets [n, ...] the loss reads; None where they do not belong to single answers."""
+def read_places(loss: Callable[..., Any], kind: OutputKind, outputs: Samples, targets: Samples) -> Tensor:
+    """Which of one output's answers the loss reads, bool [n, ...] without the axis of classes.
+
+    Args:
+        loss: (outputs, targets) → a scalar.
+        kind: Of the output.
+        outputs: What the network returned for n samples.
+        targets: Of these.
+    """
     replaced = named_outputs(outputs)[kind.name]
-    generator, places = torch.Generator().manual_seed(0), torch.zeros_like(own, dtype=torch.bool)
+    generator, sizes = torch.Generator().manual_seed(0), []
     for noise in NOISES:
         answer = noise * torch.randn(replaced.shape, generator=generator).to(replaced)
         if kind.probabilities:
@@ -243,11 +249,8 @@ def _read_places(
         with torch.enable_grad():
             given = mapped(outputs, _replacing(replaced, answer))
             (gradient,) = torch.autograd.grad(loss(given, targets), answer)
-        size = gradient.abs().sum(dim=kind.dim) if kind.kind in CATEGORICAL else gradient.abs()
-        if size.numel() != own.numel():
-            return None
-        places |= size.reshape(own.shape) > 0
-    return places
+        sizes.append(gradient.abs().sum(dim=kind.dim) if kind.kind in CATEGORICAL else gradient.abs())
+    return torch.stack(sizes).sum(dim=0) > 0
 
 
 def _replacing(tensor: Tensor, other: Tensor) -> Callable[[Tensor], Tensor]:

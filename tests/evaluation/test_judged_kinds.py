@@ -17,6 +17,7 @@ from autoprune.evaluation.judge import accuracy as by_accuracy
 from autoprune.evaluation.outcome import joined
 from autoprune.evaluation.reward import amc, under_budget
 from autoprune.repair.repair import Repair
+from autoprune.structure.skipped_modules import patched_forward
 from autoprune.task.outputs import OutputKind
 from autoprune.task.roles import Role, Roles
 from autoprune.task.task import Task
@@ -150,3 +151,80 @@ def test_several_inputs_are_judged() -> None:
         made = Task(model, example, roles)
         results.append(Judge(made, roles.test, batch_size=4)(model))
     assert results[0] == results[1]
+
+
+class Tags(nn.Module):
+    """Three classes, or a number, at every step of a series; or both."""
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        self.body, self.heads = nn.Linear(2, 8), nn.ModuleList(nn.Linear(8, width) for width in widths)
+
+    def forward(self, x: Tensor) -> Any:
+        answers = tuple(head(self.body(x).tanh()) for head in self.heads)
+        return answers if len(answers) > 1 else answers[0]
+
+
+def by_tags(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs.movedim(-1, 1), targets, ignore_index=0)
+
+
+def by_mask(outputs: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
+    wanted, mask = targets
+    return ((outputs - wanted).square()[..., 0] * mask).sum() / mask.sum()
+
+
+def by_length(outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
+    mask = torch.arange(outputs.shape[1]) < targets["steps"][:, None]
+    return ((outputs - targets["y"]).square().squeeze(-1) * mask).sum(1).div(mask.sum(1)).mean()
+
+
+def of_numbers(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.squeeze(-1) - targets)[~targets.isnan()].square().mean()
+
+
+@pytest.mark.parametrize("padded", ["−100", "ignore_index", "mask", "lengths", "NaN", "one of two outputs"])
+def test_what_the_loss_leaves_out_is_not_in_the_score(padded: str) -> None:
+    """Answers at padded steps may be anything; those at others are weighed by how many of them a sample has."""
+    generator = torch.Generator().manual_seed(0)
+    x, lengths = torch.randn(80, 6, 2, generator=generator), torch.arange(80) % 5 + 1
+    real = torch.arange(6) < lengths[:, None]
+    x[~real] = 9.0
+    tags, numbers = torch.randint(1, 3, (80, 6), generator=generator), x.sum(-1)
+    network = Tags(*{"−100": (3,), "ignore_index": (3,), "one of two outputs": (3, 2)}.get(padded, (1,))).eval()
+    kind: Any = OutputKind("classification", axis=-1)
+    cases: dict[str, tuple[Any, Any]] = {
+        "−100": (tags.where(real, -100), None),
+        "ignore_index": (tags.where(real, 0), by_tags),
+        "mask": ((numbers[..., None], real.float()), by_mask),
+        "lengths": ({"y": numbers[..., None], "steps": lengths}, by_length),
+        "NaN": (numbers.where(real, torch.nan), of_numbers),
+        "one of two outputs": ({"0": tags.where(real, -100), "1": tags[:, 0]}, None),
+    }
+    targets, loss = cases[padded]
+    if padded == "one of two outputs":
+        kind = {"0": kind, "1": OutputKind("regression", weight=0.0)}
+    elif padded in ("mask", "lengths", "NaN"):
+        kind = OutputKind("regression", axis=-1)
+    made = Task(network, x[:1], Roles.split(x, targets), kind=kind, loss=loss)
+    judge = Judge(made, made.data.test)
+
+    def divergence(*, padding: bool) -> float:
+        """Of a network whose first answers are others at the padded steps, or at all others."""
+
+        def forward(x: Tensor) -> Any:
+            answers = network(x)
+            first = answers[0] if isinstance(answers, tuple) else answers
+            changed = 5.0 * torch.arange(1, first.shape[-1] + 1) * ((x == 9.0).all(-1, keepdim=True) == padding)
+            return (first + changed, *answers[1:]) if isinstance(answers, tuple) else first + changed
+
+        with patched_forward({other: forward}):
+            return judge(other).kl
+
+    other = nn.Identity()
+    assert divergence(padding=True) == pytest.approx(0, abs=1e-6)
+    assert divergence(padding=False) > 1e-2
+    dense = judge(network)
+    parts = joined(judge.judge(network, 0, len(judge.batches))).metrics
+    assert parts.loss == pytest.approx(dense.loss, rel=1e-5)
+    assert parts.accuracy == pytest.approx(dense.accuracy, nan_ok=True)
