@@ -14,7 +14,7 @@ from autoprune.export.apz import bits_of, save_apz, state_of
 from autoprune.quantize.codebook import Initialisation
 from autoprune.quantize.quantized_network import quantize_codebook
 from autoprune.quantize.shared_weights import quantizable
-from autoprune.ranges import Count, Natural, Positive, Share
+from autoprune.ranges import Count, Natural, Positive, Share, check_fields
 from autoprune.repair.output_codes import codes_by_outputs
 from autoprune.schedule.decision import PruningGoal
 from autoprune.schedule.engine import OnInterval, train_pruned
@@ -46,6 +46,9 @@ class CompressionSettings:
     `centroid_steps=0`: training moves centroids by their codes."""
     learning_rate: Positive = 0.001
     """AdamW's, while weights go; centroids are trained at a half of it."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "settings")
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,17 +243,9 @@ def test_random_ranking_does_not_ask_the_critics() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"candidates_per_evaluation": 0}, "critic_guidance.candidates_per_evaluation must be at least 1, got 0"),
-        ({"elite": 0}, "critic_guidance.elite must be at least 1, got 0"),
-        ({"max_changed_groups": 0}, "critic_guidance.max_changed_groups must be at least 1, got 0"),
-        ({"actor_fraction": 1.5}, r"critic_guidance.actor_fraction.*\[0, 1\], got 1.5"),
-        ({"neighbour_fraction": 1.1}, r"critic_guidance.neighbour_fraction.*\[0, 1\], got 1.1"),
         ({"neighbour_fraction": 0.6, "actor_fraction": 0.5}, "parts of one whole, got 0.5 and 0.6"),
-        ({"crossover_probability": -0.1}, r"critic_guidance.crossover_probability.*\[0, 1\].*-0.1"),
         ({"sigmas": ()}, r"at least one; got none"),
         ({"sigmas": (0.1, 0.0)}, r"above 0.*\(0.1, 0.0\)"),
-        ({"ucb_coefficient": -1.0}, r"ucb_coefficient.*at least 0.*-1.0"),
-        ({"ranking": "best"}, r"critic_guidance.ranking.*'best'"),
     ],
 )
 def test_senseless_proposals_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -68,13 +68,6 @@ def test_the_same_seed_proposes_the_same_actions(algorithm: str) -> None:
     assert not np.array_equal(first.proposed, other.proposed)
 
 
-def test_the_seed_reaches_the_environment() -> None:
-    env = environment_for("PPO", steps=1)
-    run(small_agent("PPO"), env, episodes=8, seed=11)
-    assert env.reset_seeds[0] == 11
-    assert set(env.reset_seeds[1:]) == {None}
-
-
 def test_global_randomness_is_left_as_it_was() -> None:
     def draw() -> tuple[float, float, float]:
         return random.random(), np.random.rand(), float(torch.rand(()))

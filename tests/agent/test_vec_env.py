@@ -78,20 +78,6 @@ def test_the_seed_reaches_the_environments() -> None:
     assert [each.reset_seeds[0] for each in env.envs] == [11, 12, 13, 14]
 
 
-def test_the_policy_is_shown_between_batches() -> None:
-    env = known_answers(8)
-    shown: list[int] = []
-    policies: list[TrainedPolicy] = []
-    run(small_agent("PPO"), env, episodes=32, on_update=lambda p: (policies.append(p), shown.append(len(returns(env)))))
-    assert shown == [8, 16, 24]
-
-
-def test_stop_is_asked_before_a_step_of_all() -> None:
-    env = known_answers(8)
-    learned = run(small_agent("PPO"), env, episodes=80, stop=lambda: len(returns(env)) >= 24)
-    assert (learned.episodes, learned.steps) == (24, 48)
-
-
 def test_a_batch_is_begun_where_fewer_episodes_are_left() -> None:
     env = known_answers(8)
     assert run(small_agent("PPO"), env, episodes=11).episodes == len(returns(env)) == 16

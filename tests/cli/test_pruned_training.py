@@ -33,11 +33,8 @@ TICKETS = ["tickets", *SMALL, "rounds=3", "steps=60", "controls=[reinitialised]"
         ("train_pruned", "training=0.25", "training: it is a multiple of the usual training, such as 0.25x"),
         ("train_pruned", "training=x", "multiple of the usual training"),
         ("train_pruned", "counted=hours", r"counted.*'macs'.*'steps'"),
-        ("train_pruned", "recipe.learning_rate=-1.0", "recipe.learning_rate must be above 0"),
-        ("train_pruned", "+schedule.start=2.0", "schedule.start must be at most 1"),
         ("train_pruned", "+schedule.begin=0.1", "schedule.begin is no setting"),
         ("tickets", "rewind=twice", "rewind must be"),
-        ("tickets", "share=0.0", "share must be above 0"),
         ("tickets", "controls=[luck]", "controls"),
     ],
 )

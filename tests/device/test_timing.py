@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.device.timing import Steady, TimingPolicy, UnstableTimingError, measured, take_turns
+from autoprune.device.timing import Steady, UnstableTimingError, measured, take_turns
 from tests.device.simulated import CARE, Machine, noise
 
 
@@ -84,10 +84,3 @@ def test_a_better_reference_is_the_new_best() -> None:
         last = steady([machine.run(1e-3)])
     assert first.reference[0] == 2e-3
     assert last.reference[0] == steady.best == 1e-3
-
-
-@pytest.mark.parametrize(("name", "wrong", "least"), [("rounds", 1, 2), ("burst", 0, 1), ("chunk", 0, 1)])
-def test_senseless_care_is_refused(name: str, wrong: int, least: int) -> None:
-    settings = {"rounds": 4, "burst": 2, "chunk": 8} | {name: wrong}
-    with pytest.raises(ValueError, match=rf"care\.{name} must be at least {least}, got {wrong}"):
-        TimingPolicy(**settings, tolerance=0.05, most=12, unstable=0.02, drift=0.08, patience_s=1)

@@ -9,15 +9,11 @@ from autoprune.evaluation.settings import EvaluationSettings
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"precision": "fp8"}, r"precision.*fp32.*bf16.*'fp8'"),
         ({"pool": "threads"}, r"pool.*'threads'"),
-        ({"workers": -1}, r"workers.*at least 0.*-1"),
-        ({"batch_size": 1}, r"batch_size.*at least 2 or.*got 1"),
         ({"pool": "ray"}, r"pool=ray needs evaluation\.workers of at least 1"),
         ({"address": "ray://there:1"}, r"address=ray://there:1 .* needs evaluation\.pool=ray"),
         ({"address": "ray://there:1", "workers": 2}, r"needs evaluation\.pool=ray"),
         ({"time_limit_s": 5.0}, r"time_limit_s=5\.0 needs evaluation\.workers"),
-        ({"time_limit_s": 0.0, "workers": 1}, r"time_limit_s.*above 0.*0\.0"),
     ],
 )
 def test_senseless_settings_are_refused(changes: dict[str, Any], message: str) -> None:

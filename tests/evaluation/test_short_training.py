@@ -96,9 +96,3 @@ def test_what_was_judged_after_one_training_is_not_taken_for_another(tmp_path: P
         ready.close()
     assert keys.pop("the same") == keys["first"]
     assert len(set(keys.values())) == len(keys)
-
-
-@pytest.mark.parametrize(("steps", "rate"), [(0, 0.1), (5, 0.0), (5, -1.0), (5, float("nan"))])
-def test_senseless_trainings_are_refused(steps: int, rate: float) -> None:
-    with pytest.raises(ValueError, match=r"training\.(steps must be at least 1|learning_rate must be above 0), got"):
-        ShortTraining(steps=steps, learning_rate=rate)

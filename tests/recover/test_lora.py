@@ -151,11 +151,7 @@ def test_blocks_that_are_passed_over_stay_so(task: Task) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rank": 0}, "rank must be at least 1, got 0"),
-        ({"alpha": 0}, "alpha must be at least 1, got 0"),
         ({"distillation": -0.1}, r"distillation.*\[0, 1\].*-0.1"),
-        ({"hidden_states": -1.0}, r"hidden_states.*at least 0.*-1.0"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"teacher": None}, "needs a teacher"),
     ],
 )

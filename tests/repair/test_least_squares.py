@@ -477,17 +477,6 @@ def test_names_that_mean_nothing_are_refused() -> None:
         case.found.error("fc", "conv2")
 
 
-@pytest.mark.parametrize("ridge", [-1e-3, float("nan"), float("inf")])
-def test_a_ridge_is_a_finite_number(ridge: float) -> None:
-    with pytest.raises(ValueError, match=r"ridge.*\[0, inf\), got"):
-        LeastSquares(ridge=ridge, rows=1)
-
-
-def test_there_is_at_least_one_row() -> None:
-    with pytest.raises(ValueError, match="rows must be at least 1, got 0"):
-        LeastSquares(ridge=0, rows=0)
-
-
 def test_layers_that_no_calibration_sample_reaches_are_left_and_named() -> None:
     """An expert that is never chosen."""
 

@@ -241,17 +241,3 @@ def test_what_is_no_level_is_refused(task: Task, tmp_path: Path) -> None:
         levels("lm_head", 1)
     with pytest.raises(ValueError, match="keeps 0 to 4 weights of each comparison, got 5"):
         levels(UP, 5)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"damping": 0}, r"damping.*\(0, inf\), got 0"),
-        ({"damping": float("nan")}, "damping must be"),
-        ({"block": 0}, "block must be at least 1, got 0"),
-        ({"cap_bytes": -1}, r"cap_bytes.*at least 0.*-1"),
-    ],
-)
-def test_settings_are_checked(changes: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        SparseGPT(**{"damping": 0.01, "block": 128, "cap_bytes": 0, **changes})  # type: ignore[arg-type]

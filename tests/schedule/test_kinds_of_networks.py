@@ -161,17 +161,11 @@ def test_what_is_no_schedule_is_a_sentence() -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: PruningGoal(density=1.5, steps=5), r"goal.density.*\(0, 1\]"),
         (lambda: PruningGoal(density=0.5, steps=float("inf")), "goal.steps"),
         (lambda: PruningGoal(density=0.5, steps=0.5), "at least 1 step"),
         (lambda: PruningGoal(density="a", steps=5), r"goal.density"),
-        (lambda: TrainingRecipe(momentum=1.0), r"recipe.momentum.*\[0, 1\)"),
-        (lambda: TrainingRecipe(batch_size=0), "recipe.batch_size must be at least 1"),
-        (lambda: TrainingRecipe(optimizer="adam"), "must be sgd or adamw, got 'adam'"),
         (lambda: Decision(density=0.5, until=float("nan")), "until"),
         (lambda: Decision(density=0.5, allocation="er"), "allocation must be global, uniform or erk"),
-        (lambda: cubic(end=2.0), r"end.*\[0, 1\]"),
-        (lambda: cubic(decisions=2.5), "decisions must be a whole number"),
         (lambda: iterative_magnitude(rewind="start"), r"rewind.*learning_rate"),
         (lambda: PruningRun(digits_task("dense"), PruningGoal(density=0.5, steps=1), seed=-1), "seed must be in"),
     ],

@@ -107,7 +107,6 @@ def test_its_policy_makes_the_best_plan_and_is_saved(changes: Any, tmp_path: Pat
     ("changes", "limit", "message"),
     [
         ({"mode": "edit", "edits": 1, "length": 1, "observation": "groups"}, 60, "in agent.env.mode=one_shot or"),
-        ({"imagination__batch": 1}, 60, "agent.imagination.batch must be at least 2, got 1"),
         ({"imagination__ranking": "best"}, 60, r"agent.imagination.ranking"),
         ({}, 5, "needs 9 evaluations: 1 for where it begins"),
     ],
