@@ -61,7 +61,7 @@ def write(folder: Path, name: str, jobs: list[Job], found: list[list[dict[str, A
     }
     (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     write_between(folder / "README.md", "\n".join(markdown(record, found)) + "\n", name=name)
-    if folder == HERE and name == "live":
+    if folder == HERE and name == "recovered":
         of_task = {job.cell.task: job.cell for job in jobs}  # any: the dense network is the same in all of a task's
         dense = {task: dense_accuracy(cell) for task, cell in of_task.items()}
         write_between(ROOT / "README.md", front_page(record, trials, dense), name="results")

@@ -9,11 +9,9 @@ from experiments.readme import table
 
 AGENTS = {
     "uniform": "uniform",
-    "torch_pruning": "Torch-Pruning, global",
+    "torch_pruning": "Torch-Pruning",
     "sensitivity": "sensitivity",
-    "random_around": "random around it",
-    "evolution": "evolution",
-    "critic_guided": "`critic_guided`",
+    "model_based": "searched (`model_based`)",
 }
 
 
@@ -33,11 +31,11 @@ def front_page(record: Mapping[str, Any], trials: Sequence[RunSummary], dense: M
     recovered = max((trial.seed + 1 for trial in trials if trial.own.recovered is not None), default=0)
     note = (
         f"Test accuracy in %, mean over at most {seeds}, {recovered} recovered, with a 95 % bootstrap interval; "
-        f"{trials[0].evaluations} evaluations each, single-group ones included. Recovered: after the same fine-tuning. "
-        "Torch-Pruning: its best criterion of six, with BatchNorm's statistics measured again; its network is not "
-        f"repaired otherwise. Made on {record['date'][:10]} at commit {record['commit']} by `{record['command']}`; "
-        f"{record['machine']['processor']}, {record['machine']['cores']} cores. Every agent, and every value: "
-        "[experiments/ladder](experiments/ladder/README.md)."
+        f"{trials[0].evaluations} evaluations each, single-group ones included. Recovered: after equal training from "
+        "the same seed. Torch-Pruning: the best of six criteria and of two ways to rank, with BatchNorm's statistics "
+        f"measured again; its network is not repaired otherwise. Made on {record['date'][:10]} at commit "
+        f"{record['commit']} by `{record['command']}`; {record['machine']['processor']}, {record['machine']['cores']} "
+        "cores. Every agent, and every value: [experiments/ladder](experiments/ladder/README.md)."
     )
     return "\n".join([*table(("task, budget", "", "dense", *AGENTS.values()), rows), "", note, ""])
 
