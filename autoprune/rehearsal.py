@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from autoprune.device.onnx_runtime import takes_any_batch
 from autoprune.evaluation.judge import Judge
 from autoprune.export.network import load_network, network_bytes, save_network
 from autoprune.export.onnx import export_onnx
@@ -26,7 +27,12 @@ T = TypeVar("T")
 SAMPLES = 64  # of each role, that a rehearsal looks at
 FEWEST = 8  # and of a network that is large
 LARGE = 10**7  # parameters; with more of them samples are fewer in proportion, so that a rehearsal takes no longer
+JUDGED = ("search", "test")  # roles that the metric is computed of
 SPARE = 4  # dense networks that the run's disk has to hold: recovered ones, the exported one, its ONNX file
+ONE_SHAPE = (
+    "network.onnx takes inputs of the example's shape alone, one sample at a time: with a batch axis the file cannot "
+    "be written, or answers otherwise"
+)
 
 
 ANNOUNCED = {  # stages that show no progress of their own
@@ -48,7 +54,7 @@ class Rehearsal:
     """What the rehearsal of a run's later stages showed. Mappings of seconds have an entry for each network."""
 
     left_out: Mapping[str, str]
-    """Stage → why a run has to do without it, in one sentence; only ONNX can be left out."""
+    """Stage → why a run has to do without it, in one sentence: ONNX, ONNX for several samples at once, a metric."""
     judging_s: Mapping[str, float]
     """Seconds that a sample takes which is judged as those of the test role are."""
     step_s: Mapping[str, float]
@@ -75,8 +81,7 @@ def rehearse(task: Task, networks: Mapping[str, nn.Module], *, recover: Recovery
     judging, steps, exporting = (dict.fromkeys(networks, 0.0) for _ in range(3))
     samples = _samples(task.model)
     for name, role in task.data.items():
-        for which, seconds in _check_role(task, name, role, networks, samples).items():
-            judging[which] = seconds  # of the last role, the test role: nothing is warmed up in it any more
+        judging = _check_role(task, name, role, networks, samples)  # in the end those of the test role, all warmed up
     # a teacher may be asked about all of the train role before the first step
     short, count = replace(task, data=replace(task.data, train=task.data.train[:samples])), 0
     whole = _batch_size(recover, len(task.data.train)) / _batch_size(recover, len(short.data.train))
@@ -93,6 +98,11 @@ def rehearse(task: Task, networks: Mapping[str, nn.Module], *, recover: Recovery
                 _round_trip(network, task, Path(temporary) / name)
                 exporting[name] += time.perf_counter() - begun
         left_out = _rehearsed_onnx(task, networks, Path(temporary), exporting) if task.onnx else {}
+    if silent := [name for name in JUDGED if _is_silent(task, getattr(task.data, name), samples)]:
+        left_out["metric"] = (
+            f"task.metric is NaN of the dense network on the whole of role {' and of role '.join(silent)}, so that "
+            "nothing says how good networks are there; the targets may lack what it compares, or the metric is wrong"
+        )
     return Rehearsal(left_out, judging, steps, count, exporting)
 
 
@@ -130,6 +140,16 @@ def _check_role(task: Task, name: str, role: Role, networks: Mapping[str, nn.Mod
             judge(network)
             seconds[which] = (time.perf_counter() - begun) / len(short)
     return seconds
+
+
+def _is_silent(task: Task, role: Role, samples: int) -> bool:
+    """Whether the metric of the dense network is NaN, of a few samples and of the whole role."""
+    if not task.measured or role.targets is None:
+        return False
+    few = role[:samples]
+    if math.isfinite(task.metric(outputs_of(task.model, few.inputs, task.forward), few.targets)):
+        return False
+    return math.isnan(Judge(task, role)(task.model).accuracy)
 
 
 def _broken_rows(samples: Samples) -> list[int]:
@@ -202,19 +222,22 @@ def _round_trip(network: nn.Module, task: Task, folder: Path) -> None:
 def _rehearsed_onnx(
     task: Task, networks: Mapping[str, nn.Module], folder: Path, seconds: dict[str, float]
 ) -> dict[str, str]:
-    """Adds what each network takes to `seconds`; returns why there is no ONNX, if there is none."""
+    """Adds what each network takes to `seconds`; returns why there is no ONNX, or none for several samples."""
+    said: dict[str, str] = {}
     for name, network in networks.items():
         path, begun = folder / f"{name}.onnx", time.perf_counter()
         try:
             samples = task.data.calibration.inputs
             export_onnx(network, task.example_input, path, forward=task.forward, samples=samples)
             seconds[name] += time.perf_counter() - begun
+            if not takes_any_batch(path):
+                said["onnx_batches"] = ONE_SHAPE
         except Exception as error:  # exporters fail in many ways, and none of them needs to end a run
             return {
                 "onnx": f"no ONNX file is written and ONNX Runtime is not timed, because the {name} network cannot be "
                 f"exported ({_first_line(error)}); Task(onnx=False) says so beforehand"
             }
-    return {}
+    return said
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """What would fail late is said early, or left out; what fails late all the same loses nothing."""
 
 import errno
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from autoprune.final_networks import RecoveredNetworks, UnseenJudge
 from autoprune.quantize.quantized_network import no_quantization
 from autoprune.records import Ledgers
 from autoprune.recover.recovery import no_recovery
-from autoprune.rehearsal import RunStages, _broken_rows, _samples
+from autoprune.rehearsal import RunStages, _broken_rows, _samples, rehearse
 from autoprune.report.contents import read_contents
 from autoprune.report.progress import announced
 from autoprune.report.wording import headline
@@ -76,6 +77,18 @@ def test_gaps_in_targets_are_left_to_a_loss_that_knows_them(tmp_path: Path, read
     else:
         with pytest.raises(ValueError, match=r"the train role has \d+ of \d+ samples with NaN or infinity"):
             work.execute()
+
+
+@pytest.mark.parametrize("always", [True, False])
+def test_a_metric_that_is_no_number_anywhere_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, always: bool
+) -> None:
+    """Of few samples it may be none, as the AUC of one class."""
+    monkeypatch.setattr("autoprune.rehearsal.SAMPLES", 8)
+    own = tiny_task(metric=lambda _, targets: math.nan if always or len(targets) < 40 else 0.5, onnx=False)
+    left_out = rehearse(own, {"dense": own.model}, recover=no_recovery, folder=tmp_path).left_out
+    assert list(left_out) == ["metric"] * always
+    assert not always or "role search and of role test" in left_out["metric"]
 
 
 def without_gradient(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -34,6 +34,15 @@ def onnx_call(path: Path | str, inputs: Samples, *, threads: int = 1) -> Callabl
     return partial(session.run, None, {name: given[name] for name in wanted})
 
 
+def takes_any_batch(path: Path | str) -> bool:
+    """Whether a file of `write_onnx` has a dynamic batch axis.
+
+    Args:
+        path: The file.
+    """
+    return any(isinstance(value.shape[0], str) for value in onnx_session(os.fspath(path), threads=1).get_inputs())
+
+
 def onnx_session(model: str | bytes, *, threads: int) -> "onnxruntime.InferenceSession":
     """A file's path, or a file's content, ready to run with so many threads.
 
@@ -73,7 +82,12 @@ def output_names(outputs: Samples) -> list[str]:
 
 
 def write_onnx(
-    network: nn.Module, inputs: Samples, to: Path | io.BytesIO, *, outputs: Sequence[str] = ("output",)
+    network: nn.Module,
+    inputs: Samples,
+    to: Path | io.BytesIO,
+    *,
+    outputs: Sequence[str] = ("output",),
+    batched: bool = True,
 ) -> None:
     """Exports a network that takes tensors and returns one or several, with a dynamic batch axis.
 
@@ -82,6 +96,7 @@ def write_onnx(
         inputs: Examples [1, ...]; the file's inputs are named as `input_names` says.
         to: a path or a buffer.
         outputs: Names of what the network returns, in order.
+        batched: Whether the first axis is dynamic; without, the file takes inputs of these shapes alone.
     """
     names = input_names(inputs)
     with warnings.catch_warnings():
@@ -90,13 +105,14 @@ def write_onnx(
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         warnings.filterwarnings("ignore", message="Exporting aten::index", category=UserWarning)
+        warnings.filterwarnings("ignore", message="Exporting a model to ONNX with a batch_size", category=UserWarning)
         torch.onnx.export(
             network,
             tuple(leaves(inputs)),
             to,  # type: ignore[arg-type]  # or into memory
             input_names=names,
             output_names=list(outputs),
-            dynamic_axes={name: {0: "batch"} for name in (*names, *outputs)},
+            dynamic_axes={name: {0: "batch"} for name in (*names, *outputs)} if batched else None,
             dynamo=False,
         )
 

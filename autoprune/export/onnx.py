@@ -1,6 +1,7 @@
 """A network as an ONNX file, checked against torch."""
 
 import copy
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from autoprune.device.onnx_runtime import Called, onnx_call, output_names, write_onnx
 from autoprune.files import atomic_write
 from autoprune.structure.experts import countable_experts
-from autoprune.task.samples import Samples, leaves, mapped, named_outputs, rows
+from autoprune.task.samples import Samples, cut, leaves, mapped, named_outputs, rows
 from autoprune.task.seeded_forward import SeededForward
 from autoprune.task.task import Forward, plain_forward
 
@@ -21,6 +22,7 @@ TOLERANCE = 1e-4  # largest difference between torch's and ONNX Runtime's output
 CHECKED = 200_000  # entries of real samples that the file is checked on
 MOST_CHECKED = (2, 64)  # samples
 BATCHES = (1, 3)  # the file must serve any batch size; two of them tell
+ONE_AT_A_TIME = 8  # random inputs, and real ones, that a file for one shape is checked on
 
 
 def export_onnx(
@@ -33,7 +35,9 @@ def export_onnx(
 ) -> float:
     """The file holds the network with a dynamic batch axis, checked against torch on random inputs at batch 1 and 3.
 
-    And on real samples, which reach branches that random ones do not, such as experts that rows are routed to.
+    And on real samples, which reach branches that random ones do not, such as experts that rows are routed to. Where
+    that fails, as with states whose batch is another axis, the file takes inputs of the example's shapes alone
+    (`takes_any_batch`), and is checked on several of them.
 
     Args:
         network: On any device; it stays as it is.
@@ -54,17 +58,33 @@ def export_onnx(
     example = mapped(example_input, Tensor.cpu)
     with torch.inference_mode():
         outputs = output_names(forward(network, example))
-    with atomic_write(path) as temporary:
+    called, some = Called(network, forward, example).eval(), None if samples is None else _some(samples)
+
+    def written(temporary: Path, *, batched: bool) -> float:
         with countable_experts(network):  # other ways to compute them branch on what is routed
-            write_onnx(Called(network, forward, example).eval(), example, temporary, outputs=outputs)
-        difference = onnx_difference(network, example_input, temporary, forward=forward)
-        if samples is not None:
-            difference = max(difference, check_onnx_on(network, _some(samples), temporary, forward=forward))
-    return difference
+            write_onnx(called, example, temporary, outputs=outputs, batched=batched)
+        batches = BATCHES if batched else (None,) * ONE_AT_A_TIME
+        difference = onnx_difference(network, example, temporary, forward=forward, batches=batches)
+        parts = [] if some is None else [some] if batched else [*cut(rows(some, slice(0, ONE_AT_A_TIME)), 1)]
+        return max([difference, *(check_onnx_on(network, part, temporary, forward=forward) for part in parts)])
+
+    with atomic_write(path) as temporary:
+        try:
+            return written(temporary, batched=True)
+        except Exception as error:  # exporters fail in many ways
+            try:
+                return written(temporary, batched=False)
+            except Exception:  # what fails for one sample, too, has the reason that it has for several
+                raise error from None
 
 
 def onnx_difference(
-    network: nn.Module, example_input: Samples, path: Path | str, *, forward: Forward = plain_forward
+    network: nn.Module,
+    example_input: Samples,
+    path: Path | str,
+    *,
+    forward: Forward = plain_forward,
+    batches: Sequence[int | None] = BATCHES,
 ) -> float:
     """Returns the largest absolute difference between a network on the CPU and its ONNX file, on random inputs.
 
@@ -76,10 +96,11 @@ def onnx_difference(
         example_input: A batch [1, ...] that the network runs on.
         path: The file.
         forward: (network, inputs) → outputs: how the network is called.
+        batches: Samples of each comparison; None: inputs of the example's own shapes.
     """
     generator = torch.Generator().manual_seed(0)
     differences = []
-    for batch in BATCHES:
+    for batch in batches:
         inputs = mapped(example_input, partial(_random_like, batch=batch, generator=generator))
         differences.append(_largest_difference(network, inputs, path, forward))
     return max(differences)
@@ -136,15 +157,16 @@ def _difference(outputs: NDArray[Any], expected: NDArray[Any], *, draws: bool) -
     return difference
 
 
-def _random_like(example_input: Tensor, *, batch: int, generator: torch.Generator) -> Tensor:
-    """[batch, ...]: normally distributed, or the example's own values, in another order where they are whole numbers.
+def _random_like(example_input: Tensor, *, batch: int | None, generator: torch.Generator) -> Tensor:
+    """[batch, ...], or as many as the example: normally distributed, or, of whole numbers, its own in another order.
 
     Masks keep their form: one that is shuffled may hide everything, which no network answers.
     """
-    example_input, shape = example_input.cpu(), (batch, *example_input.shape[1:])
+    example_input = example_input.cpu()
+    shape = example_input.shape if batch is None else (batch, *example_input.shape[1:])
     if example_input.is_floating_point():
         return torch.randn(shape, generator=generator, dtype=example_input.dtype)
     values = example_input.flatten()
     if bool(((values == 0) | (values == 1)).all()):
-        return example_input[:1].repeat(batch, *[1] * (example_input.ndim - 1))
+        return example_input if batch is None else example_input[:1].repeat(batch, *[1] * (example_input.ndim - 1))
     return values[torch.randint(len(values), shape, generator=generator)]

@@ -1,12 +1,13 @@
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.device.onnx_runtime import onnx_call
+from autoprune.device.onnx_runtime import onnx_call, takes_any_batch
 from autoprune.export.onnx import export_onnx
 from autoprune.structure.edit import shrink
 from autoprune.structure.graph import find_structure
@@ -55,6 +56,46 @@ def test_the_network_is_left_as_it_was(tmp_path: Path) -> None:
 def test_whole_number_inputs_stay_in_range(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(12, 2))
     assert export_onnx(network, torch.tensor([[0, 4, 2]]), tmp_path / "network.onnx") <= 1e-4
+
+
+class Stateful(nn.Module):
+    """Reads states whose second axis is the batch, as torch's recurrences do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells, self.head = nn.GRU(3, 4, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        steps, state = self.cells(x, state)
+        return self.head(steps), state
+
+
+class MixedKernels(nn.Module):
+    """A kernel for each sample, which the exporter has no operator for where the batch is dynamic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.kernels = nn.Linear(2, 3), nn.Parameter(torch.randn(3, 4 * 2 * 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernels = (self.mix(x.mean(-1)) @ self.kernels).view(-1, 2, 3)
+        return nn.functional.conv1d(x.view(1, -1, x.shape[-1]), kernels, groups=len(x)).view(len(x), 4, -1)
+
+
+@pytest.mark.parametrize(
+    ("network", "example", "batched"),
+    [
+        (Stateful(), (torch.randn(1, 5, 3), torch.zeros(1, 1, 4)), False),
+        (MixedKernels(), torch.randn(1, 2, 6), False),
+        (nn.Conv1d(2, 4, 3), torch.randn(1, 2, 6), True),
+    ],
+)
+def test_what_no_batch_axis_fits_is_exported_for_one_sample(
+    tmp_path: Path, network: nn.Module, example: Any, batched: bool
+) -> None:
+    path = tmp_path / "network.onnx"
+    assert export_onnx(network.eval(), example, path) <= 1e-4
+    assert takes_any_batch(path) == batched
 
 
 class DependsOnItsInput(nn.Module):
