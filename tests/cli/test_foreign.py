@@ -1,6 +1,7 @@
 """A run folder may be somebody else's: nothing in its configuration is resolved or called that is not autoprune's."""
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,15 @@ from autoprune.cli.search import resume
 SECRET = "a token that only this process knows"
 
 
-@pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setenv("AUTOPRUNE_TEST_TOKEN", SECRET)
+@pytest.fixture(scope="module")
+def composed_once() -> dict[str, Any]:
     return composed("config", ["task=digits", "agent=random", "tracking=none"])
+
+
+@pytest.fixture
+def settings(composed_once: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setenv("AUTOPRUNE_TEST_TOKEN", SECRET)
+    return deepcopy(composed_once)
 
 
 def folder_with(path: Path, settings: dict[str, Any] | str) -> Path:

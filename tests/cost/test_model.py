@@ -3,8 +3,6 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -98,37 +96,6 @@ def test_costs_of_large_networks_stay_exact() -> None:
         "macs", "MACs", np.array([[1, 0], [1, 0]]), np.array([[1, 0], [0, 1]]), np.array([10**6, 1])
     )
     assert one(np.array([50_000])) - one(np.array([49_999])) == 10**6 * (50_000**2 - 49_999**2) + 1
-
-
-@given(st.data())
-def test_many_plans_at_once_cost_what_they_cost_alone(data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(["residual", "grouped", "dense", "shared_layer", "digits_net"]))
-    structure, cost = structure_of(name), data.draw(st.sampled_from(exact_costs(name)))
-    plans = st.lists(st.tuples(*(st.integers(1, n) for n in structure.units.tolist())), min_size=4, max_size=4)
-    kept = np.array(data.draw(plans))
-    alone = [float(cost(row)) for row in kept]
-    assert cost(kept).tolist() == alone
-    assert cost(kept.reshape(2, 2, -1)).tolist() == [alone[:2], alone[2:]]
-
-
-@given(st.data())
-def test_a_cost_along_a_group_is_the_cost_of_each_level(data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(["residual", "grouped", "dense", "shared_layer", "digits_net"]))
-    structure, cost = structure_of(name), data.draw(st.sampled_from(exact_costs(name)))
-    kept = np.array(
-        data.draw(st.lists(st.tuples(*(st.integers(1, n) for n in structure.units.tolist())), min_size=3, max_size=3))
-    )
-    group = data.draw(st.integers(0, len(structure.groups) - 1))
-    levels = np.array(data.draw(st.lists(st.integers(1, structure.groups[group].units), min_size=1, max_size=5)))
-    expected = np.empty((len(kept), len(levels)))
-    for row, plan in enumerate(kept):
-        for column, level in enumerate(levels):
-            changed = plan.copy()
-            changed[group] = level
-            expected[row, column] = cost(changed)
-    along = cost.along(kept, group, levels)
-    assert along.tolist() == expected.tolist()
-    assert cost.along(kept[0], group, levels).tolist() == expected[0].tolist()
 
 
 def test_a_unit_more_never_costs_less() -> None:

@@ -78,18 +78,6 @@ def test_an_equal_wish_becomes_a_nearly_uniform_plan(fraction: float) -> None:
     assert np.ptp(density) <= 2 / structure.units.min()
 
 
-@pytest.mark.parametrize("fraction", [0.05, 0.35, 0.5])
-def test_filling_leaves_less_than_the_cheapest_step(fraction: float) -> None:
-    structure = structure_of("resnet20")
-    projector = Projector(structure, budget_of(structure, fraction=fraction))
-    kept = projector.project(np.full(len(structure.units), 0.5))
-    left = projector.budget.limit - projector.budget.cost(kept)
-    assert left < min(
-        projector.budget.cost(more) - projector.budget.cost(kept) for more in one_level_up(projector, kept)
-    )
-    assert left < 0.01 * projector.budget.dense
-
-
 @given(st.data())
 def test_any_walk_inside_the_intervals_meets_the_budget_tightly(data: st.DataObject) -> None:
     projector = data.draw(projectors())

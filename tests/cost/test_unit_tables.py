@@ -26,7 +26,7 @@ from tests.cost.projectors import (
     summed,
     targets_of,
 )
-from tests.language_models import TINY
+from tests.language_models import EVERY_KIND, TINY
 
 patterns = st.builds(
     Pattern, st.just("attention"), st.integers(2, 300), st.integers(1, 64), st.booleans(), st.integers(0, 99)
@@ -62,7 +62,7 @@ def test_the_longest_texts_do_not_overflow() -> None:
     assert (np.diff(pairs) > 0).all()
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", EVERY_KIND)
 def test_what_the_dense_network_costs_does_not_depend_on_the_kinds(family: str) -> None:
     units, plain = structure_of(family, "heads", "neurons").units, costs_of(family, "heads", "neurons")
     for kinds in (("keys:4",), ("heads", "keys:5"), ("keys:3", "blocks"), ("keys:4", "attention", "neurons")):

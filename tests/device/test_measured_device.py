@@ -270,6 +270,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.slow  # what was measured is not measured again: above
 def test_a_profile_that_is_killed_goes_on_where_it_was(cache: Path) -> None:
     process = start_python(KILLED, env=os.environ | {"AUTOPRUNE_CACHE": str(cache)})
     deadline = time.monotonic() + 300

@@ -1,11 +1,8 @@
-import dataclasses
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env as gymnasium_check
-from stable_baselines3.common.env_checker import check_env as sb3_check
 
 import autoprune  # noqa: F401  registers the environments
 from autoprune.env.action_scale import LEAST_DENSITY, actions_of, densities_of
@@ -50,19 +47,6 @@ ENVIRONMENTS = {
 }
 
 
-@pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_gymnasium_and_stable_baselines_accept_it(name: str) -> None:
-    sb3_check(ENVIRONMENTS[name](), warn=True)
-    gymnasium_check(ENVIRONMENTS[name](), skip_render_check=True)
-
-
-@pytest.mark.parametrize("name", ["Layerwise-v0", "OneShot-v0", "Edit-v0"])
-def test_they_are_registered(name: str) -> None:
-    env = gymnasium.make(f"autoprune/{name}", task=tiny_task(), budget="params:0.5")
-    env.reset(seed=0)
-    assert env.step(env.action_space.sample())[4]["executed_action"].shape == env.action_space.shape
-
-
 def test_an_unknown_task_is_named_together_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"'mnist'.*\['digits'"):
         gymnasium.make("autoprune/Layerwise-v0", task="mnist")
@@ -82,13 +66,12 @@ def episode(env: gymnasium.Env[Any, Any], actions: Any) -> tuple[list[dict[str, 
     return infos, rewards, observations
 
 
-@pytest.mark.parametrize("round_to", [1, 2])
-@pytest.mark.parametrize("budget", ["macs:0.3", "macs:0.7", "params:0.4"])
+@pytest.mark.parametrize(("budget", "round_to"), [("macs:0.3", 1), ("macs:0.7", 2), ("params:0.4", 2)])
 def test_any_actions_end_inside_the_budget_and_tight(budget: str, round_to: int) -> None:
     env = layerwise(budget=budget, round_to=round_to)
     rng = np.random.default_rng(0)
     groups, limit = env.structure.groups, env.projector.budget.limit
-    for wish in [[-1.0] * len(groups), [1.0] * len(groups), *rng.uniform(-1, 1, (30, len(groups)))]:
+    for wish in [[-1.0] * len(groups), [1.0] * len(groups), *rng.uniform(-1, 1, (15, len(groups)))]:
         infos, rewards, _ = episode(env, [np.array([w], np.float32) for w in wish])
         plan, outcome = infos[-1]["plan"], infos[-1]["outcome"]
         cost = env.projector.budget.cost
@@ -129,25 +112,6 @@ def test_one_shot_plans_fill_the_budget(prior: bool) -> None:
         np.fill_diagonal(ups, env.projector.next_levels(kept))
         assert float(cost(kept)) <= limit
         assert (cost(ups)[ups.diagonal() > kept] > limit).all()
-
-
-def test_no_correction_is_the_prior_plan() -> None:
-    env = one_shot(prior=True)
-    info = episode(env, [np.zeros(env.action_space.shape, np.float32)])[0][0]
-    assert info["plan"].kept == tuple(env.projector.project(np.ones(len(env.structure.groups))))
-    assert np.abs(info["executed_action"]).max() < 1e-6
-
-
-def test_an_episode_is_the_same_again() -> None:
-    runs = []
-    for _ in range(2):
-        env = layerwise()
-        rng = np.random.default_rng(5)
-        infos, rewards, observations = episode(
-            env, rng.uniform(-1, 1, (len(env.structure.groups), 1)).astype(np.float32)
-        )
-        runs.append((dataclasses.replace(infos[-1]["outcome"], seconds=0), rewards, np.stack(observations).tolist()))
-    assert runs[0] == runs[1]
 
 
 def test_observations_name_what_they_hold() -> None:
@@ -196,30 +160,10 @@ def test_an_episode_that_is_over_takes_no_step() -> None:
     episode(env, actions)
 
 
-def test_an_action_that_is_no_number_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"actions.*\[nan\]"):
-        layerwise().step(np.array([np.nan], np.float32))
-
-
 def test_actions_and_densities_are_inverse() -> None:
     actions = np.linspace(-1, 1, 101)
     assert actions_of(densities_of(actions)) == pytest.approx(actions)
     assert densities_of(np.array([-7.0, 7.0])).tolist() == [LEAST_DENSITY, 1.0]
-
-
-def test_bad_options_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least two levels"):
-        layerwise(levels=1)
-    ready = prepared(tiny_task())
-    with pytest.raises(ValueError, match=r"max_log_correction.*got 0"):
-        single(
-            OneShotVectorEnv,
-            ready.structure,
-            projector=ready.projector,
-            evaluate=ready.objective.uncharged.evaluate,
-            features=ready.features,
-            max_log_correction=0,
-        )
 
 
 def test_key_blocks_are_groups_like_any_other() -> None:

@@ -12,7 +12,6 @@ from autoprune.env.episodes import SingleEpisode
 from autoprune.env.layerwise import LayerwiseVectorEnv
 from autoprune.env.one_shot import OneShotVectorEnv
 from autoprune.evaluation.metered import EvaluationsSpent
-from autoprune.testing import small_task
 from tests.env.plan_environments import RecordedObjective, parts
 
 KINDS = [LayerwiseVectorEnv, OneShotVectorEnv]
@@ -117,17 +116,3 @@ def test_where_evaluating_raises_episodes_stay_at_their_end() -> None:
         env.step(actions)
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step(actions)
-
-
-def test_public_environments_take_what_agents_get() -> None:
-    env: Any = gymnasium.make_vec("autoprune/Levels-v0", num_envs=3, task=small_task(), levels=5).unwrapped
-    assert env.single_action_space == gymnasium.spaces.Discrete(5)
-    options = {"prior": "closed_form", "observation": "budget", "max_log_correction": 0.5, "render_mode": "ansi"}
-    one: Any = gymnasium.make("autoprune/OneShot-v0", task=small_task(), **options).unwrapped
-    assert one.feature_names == ("budget",)
-    assert one.metadata["render_modes"] == ["ansi", "rgb_array"]
-    shaped = {"prior": "sensitivity", "reward_shaping": "shaped"}
-    paid: Any = gymnasium.make("autoprune/Layerwise-v0", task=small_task(), **shaped).unwrapped
-    paid.reset()
-    rewards = [paid.step(np.full(1, -1.0, np.float32))[1] for _ in paid.structure.groups]
-    assert any(reward < 0 for reward in rewards[:-1])

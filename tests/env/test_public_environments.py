@@ -133,18 +133,17 @@ def test_episodes_begin_again_as_gymnasium_says(name: str, mode: AutoresetMode) 
 
 @pytest.mark.parametrize("name", TRAINING)
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-@pytest.mark.parametrize("render_mode", [None, "ansi"])
-def test_trainings_begin_again_as_gymnasium_says(name: str, mode: AutoresetMode, render_mode: str | None) -> None:
+def test_trainings_begin_again_as_gymnasium_says(name: str, mode: AutoresetMode) -> None:
     """Gymnasium's own vectors of single environments hold them to its rules."""
     vector: dict[str, Any] = {"vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": mode}}
-    envs = gymnasium.make_vec(f"autoprune/{name}", num_envs=2, render_mode=render_mode, **vector, **SHORT)
+    envs = gymnasium.make_vec(f"autoprune/{name}", num_envs=2, render_mode="ansi", **vector, **SHORT)
     first, _ = envs.reset(seed=0)
     actions = np.array([[-0.5] * envs.single_action_space.shape[0], [0.5] * envs.single_action_space.shape[0]])  # type: ignore[index]
     for _ in range(SHORT["decisions"]):
         observations, _, ended, truncated, infos = envs.step(actions)
     assert ended.all()
     assert not truncated.any()
-    assert [str(text).startswith("decision") for text in envs.render() or ()] == [render_mode == "ansi"] * 2
+    assert all(str(text).startswith("decision") for text in envs.render() or ("",))
     if mode is AutoresetMode.SAME_STEP:
         assert np.array_equal(observations, first)
         assert [round(pruned.density, 3) for pruned in infos["final_info"]["pruned"]] == [0.3, 0.3]

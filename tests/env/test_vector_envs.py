@@ -14,9 +14,8 @@ import autoprune  # noqa: F401  registers the environments
 from autoprune.env.layerwise import LayerwiseVectorEnv
 from autoprune.env.one_shot import OneShotVectorEnv
 from autoprune.env.plan_edits import EditVectorEnv
-from autoprune.evaluation.metered import EvaluationsSpent
 from tests.cost.projectors import structure_of
-from tests.env.plan_environments import RecordedObjective, any_parts, assert_lockstep, parts, single
+from tests.env.plan_environments import any_parts, assert_lockstep, parts, single
 from tests.tasks import tiny_task
 
 
@@ -108,37 +107,8 @@ def test_make_vec_gives_the_batched_one(name: str) -> None:
     assert len(infos["plan"]) == 3
 
 
-def test_spent_evaluations_leave_it_at_its_end_until_it_is_reset() -> None:
-    made = parts() | {"evaluate": RecordedObjective(limit=5)}
-    env = LayerwiseVectorEnv(num_envs=4, **made)
-    with pytest.raises(EvaluationsSpent):
-        play(env, batches=2)
-    with pytest.raises(gymnasium.error.ResetNeeded, match="the episodes are over"):
-        env.step(env.action_space.sample())
-    env.reset()
-    env.step(env.action_space.sample())
-
-
 def test_a_part_of_the_episodes_cannot_be_reset() -> None:
     env = LayerwiseVectorEnv(num_envs=2, **parts())
     with pytest.raises(ValueError, match="episodes in lockstep begin together"):
         env.reset(options={"reset_mask": np.array([True, False])})
     env.reset(options={"reset_mask": np.array([True, True])})
-
-
-def test_bad_actions_are_refused() -> None:
-    env = LayerwiseVectorEnv(num_envs=2, **parts())
-    with pytest.raises(ValueError, match=r"actions.*nan"):
-        env.step(np.array([[0.0], [np.nan]], np.float32))
-    with pytest.raises(ValueError, match=r"actions.*\(2, 1\).*\(3, 1\)"):
-        env.step(np.zeros((3, 1), np.float32))
-    with pytest.raises(ValueError, match="actions must be finite"):
-        OneShotVectorEnv(num_envs=1, **parts()).step(np.full((1, 2), np.nan, np.float32))
-
-
-def test_the_budget_holds_for_every_episode() -> None:
-    made = parts("resnet20", fraction=0.3)
-    infos = play(LayerwiseVectorEnv(num_envs=32, **made))
-    kept = np.array([plan.kept for plan in infos["plan"]])
-    assert (made["projector"].budget.cost(kept) <= made["projector"].budget.limit).all()
-    assert len({plan.kept for plan in infos["plan"]}) == 32

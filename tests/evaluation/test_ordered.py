@@ -24,7 +24,7 @@ SHIPPED = {
 
 def ordered_equals_edited(network: Network, *, plans: int) -> None:
     model, inputs = network.model(), network.inputs(3)
-    structure = find_structure(model, inputs[:1])
+    structure = network.structure()
     ranking = random_ranking(structure, seed=0)
     ordered = OrderedNetwork(model, structure, ranking)
     folded = OrderedNetwork(model, structure, ranking, example_input=inputs[:1])
@@ -78,7 +78,7 @@ def test_slices_of_the_shipped_networks(name: str) -> None:
 def test_slices_equal_the_reconstructed_network(network: Network, batch_norm: bool) -> None:
     """Whatever reads pruned units: convolutions, grouped ones, concatenations, flattened maps, tokens."""
     model, inputs, role = network.model(), network.inputs(9), network.role()
-    structure = find_structure(model, inputs[:1])
+    structure = network.structure()
     ranking = random_ranking(structure, seed=0)
     reconstruction = reconstruct(
         model,
@@ -118,7 +118,7 @@ def test_slices_equal_the_reconstructed_network(network: Network, batch_norm: bo
 def test_batch_statistics_are_those_of_training_mode(network: Network) -> None:
     model, inputs = network.model(), network.inputs(9).contiguous()
     inputs = inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
-    structure = find_structure(model, inputs[:1])
+    structure = network.structure()
     ranking = random_ranking(structure, seed=0)
     ordered = OrderedNetwork(model, structure, ranking, batch_statistics=True, example_input=inputs[:1])
     for seed in range(3):
@@ -161,7 +161,7 @@ def test_repaired_weights_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("batch_statistics", [True, False])
 def test_low_precision_is_close(network: Network, batch_statistics: bool) -> None:
     model, inputs = network.model(), network.inputs(9)
-    structure = find_structure(model, inputs[:1])
+    structure = network.structure()
     exact, rough = (
         OrderedNetwork(
             model, structure, random_ranking(structure, seed=0), dtype=dtype, batch_statistics=batch_statistics,
@@ -180,7 +180,7 @@ def test_channels_are_views_and_the_dense_network_is_left_alone() -> None:
     network = PRUNABLE["residual"]
     model = network.model()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    structure = find_structure(model, network.inputs())
+    structure = network.structure()
     ordered = OrderedNetwork(model, structure, random_ranking(structure, seed=0))
     whole = {
         name: layer.weight

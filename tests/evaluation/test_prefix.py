@@ -14,6 +14,7 @@ from autoprune.evaluation.judge import Judge
 from autoprune.evaluation.ordered import OrderedNetwork
 from autoprune.evaluation.outcome import joined
 from autoprune.structure.graph import find_structure
+from autoprune.structure.groups import Structure
 from autoprune.task.task import Role, Roles, Task
 from tests.models import CLASSES, PRUNABLE, Network, random_ranking
 from tests.tasks import tiny_task
@@ -31,8 +32,10 @@ class Convolutions(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def parts(task: Task, *, batch_statistics: bool = False, batch: int = 16) -> tuple[Any, OrderedNetwork, Judge]:
-    structure = find_structure(task.model, task.example_input)
+def parts(
+    task: Task, structure: Structure | None = None, *, batch_statistics: bool = False, batch: int = 16
+) -> tuple[Structure, OrderedNetwork, Judge]:
+    structure = structure or find_structure(task.model, task.example_input)
     ordered = OrderedNetwork(
         task.model,
         structure,
@@ -47,7 +50,7 @@ def same_with_and_without(task: Task, *, batch_statistics: bool, full: bool) -> 
     """To the bit, for plans that prune one group alone; the evaluator that was asked."""
     structure, ordered, judge = parts(task, batch_statistics=batch_statistics)
     evaluator = SlicedEvaluator(ordered, judge, dense=structure.dense.kept)
-    _, plain, _ = parts(task, batch_statistics=batch_statistics)
+    _, plain, _ = parts(task, structure, batch_statistics=batch_statistics)
     plans = [plan.kept for plans in curve_plans(structure).values() for plan in plans[:: 1 if full else 3]]
     for kept in [*plans, structure.dense.kept, structure.plan(structure.floor).kept, *plans[:2]]:
         expected = joined(judge.judge(plain.at(kept), 0, 2))
@@ -156,7 +159,7 @@ def test_what_is_kept_fits_into_memory(batches: float, remembered: int, monkeypa
     evaluator = SlicedEvaluator(ordered, judge, dense=structure.dense.kept)
     floats = (8 + 6 + 8) * 8 * 8 + CLASSES  # of a sample, in what the layers return
     monkeypatch.setattr(prefix, "MEMORY_BYTES", round(4 * floats * 4 * batches))
-    _, plain, _ = parts(task, batch=4)
+    _, plain, _ = parts(task, structure, batch=4)
     kept = structure.units
     kept[list(structure.names).index("conv2")] = 2
     plan = structure.plan(kept).kept

@@ -6,18 +6,21 @@ from dataclasses import fields
 from functools import cache, partial
 from typing import Any
 
+import pytest
 import yaml
 from hydra.utils import instantiate
 
 from autoprune.cli import conf_dir
 from autoprune.env.env_spec import EnvSpec
 from autoprune.plan import PruningPlan
-from autoprune.search import annealing, cma, greedy, legr, random_around, spdy, tpe
+from autoprune.problem.problem import Problem
+from autoprune.search import annealing, cma, evolution, greedy, legr, random_around, spdy, tpe
 
 Run = Callable[..., PruningPlan]
 SEARCHES: dict[str, Run] = {
     "annealing": partial(annealing.search, start="uniform", step=0.2, first=0.3, last=0.003),
     "cmaes": partial(cma.search, start="uniform", sigma=0.3, population=None),
+    "evolution": partial(evolution.search, start="uniform", offspring=8, switches=3, step=0.2),
     "greedy": partial(greedy.search, step=0.1),
     "legr": partial(legr.search, population=24, sample=8, share=0.25, sigma=1.0),
     "random_around": partial(random_around.search, start="sensitivity", sigma=0.22),
@@ -61,3 +64,15 @@ def short(name: str) -> dict[str, Any]:
         return {"agent__experience__warm_up_episodes": 5}
     updated = name in ("critic_guided", "crossq", "ddpg", "sac", "td3", "tqc")
     return {"agent__experience__updates_per_episode": 2} if updated else {}
+
+
+def batch_sizes(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of all batches that its objective is asked for from here on; the list grows with them."""
+    evaluate, sizes = problem.objective.evaluate, list[int]()
+
+    def counted(plans: Any, **options: Any) -> Any:
+        sizes.append(len(plans))
+        return evaluate(plans, **options)
+
+    monkeypatch.setattr(problem.objective, "evaluate", counted)
+    return sizes

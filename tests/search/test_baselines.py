@@ -34,13 +34,6 @@ def test_every_baseline_fills_its_budget(budget: str, tmp_path: Path) -> None:
         assert filled(ready, plan.kept), name
 
 
-def test_uniform_is_uniform(tmp_path: Path) -> None:
-    ready = prepared(tiny_task("digits_net"))
-    plan = first_plan(problem(ready, tmp_path, limit=1), start="uniform")
-    density = np.array(plan.kept) / ready.structure.units
-    assert density.max() - density.min() <= 2 / ready.structure.units.min()
-
-
 def test_random_spends_all_its_evaluations_and_returns_the_best(tmp_path: Path) -> None:
     ready, seen = prepared(tiny_task()), list[Any]()
     given_problem = problem(ready, tmp_path, limit=25, seen=seen)
@@ -173,10 +166,3 @@ def test_a_search_without_a_feasible_plan_says_so(tmp_path: Path) -> None:
         random.search(given_problem, rng=np.random.default_rng(0), least_density=0.1)
     with pytest.raises(EvaluationsSpent):
         given_problem.objective.evaluate([given_problem.structure.dense])
-
-
-def test_random_refuses_a_senseless_density(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"least_density.*\(0, 1\), got 1.5"):
-        random.search(
-            problem(prepared(tiny_task()), tmp_path, limit=1), rng=np.random.default_rng(0), least_density=1.5
-        )

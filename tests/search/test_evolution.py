@@ -14,6 +14,7 @@ from autoprune.evaluation.race import Race
 from autoprune.prior.level_switches import Switch
 from autoprune.search import evolution
 from autoprune.structure.groups import Structure
+from tests.search.searches import batch_sizes
 from tests.search.toys import additive, depth, distance, structures, toy, weights
 
 SETTINGS: dict[str, Any] = {"start": "uniform", "offspring": 8, "switches": 3, "step": 0.05}
@@ -66,23 +67,12 @@ def test_a_race_finds_it_too_and_judges_less(tmp_path: Path) -> None:
     assert sum(samples) < 0.4 * limit * max(samples)
 
 
-def test_a_generation_is_one_batch_and_its_parent_the_best_so_far(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_generation_is_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (structure, projector), optimum, _ = PROBLEMS["widths"]
     problem = toy(structure, projector, tmp_path, loss=distance(optimum), limit=45)
-    evaluate, sizes, best = problem.objective.evaluate, list[int](), list[float]()
-
-    def counted(plans: Any, **options: Any) -> Any:
-        sizes.append(len(plans))
-        outcomes = evaluate(plans, **options)
-        best.append(problem.objective.best.reward)  # type: ignore[union-attr]
-        return outcomes
-
-    monkeypatch.setattr(problem.objective, "evaluate", counted)
+    sizes = batch_sizes(problem, monkeypatch)
     evolution.search(problem, rng=default_rng(0), **SETTINGS)
     assert sizes == [1, 8, 8, 8, 8, 8, 8]  # the last of them is cut to the four that are left
-    assert best == sorted(best)
 
 
 def test_no_plan_is_asked_for_twice_while_there_are_others(tmp_path: Path) -> None:
@@ -93,52 +83,12 @@ def test_no_plan_is_asked_for_twice_while_there_are_others(tmp_path: Path) -> No
     assert len({outcome.plan.kept for _, outcome in seen}) == 200
 
 
-@pytest.mark.parametrize("limit", [1, 2, 30])
-def test_a_problem_of_one_plan_ends(limit: int, tmp_path: Path) -> None:
-    structure, projector = additive(weights("only", units=5), prices=[1], limit=3)
-    problem = toy(structure, projector, tmp_path, loss=sum, limit=limit)
-    assert evolution.search(problem, rng=default_rng(0), **SETTINGS).kept == (3,)
-    assert problem.objective.spent == limit
-
-
-def test_the_same_seed_gives_the_same_search(tmp_path: Path) -> None:
-    (structure, projector), optimum, _ = PROBLEMS["several prices"]
-    histories = []
-    for seed in (0, 0, 1):
-        seen: list[Any] = []
-        problem = toy(structure, projector, tmp_path, loss=distance(optimum), limit=60, seen=seen)
-        evolution.search(problem, rng=default_rng(seed), **SETTINGS)
-        histories.append([outcome.plan.kept for _, outcome in seen])
-    assert histories[0] == histories[1] != histories[2]
-
-
 def test_it_starts_where_it_is_told_to(tmp_path: Path) -> None:
     (structure, projector), optimum, _ = PROBLEMS["depth"]
     seen: list[Any] = []
     problem = toy(structure, projector, tmp_path, loss=distance(optimum), limit=40, seen=seen)
     evolution.search(problem, rng=default_rng(0), **SETTINGS | {"start": "sensitivity"})
     assert [phase for phase, _ in seen] == ["curves"] * 13 + ["search"] * 27
-
-
-@given(structures(), st.integers(0, 2**16), st.sampled_from([0.02, 0.2, 1.0]), st.integers(1, 30))
-def test_every_plan_is_filled_inside_the_budget(
-    parts: tuple[Structure, Projector], seed: int, step: float, limit: int
-) -> None:
-    structure, projector = parts
-    seen: list[Any] = []
-    loss = distance(tuple(structure.floor.tolist()))
-    problem = toy(structure, projector, Path(), loss=loss, limit=limit, seen=seen)
-    evolution.search(problem, rng=default_rng(seed), **SETTINGS | {"step": step})
-    assert problem.objective.spent == limit
-    for _, outcome in seen:
-        kept = np.array(outcome.plan.kept)
-        assert all(k in levels for k, levels in zip(kept, projector.levels, strict=True))
-        left = projector.budget.limit - projector.budget.cost(kept)
-        assert left >= 0
-        for group, following in enumerate(projector.next_levels(kept)):
-            more = kept.copy()
-            more[group] = following
-            assert following == kept[group] or projector.budget.cost(more) - projector.budget.cost(kept) > left
 
 
 @given(structures(), st.integers(0, 2**16), st.sampled_from([0.02, 0.2, 1.0]))
@@ -176,18 +126,3 @@ def test_fine_groups_exchange_in_pairs() -> None:
         change = Switch(projector, 0.05)(kept, default_rng(seed)) - kept
         assert ((change > 0).sum(), (change < 0).sum()) == (1, 1)
         assert np.abs(change).max() <= 5
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"start": "best"}, r"start.*'best'"),
-        ({"step": 0.0}, r"in \(0, 1\], got 0.0"),
-    ],
-)
-def test_senseless_settings_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
-    (structure, projector), optimum, _ = PROBLEMS["depth"]
-    problem = toy(structure, projector, tmp_path, loss=distance(optimum), limit=5)
-    with pytest.raises(ValueError, match=message):
-        evolution.search(problem, rng=default_rng(0), **SETTINGS | changes)
-    assert problem.objective.spent == 0

@@ -82,7 +82,7 @@ def problem_of(parts: tuple[Structure, Projector], limit: int, seen: list[Any]) 
     return toy(structure, projector, Path(), loss=loss, limit=limit, seen=seen, scores=scored(structure))
 
 
-@pytest.mark.parametrize("name", ["annealing", "cmaes", "legr"])
+@pytest.mark.parametrize("name", ["annealing", "cmaes", "evolution", "legr"])
 @given(structures(), st.integers(0, 2**16), st.integers(1, 15))
 def test_every_plan_is_filled_and_every_evaluation_spent(
     name: str, parts: tuple[Structure, Projector], seed: int, limit: int
@@ -192,7 +192,7 @@ def test_senseless_settings_are_refused_before_anything_is_paid_for(
 
 def test_a_problem_of_one_plan_ends(tmp_path: Path) -> None:
     parts = additive(depth("only"), prices=[5], limit=3)
-    for name in ("annealing", "cmaes", "greedy", "legr", "random_around", "spdy", "tpe"):
+    for name in ("annealing", "cmaes", "evolution", "greedy", "legr", "random_around", "spdy", "tpe"):
         problem = toy(*parts, tmp_path, loss=lambda kept: -sum(kept), limit=12, scores=scored(parts[0]))
         assert SEARCHES[name](problem, rng=default_rng(0)).kept == (0,)
         assert problem.objective.spent == 12

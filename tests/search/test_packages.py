@@ -4,7 +4,6 @@ import logging
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from numpy.random import default_rng
 
 from autoprune.search import cma, tpe
 from tests.search.known import KNOWN
-from tests.search.searches import SEARCHES
+from tests.search.searches import SEARCHES, batch_sizes
 
 
 @pytest.mark.parametrize(("name", "package"), [("cmaes", "cmaes"), ("tpe", "optuna")])
@@ -30,13 +29,7 @@ def test_a_missing_package_is_said_before_anything_is_paid_for(
 
 def test_a_generation_is_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = KNOWN["chain"].problem(tmp_path, limit=20)
-    evaluate, sizes = problem.objective.evaluate, list[int]()
-
-    def counted(plans: Any, **options: Any) -> Any:
-        sizes.append(len(plans))
-        return evaluate(plans, **options)
-
-    monkeypatch.setattr(problem.objective, "evaluate", counted)
+    sizes = batch_sizes(problem, monkeypatch)
     cma.search(problem, rng=default_rng(0), start="uniform", sigma=0.3, population=6)
     assert sizes == [1, 6, 6, 6, 6]  # the last of them is cut to the one that is left
 

@@ -11,7 +11,7 @@ from autoprune.cli import conf_dir
 from autoprune.problem.problem import Problem
 from tests.search.known import KNOWN
 from tests.search.learners import learnable
-from tests.search.searches import AGENTS, search, short
+from tests.search.searches import AGENTS, batch_sizes, search, short
 from tests.search.toys import filled, problem
 from tests.tasks import prepared, tiny_task
 
@@ -58,13 +58,7 @@ def test_a_rollouts_plans_are_evaluated_as_one_batch(
     name: str, changes: Any, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = learnable(KNOWN["chain"], tmp_path, limit=53)
-    evaluate, sizes = given.objective.evaluate, list[int]()
-
-    def counted(plans: Any, **options: Any) -> Any:
-        sizes.append(len(plans))
-        return evaluate(plans, **options)
-
-    monkeypatch.setattr(given.objective, "evaluate", counted)
+    sizes = batch_sizes(given, monkeypatch)
     search(name, **short(name), **changes)(given, rng=np.random.default_rng(0))
     assert given.objective.left == 0
     *whole, left_over, own = sizes
