@@ -30,7 +30,7 @@ from autoprune.task.task import Task
 from tests.tasks import prepared, tiny_task
 
 SCORES = {"accuracy": judge.accuracy, "loss": judge.loss, "kl": judge.kl, "agreement": judge.agreement}
-DENSE = [16, 16, 32, 16, 32, 32]
+DENSE = [8, 3, 4]
 TRIALS = (4 * 2 + 2) + (3 * 2 + 2)  # plans × two lengths, and two of them once more for longest, at two budgets
 
 
@@ -63,7 +63,7 @@ def study(folder: Path, task: Task, **changes: Any) -> Study:
 
 @pytest.fixture(scope="module")
 def task() -> Task:
-    return tiny_task("digits_net")
+    return tiny_task("grouped")
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def damaged(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
     ("damage", "said"),
     [
         (damaged("plans.json", lambda plans: {b: p[:-1] for b, p in plans.items()}), "are asked for"),
-        (damaged("plans.json", lambda plans: {b: [k[:-1] for k in p] for b, p in plans.items()}), r"shape \[5\]"),
+        (damaged("plans.json", lambda plans: {b: [k[:-1] for k in p] for b, p in plans.items()}), r"shape \[2\]"),
         (damaged("plans.json", lambda plans: {b: [DENSE] * len(p) for b, p in plans.items()}), "more than"),
         (damaged("plans.json", lambda plans: {b: p[::-1] for b, p in plans.items()}), "disagree on plan"),
         (damaged("study.json", lambda known: known | {"conditions": {"importance": "l2"}}), "other \\['importance'\\]"),

@@ -1,5 +1,6 @@
 """Block influence, and the criteria on heads and neurons beside it, on a tiny model of every family."""
 
+import itertools
 from functools import partial
 
 import pytest
@@ -18,7 +19,7 @@ from autoprune.importance.taylor import taylor
 from autoprune.structure.groups import Group, Returns, Skip, Structure
 from autoprune.structure.transformer import transformer_structure
 from autoprune.task.task import Role, Task, first_outputs, plain_forward
-from tests.language_models import CAUSAL, TINY
+from tests.language_models import CAUSAL, EVERY_KIND, TINY
 from tests.tasks import scored_task
 
 CRITERIA: dict[str, Importance] = {
@@ -55,7 +56,7 @@ def hidden_states(task: Task) -> list[Tensor]:
     return states
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", [*EVERY_KIND, "gemma2", "mixtral", "distilbert"])
 def test_a_blocks_influence_is_one_minus_the_cosine_across_it(family: str) -> None:
     task = TINY[family]()
     states = hidden_states(task)
@@ -105,8 +106,10 @@ def test_the_two_sublayers_of_a_block_meet_in_the_middle(family: str) -> None:
     torch.testing.assert_close(torch.cat([attention, ffn]), torch.stack(expected), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("family", TINY)
-@pytest.mark.parametrize("name", CRITERIA)
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [*itertools.product(CRITERIA, EVERY_KIND), *(("taylor", family) for family in TINY if family not in EVERY_KIND)],
+)
 def test_every_kind_of_unit_is_scored(name: str, family: str) -> None:
     task = TINY[family]()
     structure = structure_of(task, "neurons", "heads", "attention")

@@ -49,6 +49,7 @@ def test_no_pass_takes_more_than_fit(task_and_sizes: tuple[Task, list[int]]) -> 
     assert fit in sizes
 
 
+@pytest.mark.slow
 def test_samples_of_a_large_data_set_are_never_all_in_memory() -> None:
     number = 100
     command = [sys.executable, "-W", "ignore", "-m", "tests.problem.large_samples", str(number)]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from autoprune.recover.lora import lora
 from autoprune.structure.skipped_modules import Skipped
 from autoprune.task.task import Role, Roles, Task, plain_forward
-from tests.language_models import TINY, causal_task
+from tests.language_models import EVERY_KIND, TINY, causal_task
 from tests.models import PRUNABLE
 
 SETTINGS: dict[str, Any] = {
@@ -48,7 +48,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", [*EVERY_KIND, "mixtral", "distilbert"])
 def test_what_comes_back_is_the_plain_network_with_other_matrices_in_its_blocks(family: str) -> None:
     task = TINY[family]()
     before = state(task.model)

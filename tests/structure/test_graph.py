@@ -378,7 +378,7 @@ def test_the_structure_does_not_depend_on_the_weights_or_the_batch(network: Netw
 
 
 def test_every_axis_entry_belongs_to_one_unit_at_most(network: Network) -> None:
-    structure = find_structure(network.model(), network.inputs())
+    structure = network.structure()
     sizes = {(layer.name, "out"): layer.outputs for layer in structure.layers}
     sizes |= {(layer.name, "in"): layer.inputs for layer in structure.layers}
     claimed: set[tuple[str, str, int]] = set()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from autoprune.export.builder import BUILDERS
 from autoprune.task import networks
 from autoprune.task.fashion_mnist import CALIBRATION, SEARCH, SUBSET, TRAIN_IMAGES, fashion_full, role_ids
 from autoprune.task.shipped import SHIPPED, digits, shipped_task
@@ -16,6 +17,8 @@ def test_shipped_networks_are_trained(name: str) -> None:
     task = shipped_task(name)
     assert task.name == name
     assert task.budget is not None
+    assert task.architecture is not None
+    assert task.architecture.builder in BUILDERS
     search = task.data.search[:300]
     with torch.inference_mode():
         outputs = first_outputs(task.model(search.inputs))
