@@ -1,9 +1,11 @@
 """ONNX files from torch, and how they are run. The only file that knows ONNX Runtime."""
 
+import builtins
 import io
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,7 @@ def onnx_session(model: str | bytes, *, threads: int) -> "onnxruntime.InferenceS
         threads: Threads of the runtime, at least 1.
     """
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors are raised, and not printed as well
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
@@ -88,6 +91,7 @@ def write_onnx(
     *,
     outputs: Sequence[str] = ("output",),
     batched: bool = True,
+    lengths: bool = False,
 ) -> None:
     """Exports a network that takes tensors and returns one or several, with a dynamic batch axis.
 
@@ -97,9 +101,11 @@ def write_onnx(
         to: a path or a buffer.
         outputs: Names of what the network returns, in order.
         batched: Whether the first axis is dynamic; without, the file takes inputs of these shapes alone.
+        lengths: Whether `len(tensor)` is the batch's size in the file, too, as `tensor.shape[0]` is; without, it is the
+            example's.
     """
     names = input_names(inputs)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _traced_lengths() if lengths else nullcontext():
         # The exporter by tracing is deprecated, but takes 0.15 s where its successor takes 2 s and more dependencies.
         # What tracing may get wrong is not left to its warnings: the outputs are compared.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -115,6 +121,17 @@ def write_onnx(
             dynamic_axes={name: {0: "batch"} for name in (*names, *outputs)} if batched else None,
             dynamo=False,
         )
+
+
+@contextmanager
+def _traced_lengths() -> Iterator[None]:
+    """`len` of a tensor is a size that tracing follows; Python's own has to be a number, which a trace forgets."""
+    length = builtins.len
+    builtins.len = lambda of: of.shape[0] if isinstance(of, Tensor) and of.ndim else length(of)
+    try:
+        yield
+    finally:
+        builtins.len = length
 
 
 class Called(nn.Module):

@@ -22,6 +22,11 @@ TOLERANCE = 1e-4  # largest difference between torch's and ONNX Runtime's output
 CHECKED = 200_000  # entries of real samples that the file is checked on
 MOST_CHECKED = (2, 64)  # samples
 BATCHES = (1, 3)  # the file must serve any batch size; two of them tell
+WAYS = (  # to trace a network, of which the first that is right is taken
+    {"batched": True, "lengths": False},
+    {"batched": True, "lengths": True},
+    {"batched": False, "lengths": False},
+)
 ONE_AT_A_TIME = 8  # random inputs, and real ones, that a file for one shape is checked on
 
 
@@ -36,8 +41,9 @@ def export_onnx(
     """The file holds the network with a dynamic batch axis, checked against torch on random inputs at batch 1 and 3.
 
     And on real samples, which reach branches that random ones do not, such as experts that rows are routed to. Where
-    that fails, as with states whose batch is another axis, the file takes inputs of the example's shapes alone
-    (`takes_any_batch`), and is checked on several of them.
+    that fails it is traced again with `len(tensor)` as a size of the batch. Where no batch axis fits, as with states
+    whose batch is another axis, the file takes inputs of the example's shapes alone (`takes_any_batch`), and is checked
+    on several of them.
 
     Args:
         network: On any device; it stays as it is.
@@ -60,22 +66,22 @@ def export_onnx(
         outputs = output_names(forward(network, example))
     called, some = Called(network, forward, example).eval(), None if samples is None else _some(samples)
 
-    def written(temporary: Path, *, batched: bool) -> float:
+    def written(temporary: Path, *, batched: bool, lengths: bool) -> float:
         with countable_experts(network):  # other ways to compute them branch on what is routed
-            write_onnx(called, example, temporary, outputs=outputs, batched=batched)
+            write_onnx(called, example, temporary, outputs=outputs, batched=batched, lengths=lengths)
         batches = BATCHES if batched else (None,) * ONE_AT_A_TIME
         difference = onnx_difference(network, example, temporary, forward=forward, batches=batches)
         parts = [] if some is None else [some] if batched else [*cut(rows(some, slice(0, ONE_AT_A_TIME)), 1)]
         return max([difference, *(check_onnx_on(network, part, temporary, forward=forward) for part in parts)])
 
+    failures = []
     with atomic_write(path) as temporary:
-        try:
-            return written(temporary, batched=True)
-        except Exception as error:  # exporters fail in many ways
+        for way in WAYS:
             try:
-                return written(temporary, batched=False)
-            except Exception:  # what fails for one sample, too, has the reason that it has for several
-                raise error from None
+                return written(temporary, **way)
+            except Exception as error:  # exporters fail in many ways
+                failures.append(error)
+        raise failures[0]  # what fails for one sample, too, has the reason that it has for several
 
 
 def onnx_difference(

@@ -82,15 +82,28 @@ class MixedKernels(nn.Module):
         return nn.functional.conv1d(x.view(1, -1, x.shape[-1]), kernels, groups=len(x)).view(len(x), 4, -1)
 
 
+class ClassToken(nn.Module):
+    """Puts a token before each sample's, as vision transformers do; how many samples there are is asked by `len`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.mix, self.head = nn.Parameter(torch.randn(1, 1, 3)), nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = self.mix(torch.cat([self.token.expand(len(x), -1, -1), x], dim=1).tanh())
+        return self.head(mixed.reshape(len(x), -1, 3).amax(1))
+
+
 @pytest.mark.parametrize(
     ("network", "example", "batched"),
     [
+        (ClassToken(), torch.randn(1, 4, 3), True),
         (Stateful(), (torch.randn(1, 5, 3), torch.zeros(1, 1, 4)), False),
         (MixedKernels(), torch.randn(1, 2, 6), False),
         (nn.Conv1d(2, 4, 3), torch.randn(1, 2, 6), True),
     ],
 )
-def test_what_no_batch_axis_fits_is_exported_for_one_sample(
+def test_only_what_no_batch_axis_fits_is_exported_for_one_sample(
     tmp_path: Path, network: nn.Module, example: Any, batched: bool
 ) -> None:
     path = tmp_path / "network.onnx"
