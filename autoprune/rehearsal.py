@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from autoprune.device.onnx_runtime import takes_any_batch
+from autoprune.device.onnx_runtime import has_batch_axis
 from autoprune.evaluation.judge import Judge
 from autoprune.export.network import load_network, network_bytes, save_network
 from autoprune.export.onnx import export_onnx
@@ -223,21 +223,21 @@ def _rehearsed_onnx(
     task: Task, networks: Mapping[str, nn.Module], folder: Path, seconds: dict[str, float]
 ) -> dict[str, str]:
     """Adds what each network takes to `seconds`; returns why there is no ONNX, or none for several samples."""
-    said: dict[str, str] = {}
+    limits: dict[str, str] = {}
     for name, network in networks.items():
         path, begun = folder / f"{name}.onnx", time.perf_counter()
         try:
             samples = task.data.calibration.inputs
             export_onnx(network, task.example_input, path, forward=task.forward, samples=samples)
             seconds[name] += time.perf_counter() - begun
-            if not takes_any_batch(path):
-                said["onnx_batches"] = ONE_SHAPE
+            if not has_batch_axis(path):
+                limits["onnx_batches"] = ONE_SHAPE
         except Exception as error:  # exporters fail in many ways, and none of them needs to end a run
             return {
                 "onnx": f"no ONNX file is written and ONNX Runtime is not timed, because the {name} network cannot be "
                 f"exported ({_first_line(error)}); Task(onnx=False) says so beforehand"
             }
-    return said
+    return limits
 
 
 @contextlib.contextmanager

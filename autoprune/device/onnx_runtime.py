@@ -36,7 +36,7 @@ def onnx_call(path: Path | str, inputs: Samples, *, threads: int = 1) -> Callabl
     return partial(session.run, None, {name: given[name] for name in wanted})
 
 
-def takes_any_batch(path: Path | str) -> bool:
+def has_batch_axis(path: Path | str) -> bool:
     """Whether a file of `write_onnx` has a dynamic batch axis.
 
     Args:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from autoprune.structure.families import FAMILIES, SIZES, Experts, model_type
 from autoprune.structure.groups import CONFIG, HEADS, Axis
 from autoprune.structure.layer_types import CONVOLUTIONS, is_sliceable, tensor_axes
+from autoprune.structure.literal_sizes import changed_literals, literal_sizes, set_literal_size
 from autoprune.structure.narrowed_input import WITHHELD, withheld_of, withhold
 from autoprune.structure.sliced_attention import SlicedAttention, slice_attention, slice_encoders
 
@@ -47,9 +48,10 @@ def other_shapes(network: nn.Module) -> dict[str, Any]:
     numbers = {name: own for name, module in modules.items() if (own := _numbers(name, module, network))}
     tensors = {name: list(tensor.shape) for name, tensor in _other_tensors(network).items()}
     sliced = [name for name, module in modules.items() if isinstance(module, SlicedAttention)]
-    withheld = withheld_of(network)
-    record = {"numbers": numbers, "tensors": tensors, "sliced": sliced} | ({"withheld": withheld} if withheld else {})
-    return record if tensors or numbers or withheld else {}
+    seldom = {"withheld": withheld_of(network), "literals": changed_literals(network)}
+    beside = {key: own for key, own in seldom.items() if own}
+    record = {"numbers": numbers, "tensors": tensors, "sliced": sliced, **beside}
+    return record if tensors or numbers or beside else {}
 
 
 def _of_experts(network: nn.Module, names: Experts) -> dict[str, Any]:
@@ -103,14 +105,14 @@ def resize_others(network: nn.Module, shapes: Mapping[str, Any]) -> None:
     """
     if not shapes:
         return
-    if shapes.keys() - {"withheld"} != {"numbers", "tensors", "sliced"}:
+    if shapes.keys() - {"withheld", "literals"} != {"numbers", "tensors", "sliced"}:
         raise ValueError(f"its other shapes are numbers, tensors and sliced, got {some(shapes.keys())}")
     for name in shapes["sliced"]:
         if not isinstance(dict(network.named_modules()).get(name), nn.MultiheadAttention | SlicedAttention):
             raise ValueError(f"{name!r} is no nn.MultiheadAttention")
         slice_attention(network, name)
     slice_encoders(network)
-    dense = other_shapes(network)
+    dense = {"numbers": {}, "tensors": {}} | other_shapes(network)
     for kind in ("numbers", "tensors"):
         if shapes[kind].keys() != dense[kind].keys():
             raise ValueError(
@@ -121,6 +123,13 @@ def resize_others(network: nn.Module, shapes: Mapping[str, Any]) -> None:
         if type(entries) is not int or entries < 1 or name not in modules:
             raise ValueError(f"{entries!r} inputs are withheld from {name!r}, which must be some, and a module of it")
         withhold(modules[name], entries)
+    for name, sizes in shapes.get("literals", {}).items():
+        own = {str(number): number for number in literal_sizes(modules[name])} if name in modules else {}
+        for number, size in sizes.items():
+            if number not in own:
+                raise ValueError(f"the code of {name!r} has no number {number}, as that of the network that was saved")
+            _check(f"what stands for {number} in the code of {name!r}", size, own[number])
+            set_literal_size(modules[name], own[number], size)
     for name, numbers in shapes["numbers"].items():
         module, own = network.get_submodule(name), dense["numbers"][name]
         if numbers.keys() != own.keys():

@@ -42,7 +42,7 @@ def export_onnx(
 
     And on real samples, which reach branches that random ones do not, such as experts that rows are routed to. Where
     that fails it is traced again with `len(tensor)` as a size of the batch. Where no batch axis fits, as with states
-    whose batch is another axis, the file takes inputs of the example's shapes alone (`takes_any_batch`), and is checked
+    whose batch is another axis, the file takes inputs of the example's shapes alone (`has_batch_axis`), and is checked
     on several of them.
 
     Args:

@@ -13,6 +13,7 @@ from autoprune.structure.block_sparse import install_pattern
 from autoprune.structure.experts import never_chosen
 from autoprune.structure.groups import CONFIG, Attribute, Axis, Group, Structure
 from autoprune.structure.layer_types import ATTENTIONS, tensor_axes, widths
+from autoprune.structure.literal_sizes import LITERAL, lower_literal
 from autoprune.structure.narrowed_input import WITHHELD, withhold
 from autoprune.structure.pretrained_guard import guard_save_pretrained, tensor_shapes
 from autoprune.structure.skipped_modules import Skipped, patched_forward
@@ -132,6 +133,9 @@ def lower(module: nn.Module, number: Attribute, *, removed: int) -> None:
     """
     if number.name == WITHHELD:
         withhold(module, -number.per_unit * removed)
+        return
+    if number.name.startswith(f"{LITERAL}["):
+        lower_literal(module, number.name, number.per_unit * removed)
         return
     owner, dot, name = number.name.rpartition(".")
     name, bracket, index = name.partition("[")

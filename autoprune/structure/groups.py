@@ -59,7 +59,8 @@ class Attribute:
     """The module's qualified name."""
     name: str
     """An attribute, an entry of a list or tuple ("sizes[0]"), or one of a configuration that modules share, of which
-    this one then gets a copy ("config.num_attention_heads"); or "withheld_inputs" (structure/narrowed_input.py)."""
+    this one then gets a copy ("config.num_attention_heads"); "withheld_inputs" (structure/narrowed_input.py); or a
+    number in the module's code ("literal[800]", structure/literal_sizes.py)."""
     per_unit: int
     """Below 0 for what grows with every unit that is removed."""
 

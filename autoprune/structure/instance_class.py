@@ -12,7 +12,7 @@ class InstanceClass:
     """What a mixin inherits from that `class_with` puts before a module's own class."""
 
     def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
-        mixins, kind = _parts(type(self))
+        mixins, kind = parts_of(type(self))
         return _restored, (kind, *mixins), self.__dict__.copy()
 
 
@@ -36,11 +36,11 @@ def class_without(mixin: type[InstanceClass], kind: type[nn.Module]) -> Any:
         mixin: What goes wherever it stands; InstanceClass for all.
         kind: The class of a module.
     """
-    mixins, own = _parts(kind)
+    mixins, own = parts_of(kind)
     return _class_of(own, *(each for each in mixins if not issubclass(each, mixin)))
 
 
-def _parts(kind: type) -> tuple[list[type[InstanceClass]], Any]:
+def parts_of(kind: type) -> tuple[list[type[InstanceClass]], Any]:
     """The mixins, the innermost first, and the module's own class."""
     mixins: list[type[InstanceClass]] = []
     while issubclass(kind, InstanceClass):

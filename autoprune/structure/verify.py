@@ -16,6 +16,7 @@ from autoprune.structure.edit import Ranking, masked, shrink, temporarily_shrunk
 from autoprune.structure.groups import CONFIG, HEADS, Attribute, Group, IntArray, Structure, apart
 from autoprune.structure.layer_flow import stands_for
 from autoprune.structure.layer_types import CONVOLUTIONS
+from autoprune.structure.literal_sizes import LITERAL, literal_sizes
 from autoprune.structure.narrowed_input import WITHHELD
 from autoprune.structure.skipped_modules import patched_forward
 from autoprune.structure.standardised_weights import OwnWeight
@@ -187,6 +188,7 @@ class Verifier:
                 continue
             for name, value in (
                 *_whole_numbers(module),
+                *((f"{LITERAL}[{number}]", size) for number, size in literal_sizes(module).items()),
                 *(_input_width(module) if group.granularity == "head" else ()),
             ):
                 if value % group.units == 0 and value // group.units in (sizes | shared if HEADS in name else sizes):
@@ -355,7 +357,7 @@ def _restore(parameter: Tensor, values: Tensor) -> None:
 
 
 def _nearest(numbers: Mapping[str, list[Attribute]]) -> list[str]:
-    """The keys whose modules stand nearest to the group's first layer; lists' and inputs' numbers last."""
+    """The keys whose modules stand nearest to the group's first layer; lists', code's and inputs' numbers last."""
     return sorted(numbers, key=lambda key: ("[" in key) + 2 * (WITHHELD in key))[:KEYS]
 
 

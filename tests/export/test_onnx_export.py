@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.device.onnx_runtime import onnx_call, takes_any_batch
+from autoprune.device.onnx_runtime import has_batch_axis, onnx_call
 from autoprune.export.onnx import export_onnx
 from autoprune.structure.edit import shrink
 from autoprune.structure.graph import find_structure
@@ -108,7 +108,7 @@ def test_only_what_no_batch_axis_fits_is_exported_for_one_sample(
 ) -> None:
     path = tmp_path / "network.onnx"
     assert export_onnx(network.eval(), example, path) <= 1e-4
-    assert takes_any_batch(path) == batched
+    assert has_batch_axis(path) == batched
 
 
 class DependsOnItsInput(nn.Module):

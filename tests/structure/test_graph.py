@@ -243,7 +243,7 @@ class Checked(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.conv1(x))
-        assert x.shape[1] == 8, "eight channels are expected"
+        assert str(x.shape[1]) == "8", "eight channels are expected"
         return self.fc(F.relu(self.conv2(x)).mean((2, 3)))
 
 

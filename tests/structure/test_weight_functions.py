@@ -17,7 +17,7 @@ BY_HAND = {
     "tied convolutions": {"c1#2": 16, "c2": 24},
     "experts, einsum": {"inp": 16, "w1": 20},
     "experts, bmm": {"inp": 16, "w1": 20},
-    "experts, top k": {"experts.0.0": 20, "experts.1.0": 20, "experts.2.0": 20, "experts.3.0": 20},
+    "experts, top k": {"inp": 16, "experts.0.0": 20, "experts.1.0": 20, "experts.2.0": 20, "experts.3.0": 20},
     "experts, top k of one tensor": {"inp": 16, "w1": 20},
     "attention, einsum": {"q": 4, "f": 32},
     "scaled weights": {"w1": 20, "w2": 16},
@@ -69,7 +69,7 @@ class Mixes(nn.Module):
 
 
 # what is done with the weight → the groups beside the plain layers' one
-OFFERED = {"rows picked": {"a"}, "product": set(), "sum": set(), "transposed": {"a", "w"}, "columns moved": set()}
+OFFERED = {"rows picked": {"a"}, "product": set(), "sum": set(), "transposed": {"a", "w"}, "columns moved": {"a"}}
 
 
 @pytest.mark.parametrize("how", OFFERED)
