@@ -185,8 +185,8 @@ def test_the_main_job_then_its_table_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_over_agents_of_every_kind_runs_clean(tmp_path: Path) -> None:
-    agents = "ddpg,ppo,dqn,sensitivity"
-    done = run("search", "-m", f"agent={agents}", *QUICK, "evaluations=60", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    agents = "ppo,dqn,random"
+    done = run("search", "-m", f"agent={agents}", *QUICK, "evaluations=30", "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = [json.loads(path.read_text()) for path in tmp_path.glob("sweep/*/result.json")]
     assert {result["agent"] for result in results} == set(agents.split(","))

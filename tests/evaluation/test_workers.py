@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from autoprune.evaluation.outcome import Judged
-from autoprune.evaluation.workers import Failure, InProcess, JudgeJob, Pool, Processes, RayActors, processes
+from autoprune.evaluation.workers import Failure, InProcess, JudgeJob, Pool, Processes, RayActors, processes, ray_actors
 from autoprune.evaluation.workers.pool import PendingJob
 from tests.commands import SERVER
 from tests.evaluation.evaluators import BreaksOnArrival, Holder, Noted, Scripted, expected, same
@@ -225,8 +225,9 @@ def test_settings_that_mean_nothing_are_refused(workers: int, limit: float | Non
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # Ray's own
-def test_ray_actors_answer_as_processes_do(tmp_path: Path) -> None:
+def test_ray_actors_answer_as_processes_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
+    monkeypatch.setattr(ray_actors, "LOST_STARTS", 2)
     script = {(1,): "die once", (2,): "hang", (3,): "overflow", (4,): "exit", (6,): "raise"}
     with RayActors(Scripted(tmp_path, script), workers=2, time_limit_s=3.0) as pool:
         found = judged(pool, jobs(0, 1, 2, 3, 4, 5))
@@ -240,6 +241,6 @@ def test_ray_actors_answer_as_processes_do(tmp_path: Path) -> None:
             judged(pool, jobs(6))
     with (
         RayActors(Holder(BreaksOnArrival()), workers=1) as pool,
-        pytest.raises(RuntimeError, match=r"(?s)3 workers in a row .*no module of that name"),
+        pytest.raises(RuntimeError, match=r"(?s)2 workers in a row .*no module of that name"),
     ):
         judged(pool, jobs(7))
