@@ -205,6 +205,7 @@ def test_the_documented_schedule_is_twenty_lines_and_meets_its_goal() -> None:
     assert len({record["density"] for record in names["pruned"].history}) > 2
 
 
+@pytest.mark.slow
 def test_the_documented_agents_learn_on_the_environments(capsys: pytest.CaptureFixture[str]) -> None:
     for block in _blocks("docs/schedules.md", "python")[1:]:
         names: dict[str, Any] = {}

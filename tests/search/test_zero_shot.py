@@ -183,6 +183,7 @@ def evaluations_to(regret: float, policy: Path | None, folder: Path) -> int:
     return next(n for n, plan in enumerate(plans, start=1) if KNOWN["separable"].regret(plan) <= regret)
 
 
+@pytest.mark.slow  # what a model makes of a prior that is right or wrong: test_model_based.py
 def test_a_model_begins_with_what_carried_critics_say(modest: Path, wild: Path, tmp_path: Path) -> None:
     carried, nothing, control = (evaluations_to(0.01, policy, tmp_path) for policy in (modest, None, wild))
     assert carried < min(nothing, control), "losses do add up in this problem, as its critics say"

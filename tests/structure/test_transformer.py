@@ -55,8 +55,8 @@ CASES = [
         for kinds in (
             *([("heads", "queries", "neurons"), ("attention", "ffn")] if family in GROUPED
               else [("heads", "neurons", "attention", "ffn")]),
-            ("blocks", "heads", "neurons"), ("weights", "keys:4"),
-            *([("2:4", "attention"), ("keys:4", "attention", "ffn")] if family in EVERY_KIND else []),
+            ("weights", "keys:4"),
+            *([("2:4", "attention"), ("blocks", "heads", "neurons")] if family in EVERY_KIND else []),
         )
     ),
     *((family, ("heads", "neurons", "attention", "ffn")) for family in ALIKE),

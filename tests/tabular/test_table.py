@@ -283,6 +283,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 def test_a_build_that_was_killed_goes_on(file: Path, live: Problem, tmp_path: Path) -> None:
     path = tmp_path / "conv1d.npz"
     journal = path.with_suffix(".building") / "judged"

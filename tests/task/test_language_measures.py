@@ -91,7 +91,7 @@ def test_parameters_are_counted_once_where_they_are_tied() -> None:
     assert size_of(model.bfloat16())["bytes"] == 2 * sum(p.numel() for p in distinct.values())
 
 
-@pytest.mark.parametrize("family", CAUSAL)
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text", "mixtral"])
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_continuation_is_the_likeliest_token_each_time(family: str, gone: bool, tokenizer: Path) -> None:
     """With and without its first block, whose cache is the one that says how far the text has come."""
