@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from autoprune.agent.agent_spec import ALGORITHMS
 from autoprune.agent.bundle import load_policy, load_training, save_policy
 from autoprune.agent.policy_file import SCHEMA
+from autoprune.agent.training_record import TrainingRecord
 from tests.agent.policies import ELSEWHERE, TRAINING, change, learned_policy
 
 
@@ -160,3 +162,55 @@ def test_training_that_cannot_have_been_is_refused(saved: Path) -> None:
 def test_an_observation_of_another_shape_is_refused(saved: Path) -> None:
     with pytest.raises(ValueError, match="observation shape"):
         load_policy(saved).act(np.zeros(5, np.float32))
+
+
+# A bundle is loaded for what it fits: observations of the same features, networks of as many groups as it can read
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (["depth", "units", "share"], r"\['budget'\].*\['share'\]"),
+        (["units", "depth", "budget"], r"'depth'.*'units'"),
+        (["depth", "units", "budget", "units"], "it reads 3 features, .* here there are 4"),
+    ],
+)
+def test_other_features_are_refused(saved: Path, features: list[str], message: str) -> None:
+    assert load_policy(saved, features=TRAINING.features).algorithm == "PPO"
+    with pytest.raises(ValueError, match=message):
+        load_policy(saved, features=features)
+
+
+def test_a_policy_of_one_network_is_not_carried(saved: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot be carried to a network of 7 groups: it has no encoder"):
+        load_policy(saved, groups=7)
+
+
+# What is said of a policy's training can be true, or it is refused
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"budgets": {"macs": [0.2, 1.5]}}, r"budgets must be .*\(0, 1\].*got {'macs': \[0.2, 1.5\]}"),
+        ({"budgets": {"macs": [0.2, 0.3, 0.4]}}, "budgets must be .*a list of 2"),
+        ({"budgets": {"macs": [0.8, 0.2]}}, "budgets of 'macs' must be"),
+        ({"max_log_correction": 0}, r"max_log_correction must be in \(0, inf\) or None, got 0"),
+        ({"normaliser": {"depth": [0.0, 0.0]}}, "normaliser of 'depth' must be .*spread > 0"),
+        ({"normaliser": {"width": [0.0, 1.0]}}, r"normaliser must be of features, .*got \['width'\]"),
+        ({"normaliser": {"depth": [float("nan"), 1.0]}}, "normaliser must be"),
+        ({"held_out": [{"network": "a"}]}, "held_out's family must be a text, got None"),
+        ({"seeds": [0.5]}, "seeds must be a list of which each is a whole number"),
+        ({"wings": 2}, r"unknown \['wings'\]"),
+    ],
+)
+def test_what_is_said_of_a_training_can_be_true_or_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^training.*{message}"):
+        TrainingRecord.read(asdict(ELSEWHERE) | changes)
+
+
+def test_training_is_read_as_it_was_written() -> None:
+    assert TrainingRecord.read(asdict(ELSEWHERE)) == ELSEWHERE
+
+
+def test_what_lacks_is_named() -> None:
+    written = asdict(ELSEWHERE)
+    del written["seeds"]
+    with pytest.raises(ValueError, match=r"lacking \['seeds'\]"):
+        TrainingRecord.read(written)

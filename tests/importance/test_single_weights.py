@@ -10,21 +10,26 @@ from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from autoprune.importance.activation import activation
 from autoprune.importance.activation_norm import activation_norm
 from autoprune.importance.bn_scale import bn_scale
-from autoprune.importance.criterion import Importance, rank
+from autoprune.importance.criterion import CriterionInputs, Importance, rank
 from autoprune.importance.fpgm import fpgm
 from autoprune.importance.magnitude import magnitude
 from autoprune.importance.random_scores import random
 from autoprune.importance.sparse_gpt import sparse_gpt
 from autoprune.importance.taylor import taylor
+from autoprune.structure.code_bits import with_bits
+from autoprune.structure.graph import find_structure
 from autoprune.structure.groups import Comparison, Group, Layer, Structure
 from autoprune.structure.transformer import transformer_structure
-from autoprune.task.task import Task
+from autoprune.task.task import Task, plain_forward
+from experiments.configuration import composed, instantiate_part
 from tests.language_models import TINY
-from tests.tasks import scored_task
+from tests.models import PRUNABLE
+from tests.tasks import scored_task, tiny_task
 
 l1 = partial(magnitude, order=1, read=False)
 wanda = partial(activation_norm, batch_size=5)
@@ -192,3 +197,42 @@ def test_the_yaml_is_the_criterion(task: Task) -> None:
     structure = structure_of(task, "weights")
     expected = scored_task(CRITERIA["sparse_gpt"], task, structure)
     assert all(torch.equal(scores, expected[name]) for name, scores in scored_task(criterion, task, structure).items())
+
+
+# Criteria score single weights of convolutions as those of linear layers, and bits in their order
+@pytest.mark.parametrize("name", ["default", "l1", "random", "taylor", "wanda", "activation_norm"])
+@pytest.mark.parametrize("network", ["grouped", "separable"])
+def test_every_weight_has_a_score(name: str, network: str) -> None:
+    task = tiny_task(network)
+    structure = find_structure(task.model, task.example_input, prune=("weights",))
+    structure = with_bits(structure, task.model, (2, 4))
+    criterion = instantiate_part(composed(f"importance={name}"), "importance")
+    scores = scored_task(criterion, task, structure)
+    ranking = rank(scores, structure, criterion=name)
+    for group in structure.groups:
+        if group.coded:
+            assert ranking[group.name].tolist() == list(range(32))
+        else:
+            weight = task.model.get_submodule(group.name).get_parameter("weight")
+            assert scores[group.name].shape == weight.flatten(1).shape
+
+
+def test_activation_norm_takes_the_inputs_that_a_weight_reads() -> None:
+    """By hand, at a grouped convolution: output o of group g reads channels g · inputs …"""
+    model, inputs = PRUNABLE["grouped"].model(), PRUNABLE["grouped"].inputs(6)
+    role = tiny_task("grouped").data.calibration
+    structure = find_structure(model, inputs[:1], prune=("weights",))
+    name, layer = next((n, m) for n, m in model.named_modules() if getattr(m, "groups", 1) > 1)
+    seen: list[torch.Tensor] = []
+    handle = layer.register_forward_hook(lambda module, args, output: seen.append(args[0].detach()))
+    with torch.no_grad():
+        model(role.inputs)
+    handle.remove()
+    rms = seen[0].square().mean(dim=(0, 2, 3)).sqrt()
+    given = CriterionInputs(model, structure, role, cross_entropy, plain_forward, torch.Generator())
+    scores = activation_norm(given, batch_size=64)
+    weight, per_group = layer.get_parameter("weight"), layer.get_parameter("weight").shape[1]
+    outputs = len(weight) // layer.groups  # type: ignore[operator]
+    read = [rms[index // outputs * per_group :][:per_group, None, None] for index in range(len(weight))]
+    expected = torch.stack([row.abs() * values for row, values in zip(weight, read, strict=True)])
+    assert torch.allclose(scores[name], expected.flatten(1), rtol=1e-4)
