@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from autoprune.evaluation import judge
 from autoprune.evaluation.judge import Judge
@@ -118,8 +117,6 @@ def test_a_task_without_a_budget_needs_one() -> None:
     ("changes", "message"),
     [
         ({"proxy_samples": 60}, r"\[1, 59\].*got 60"),
-        ({"proxy_samples": 0}, r"proxy_samples must be at least 1.*got 0"),
-        ({"round_to": 0}, "at least 1.*got 0"),
         ({"budget": "watts:0.5"}, "unknown cost 'watts'"),
     ],
 )
@@ -306,14 +303,6 @@ def test_outputs_that_are_not_finite_are_the_plans_failure() -> None:
     assert failed.failed is not None
     assert f"keeps {list(plan.kept)} units" in failed.failed
     assert failed.reward == outcome.reward
-
-
-def test_a_dense_network_with_broken_outputs_is_an_error() -> None:
-    task = tiny_task()
-    task.model.fc.weight.data[0] = torch.nan  # type: ignore[union-attr,operator,index]
-    assert isinstance(task.model.fc, nn.Linear)
-    with pytest.raises(ValueError, match="NaN or infinity"):
-        Judge(task, task.data.search)
 
 
 def test_no_plans_have_no_outcomes(residual: Problem) -> None:

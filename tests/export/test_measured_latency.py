@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.export.latency_measurement import WARM_UP, Latency, measure_latency
+from autoprune.export.latency_measurement import WARM_UP, measure_latency
 from autoprune.export.onnx import export_onnx
 from autoprune.task import networks
 
@@ -70,13 +70,3 @@ def test_a_network_without_a_file_is_measured_in_torch_only() -> None:
 def test_files_of_unknown_networks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="names \\['b'\\]"):
         measure_latency({"a": nn.Identity()}, EXAMPLE, onnx_files={"b": tmp_path}, repeats=1)
-
-
-@pytest.mark.parametrize(("repeats", "threads"), [(0, 1), (1, 0)])
-def test_senseless_settings_are_refused(repeats: int, threads: int) -> None:
-    with pytest.raises(ValueError, match=r"(repeats|threads) must be .*got 0"):
-        measure_latency({"a": nn.Identity()}, EXAMPLE, onnx_files={}, repeats=repeats, threads=threads)
-
-
-def test_json_names() -> None:
-    assert Latency(2.0, 1.0, 3.0).as_json() == {"median": 2.0, "low": 1.0, "high": 3.0}

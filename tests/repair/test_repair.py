@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from autoprune.evaluation.judge import Judge
 from autoprune.repair.least_squares import LeastSquares
-from autoprune.repair.repair import Repair, measure_batch_norms, write_reconstruction
+from autoprune.repair.repair import Repair, measure_batch_norms
 from autoprune.structure.edit import shrink
 from autoprune.task.task import Role
 from tests.models import PRUNABLE, random_plan
@@ -66,14 +66,6 @@ def test_least_squares_bring_the_outputs_nearer_to_the_dense_ones(name: str) -> 
             lost[which] += judge(ready.pruned(plan)).kl
     assert lost[1] < lost[0]
     assert all(torch.equal(value, dense[key]) for key, value in task.model.state_dict().items())
-
-
-def test_the_dense_plan_needs_no_reconstruction() -> None:
-    ready = prepared(tiny_task(), repair=Repair(batch_norm=False, least_squares=SOLVED))
-    model, plan = ready.pruned(ready.structure.dense), ready.structure.dense
-    write_reconstruction(model, plan, ready.structure, ready.candidates.ranking, ready.candidates.reconstruction)
-    dense = ready.task.model.state_dict()
-    assert all(torch.equal(value, dense[key]) for key, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])

@@ -233,11 +233,3 @@ def test_a_factor_that_goes_missing_is_an_error_that_says_what_to_do(task: Task,
         path.unlink()
     with pytest.raises(FileNotFoundError, match=f"made of the inputs of '{UP}', is gone; start again"):
         levels(UP, 9)
-
-
-def test_what_is_no_level_is_refused(task: Task, tmp_path: Path) -> None:
-    levels = levels_of(task, tmp_path, kind="2:4")
-    with pytest.raises(KeyError, match="'lm_head'"):
-        levels("lm_head", 1)
-    with pytest.raises(ValueError, match="keeps 0 to 4 weights of each comparison, got 5"):
-        levels(UP, 5)
