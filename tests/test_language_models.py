@@ -47,7 +47,7 @@ EVOLUTION = partial(evolution.search, start="uniform", offspring=4, switches=2, 
     ("family", "kinds", "repair"),
     [
         *((family, *case) for family in EVERY_KIND for case in CASES),
-        *((family, *CASES[0]) for family in ("mistral", "qwen2", "qwen3", "smollm3", "roberta", "distilbert")),
+        *((family, *CASES[0]) for family in ("qwen3", "smollm3", "distilbert")),
         *((family, ("heads", "neurons", "experts"), LEAST_SQUARES) for family in ("mixtral", "qwen3_moe")),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, tuple) else value if isinstance(value, str) else "",
