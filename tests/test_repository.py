@@ -56,11 +56,6 @@ def test_documents_name_only_paths_that_exist(document: Path) -> None:
     assert not missing, f"{document.name} names {missing}, which do not exist"
 
 
-def test_conf_holds_yaml_only() -> None:
-    others = [path.name for path in (ROOT / "conf").rglob("*") if path.is_file() and path.suffix != ".yaml"]
-    assert not others
-
-
 def test_tests_import_helpers_and_no_other_tests() -> None:
     """What tests share lies in helper modules: a test that is moved or deleted takes no other with it."""
     imports = {

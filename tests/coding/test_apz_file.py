@@ -83,24 +83,12 @@ def test_six_hundred_hostile_files_end_in_errors() -> None:
     assert refused > 500
 
 
-def test_hostile_files_take_no_more_memory_than_good_ones() -> None:
-    rng = np.random.default_rng(1)
+@pytest.mark.parametrize("trials", [20, pytest.param(600, marks=pytest.mark.slow)])
+def test_hostile_files_take_no_more_memory_than_good_ones(trials: int) -> None:
+    rng = np.random.default_rng(trials)
     tracemalloc.start()
     try:
-        for trial in range(20):
-            with contextlib.suppress(DamagedBytes):
-                read(hostile(rng, trial % 4))
-        assert tracemalloc.get_traced_memory()[1] < MOST_MEMORY
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.slow
-def test_hostile_files_stay_within_memory() -> None:
-    rng = np.random.default_rng(2)
-    tracemalloc.start()
-    try:
-        for trial in range(600):
+        for trial in range(trials):
             with contextlib.suppress(DamagedBytes):
                 read(hostile(rng, trial % 4))
         assert tracemalloc.get_traced_memory()[1] < MOST_MEMORY

@@ -17,6 +17,7 @@ from autoprune.structure.graph import find_structure
 from autoprune.task.networks import digits_net
 from autoprune.task.shipped import SHIPPED
 from autoprune.task.task import Architecture
+from tests.sampling import covering
 
 DIGITS = Architecture("autoprune.task.networks.digits_net")
 
@@ -50,21 +51,11 @@ def test_a_pruned_network_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert same(autoprune.load(tmp_path / "small.apz", model=dense), small)
 
 
-@pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("table")])
+@pytest.mark.parametrize("name", covering(list(SHIPPED), [name for name in SHIPPED if name.startswith("table")]))
 def test_a_shipped_network_comes_back(name: str, tmp_path: Path) -> None:
-    _comes_back(name, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in SHIPPED if not name.startswith("table")])
-def test_every_shipped_network_comes_back(name: str, tmp_path: Path) -> None:
-    _comes_back(name, tmp_path)
-
-
-def _comes_back(name: str, folder: Path) -> None:
     task = SHIPPED[name]()
-    save_apz(task.model, folder / "network.apz", architecture=task.architecture)
-    assert same(load_apz(folder / "network.apz", model=None if task.architecture else task.model), task.model)
+    save_apz(task.model, tmp_path / "network.apz", architecture=task.architecture)
+    assert same(load_apz(tmp_path / "network.apz", model=None if task.architecture else task.model), task.model)
 
 
 @pytest.mark.parametrize(

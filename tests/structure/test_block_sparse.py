@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -18,37 +19,15 @@ from autoprune.structure.block_sparse import (
     patterns_of,
 )
 from autoprune.structure.groups import Pattern
-
-transformers = pytest.importorskip("transformers")
+from tests import language_models
 
 TOKENS, BLOCK = 40, 8
-SMALL = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 50}
-DECODERS = {
-    "llama": lambda: transformers.LlamaConfig(**SMALL, intermediate_size=40, num_key_value_heads=2),
-    "mistral": lambda: transformers.MistralConfig(**SMALL, intermediate_size=40, num_key_value_heads=2),
-    "qwen2": lambda: transformers.Qwen2Config(**SMALL, intermediate_size=40, num_key_value_heads=2),
-    "qwen3": lambda: transformers.Qwen3Config(**SMALL, intermediate_size=40, num_key_value_heads=2, head_dim=8),
-    "smollm3": lambda: transformers.SmolLM3Config(
-        **SMALL, intermediate_size=40, num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2
-    ),
-    "gpt2": lambda: transformers.GPT2Config(n_embd=32, n_head=4, n_layer=2, vocab_size=50, n_positions=64),
-}
-ENCODERS = {
-    "bert": lambda: transformers.BertConfig(**SMALL, intermediate_size=40, max_position_embeddings=64),
-    "roberta": lambda: transformers.RobertaConfig(**SMALL, intermediate_size=40, max_position_embeddings=64),
-    "distilbert": lambda: transformers.DistilBertConfig(
-        dim=32, n_heads=4, n_layers=2, hidden_dim=40, vocab_size=50, max_position_embeddings=64
-    ),
-}
+DECODERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gpt2")
+ENCODERS = ("bert", "roberta", "distilbert")
 ATTENTION = (
-    "LlamaAttention",
-    "MistralAttention",
-    "Qwen2Attention",
-    "Qwen3Attention",
-    "SmolLM3Attention",
-    "GPT2Attention",
-)
-ATTENTION += ("BertSelfAttention", "RobertaSelfAttention", "DistilBertSelfAttention")
+    "LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention", "SmolLM3Attention", "GPT2Attention",
+    "BertSelfAttention", "RobertaSelfAttention", "DistilBertSelfAttention",
+)  # fmt: skip
 
 patterns = st.builds(
     KeyBlocks.big_bird,
@@ -306,7 +285,11 @@ def test_patterns_for_more_tokens_than_there_are_positions_are_refused() -> None
 
 def _model(name: str, implementation: str = "sdpa", *, causal_lm: bool = False) -> nn.Module:
     torch.manual_seed(0)
-    config = {**DECODERS, **ENCODERS}[name]()
+    positions = {"n_positions" if name == "gpt2" else "max_position_embeddings": 64}
+    changes = positions | ({"head_dim": 8} if name == "qwen3" else {})
+    config = transformers.AutoConfig.for_model(
+        name, **{**language_models.CAUSAL, **language_models.ENCODERS}[name] | changes
+    )
     make = transformers.AutoModelForCausalLM if causal_lm else transformers.AutoModel
     model = make.from_config(config, attn_implementation=implementation).eval()
     with torch.no_grad():  # so that attention is far from uniform

@@ -23,7 +23,7 @@ from tests.commands import run_python
 from tests.search.searches import AGENTS, search, short
 from tests.tasks import tiny_task
 
-QUICK = ("model_based", "dqn", "edit_ppo", "recurrent_ppo")
+QUICK = ("model_based", "dqn")
 
 
 @pytest.mark.parametrize(
