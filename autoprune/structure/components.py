@@ -141,13 +141,28 @@ class _Components:
         hubs = self.couplings.hubs
         label = self._connected(hubs)
         single = self._single(label)
-        dropped = [hub for hub in hubs if label[hub[0][0]] in single]
-        if not dropped:
+        suspects = [hub for hub in hubs if label[hub[0][0]] in single]
+        if not suspects:
             return label
+        others = [hub for hub in hubs if label[hub[0][0]] not in single]
+        # one that ties all units by itself, such as a map for all channels, is no reason to drop those beside it
+        without = self._connected(others)
+        tying = [hub for hub in suspects if self._ties_all(hub, without)]
+        beside = [hub for hub in suspects if not any(hub is other for other in tying)]
+        single = self._single(label := self._connected([*others, *beside]))
+        dropped = [*tying, *(hub for hub in beside if label[hub[0][0]] in single)]
         for written, read in dropped:
             why = REACHES_ALL.format(self._layer_of(int(read[0])) or NO_LAYER)
             self.pinned |= {node: why for node in written.tolist() if node not in self.pinned}
-        return self._connected([hub for hub in hubs if label[hub[0][0]] not in single])
+        return self._connected([*others, *(hub for hub in beside if label[hub[0][0]] not in single)])
+
+    def _ties_all(self, hub: tuple[IntArray, IntArray], label: IntArray) -> bool:
+        """Whether an axis is in one piece if what the hub holds is one, beside what the labels say."""
+        held = np.unique(label[np.concatenate(hub)])
+        return any(
+            size > 1 and self._makes(layer, axis) and bool(np.isin(label[start : start + size], held).all())
+            for (layer, axis), (start, size) in self.couplings.nodes.axes.items()
+        )
 
     def _makes(self, layer: str, axis: Axis) -> bool:
         """Whether units are made there, rather than read or handed on."""

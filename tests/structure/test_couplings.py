@@ -77,3 +77,28 @@ def test_halves_of_which_one_is_mixed_along_the_tokens_go_together() -> None:
     (group,) = structure.groups
     assert (group.name, group.members[0].positions.tolist()) == ("wide", [[unit, unit + 12] for unit in range(12)])
     assert "tokens" in structure.unprunable
+
+
+class Interested(nn.Module):
+    """A recommender's attention (DIN, arXiv 1706.06978): what was seen is compared with an item and weighed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.compare = nn.Embedding(9, 4), nn.Sequential(nn.Linear(16, 6), nn.Sigmoid(), nn.Linear(6, 1))
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, item: Tensor, seen: Tensor) -> Tensor:
+        item, seen = self.embed(item), self.embed(seen)
+        other = item[:, None].expand_as(seen)
+        weights = self.compare(torch.cat([other, seen, other - seen, other * seen], -1)).softmax(1)
+        return self.head(torch.cat([item, (weights * seen).sum(1)], -1))  # type: ignore[no-any-return]
+
+
+def test_one_map_for_all_units_ties_none_that_meet_elsewhere() -> None:
+    torch.manual_seed(0)
+    network, inputs = Interested().eval(), (torch.tensor([3]), torch.tensor([[1, 2, 5]]))
+    structure = find_structure(network, inputs)
+    assert {group.name: group.units for group in structure.groups} == {"embed": 4, "compare.0": 6}
+    reads = {m.layer: m.positions.shape for m in structure.groups[0].members if m.axis == "in"}
+    assert reads == {"compare.0": (4, 4), "head": (4, 2)}
+    assert structure.unprunable.keys() == {"compare.2", "head"}
