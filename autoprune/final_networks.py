@@ -83,11 +83,7 @@ class RecoveredNetworks:
     """Plans under a budget of encoded bytes → their file's bytes, its limit, and weights that went to meet it."""
 
     def networks(
-        self,
-        plans: Mapping[str, PruningPlan],
-        pruned: Mapping[str, nn.Module],
-        *,
-        on_step: Callable[[str], OnStep],
+        self, plans: Mapping[str, PruningPlan], pruned: Mapping[str, nn.Module], *, on_step: Callable[[str], OnStep]
     ) -> dict[str, nn.Module]:
         """Name → the network after recovery; equal plans share one, and what recovery leaves is the pruned one itself.
 

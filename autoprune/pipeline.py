@@ -221,11 +221,7 @@ class Job:
                 judging=lambda: problem.objective.seconds,  # of the next line's
             )
             problem = self.problem.limited(
-                self.evaluations,
-                record=recorder,
-                seed=self.seed,
-                folder=self.run.path,
-                log_agent=self._agent_metrics,
+                self.evaluations, record=recorder, seed=self.seed, folder=self.run.path, log_agent=self._agent_metrics
             )
             plan = self.search(problem, rng=numpy_rng(self.seed, "search"))
         return plan, recorder

@@ -88,8 +88,7 @@ def job(folder: Path, task: Any, *, evaluations: int = 12, search: Any = EVOLUTI
 
 
 @pytest.mark.parametrize(
-    ("family", "kinds"),
-    [("llama", ("heads", "neurons", "attention", "ffn")), ("mixtral", ("experts", "neurons"))],
+    ("family", "kinds"), [("llama", ("heads", "neurons", "attention", "ffn")), ("mixtral", ("experts", "neurons"))]
 )
 def test_the_whole_job_on_a_model_folder(family: str, kinds: tuple[str, ...], tmp_path: Path) -> None:
     task = causal(tmp_path / "model", family)

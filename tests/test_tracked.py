@@ -91,9 +91,7 @@ def test_a_policys_worth_is_logged_once_at_the_end(
     assert without.rows == []
 
 
-def test_best_so_far_is_plotted_against_evaluations(
-    tracked: tuple[Path, dict[str, Any], list[dict[str, Any]]],
-) -> None:
+def test_best_so_far_is_plotted_against_evaluations(tracked: tuple[Path, dict[str, Any], list[dict[str, Any]]]) -> None:
     rows = [record["item"] for record in of(tracked[2], "history")]
     searched = [row for row in rows if "search/best" in row]
     assert [row["evaluation"] for row in searched] == list(range(1, 16))

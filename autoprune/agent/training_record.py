@@ -10,13 +10,7 @@ from autoprune.ranges import FinitePositive, Natural, Share, check_fields, check
 
 SINCE_02 = {"environment", "groups", "units"}  # entries that bundles of version 0.1 lack
 Finite = Annotated[float, Gt(float("-inf")), Lt(float("inf"))]
-HELD_OUT_ROW: Mapping[str, Any] = {
-    "network": str,
-    "family": str,
-    "budget": str,
-    "score": Finite,
-    "sensitivity": Finite,
-}
+HELD_OUT_ROW: Mapping[str, Any] = {"network": str, "family": str, "budget": str, "score": Finite, "sensitivity": Finite}
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,9 +30,7 @@ KEYS = {
     "agent.agent.proposals.unasked": "agent.agent.critic_guidance.exploration_fraction",
     "agent.agent.proposals": "agent.agent.critic_guidance",
 }
-TARGETS = {
-    "autoprune.importance.suited.suited": "autoprune.importance.default_criterion.default_criterion",
-}
+TARGETS = {"autoprune.importance.suited.suited": "autoprune.importance.default_criterion.default_criterion"}
 
 
 def refuse_old_names(overrides: Sequence[str]) -> None:

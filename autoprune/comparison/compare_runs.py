@@ -12,14 +12,7 @@ from autoprune.comparison.anytime import anytime
 from autoprune.comparison.budget_fronts import fronts
 from autoprune.comparison.by_policy import rank_policies, uniform_caveats, with_policies
 from autoprune.comparison.caveats import FEWEST, caveats, unequal_terms
-from autoprune.comparison.comparability import (
-    Cell,
-    Labelled,
-    check_comparable,
-    labels,
-    of_limit,
-    without_copies,
-)
+from autoprune.comparison.comparability import Cell, Labelled, check_comparable, labels, of_limit, without_copies
 from autoprune.comparison.reading import Missing
 from autoprune.comparison.run_summary import DETERMINISTIC, SENSITIVITY, UNIFORM, RunSummary
 from autoprune.comparison.score_scale import Scale, scale_of
@@ -31,11 +24,7 @@ DIGITS = 8  # significant ones
 
 
 def compare(
-    runs: Sequence[RunSummary],
-    *,
-    missing: Sequence[Missing] = (),
-    evaluations: int | None = None,
-    by: By = "both",
+    runs: Sequence[RunSummary], *, missing: Sequence[Missing] = (), evaluations: int | None = None, by: By = "both"
 ) -> Json:
     """Everything that the page and the table show, as JSON values, numbers to DIGITS digits.
 

@@ -60,12 +60,7 @@ class Timings:
 
 
 def take_turns(
-    runs: Sequence[Run],
-    *,
-    clock: Clock,
-    rounds: int,
-    burst: int = 1,
-    go_on: Callable[[int], bool] = lambda done: True,
+    runs: Sequence[Run], *, clock: Clock, rounds: int, burst: int = 1, go_on: Callable[[int], bool] = lambda done: True
 ) -> FloatArray:
     """Seconds of every run in every round, the fastest of a burst.
 

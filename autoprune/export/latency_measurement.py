@@ -80,10 +80,7 @@ def measure_latency(
         warm_s, end_s = start + LIMIT_S / 4, start + LIMIT_S
         take_turns(calls, clock=wall_seconds, rounds=WARM_UP, go_on=lambda _: time.perf_counter() <= warm_s)
         seconds = take_turns(
-            calls,
-            clock=wall_seconds,
-            rounds=repeats,
-            go_on=lambda done: done < FEWEST or time.perf_counter() <= end_s,
+            calls, clock=wall_seconds, rounds=repeats, go_on=lambda done: done < FEWEST or time.perf_counter() <= end_s
         )
     latencies: dict[str, dict[str, Latency]] = {name: {} for name in networks}
     for (name, runtime), durations in zip(runs, seconds, strict=True):

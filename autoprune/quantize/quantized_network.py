@@ -23,12 +23,7 @@ class Quantize(Protocol):
     """(pruned network, task) → a copy whose matrices have few values, in eval mode; weights that are 0 stay 0."""
 
     def __call__(
-        self,
-        network: nn.Module,
-        task: Task,
-        *,
-        generator: torch.Generator,
-        layer_bits: Mapping[str, int] | None = None,
+        self, network: nn.Module, task: Task, *, generator: torch.Generator, layer_bits: Mapping[str, int] | None = None
     ) -> nn.Module:
         """Returns the copy.
 
@@ -42,11 +37,7 @@ class Quantize(Protocol):
 
 
 def no_quantization(
-    network: nn.Module,
-    task: Task,
-    *,
-    generator: torch.Generator,
-    layer_bits: Mapping[str, int] | None = None,
+    network: nn.Module, task: Task, *, generator: torch.Generator, layer_bits: Mapping[str, int] | None = None
 ) -> nn.Module:
     """Returns a copy of the network, as it is; where a plan decides on bits, with codebooks that are not trained.
 
@@ -135,11 +126,7 @@ def quantize_codebook(  # noqa: PLR0913  conf/quantize/codebook.yaml names them 
 
 
 def quantize_int8(
-    network: nn.Module,
-    task: Task,
-    *,
-    generator: torch.Generator,
-    layer_bits: Mapping[str, int] | None = None,
+    network: nn.Module, task: Task, *, generator: torch.Generator, layer_bits: Mapping[str, int] | None = None
 ) -> nn.Module:
     """Returns a copy whose weights are whole numbers in [-127, 127] times a scale for each output.
 

@@ -127,17 +127,11 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         ({"architecture": {"hidden": [64]}}, "'options'"),
         ({"architecture": {"hidden": [64], "options": {}}}, "'activation'"),
         ({"observation": {"kind": "sphere"}}, "unknown space 'sphere'"),
-        (
-            {"observation": {"kind": "unbounded", "shape": [10**12]}},
-            "sizes of a space must be whole",
-        ),
+        ({"observation": {"kind": "unbounded", "shape": [10**12]}}, "sizes of a space must be whole"),
         ({"observation": {"kind": "unbounded", "shape": [True]}}, "sizes of a space"),
         ({"action": {"kind": "box", "low": -1, "high": [1, 1, 1], "shape": [2]}}, "broadcast"),
         ({"action": None}, "'action' must be of type dict"),
-        (
-            {"architecture": {"hidden": [10**9], "activation": "relu", "options": {}}},
-            "must be at most 4096, got 10{9}",
-        ),
+        ({"architecture": {"hidden": [10**9], "activation": "relu", "options": {}}}, "must be at most 4096, got 10{9}"),
         ({"architecture": {"hidden": [-8], "activation": "relu", "options": {}}}, "negative dimension"),
         (
             {"architecture": {"hidden": [8], "activation": "relu", "options": {"features_extractor_class": "os"}}},

@@ -27,10 +27,7 @@ def network(groups: int, *, bias: bool = False, seed: int = 0) -> SharedPolicy:
     box = gymnasium.spaces.Box(-1, 20, (groups * FEATURES + 1,), np.float32)
     architecture = {"hidden": [16, 8], "activation": "tanh", "options": {"shared": True, "group_bias": bias}}
     made = build_network(
-        "PPO",
-        architecture,
-        observation_space=box,
-        action_space=gymnasium.spaces.Box(-1, 1, (groups,), np.float32),
+        "PPO", architecture, observation_space=box, action_space=gymnasium.spaces.Box(-1, 1, (groups,), np.float32)
     )
     assert isinstance(made, SharedPolicy)
     generator = torch.Generator().manual_seed(seed)

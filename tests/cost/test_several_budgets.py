@@ -22,8 +22,7 @@ COSTS: dict[str, CostModel] = {c.name: c for c in (OBSERVED.macs(), OBSERVED.par
 
 
 @pytest.mark.parametrize(
-    "written",
-    ["macs:0.5,params:0.7", "macs:0.5, params:0.7", ["macs:0.5", "params:0.7"], ("macs:0.5", " params:0.7 ")],
+    "written", ["macs:0.5,params:0.7", "macs:0.5, params:0.7", ["macs:0.5", "params:0.7"], ("macs:0.5", " params:0.7 ")]
 )
 def test_several_budgets_are_one(written: str | list[str]) -> None:
     budget = parse_budget(written, COSTS, STRUCTURE)

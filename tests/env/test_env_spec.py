@@ -21,10 +21,7 @@ from tests.search.toys import filled_on
 
 WAYS: dict[str, tuple[dict[str, Any], type[Any]]] = {
     "layerwise": ({"mode": "layerwise", "prior": "none"}, LayerwiseVectorEnv),
-    "corrected": (
-        {"mode": "layerwise", "prior": "uniform", "max_log_correction": 1.0},
-        LayerwiseVectorEnv,
-    ),
+    "corrected": ({"mode": "layerwise", "prior": "uniform", "max_log_correction": 1.0}, LayerwiseVectorEnv),
     "shaped": (
         {"mode": "layerwise", "prior": "sensitivity", "max_log_correction": 1.0, "reward_shaping": "shaped"},
         LayerwiseVectorEnv,
@@ -35,10 +32,7 @@ WAYS: dict[str, tuple[dict[str, Any], type[Any]]] = {
         {"mode": "one_shot", "prior": "uniform", "max_log_correction": 1.0, "observation": "budget"},
         OneShotVectorEnv,
     ),
-    "edit": (
-        {"mode": "edit", "prior": "uniform", "max_log_correction": 1.0, "edits": 99, "length": 3},
-        EditVectorEnv,
-    ),
+    "edit": ({"mode": "edit", "prior": "uniform", "max_log_correction": 1.0, "edits": 99, "length": 3}, EditVectorEnv),
 }
 
 

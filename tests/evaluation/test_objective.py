@@ -115,10 +115,7 @@ def test_a_task_without_a_budget_needs_one() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [
-        ({"proxy_samples": 60}, r"\[1, 59\].*got 60"),
-        ({"budget": "watts:0.5"}, "unknown cost 'watts'"),
-    ],
+    [({"proxy_samples": 60}, r"\[1, 59\].*got 60"), ({"budget": "watts:0.5"}, "unknown cost 'watts'")],
 )
 def test_senseless_settings_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

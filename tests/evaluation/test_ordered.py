@@ -90,12 +90,7 @@ def test_slices_equal_the_reconstructed_network(network: Network, batch_norm: bo
         generator=torch.Generator().manual_seed(0),
     )
     ordered = OrderedNetwork(
-        model,
-        structure,
-        ranking,
-        batch_statistics=batch_norm,
-        reconstruction=reconstruction,
-        example_input=inputs[:1],
+        model, structure, ranking, batch_statistics=batch_norm, reconstruction=reconstruction, example_input=inputs[:1]
     )
     changed = 0.0
     for seed in range(3):

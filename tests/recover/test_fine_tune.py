@@ -100,10 +100,7 @@ def test_without_distillation_the_loss_is_the_tasks(task: Task, pruned: nn.Modul
 
     reported: list[float] = []
     recovered(
-        pruned,
-        replace(task, loss=recording),
-        distillation=0.0,
-        on_step=lambda step, steps, loss: reported.append(loss),
+        pruned, replace(task, loss=recording), distillation=0.0, on_step=lambda step, steps, loss: reported.append(loss)
     )
     assert reported == losses
 

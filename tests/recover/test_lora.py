@@ -150,10 +150,7 @@ def test_blocks_that_are_passed_over_stay_so(task: Task) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [
-        ({"distillation": -0.1}, r"distillation.*\[0, 1\].*-0.1"),
-        ({"teacher": None}, "needs a teacher"),
-    ],
+    [({"distillation": -0.1}, r"distillation.*\[0, 1\].*-0.1"), ({"teacher": None}, "needs a teacher")],
 )
 def test_senseless_settings_are_refused(task: Task, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

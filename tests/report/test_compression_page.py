@@ -56,9 +56,7 @@ def test_the_page_has_the_picture_and_every_setting() -> None:
         "origin": {"command": "experiments/deep_compression/run", "date": "2026-11-30", "commit": "abc"},
         "train_images": 54_000,
         "settings_tried": summaries(CELLS),
-        "figures": {
-            "lenet_300_100": figures([row for row in CELLS if (row["density"], row["bits"]) == (0.1, 3)]),
-        },
+        "figures": {"lenet_300_100": figures([row for row in CELLS if (row["density"], row["bits"]) == (0.1, 3)])},
     }
     text = render_compression(study)
     check_page(text)

@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from autoprune.report.training_page import (
-    headline,
-    render_trainings,
-    summary_table,
-    write_trainings_comparison,
-)
+from autoprune.report.training_page import headline, render_trainings, summary_table, write_trainings_comparison
 
 
 def result(

@@ -84,8 +84,7 @@ def test_building_goes_on_and_what_is_equal_is_copied(tmp_path: Path, monkeypatc
         monkeypatch.setattr(f"autoprune.schedule.{module}.CHOICES", 2)
         monkeypatch.setattr(f"autoprune.schedule.{module}.DECISIONS", 3)
     monkeypatch.setattr(
-        "autoprune.schedule.table_building.SETTINGS",
-        {"density": 0.05, "steps": 12, "decisions": 3, "counted": "steps"},
+        "autoprune.schedule.table_building.SETTINGS", {"density": 0.05, "steps": 12, "decisions": 3, "counted": "steps"}
     )
     first = build_schedule_table("digits_mlp", seeds=1, folder=tmp_path, card={})
     parts = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}

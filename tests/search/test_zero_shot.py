@@ -191,10 +191,7 @@ def test_a_model_begins_with_what_carried_critics_say(modest: Path, wild: Path, 
 
 @pytest.mark.parametrize(
     ("budgets", "limit", "message"),
-    [
-        (["weights:0.4"], 90, r"policy=.*agent.budgets"),
-        ([], 20, "the sensitivity plan needs 27 evaluations"),
-    ],
+    [(["weights:0.4"], 90, r"policy=.*agent.budgets"), ([], 20, "the sensitivity plan needs 27 evaluations")],
 )
 def test_a_policy_that_a_model_cannot_begin_with_is_an_error(
     budgets: list[str], limit: int, message: str, modest: Path, tmp_path: Path

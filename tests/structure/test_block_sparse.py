@@ -30,11 +30,7 @@ ATTENTION = (
 )  # fmt: skip
 
 patterns = st.builds(
-    KeyBlocks.big_bird,
-    st.integers(1, 70),
-    block=st.integers(1, 20),
-    causal=st.booleans(),
-    seed=st.integers(0, 2**31),
+    KeyBlocks.big_bird, st.integers(1, 70), block=st.integers(1, 20), causal=st.booleans(), seed=st.integers(0, 2**31)
 )
 
 
@@ -236,10 +232,7 @@ def test_what_a_mask_cannot_be_installed_on_is_refused() -> None:
 def test_a_text_that_is_too_long_is_refused() -> None:
     model = _model("llama")
     short = KeyBlocks.big_bird(TOKENS - 1, block=BLOCK, causal=True, seed=0).allowed(2)
-    with (
-        install(_attention(model), short),
-        pytest.raises(ValueError, match="40 tokens, and the sparse attent"),
-    ):
+    with install(_attention(model), short), pytest.raises(ValueError, match="40 tokens, and the sparse attent"):
         _hidden(model, _tokens())
 
 

@@ -154,10 +154,7 @@ class Processes(ClosesAtExit):
             raise RuntimeError("these workers were closed; make a new pool to judge more plans")
         if not self._pools:
             pool = ProcessPool(
-                max_workers=self.size,
-                initializer=_open,
-                initargs=(self._file, self._initialize),
-                context=START,
+                max_workers=self.size, initializer=_open, initargs=(self._file, self._initialize), context=START
             )
             self._pools.append(pool)
             # Ctrl-C in the terminal never reaches a worker, however early: pebble's threads, and the processes they
