@@ -1,9 +1,13 @@
 """autoprune: learn how much of each part of a trained network to remove."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-import autoprune.env
-import autoprune.schedule  # noqa: F401  both register Gymnasium environments
+from autoprune.interrupts import ended_at_once, in_console_script
+
+with ended_at_once() if in_console_script() else nullcontext():  # importing Gymnasium takes a while
+    import autoprune.env
+    import autoprune.schedule  # noqa: F401  both register Gymnasium environments
 
 if TYPE_CHECKING:
     from autoprune.export.network import load_run as load

@@ -1,6 +1,7 @@
 """Before anything is paid for: what a run will do later is done once, on the dense network and on the smallest one."""
 
 import contextlib
+import errno
 import inspect
 import math
 import shutil
@@ -110,9 +111,10 @@ def _check_disk(folder: Path, networks: Mapping[str, nn.Module]) -> None:
     existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
     free, needed = shutil.disk_usage(existing).free, SPARE * max(map(network_bytes, networks.values()))
     if free < needed:
-        raise ValueError(
-            f"the disk of {folder} has {free / 2**20:.0f} MiB left and a run may write {needed / 2**20:.0f} MiB of "
-            "networks; free some, or choose another disk with hydra.run.dir"
+        raise OSError(
+            errno.ENOSPC,
+            f"the disk of {folder} has {free / 2**20:.1f} MiB left and a run may write {needed / 2**20:.1f} MiB of "
+            "networks; free some, or choose another disk with hydra.run.dir",
         )
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ class RunFolder:
         if (path / RUN_FILE).exists():
             raise FileExistsError(
                 f"{path} holds a run already; choose another folder, or remove this one (`autoprune show {path}` shows "
-                f"it, `autoprune search resume={path}` goes on where it was cut off)"
+                f"it, `{resume_command(path)}` goes on where it was cut off)"
             )
 
     @classmethod
@@ -183,6 +184,19 @@ _WHAT_IT_IS = (
 )
 
 
+def resume_command(path: Path, targets: Sequence[str] = ()) -> str:
+    """What a person types to go on with a run.
+
+    Args:
+        path: Of the run's folder.
+        targets: Overrides that say which targets of its configuration are trusted.
+
+    >>> print(resume_command(Path("my runs/one")))
+    autoprune search 'resume=my runs/one'
+    """
+    return shlex.join(["autoprune", "search", f"resume={path}", *targets])
+
+
 def machine() -> dict[str, Any]:
     """Returns the processor, how many of its cores this process may use, its threads, the system and the GPU."""
     return {
@@ -247,5 +261,5 @@ def _disk(file: Path, *, safe: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        message = f"the disk is full: {file} could not be written; {safe}. Make room, then start again"
+        message = f"the disk is full: {file} could not be written; {safe}. Make room, then go on"
         raise OSError(error.errno, message) from error

@@ -219,7 +219,7 @@ def test_ctrl_c_keeps_what_was_paid_for_and_says_so(tmp_path: Path) -> None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
-    assert process.returncode != 0
+    assert process.returncode == 128 + signal.SIGINT
     assert "Interrupted" in errors
     assert "Traceback" not in errors
     assert len(history.read_text().splitlines()) > 20

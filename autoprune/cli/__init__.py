@@ -37,9 +37,10 @@ from autoprune.cli.profile import profile
 from autoprune.cli.pruned_training import tickets, train_pruned
 from autoprune.cli.renamed import refuse_old_names
 from autoprune.cli.search import resume, search
-from autoprune.cli.session import run_command
+from autoprune.cli.session import end_interrupted, run_command
 from autoprune.cli.train import train
 from autoprune.cli.validation import Section
+from autoprune.interrupts import raised
 from autoprune.ranges import nearest
 
 USAGE = """usage: autoprune search [-m] [OVERRIDE ...]   learn a plan, prune, recover, export, report
@@ -94,8 +95,11 @@ def main() -> None:
     """The console script."""
     _make_streams_usable()
     try:
-        _run()
-        sys.stdout.flush()
+        with raised():
+            _run()
+            sys.stdout.flush()
+    except KeyboardInterrupt as error:  # before a command could say what there is
+        end_interrupted(error)
     except BrokenPipeError:  # of `| head`: whoever reads has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter flushes at its end
         sys.exit(1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import yaml
 
 from autoprune.cli.arguments import new_folder, read_arguments
+from autoprune.cli.composition import hydra_override
 from autoprune.cli.foreign import read_config
 from autoprune.cli.session import run_command
 from autoprune.cli.validation import Section
@@ -137,7 +138,9 @@ class CompareRequest:
             raise ValueError(f"{ours[0]} was pruned while it trained, and {others[0]} was not; compare them separately")
         complete = [path for path in ours if RunFolder(path).has(RESULT)]
         for path in set(ours) - set(complete):
-            print(f"{path} is not complete and left out; its command goes on with hydra.run.dir={path}")
+            print(
+                f"{path} is not complete and left out; its command goes on with {hydra_override('hydra.run.dir', path)}"
+            )
         if not complete:
             raise ValueError(f"none of the {len(ours)} runs has a result yet; complete them first")
         results = [RunFolder(path).read_json(RESULT) for path in complete]

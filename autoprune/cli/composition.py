@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,10 +53,32 @@ def sentence_of(error: HydraException, overrides: Sequence[str], name: str, sect
         has = nearest(choice, options) or f"; it has {', '.join(options)}"
         return f"{group}={choice} is no file of conf/{group}{has}"
     if isinstance(error, OverrideParseException):
-        return f"the override {error.override!r} cannot be read; one is written KEY=VALUE, or 'KEY=[VALUE,VALUE]'"
+        key, _, value = str(error.override).partition("=")
+        return f"the override {error.override!r} cannot be read; one is written KEY=VALUE, or 'KEY=[VALUE,VALUE]'" + (
+            f"; where the value is a text: {hydra_override(key, value)}" if value and key else ""
+        )
     if missing := NO_SUCH_KEY.match(text):
         return _no_such_key(missing[1], overrides, name, section)
     return " ".join(text.split())
+
+
+def hydra_override(key: str, value: object) -> str:
+    """KEY=VALUE, quoted for Hydra and for the shell where the value is a text that holds more than plain letters.
+
+    Args:
+        key: The setting's full path.
+        value: What it is to be, such as a folder.
+
+    >>> print(hydra_override("hydra.run.dir", "/home/jürgen/run=1"))
+    "hydra.run.dir='/home/jürgen/run=1'"
+    """
+    text, parser = f"{value}", OverridesParser.create()
+    with contextlib.suppress(HydraException):
+        parsed = parser.parse_override(f"{key}={text}")
+        if not parsed.is_sweep_override() and parsed.value() == text:
+            return shlex.quote(f"{key}={text}")
+    quoted = f"{key}=" + "'" + text.replace("\\'", "\\\\'").replace("'", "\\'") + "'"
+    return shlex.quote(quoted) if set(quoted) & set('"$`\\') else f'"{quoted}"'
 
 
 def check_choices(overrides: Sequence[str]) -> None:

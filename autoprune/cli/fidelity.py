@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from autoprune.cli.command_settings import FidelitySettings
-from autoprune.cli.session import Session, run_command
+from autoprune.cli.session import Session, run_command, same_command_goes_on
 
 if TYPE_CHECKING:
     from autoprune.problem.problem import Problem
@@ -25,7 +25,8 @@ def fidelity(config: DictConfig) -> None:
     folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
     run_command(
         partial(_fidelity, config, folder, overrides),
-        interrupted=lambda: f"The same command goes on from here with hydra.run.dir={folder}",
+        interrupted=lambda: same_command_goes_on(folder),
+        failed=lambda: same_command_goes_on(folder) if (folder / "run.json").exists() else "",
     )
 
 

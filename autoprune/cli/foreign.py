@@ -5,6 +5,7 @@ text and numbers. Where a run goes on, or its task is made again, only targets t
 called, and those that the person repeats on the command line, one by one.
 """
 
+import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -73,6 +74,22 @@ def trusted_config(
     if unused:
         raise ValueError(f"{path} has no {sorted(unused)[0]}; only targets that stand there can be repeated")
     return settings
+
+
+def own_command(folder: Path) -> str:
+    """What the person who started a run types to go on with it: the targets that were asked for are repeated.
+
+    Args:
+        folder: The run's.
+    """
+    from autoprune.runs import resume_command
+
+    targets: list[str] = []
+    with contextlib.suppress(OSError, ValueError):  # going on says what is wrong with it
+        leaves = list(_leaves(read_config(folder / "config.yaml"), ()))
+        targets = [f"{dotted(keys)}={value}" for keys, value in leaves if keys[-1] == TARGET]
+        targets = [target for target in targets if target.partition("=")[2] not in own_targets()]
+    return resume_command(folder, targets)
 
 
 @cache

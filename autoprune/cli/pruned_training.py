@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from autoprune.cli.command_settings import TicketsSettings, TrainPrunedSettings
 from autoprune.cli.parts import chosen_name
-from autoprune.cli.session import Session, run_command
+from autoprune.cli.session import Session, run_command, same_command_goes_on
 from autoprune.cli.sweep import differences
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def _command(config: DictConfig, section: Any, command: str, work: Work) -> None
     folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
     run_command(
         partial(_run, config, section, folder, overrides, command, work),
-        interrupted=lambda: f"The same command goes on from here with hydra.run.dir={folder}",
+        interrupted=lambda: same_command_goes_on(folder),
+        failed=lambda: same_command_goes_on(folder) if (folder / "run.json").exists() else "",
     )
 
 

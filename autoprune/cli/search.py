@@ -1,8 +1,9 @@
 """`autoprune search`: one job, or one that was cut off."""
 
 import logging
+import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from autoprune.cli.command_settings import SearchSettings
-from autoprune.cli.foreign import TARGET, trusted_config
+from autoprune.cli.foreign import TARGET, own_command, trusted_config
 from autoprune.cli.parts import chosen_name
-from autoprune.cli.session import Session, run_command
+from autoprune.cli.session import Session, end_interrupted, run_command
 from autoprune.cli.sweep import SweepJob, resume_hint, value_of
 
 if TYPE_CHECKING:
@@ -32,11 +33,11 @@ def search(config: DictConfig) -> float | None:
     launch = Launch.by_hydra(config)
     once = partial(_search, config, launch)
     if launch.group is None:
-        return run_command(partial(once, resumed=False), interrupted=lambda: write_partial_report(launch.folder))
+        return _run_once(partial(once, resumed=False), launch.folder)
     try:
         return SweepJob(launch.folder, config, launch.overrides).result(once)
-    except KeyboardInterrupt:
-        sys.exit(f"\nInterrupted. {resume_hint(Path(HydraConfig.get().sweep.dir))}")
+    except KeyboardInterrupt as error:
+        end_interrupted(error, lambda: resume_hint(Path(HydraConfig.get().sweep.dir)))
 
 
 def resume(overrides: list[str]) -> None:
@@ -58,13 +59,18 @@ def resume(overrides: list[str]) -> None:
                 "autoprune's own, such as task._target_=my_module.my_task"
             )
         launch = Launch.of_run(folder)
-        command = f"autoprune search resume={folder}"
-        config = trusted_config(folder / "config.yaml", trusted, command=command)
+        from autoprune.runs import resume_command
+
+        config = trusted_config(folder / "config.yaml", trusted, command=resume_command(folder))
         if trusted:
             sys.path.insert(0, str(Path.cwd()))  # where the person's own modules are
         return _search(OmegaConf.create(config), launch, resumed=True)
 
-    run_command(go_on, interrupted=lambda: write_partial_report(folder))
+    _run_once(go_on, folder)
+
+
+def _run_once(job: Callable[[], float], folder: Path) -> float:
+    return run_command(job, interrupted=lambda: write_partial_report(folder), failed=lambda: _go_on(folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +203,7 @@ def _check_complete(result: Mapping[str, Any], folder: Path) -> None:
     if result["failed"]:
         stages = "\n".join(f"  {stage}: {reason}" for stage, reason in result["failed"].items())
         raise RuntimeError(
-            f"the search is complete and everything that it made stands in {folder}, but these stages failed:\n"
-            f"{stages}\n`autoprune search resume={folder}` tries them again"
+            f"the search is complete and everything that it made stands in {folder}, but these stages failed:\n{stages}"
         )
 
 
@@ -233,15 +238,24 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 def write_partial_report(folder: Path) -> str:
     """Writes a report of a run that was interrupted, and returns a sentence on what there is."""
+    if not (folder / "run.json").exists():
+        return "Nothing was evaluated yet."
+
     from autoprune.report.page import write_report
     from autoprune.runs import RunFolder
 
-    if not (folder / "run.json").exists():
-        return "Nothing was evaluated yet."
-    run = RunFolder.open(folder)
-    write_report(run)
+    run, report = RunFolder.open(folder), ", a report so far in report.html"
+    try:
+        write_report(run)
+    except OSError:  # the disk is full, or its folder is gone
+        report = ""
     return (
         f"{folder} holds everything so far: {len(run.read_lines('history.jsonl'))} evaluations in history.jsonl, the "
-        f"configuration in config.yaml, a report so far in report.html. `autoprune show {folder}` shows it, and "
-        f"`autoprune search resume={folder}` goes on."
+        f"configuration in config.yaml{report}. `{shlex.join(['autoprune', 'show', str(folder)])}` shows it. "
+        f"{_go_on(folder)}"
     )
+
+
+def _go_on(folder: Path) -> str:
+    """How one goes on with a run; empty where none has begun."""
+    return f"`{own_command(folder)}` goes on." if (folder / "run.json").exists() else ""

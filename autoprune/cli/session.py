@@ -2,19 +2,21 @@
 
 import contextlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from autoprune.cli.command_settings import RULES
+from autoprune.cli.composition import hydra_override
 from autoprune.cli.parts import instantiate_part, spec_of, task_of
 from autoprune.cli.validation import Section, check
 
@@ -48,21 +50,46 @@ def announced_in_terminal(what: str) -> contextlib.AbstractContextManager[None]:
     return announced(what, after_s=IMPORT_PATIENCE_S, console=Console(stderr=True, quiet=not sys.stderr.isatty()))
 
 
-def run_command(job: Callable[[], T], *, interrupted: Callable[[], str] = lambda: "") -> T:
-    """The job's result. What goes wrong ends the process with one sentence and status 1.
+def run_command(
+    job: Callable[[], T], *, interrupted: Callable[[], str] = lambda: "", failed: Callable[[], str] = lambda: ""
+) -> T:
+    """The job's result. What goes wrong ends the process with one sentence and status 1, or 128 and a signal's number.
 
     Args:
         job: The work.
-        interrupted: What to say after Ctrl-C.
+        interrupted: What to say after Ctrl-C or another signal that ends a process.
+        failed: What to say after an error that is not one of settings: how one goes on.
     """
     try:
         return job()
-    except KeyboardInterrupt:
-        sys.exit(f"\nInterrupted. {interrupted()}".rstrip())
+    except KeyboardInterrupt as error:
+        end_interrupted(error, interrupted)
     except (InstantiationException, *SENTENCES) as error:
         if TRACEBACKS:
             raise
-        sys.exit(f"error: {sentence_of(error)}")
+        hint = "" if isinstance(error, ValueError | InstantiationException) else failed()
+        sys.exit("\n".join(filter(None, [f"error: {sentence_of(error)}", hint])))
+
+
+def end_interrupted(error: KeyboardInterrupt, hint: Callable[[], str] = lambda: "") -> NoReturn:
+    """The process ends as one that a signal ended, with one sentence on what there is.
+
+    Args:
+        error: Ctrl-C, or what `autoprune.interrupts` raises.
+        hint: Writes what is still to be written, and returns how one goes on.
+    """
+    print(f"\n{str(error) or 'Interrupted'}. {hint()}".rstrip(), file=sys.stderr, flush=True)
+    sys.exit(getattr(error, "status", 128 + signal.SIGINT))
+
+
+def same_command_goes_on(folder: Path, key: str = "hydra.run.dir") -> str:
+    """How one goes on where a command finds what it did before in its folder.
+
+    Args:
+        folder: The folder.
+        key: Hydra's setting of it.
+    """
+    return f"The same command with {hydra_override(key, folder)} does what is not complete, and nothing twice."
 
 
 def sentence_of(error: BaseException) -> str:
@@ -71,6 +98,8 @@ def sentence_of(error: BaseException) -> str:
         return sentence_of(error.__cause__)
     if isinstance(error, OmegaConfBaseException):
         return f"{str(error).splitlines()[0]} ({error.full_key})" if error.full_key else str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename is None:
+        return str(error.strerror)
     if isinstance(error, (InstantiationException, *SENTENCES)) and str(error):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)

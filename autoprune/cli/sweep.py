@@ -12,7 +12,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from autoprune.cli.session import sentence_of
+from autoprune.cli.session import same_command_goes_on, sentence_of
 
 FAILED = "failed.json"
 SHOWN = 4  # differing keys in an error; a different agent brings a dozen with it
@@ -136,7 +136,7 @@ def failures(sweep: Path) -> Iterator[tuple[str, str]]:
 
 
 def resume_hint(sweep: Path) -> str:
-    return f"The same command with hydra.sweep.dir={sweep} does what is not complete, and nothing twice."
+    return same_command_goes_on(sweep, "hydra.sweep.dir")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], *, inside: str = "") -> list[str]:

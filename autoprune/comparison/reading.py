@@ -19,7 +19,7 @@ from autoprune.comparison.run_summary import (
     agent_name,
 )
 from autoprune.plan import PruningPlan
-from autoprune.runs import RUN_FILE, RunFolder
+from autoprune.runs import RUN_FILE, RunFolder, resume_command
 
 RESULT, CONFIG, FAILED, JOB = "result.json", "config.yaml", "failed.json", ".hydra"
 SWEEP = "multirun.yaml"
@@ -58,13 +58,11 @@ def read_run(path: Path, *, read_config: ReadConfig) -> RunSummary:
     """
     run = RunFolder.open(path)
     if not run.has(RESULT):
-        raise ValueError(
-            f"{path} is a run without a result; `autoprune search resume={path}` completes it, or leave it out"
-        )
+        raise ValueError(f"{path} is a run without a result; `{resume_command(path)}` completes it, or leave it out")
     result = run.read_json(RESULT)
     if "judge" in result.get("failed", {}):
         raise ValueError(
-            f"{path} was not judged ({result['failed']['judge']}); `autoprune search resume={path}` tries it again"
+            f"{path} was not judged ({result['failed']['judge']}); `{resume_command(path)}` tries it again"
         )
     config = read_config(path / CONFIG) if run.has(CONFIG) else {}
     return summary_of(result, run.read_json(RUN_FILE), config, where=str(path))

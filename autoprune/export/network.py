@@ -14,6 +14,7 @@ from autoprune.export.apz import APZ_SUFFIX, load_apz, state_of
 from autoprune.export.shape_record import checked_record, fill_network, shape_record, shaped_network
 from autoprune.files import atomic_write
 from autoprune.ranges import check_value
+from autoprune.runs import resume_command
 from autoprune.task.task import Architecture
 
 WEIGHTS_FILE, SHAPE_FILE = "network.safetensors", "network.json"
@@ -111,8 +112,8 @@ def _what_it_is(path: Path) -> str:
     if not (path / "run.json").is_file():
         return f"it is not a run's folder: it has neither {RUN_FOLDER}/{SHAPE_FILE} nor {SHAPE_FILE}"
     if not (path / "result.json").is_file():
-        return f"the run is not finished; `autoprune search resume={path}` goes on with it"
-    return f"the run ended before it was saved; result.json says why, and `autoprune search resume={path}` tries again"
+        return f"the run is not finished; `{resume_command(path)}` goes on with it"
+    return f"the run ended before it was saved; result.json says why, and `{resume_command(path)}` tries again"
 
 
 def load_network(folder: Path | str, *, model: nn.Module | None = None) -> nn.Module:

@@ -21,7 +21,7 @@ from autoprune.prior.starts import prior_of
 from autoprune.problem.problem import Problem
 from autoprune.problem.spec import ProblemSpec
 from autoprune.ranges import check_value, checked_call
-from autoprune.runs import RunFolder
+from autoprune.runs import RunFolder, resume_command
 from autoprune.search.policy_trials import own_evaluations, play
 from autoprune.search.zero_shot import proposed, transferred_to
 from autoprune.task.task import Task
@@ -102,7 +102,7 @@ class Policy:
             agent = RunFolder.open(Path(source)).read_json("run.json").get("agent")
             raise ValueError(
                 f"the run {source} has no policy: agent={agent} is a search that learns none, or the run did not come "
-                f"to its end (`autoprune search resume={source}` goes on)"
+                f"to its end (`{resume_command(Path(source))}` goes on)"
             )
         folder = fetch_policy(str(inside if (inside / "policy.json").is_file() else source))
         load_policy(folder)
