@@ -19,23 +19,28 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from autoprune.structure.chosen_values import choices_of, reading_all
 from autoprune.structure.differentiated import differentiated
 from autoprune.structure.examples import Example, with_gradients
 from autoprune.structure.groups import Axis, IntArray
 from autoprune.structure.layer_flow import Flow, Nodes, leaves_places, stands_for
 from autoprune.structure.layer_types import ATTENTIONS, tensor_axes
 from autoprune.structure.skipped_modules import patched_forward
-from autoprune.structure.weight_functions import MEANS, Factors, Operands, Weights, factors_of, operands_of, sum_factors
+from autoprune.structure.weight_functions import (
+    MEANS,
+    Factors,
+    Operands,
+    Weights,
+    factors_of,
+    in_pairs,
+    operands_of,
+    sum_factors,
+)
 from autoprune.structure.weighted_gradients import indices_of
 
 JOINING = frozenset(
     {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__, torch.sub, Tensor.sub,
      Tensor.__sub__, Tensor.__rsub__, torch.mul, Tensor.mul, Tensor.mul_, Tensor.__mul__, Tensor.__rmul__}
-)  # fmt: skip
-EXTREMES = frozenset({torch.max, Tensor.max, torch.min, Tensor.min, torch.amax, Tensor.amax, torch.amin, Tensor.amin})
-CHOOSING = frozenset(
-    {torch.max, Tensor.max, torch.min, Tensor.min, torch.maximum, Tensor.maximum, torch.minimum, Tensor.minimum,
-     torch.fmax, torch.fmin}
 )  # fmt: skip
 MIXED = "each of its outputs reaches all that"
 REACHES_ALL = f"{MIXED} {{}} reads, as with a softmax over them or a map for all of them"
@@ -84,21 +89,25 @@ class Alive(TorchFunctionMode):
         if func is F.normalize:
             with self:  # whose length is a sum over units
                 return _by_length(*args, **(kwargs or {}))
+        factors = args[1] if len(args) == 2 and isinstance(args[1], tuple | list) else args[1:]
+        if func is torch.einsum and len(factors) > 2 and isinstance(args[0], str):
+            with self:  # a product of several is one of two at a time
+                return in_pairs(args[0], factors, self.weights)
         result = func(*args, **(kwargs or {}))
         if not torch.is_grad_enabled():
             return result
-        rivals = _rivals(func, args, kwargs or {})
+        rivals = choices_of(func, args, kwargs or {})
         if rivals:
-            result = _reading_all(result, rivals)
+            result = reading_all(result, rivals)
         if (func in JOINING or len(rivals) > 1) and isinstance(result, Tensor) and result.requires_grad:
             self.joined.append(result)
         operands = operands_of(func, args, kwargs or {}, self.weights)
-        factors = factors_of(func, args, self.weights) or sum_factors(func, args, kwargs or {})
-        if factors is not None and not isinstance(result, Tensor):
-            values = self.contraction(result[0], factors, func in MEANS)
+        sums = factors_of(func, args, self.weights) or sum_factors(func, args, kwargs or {})
+        if sums is not None and not isinstance(result, Tensor):
+            values = self.contraction(result[0], sums, func in MEANS)
             return result if values is None else type(result)((values, *result[1:]))
-        if operands is not None or factors is not None:
-            written = self.product(result, operands) if operands else self.contraction(result, factors, func in MEANS)  # type: ignore[arg-type]
+        if operands is not None or sums is not None:
+            written = self.product(result, operands) if operands else self.contraction(result, sums, func in MEANS)  # type: ignore[arg-type]
             return result if written is None else written
         return self.weights.note(func, args, kwargs or {}, result)
 
@@ -107,30 +116,6 @@ def _by_length(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, 
     """What torch.nn.functional.normalize returns, from functions that are looked at one by one."""
     length: Tensor = torch.norm(input, p, dim, True)
     return input / length.clamp_min(eps)
-
-
-def _rivals(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-    """What a maximum, a minimum or a condition chooses from, in the shape of what it returns; nothing of others."""
-    tensors = [*args, *kwargs.values()]
-    if func in (torch.where, Tensor.where) and len(tensors) == 3:
-        rivals = tensors[1:] if func is torch.where else [tensors[0], tensors[2]]
-    elif func in CHOOSING and len(tensors) > 1 and isinstance(tensors[1], Tensor):
-        rivals = tensors[:2]
-    elif func in EXTREMES:
-        with torch._C.DisableTorchFunction():
-            rivals = [torch.sum(*args, **kwargs)]
-    else:
-        return []
-    return [rival for rival in rivals if isinstance(rival, Tensor) and rival.requires_grad]
-
-
-def _reading_all(result: Any, rivals: Sequence[Tensor]) -> Any:
-    """The same values, read from all that they were chosen from: which one is the largest is an accident."""
-    with torch._C.DisableTorchFunction():
-        values, *others = [result] if isinstance(result, Tensor) else result
-        through = sum(rivals[1:], rivals[0])
-        values = values.detach() + through - through.detach()
-    return type(result)((values, *others)) if others else values
 
 
 @dataclass(frozen=True, slots=True, eq=False)

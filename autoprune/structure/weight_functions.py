@@ -1,5 +1,6 @@
 """Functions that multiply by parameters, or by views of them: the axes along which they read and write."""
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -236,6 +237,39 @@ def _contractions(equation: str, first: Tensor, second: Tensor, weights: Weights
             into, out = weights.chosen(weight, read, written=False), weights.chosen(weight, written, written=True)
             places = (of_x.index(into), of_weight.index(into)), (output.index(out), of_weight.index(out))
             yield Operands(x, weight, None, *places)
+
+
+def in_pairs(equation: str, operands: Sequence[Tensor], weights: Weights) -> Tensor:
+    """What an einsum of more than two returns, by einsums of two: weights first meet activations that they sum over.
+
+    Args:
+        equation: Its letters.
+        operands: One for each of the equation's inputs.
+        weights: The parameters, and views of them.
+    """
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
+    left = list(zip(inputs.split(","), operands, strict=True))
+    if not arrow or "." in equation or any(len(set(letters)) < len(letters) for letters, _ in left):
+        return torch.einsum(equation, *operands)
+
+    def kept(first: int, second: int) -> str:
+        """The letters of a pair that others read, or the output has."""
+        others = output + "".join(letters for at, (letters, _) in enumerate(left) if at not in (first, second))
+        return "".join(letter for letter in dict.fromkeys(left[first][0] + left[second][0]) if letter in others)
+
+    def rank(pair: tuple[int, int]) -> tuple[bool, int]:
+        (letters, one), (others, other) = left[pair[0]], left[pair[1]]
+        summed = (set(letters) & set(others)) - set(kept(*pair))
+        return not (summed and (one in weights) != (other in weights)), len(kept(*pair))
+
+    while len(left) > 2:
+        first, second = min(itertools.combinations(range(len(left)), 2), key=rank)
+        (letters, one), (others, other) = left[first], left[second]
+        made = kept(first, second)
+        product = torch.einsum(f"{letters},{others}->{made}", one, other)
+        left = [own for at, own in enumerate(left) if at not in (first, second)] + [(made, product)]
+    (letters, one), (others, other) = left
+    return torch.einsum(f"{letters},{others}->{output}", one, other)
 
 
 def _is_scaled(func: Any, args: Sequence[Any]) -> bool:

@@ -103,3 +103,38 @@ def test_a_bias_that_is_multiplied_by_a_number_goes_with_its_weight() -> None:
     network = nn.Sequential(Equalised(5, 14), nn.LeakyReLU(0.2), Equalised(14, 9), nn.ReLU(), Equalised(9, 2))
     structure = find_structure(network, torch.randn(3, 5))
     assert {group.name: group.units for group in structure.groups} == {"0.weight": 14, "2.weight": 9}
+
+
+class Contracted(nn.Module):
+    """Products of several written as one einsum: a low-rank bilinear form, or an attention's mixing with its output."""
+
+    def __init__(self, equation: str, *shapes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.equation, self.first, self.last = equation, nn.Linear(5, 6), nn.Linear(6, 2)
+        self.weights = nn.ParameterList(torch.randn(shape) for shape in shapes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        given = [h, h] if self.equation.startswith("bti,btj") else [h]
+        return self.last(torch.einsum(self.equation, [*given, *self.weights.parameters()]))  # type: ignore[no-any-return]
+
+
+CONTRACTED = {
+    "bti,btj,ir,jr,ro->bto": ([(6, 8), (6, 8), (8, 6)], {"first": 6, "weights.0": 8, "weights.2": 6}),
+    "btd,dhk,hke->bte": ([(6, 3, 4), (3, 4, 6)], {"first": 6, "weights.0": 3, "weights.1": 6}),
+    "bti,ij,jk,ko->bto": ([(6, 7), (7, 5), (5, 6)], {"first": 6, "weights.0": 7, "weights.1": 5, "weights.2": 6}),
+}
+
+
+@pytest.mark.parametrize("equation", CONTRACTED)
+def test_products_of_several_are_products_of_two_at_a_time(equation: str) -> None:
+    torch.manual_seed(0)
+    shapes, by_hand = CONTRACTED[equation]
+    network, x = Contracted(equation, *shapes).eval(), torch.randn(2, 3, 5)
+    structure = find_structure(network, x)
+    assert {group.name: group.units for group in structure.groups} == by_hand
+    ranking = {g.name: torch.randperm(g.units, generator=torch.Generator().manual_seed(1)) for g in structure.groups}
+    plan = structure.plan(structure.units // 2)
+    with torch.no_grad(), masked(network, structure, plan, ranking):
+        expected = network(x).clone()
+    assert torch.allclose(shrink(network, structure, plan, ranking)(x), expected, atol=1e-5)
