@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from autoprune.callers_modes import plain_torch
 from autoprune.cost.budget import Budget
 from autoprune.cost.model import CostModel
 from autoprune.evaluation.judge import Score
@@ -181,6 +182,7 @@ class Objective:
         whole = [*alive, *([] if rival is None else [rival])]
         return seen, max(whole, key=lambda kept: self._scored(kept, self._all)[1], default=None)
 
+    @plain_torch(alone=True)
     def _judge(self, plans: Sequence[Kept], batches: Batches) -> None:
         """The plans have been judged on the batches afterwards, or have failed."""
         jobs: list[JudgeJob] = []

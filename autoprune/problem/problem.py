@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from torch import nn
 
+from autoprune.callers_modes import plain_torch
 from autoprune.cost.budget import Budget
 from autoprune.cost.encoded_bytes import encoding_error
 from autoprune.cost.model import CostModel, FloatArray
@@ -91,6 +92,7 @@ class Problem:
     """Takes an agent's own numbers and its step."""
 
     @classmethod
+    @plain_torch(alone=True)
     def prepare(
         cls, task: str | Task, spec: ProblemSpec | None = None, *, seed: int = 0, progress: OnStep = _unheard
     ) -> Self:
@@ -190,15 +192,18 @@ class Problem:
             log_agent=log_agent,
         )
 
+    @plain_torch(alone=True)
     def pruned(self, plan: PruningPlan) -> nn.Module:
         """The smaller network, repaired from the calibration role; no gradient step was made."""
         return self.candidates.pruned(plan)
 
+    @plain_torch(alone=True)
     def held_out_scores(self, networks: Mapping[str, nn.Module]) -> dict[str, float]:
         """Name → score of a network on search samples that no reward has seen; higher is better."""
         judge = Judge(self.task, self.held_out)
         return {name: self.spec.score(judge(network)) for name, network in networks.items()}
 
+    @plain_torch(alone=True)
     def held_out_metrics(self, plans: Sequence[PruningPlan]) -> list[Metrics | None]:
         """Each plan judged as the search judges, on held-out samples; None where it cannot be judged."""
         settings = {name: self.measured[name] for name in ("precision", "batch_size")}

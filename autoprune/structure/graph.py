@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from autoprune.callers_modes import plain_torch
 from autoprune.ranges import Count, check_value
 from autoprune.structure.components import ONE_PIECE, Candidate, candidates
 from autoprune.structure.couplings import Laboratory, Progress
@@ -37,6 +38,7 @@ AVERAGED = (
 OF_OTHERS = ({"weights"}, {"experts"}, {"neurons"}, {"neurons", "experts"})  # kinds, where no family is known
 
 
+@plain_torch(alone=True)
 def find_structure(  # noqa: PLR0913 - keyword-only settings, part of the public interface
     model: nn.Module,
     example_input: Any,

@@ -116,7 +116,7 @@ def in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def check_in_memory(model: nn.Module) -> None:
-    """Raises ValueError where weights are on no device, because they were offloaded or never loaded.
+    """Raises ValueError where weights are on no device, as they were offloaded or never loaded, or cannot be changed.
 
     Args:
         model: A network.
@@ -130,4 +130,10 @@ def check_in_memory(model: nn.Module) -> None:
             f"{len(absent)} parameters of the {type(model).__name__}, such as {absent[0]}, are not in memory: "
             "device_map has offloaded them, or they were never loaded. Candidates are slices of weights in memory: "
             "load the model whole, with a device_map of accelerators that hold it together, or take dtype=bfloat16"
+        )
+    if fixed := [name for name, parameter in model.named_parameters() if parameter.is_inference()]:
+        raise ValueError(
+            f"{len(fixed)} parameters of the {type(model).__name__}, such as {fixed[0]}, were made in "
+            "torch.inference_mode, where torch lets nobody change them; make or load the model outside of it, or under "
+            "torch.no_grad"
         )
