@@ -8,12 +8,13 @@ from torch.nn.utils import parametrize
 
 from autoprune.structure.groups import Axis, Group, Member, Structure
 from autoprune.structure.layer_types import CONVOLUTIONS, tensor_axes
+from autoprune.structure.weighted_gradients import as_real
 
 WRITES, READS = ("out", "head", "group"), ("in", "key", "value", "second")
 
 
 def unit_weights(model: nn.Module, group: Group, axis: Axis) -> list[Tensor]:
-    """The weights that write ("out") or read ("in") the group's units, for every layer that does [units, entries].
+    """The weights that write ("out") or read ("in") the group's units, by layer [units, entries]; both parts of complex ones.
 
     Layers are convolutions, depthwise ones among the writers, linear and recurrent ones, embeddings and attentions.
 
@@ -28,7 +29,8 @@ def unit_weights(model: nn.Module, group: Group, axis: Axis) -> list[Tensor]:
             for tensor_axis in tensor_axes(model.get_submodule(member.layer), member.axis):
                 if tensor_axis.tensor.ndim > 1:
                     parts = tensor_axis.tensor.detach().chunk(tensor_axis.runs, dim=tensor_axis.dim)
-                    weights.append(torch.cat([per_unit(part, member, dim=tensor_axis.dim) for part in parts], dim=1))
+                    own = torch.cat([per_unit(part, member, dim=tensor_axis.dim) for part in parts], dim=1)
+                    weights.append(as_real(own).flatten(1))
     return weights
 
 
@@ -57,9 +59,9 @@ def readers(model: nn.Module, group: Group) -> Iterator[tuple[nn.Module, Member]
 
 
 def is_plain_reader(layer: nn.Module) -> bool:
-    """Whether a layer's outputs are a matrix [outputs, inputs · kernel] times what each position reads."""
+    """Whether outputs are a matrix [outputs, inputs · kernel] of real numbers times what each position reads."""
     own = next((kind for kind in (*CONVOLUTIONS, nn.Linear) if isinstance(layer, kind)), None)
-    if own is None or parametrize.is_parametrized(layer):
+    if own is None or parametrize.is_parametrized(layer) or layer.get_parameter("weight").is_complex():
         return False
     computed = ("forward", "_conv_forward")  # a subclass may make another weight of its own at every call
     return all(getattr(type(layer), name, None) is getattr(own, name, None) for name in computed)

@@ -213,7 +213,7 @@ def _solvable(model: nn.Module, structure: Structure) -> tuple[list[dict[str, in
     for name in _readers_of(structure):
         layer = model.get_submodule(name)
         if not is_plain_reader(layer):
-            untouched[name] = f"a {type(layer).__name__} does not multiply what it reads by a matrix"
+            untouched[name] = f"a {type(layer).__name__} does not multiply what it reads by a matrix of real numbers"
             continue
         columns = layer.get_parameter("weight")[0].numel()
         if columns > memory.MOST_COLUMNS:

@@ -22,7 +22,14 @@ from torch import Tensor
 
 from autoprune.structure.groups import IntArray
 from autoprune.structure.stand_ins import NO_LAYER, REACHES_ALL, HandedOn, SegmentedRun, Tap
-from autoprune.structure.weighted_gradients import DIGIT, WeightedGradients, indices_of, is_alive, regular_blocks
+from autoprune.structure.weighted_gradients import (
+    DIGIT,
+    WeightedGradients,
+    as_real,
+    indices_of,
+    is_alive,
+    regular_blocks,
+)
 
 SLACK = 100.0  # times more, for units that are read in one of few blocks
 FEW = 0.2  # of a tensor's entries: so many may only have happened to cancel, and are looked at again
@@ -116,7 +123,7 @@ class Laboratory:
             tensor: Of the run's graph of derivatives.
             dim: A dimension of it.
         """
-        tap = Tap("", tensor, dim, np.arange(tensor.shape[dim]))
+        tap = Tap("", as_real(tensor), dim, np.arange(tensor.shape[dim]))
         sources = [source.tensor for source in self._run.written]
         pairs = []
         for source, weighted in zip(
@@ -138,7 +145,7 @@ class Laboratory:
             dim: A dimension of it.
         """
         places = np.arange(tensor.shape[dim])
-        tap = Tap("", tensor, dim, places)
+        tap = Tap("", as_real(tensor), dim, places)
         nodes, sources = np.full(len(places), -1), []
         for source, weighted in zip(
             self._run.written,

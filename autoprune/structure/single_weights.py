@@ -51,6 +51,8 @@ def single_weight_structure(
             reason = f"task.keep names {kept}"
         elif not isinstance(module, (*CONVOLUTIONS, nn.Linear)) or parametrize.is_parametrized(module):
             reason = f"a {type(module).__name__} has no rows of single weights"
+        elif module.weight.is_complex():
+            reason = "its weights are complex numbers, which no criterion compares one by one"
         elif levels[-1] > MOST_COMPARED:
             reason = f"its rows of {levels[-1]} weights are more than the {MOST_COMPARED} that are compared"
         elif len(levels) < 2:

@@ -36,7 +36,7 @@ from autoprune.structure.weight_functions import (
     operands_of,
     sum_factors,
 )
-from autoprune.structure.weighted_gradients import indices_of
+from autoprune.structure.weighted_gradients import as_real, indices_of
 
 JOINING = frozenset(
     {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__, torch.sub, Tensor.sub,
@@ -100,7 +100,7 @@ class Alive(TorchFunctionMode):
         if rivals:
             result = reading_all(result, rivals)
         if (func in JOINING or len(rivals) > 1) and isinstance(result, Tensor) and result.requires_grad:
-            self.joined.append(result)
+            self.joined.append(as_real(result))
         operands = operands_of(func, args, kwargs or {}, self.weights)
         sums = factors_of(func, args, self.weights) or sum_factors(func, args, kwargs or {})
         if sums is not None and not isinstance(result, Tensor):
@@ -209,7 +209,11 @@ class SegmentedRun:
                 forwards[module] = self._straight_through(name, module)
             for store in (module._parameters, module._buffers):
                 for key, tensor in store.items():
-                    if tensor is not None and id(tensor) not in held and tensor.is_floating_point():
+                    if (
+                        tensor is not None
+                        and id(tensor) not in held
+                        and (tensor.is_floating_point() or tensor.is_complex())
+                    ):
                         replaced.append((store, key, tensor))
                         self.free[name, key] = leaves.setdefault(id(tensor), _leaf(tensor))
         try:
@@ -246,7 +250,7 @@ class SegmentedRun:
             for tensor, dim, nodes in flow.reads(args, kwargs):
                 if tensor.requires_grad:
                     handed_on = self._beside(tensor, dim) if leaves_places(module) else ()
-                    self.reads.append(Tap(name, tensor.clone(), dim % tensor.ndim, nodes, handed_on))
+                    self.reads.append(Tap(name, as_real(tensor.clone()), dim % tensor.ndim, nodes, handed_on))
             with torch._C.DisableTorchFunction(), torch.no_grad():
                 true = original(*tree_map(_detached, args), **tree_map(_detached, kwargs))
             return flow.wrote(true, functools.partial(self._fresh, handed_on=handed_on))
@@ -279,7 +283,7 @@ class SegmentedRun:
                 couplings.connect(out, beside)
         alike = own.x.ndim == outputs.ndim and (own.read[0] - own.written[0]) % own.x.ndim == 0
         handed_on = self._beside(own.x, own.read[0]) if alike else ()
-        self.reads.append(Tap(module, own.x.clone(), own.read[0] % own.x.ndim, into, handed_on))
+        self.reads.append(Tap(module, as_real(own.x.clone()), own.read[0] % own.x.ndim, into, handed_on))
         return self._fresh(module, outputs.detach(), own.written[0], out, handed_on)
 
     def _beside(self, tensor: Tensor, read: int) -> tuple[HandedOn, ...]:
@@ -311,11 +315,13 @@ class SegmentedRun:
         return (0.1 + 0.8 * torch.rand(outputs.shape, generator=self.random).to(outputs)).requires_grad_().clone()
 
     def _fresh(self, name: str, like: Tensor, dim: int, nodes: IntArray, handed_on: Sequence[HandedOn] = ()) -> Tensor:
-        noise = torch.rand(like.shape, generator=self.random).to(like.device, like.dtype)
+        parts = as_real(like.detach())
+        noise = torch.rand(parts.shape, generator=self.random).to(parts)
         leaf = (0.1 + 0.8 * noise).requires_grad_()
         self.written.append(Tap(name, leaf, dim % like.ndim, nodes))
         self.written += [Tap(name, leaf, units.dim, units.nodes) for units in handed_on]
-        return leaf.clone()  # which may be written into
+        own = leaf.clone()  # which may be written into
+        return torch.view_as_complex(own) if like.is_complex() else own
 
     def _straight_through(self, name: str, module: nn.Module) -> Callable[..., Any]:
         original = module.forward

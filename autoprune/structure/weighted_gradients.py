@@ -19,7 +19,7 @@ class WeightedGradients:
     """Gradients of one tensor for readers that were weighted by 1, by the digits of their number, and by signatures."""
 
     def __init__(self, gradients: Sequence[Tensor], signatures: Tensor) -> None:
-        self._all = [gradient.nan_to_num() for gradient in gradients]
+        self._all = [as_real(gradient).nan_to_num() for gradient in gradients]
         self.one, self.signatures = self._all[0], signatures.to(gradients[0].device)
 
     def decoded(self) -> tuple[Tensor, Tensor]:
@@ -74,6 +74,11 @@ class WeightedGradients:
         for digit, whole in zip(digits, rounded, strict=True):
             exact &= (digit - whole).abs() < min(0.3, slack * DIGIT_ERROR)
         return number, exact
+
+
+def as_real(tensor: Tensor) -> Tensor:
+    """The tensor, or of complex numbers their two parts along one more dimension, the last."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 def regular_blocks(closed: Tensor) -> Tensor | None:

@@ -119,7 +119,7 @@ class Contracted(nn.Module):
         return self.last(torch.einsum(self.equation, [*given, *self.weights.parameters()]))  # type: ignore[no-any-return]
 
 
-CONTRACTED = {
+CONTRACTED: dict[str, tuple[list[tuple[int, ...]], dict[str, int]]] = {
     "bti,btj,ir,jr,ro->bto": ([(6, 8), (6, 8), (8, 6)], {"first": 6, "weights.0": 8, "weights.2": 6}),
     "btd,dhk,hke->bte": ([(6, 3, 4), (3, 4, 6)], {"first": 6, "weights.0": 3, "weights.1": 6}),
     "bti,ij,jk,ko->bto": ([(6, 7), (7, 5), (5, 6)], {"first": 6, "weights.0": 7, "weights.1": 5, "weights.2": 6}),
