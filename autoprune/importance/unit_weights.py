@@ -14,7 +14,7 @@ WRITES, READS = ("out", "head", "group"), ("in", "key", "value", "second")
 
 
 def unit_weights(model: nn.Module, group: Group, axis: Axis) -> list[Tensor]:
-    """The weights that write ("out") or read ("in") the group's units, by layer [units, entries]; both parts of complex ones.
+    """The weights that write ("out") or read ("in") the group's units, by layer [units, entries]; complex ones as real.
 
     Layers are convolutions, depthwise ones among the writers, linear and recurrent ones, embeddings and attentions.
 
