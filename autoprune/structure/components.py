@@ -29,8 +29,8 @@ from autoprune.structure.standardised_weights import standardises_weight
 OUTPUT = "the network's output"
 INPUTS = "its channels are the network's inputs"
 UNREAD = (
-    "nothing is seen to read its outputs: the forward pass drops them, detaches them from the graph of derivatives, or "
-    "leaves torch"
+    "nothing is seen to read its outputs: the forward pass drops them, detaches them from the graph of derivatives, "
+    "only looks at them to choose what runs (argmax, item), or leaves torch"
 )
 ONE_PIECE = "all its units can only go together"
 
@@ -268,7 +268,8 @@ class _Components:
         return normalisers
 
     def _reasons(self) -> dict[int, str]:
-        reasons = {int(self.label[node]): why for node, why in reversed(self.pinned.items())}
+        pinned = sorted(self.pinned.items(), key=lambda item: item[1] == OUTPUT, reverse=True)
+        reasons = {int(self.label[node]): why for node, why in reversed(pinned)}
         read = set(np.unique(self.label[sorted(self.couplings.read)]).tolist()) if self.couplings.read else set()
         for (name, axis), (start, size) in self.couplings.nodes.axes.items():
             if axis != "head" and self._makes(name, axis):

@@ -28,6 +28,7 @@ from autoprune.structure.layer_types import (
 )
 
 NOT_RUN = "the example input does not run it; give one that does (Task.example_inputs)"
+NOT_CALLED = "it is never called: functions read its parameters, in a way in which no units are seen"
 
 
 class _Decisions(TorchFunctionMode):
@@ -41,10 +42,14 @@ class _Decisions(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.taken = False
+        self.parameters: set[int] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.taken |= func in self.LOOKS or (func is torch.where and len(args) == 1)
         self.taken |= func in self.CHOOSING and any(index.dtype == torch.bool for index in tensors(args[1]))
+        if getattr(func, "__name__", "") != "__get__":  # its shape is no use of a parameter
+            given = (*args, *(kwargs or {}).values())
+            self.parameters.update(id(value) for value in given if isinstance(value, nn.Parameter))
         return func(*args, **(kwargs or {}))
 
 
@@ -58,6 +63,8 @@ class Survey:
     """The layers in the order in which they were called, as often as they were."""
     decides: bool
     """Whether the forward pass looked at values, and so may run other layers for other inputs."""
+    parameters: frozenset[int] = frozenset()
+    """The ids of all parameters that functions were called with."""
 
 
 def survey(model: nn.Module, example: Example) -> Survey:
@@ -97,7 +104,7 @@ def survey(model: nn.Module, example: Example) -> Survey:
         raise _not_run(example, error) from error
     if not all(torch.isfinite(tensor).all() for tensor in outputs.values()):
         raise ValueError("the network's outputs for the example input hold NaN or infinity; its weights may be broken")
-    return Survey(tuple(ran.values()), tuple(calls), decisions.taken)
+    return Survey(tuple(ran.values()), tuple(calls), decisions.taken, frozenset(decisions.parameters))
 
 
 def _not_run(example: Example, error: Exception) -> ValueError:
@@ -128,7 +135,7 @@ def examples_like(model: nn.Module, given: Sequence[Example], surveys: Sequence[
 
 
 def idle_layers(model: nn.Module, surveys: Sequence[Survey]) -> dict[str, str]:
-    """The layers that no example runs, each with that reason.
+    """The layers that no example runs, or whose parameters are read without a call, each with that reason.
 
     Args:
         model: The network that was surveyed.
@@ -138,9 +145,10 @@ def idle_layers(model: nn.Module, surveys: Sequence[Survey]) -> dict[str, str]:
         Layer → the reason.
     """
     ran = {name for seen in surveys for name in seen.calls}
+    read = frozenset[int]().union(*(seen.parameters for seen in surveys))
     inner = [n for n, m in model.named_modules() if isinstance(m, ATTENTIONS)]
     return {
-        name: NOT_RUN
+        name: NOT_CALLED if any(id(own) in read for own in module.parameters(recurse=False)) else NOT_RUN
         for name, module in model.named_modules()
         if name not in ran and is_sliceable(module) and not isinstance(module, (*PER_CHANNEL, *OVER_CHANNELS))
         if not any(name != n and holds(n, name) for n in inner)

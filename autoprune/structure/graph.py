@@ -241,7 +241,8 @@ def _structure(
         else:
             groups.append(group)
     accepted, rejected = verifier.settle([*groups, *experts])
-    unprunable |= rejected | idle
+    cut = {member.layer for group in accepted for member in group.members}  # some of which are read without a call
+    unprunable |= rejected | {name: why for name, why in idle.items() if name not in cut | unprunable.keys()}
     if not accepted:
         none = "none of its layers writes units that another one reads, or it computes their weights"
         if whole is not None and not proposed:

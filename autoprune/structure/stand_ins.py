@@ -24,7 +24,7 @@ from autoprune.structure.differentiated import differentiated
 from autoprune.structure.examples import Example, with_gradients
 from autoprune.structure.groups import Axis, IntArray
 from autoprune.structure.layer_flow import Flow, Nodes, leaves_places, stands_for
-from autoprune.structure.layer_types import ATTENTIONS, tensor_axes
+from autoprune.structure.layer_types import ATTENTIONS, CONVOLUTIONS, tensor_axes
 from autoprune.structure.skipped_modules import patched_forward
 from autoprune.structure.weight_functions import (
     MEANS,
@@ -266,11 +266,13 @@ class SegmentedRun:
         nodes, couplings = self.couplings.nodes, self.couplings
         layer = self.model.get_submodule(module)
         axes = {along.dim: f"{key}/{along.dim}" for along in (read, written)}
-        for name, axis in list(nodes.axes):  # a layer's own weight has names for them already
-            if name == module and "/" not in axis:
-                for tensor_axis in tensor_axes(layer, axis):
-                    if tensor_axis.owner is layer and tensor_axis.key == key and tensor_axis.runs == 1:
-                        axes[tensor_axis.dim] = axis
+        own_axes = [axis for name, axis in nodes.axes if name == module and "/" not in axis]
+        if isinstance(layer, (nn.Linear, *CONVOLUTIONS)):  # which may never be called
+            own_axes += ["out", "in"]
+        for axis in own_axes:  # a layer's own weight has names for them already
+            for tensor_axis in tensor_axes(layer, axis):
+                if tensor_axis.owner is layer and tensor_axis.key == key and tensor_axis.runs == 1:
+                    axes[tensor_axis.dim] = axis
         couplings.ran.setdefault(module)
         couplings.functions.add((module, axes[written.dim]))
         into = nodes.of(module, axes[read.dim], read.size)[read.entries.numpy()]

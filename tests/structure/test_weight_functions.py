@@ -1,11 +1,15 @@
 """Weights that are used by functions, in other ways than their layer's: what reads and writes by them goes with it."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoprune.export.network import load_network, save_network
 from autoprune.structure.edit import masked, shrink
 from autoprune.structure.graph import find_structure
 from experiments.coverage.command import half_can_go
@@ -138,3 +142,31 @@ def test_products_of_several_are_products_of_two_at_a_time(equation: str) -> Non
     with torch.no_grad(), masked(network, structure, plan, ranking):
         expected = network(x).clone()
     assert torch.allclose(shrink(network, structure, plan, ranking)(x), expected, atol=1e-5)
+
+
+class NeverCalled(nn.Module):
+    """Layers of which functions read the weights: one as it is, one times a mask; and one that nothing reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(5, 8), nn.Linear(8, 6), nn.Linear(6, 3)
+        self.hidden, self.idle = nn.Linear(5, 3), nn.Linear(4, 4)
+        self.register_buffer("mask", torch.ones(3, 5).tril())
+
+    def forward(self, x: Tensor) -> Any:
+        other = F.linear(x, self.hidden.weight * self.get_buffer("mask"), self.hidden.bias)
+        return self.c(F.linear(self.a(x).relu(), self.b.weight, self.b.bias).relu()) + other
+
+
+def test_layers_that_are_never_called_are_layers_all_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, x = NeverCalled().eval(), torch.randn(2, 5)
+    structure = find_structure(network, x)
+    assert {group.name: group.units for group in structure.groups} == {"a": 8, "b": 6}
+    assert structure.unprunable["idle"].startswith("the example input does not run it")
+    assert structure.unprunable["hidden"].startswith("it is never called")
+    ranking = {group.name: torch.randperm(group.units) for group in structure.groups}
+    small = shrink(network, structure, structure.plan(structure.units // 2), ranking)
+    save_network(small, tmp_path, architecture=None)
+    with torch.no_grad():
+        assert torch.equal(load_network(tmp_path, model=network)(x), small(x))
