@@ -60,6 +60,8 @@ def read_record(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}; {ANEW}") from error
+    if not isinstance(record, dict) or "schema" not in record:
+        raise ValueError(f"{path} is no policy's record, which says its schema; {ANEW}")
     _check_version(path, record, "schema", SCHEMA)
     _check_seal(path, record)
     _check_version(path, record, "observation_version", OBSERVATION_VERSION)

@@ -33,6 +33,13 @@ def fetch_policy(source: str) -> Path:
         case "hf":
             return hub.fetch(name)
     folder = Path(source).expanduser()
+    archive = folder if folder.is_file() else folder.with_name(f"{folder.name}.zip")
+    if not folder.is_dir() and archive.suffix == ".zip" and archive.is_file():
+        raise ValueError(
+            f"{archive} is a file: if it is what Stable-Baselines3's model.save wrote, it holds pickles, which are not "
+            f"read, and no record of what the policy observes. A policy is given as {FORMS}; "
+            "`autoprune train` writes one"
+        )
     if not folder.is_dir():
         raise ValueError(f"there is no folder {source!r}; a policy is given as {FORMS}")
     return folder

@@ -274,3 +274,10 @@ def test_a_servers_refusal_is_an_error(bundle: Path) -> None:
     assert [
         line.startswith("Weights & Biases refused the policy for 'me/p/n'") and REFUSAL in line for line in told
     ] == [True]
+
+
+@pytest.mark.parametrize("name", ["mine.zip", "mine"])
+def test_what_stable_baselines_saved_is_refused_as_what_it_is(tmp_path: Path, name: str) -> None:
+    (tmp_path / "mine.zip").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"mine\.zip is a file.*model\.save"):
+        fetch_policy(f"{tmp_path / name}")
