@@ -1,13 +1,17 @@
 """What is measured once on this machine and remembered: which settings make it fast."""
 
+import contextlib
 import ctypes
 import json
+import logging
 import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +25,33 @@ GAIN = 1.03  # what has to be gained for a setting to be changed
 FREED_BYTES = 2**28  # by which a process may grow before it gives back what is free in it
 BIG, WIDE = (256, 16, 56, 56), (16, 16, 3, 3)  # a convolution with 51 MB of activations, which glibc maps and unmaps
 
+log = logging.getLogger(__name__)
+
 
 def cache_dir() -> Path:
-    """Returns where autoprune keeps what can be made again: $AUTOPRUNE_CACHE, else its folder in the user's cache."""
-    if "AUTOPRUNE_CACHE" in os.environ:
-        return Path(os.environ["AUTOPRUNE_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "autoprune"
+    """Returns where autoprune keeps what can be made again: $AUTOPRUNE_CACHE, else its folder in the user's cache.
+
+    Where nobody can write there, a warning says so, once, and it is a folder that ends with this process.
+    """
+    named = os.environ.get("AUTOPRUNE_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(named or f"{home}/autoprune")
+    with contextlib.suppress(OSError, RuntimeError):  # a home that is not known
+        folder = folder.expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    return Path(_passing_folder(folder).name)
+
+
+@cache
+def _passing_folder(instead_of: Path) -> tempfile.TemporaryDirectory[str]:
+    log.warning(
+        "nothing can be written to the cache %s: what is measured, trained and judged is kept for this process alone; "
+        "set AUTOPRUNE_CACHE to a folder that can be written",
+        instead_of,
+    )
+    return tempfile.TemporaryDirectory(prefix="autoprune-")
 
 
 @dataclass(frozen=True, slots=True)

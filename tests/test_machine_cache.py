@@ -181,3 +181,27 @@ def test_much_free_memory_goes_back_and_little_stays(monkeypatch: pytest.MonkeyP
     full = resident()
     release()
     assert resident() > full - 2**23, "16 MB more than after the last time are kept"
+
+
+@pytest.mark.parametrize("variable", ["AUTOPRUNE_CACHE", "XDG_CACHE_HOME", "HOME"])
+def test_a_cache_that_cannot_be_written_is_replaced_for_this_process(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("which is no folder")
+    for name in ("AUTOPRUNE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(tmp_path / "file"))
+    folder = cache_dir()
+    assert folder == cache_dir()
+    assert tmp_path not in folder.parents
+    assert MeasurementCache(folder).get_or_measure(QUESTION, lambda: 3) == 3
+    assert [str(tmp_path / "file") in record.message for record in caplog.records] == [True]
+
+
+def test_the_cache_of_a_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("AUTOPRUNE_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / ".cache" / "autoprune"
+    monkeypatch.setenv("AUTOPRUNE_CACHE", "~/mine")
+    assert cache_dir() == tmp_path / "mine"
