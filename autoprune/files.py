@@ -36,6 +36,10 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
             with partial.open("rb+") as file:
                 os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        if error.filename in (partial, str(partial)) and error.filename2 is None:
+            error.filename = str(path)  # the other name says nothing to a reader
+        raise
     finally:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)

@@ -56,3 +56,16 @@ def test_two_writers_at_once_do_not_meet(tmp_path: Path) -> None:
         one.write_text("one")
         other.write_text("other")
     assert (tmp_path / "file").read_text() == "one", "who ends last"
+
+
+def test_an_error_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+
+    def fail() -> None:
+        with atomic_write(path) as partial:
+            partial.mkdir()
+            partial.write_text("a folder")
+
+    with pytest.raises(IsADirectoryError) as caught:
+        fail()
+    assert caught.value.filename == str(path)

@@ -153,3 +153,13 @@ def test_a_failed_run_says_how_it_goes_on(tmp_path: Path) -> None:
     run.write_json("run.json", {})
     assert fail(full).endswith(f"`autoprune search 'resume={folder}' task._target_=mine.task` goes on.")
     assert "resume=" not in fail(ValueError("evaluations=0"))
+
+
+def test_a_run_that_cannot_be_written_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from autoprune.cli.search import Launch
+
+    run = RunFolder.create(tmp_path / "run")
+    run.write_json("run.json", {})
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ValueError, match="copy it"):
+        Launch.of_run(run.path)

@@ -38,6 +38,7 @@ from autoprune.cli.pruned_training import tickets, train_pruned
 from autoprune.cli.renamed import refuse_old_names
 from autoprune.cli.search import resume, search
 from autoprune.cli.session import end_interrupted, run_command
+from autoprune.cli.sweep import SweepEnd, resume_hint
 from autoprune.cli.train import train
 from autoprune.cli.validation import Section
 from autoprune.interrupts import raised
@@ -159,9 +160,13 @@ def _compose(command: str, overrides: list[str]) -> None:
             settings = [own for own in overrides if own[:1] == "~" or ("=" in own and own[:1] != "-")]
             raise ValueError(sentence_of(error, settings, name, section)) from error
         except OSError as error:  # of Hydra's; a job's own are sentences already
-            raise ValueError(f"the folder of hydra.run.dir or hydra.sweep.dir cannot be used: {error}") from error
+            raise ValueError(
+                f"the folder of hydra.run.dir or hydra.sweep.dir cannot be used: {error}; set it to one that can be "
+                "written"
+            ) from error
 
-    run_command(run)
+    SweepEnd.begun.clear()
+    run_command(run, interrupted=lambda: "".join(map(resume_hint, SweepEnd.begun)))
 
 
 def _tidied(job: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:

@@ -1,6 +1,7 @@
 """`autoprune search`: one job, or one that was cut off."""
 
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -104,6 +105,11 @@ class Launch:
         record = run.read_json("run.json")
         if run.has("result.json") and not run.read_json("result.json").get("failed"):
             raise ValueError(f"{folder} is complete; `autoprune show {folder}` shows it")
+        if not os.access(folder, os.W_OK):
+            raise ValueError(
+                f"nothing can be written into {folder}, where the run would go on; copy it to a folder that can be "
+                "written, and resume the copy"
+            )
         if not run.has("config.yaml"):
             raise ValueError(f"{folder} has no config.yaml, so it cannot be resumed; start it again")
         return cls(folder, record["agent"], record["group"], record["overrides"])

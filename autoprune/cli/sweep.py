@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -103,6 +103,12 @@ class SweepEnd(Callback):
 
     And with a status that is not zero then.
     """
+
+    begun: ClassVar[list[Path]] = []
+    """The folder of the sweep that this process runs, for what is said where it is interrupted between its jobs."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        self.begun[:] = [Path(config.hydra.sweep.dir)]
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         sweep = Path(config.hydra.sweep.dir)
