@@ -277,6 +277,12 @@ class SegmentedRun:
         couplings.functions.add((module, axes[written.dim]))
         into = nodes.of(module, axes[read.dim], read.size)[read.entries.numpy()]
         out = nodes.of(module, axes[written.dim], written.size)[written.entries.numpy()]
+        for nodes_of, dims in ((into, own.read), (out, own.written)):
+            for beside in self.weights.times(own.weight, dims[1]):
+                if beside.owner in self.free:
+                    holder, other = beside.owner
+                    places = nodes.of(holder, f"{other}/{beside.dim}", beside.size)[beside.entries.numpy()]
+                    couplings.connect(nodes_of, places)
         if own.bias is not None and own.bias in self.weights and own.bias.ndim == 1:
             bias = self.weights.along(own.bias, 0)
             if bias is not None and bias.owner in self.free:

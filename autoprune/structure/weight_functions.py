@@ -83,6 +83,8 @@ class Weights:
         """Parameters of which several dimensions might be units (experts or neurons, heads or features), and whether
         these are written there, rather than read."""
         self._views: dict[int, tuple[Tensor, Tensor, tuple[Call, ...]]] = {}  # id → it, its parameter, how it was made
+        # id of a view → the parameters that it was multiplied by entry by entry, and what was done to each since
+        self._times: dict[int, tuple[tuple[Tensor, tuple[Call, ...]], ...]] = {}
 
     def __contains__(self, tensor: object) -> bool:
         return id(tensor) in self._owners or id(tensor) in self._views
@@ -96,15 +98,21 @@ class Weights:
             kwargs: What it was called with, by name.
             result: What it returned, one tensor or several.
         """
-        if not args or args[0] not in self or not (func in VIEWS or func in SAME or _is_scaled(func, args)):
+        masked = func in SCALED and len(args) == 2 and args[1] in self and _is_of_shape(result, args[0])
+        if not args or args[0] not in self or not (func in VIEWS or func in SAME or masked or _is_scaled(func, args)):
             return result
         _, parameter, calls = self._views.get(id(args[0]), (None, args[0], ()))
         moved = func in VIEWS
+        times = self._times.get(id(args[0]), ())
+        if masked:
+            _, other, own = self._views.get(id(args[1]), (None, args[1], ()))
+            times = (*times, (other, (*own, (Tensor.expand, tuple(result.shape), {}, None))))
         several = not isinstance(result, Tensor)
         parts = list(result) if several else [result]
         for index, part in enumerate(parts):
             call: Call = (func, tuple(args[1:]), dict(kwargs), index if several else None)
             self._views[id(part)] = part, parameter, (*calls, call) if moved else calls
+            self._times[id(part)] = tuple((other, (*own, call) if moved else own) for other, own in times)
         return iter(parts) if func == Tensor.__iter__ else result
 
     def chosen(self, weight: Tensor, dims: Sequence[str], *, written: bool) -> str:
@@ -129,18 +137,33 @@ class Weights:
             dim: A dimension of it; fewer than 0 count from the last.
         """
         _, parameter, calls = self._views.get(id(weight), (None, weight, ()))
-        owner, dim = self._owners[id(parameter)], dim % weight.ndim
+        return self._along(parameter, calls, dim % weight.ndim)
+
+    def times(self, weight: Tensor, dim: int) -> Iterator[Along]:
+        """What runs along a dimension of the weight of those parameters that it is the product of with its own.
+
+        Args:
+            weight: A parameter, or a view of one.
+            dim: A dimension of it; fewer than 0 count from the last.
+        """
+        for parameter, calls in self._times.get(id(weight), ()):
+            along = self._along(parameter, calls, dim % weight.ndim)
+            if along is not None:
+                yield along
+
+    def _along(self, parameter: Tensor, calls: Sequence[Call], dim: int) -> Along | None:
+        owner = self._owners[id(parameter)]
         if not calls:
             return Along(owner, dim, parameter.shape[dim], torch.arange(parameter.shape[dim]))
         numbers = torch.arange(parameter.numel()).view(parameter.shape)
         for func, args, kwargs, index in calls:
             numbers = func(numbers, *args, **kwargs)
-            numbers = numbers if index is None else list(numbers)[index]
+            numbers = (numbers if index is None else list(numbers)[index]).contiguous()  # as copies in between are
         rows = numbers.movedim(dim, 0).flatten(1)
         strides = [math.prod(parameter.shape[d + 1 :]) for d in range(parameter.ndim)]
         for own, (stride, size) in enumerate(zip(strides, parameter.shape, strict=True)):
             entries = rows // stride % size
-            if len(entries[:, 0].unique()) == len(entries) > 1 and bool((entries == entries[:, :1]).all()):
+            if len(entries[:, 0].unique()) > 1 and bool((entries == entries[:, :1]).all()):
                 return Along(owner, own, size, entries[:, 0])
         return None
 
@@ -270,6 +293,10 @@ def in_pairs(equation: str, operands: Sequence[Tensor], weights: Weights) -> Ten
         left = [own for at, own in enumerate(left) if at not in (first, second)] + [(made, product)]
     (letters, one), (others, other) = left
     return torch.einsum(f"{letters},{others}->{output}", one, other)
+
+
+def _is_of_shape(result: Any, other: Any) -> bool:
+    return isinstance(result, Tensor) and isinstance(other, Tensor) and result.shape == other.shape
 
 
 def _is_scaled(func: Any, args: Sequence[Any]) -> bool:

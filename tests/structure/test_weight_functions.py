@@ -145,17 +145,18 @@ def test_products_of_several_are_products_of_two_at_a_time(equation: str) -> Non
 
 
 class NeverCalled(nn.Module):
-    """Layers of which functions read the weights: one as it is, one times a mask; and one that nothing reads."""
+    """Layers of which functions read the weights: as they are, times a mask, in a sum; and one that nothing reads."""
 
     def __init__(self) -> None:
         super().__init__()
         self.a, self.b, self.c = nn.Linear(5, 8), nn.Linear(8, 6), nn.Linear(6, 3)
-        self.hidden, self.idle = nn.Linear(5, 3), nn.Linear(4, 4)
-        self.register_buffer("mask", torch.ones(3, 5).tril())
+        self.masked, self.summed, self.idle = nn.Linear(5, 8), nn.Linear(5, 3), nn.Linear(4, 4)
+        self.register_buffer("mask", torch.rand(8, 5).round() + 0.5)
 
     def forward(self, x: Tensor) -> Any:
-        other = F.linear(x, self.hidden.weight * self.get_buffer("mask"), self.hidden.bias)
-        return self.c(F.linear(self.a(x).relu(), self.b.weight, self.b.bias).relu()) + other
+        h = (self.a(x) + F.linear(x, self.masked.weight * self.get_buffer("mask"), self.masked.bias)).relu()
+        other = F.linear(x, self.summed.weight + 1, self.summed.bias)
+        return self.c(F.linear(h, self.b.weight, self.b.bias).relu()) + other
 
 
 def test_layers_that_are_never_called_are_layers_all_the_same(tmp_path: Path) -> None:
@@ -164,7 +165,9 @@ def test_layers_that_are_never_called_are_layers_all_the_same(tmp_path: Path) ->
     structure = find_structure(network, x)
     assert {group.name: group.units for group in structure.groups} == {"a": 8, "b": 6}
     assert structure.unprunable["idle"].startswith("the example input does not run it")
-    assert structure.unprunable["hidden"].startswith("it is never called")
+    members = {(member.layer, member.axis) for member in structure.groups[0].members}
+    assert members == {("a", "out"), ("masked", "out"), ("", "mask/0"), ("b", "in")}
+    assert structure.unprunable["summed"].startswith("it is never called")
     ranking = {group.name: torch.randperm(group.units) for group in structure.groups}
     small = shrink(network, structure, structure.plan(structure.units // 2), ranking)
     save_network(small, tmp_path, architecture=None)
