@@ -43,7 +43,7 @@ def test_wheel_names_its_licence_its_python_and_its_command(wheel: Path) -> None
     assert set(metadata.get_all("Provides-Extra", [])) == {
         "dev", "hub", "llm", "openvino", "report", "search", "sweep", "vision",
     }  # fmt: skip
-    assert "autoprune = autoprune.cli:main" in commands
+    assert "autoprune = autoprune.__main__:main" in commands
 
 
 @pytest.mark.slow
