@@ -15,7 +15,7 @@ from autoprune.evaluation.curves import single_group_curves
 from autoprune.evaluation.incumbents import describe_anytime
 from autoprune.evaluation.outcome import Outcome
 from autoprune.export.network import TOKENIZER_FOLDER, load_network, save_network
-from autoprune.export.onnx import export_onnx
+from autoprune.export.onnx import export_onnx_into
 from autoprune.export.pretrained_folder import copy_tokenizer
 from autoprune.final_networks import DENSE, RECOVERED, FinalNetworks, RecoveredNetworks, UnseenJudge, quantizes
 from autoprune.plan import PruningPlan
@@ -294,9 +294,9 @@ class Job:
         reloaded = outputs_of(load_network(folder, model=task.model).to(task.device), samples, task.forward)
         differences = {"reloaded": largest_difference(reloaded, expected)}
         if task.onnx:
-            path = self.run.path / "network.onnx"
-            inputs = task.data.calibration.inputs
-            differences["onnx"] = export_onnx(network, task.example_input, path, forward=task.forward, samples=inputs)
+            differences["onnx"] = export_onnx_into(
+                self.run.path, network, task.example_input, forward=task.forward, samples=task.data.calibration.inputs
+            )
         return differences
 
     def _agent_metrics(self, metrics: Mapping[str, float], step: int) -> None:

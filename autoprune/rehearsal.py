@@ -31,8 +31,8 @@ LARGE = 10**7  # parameters; with more of them samples are fewer in proportion, 
 JUDGED = ("search", "test")  # roles that the metric is computed of
 SPARE = 4  # dense networks that the run's disk has to hold: recovered ones, the exported one, its ONNX file
 ONE_SHAPE = (
-    "network.onnx takes inputs of the example's shape alone, one sample at a time: with a batch axis the file cannot "
-    "be written, or answers otherwise"
+    "network_one_sample.onnx is written instead of network.onnx, for inputs of the example's shape alone: with a batch "
+    "axis the file cannot be written, or answers otherwise"
 )
 
 

@@ -234,11 +234,11 @@ def _measured(task: "Task", network: "nn.Module") -> dict[str, float]:
 def _export(task: "Task", network: "nn.Module", run: "RunFolder") -> None:
     """The network stands in the run's folder, as every pruned one does, and as ONNX where the task wants it."""
     from autoprune.export.network import save_network
-    from autoprune.export.onnx import export_onnx
+    from autoprune.export.onnx import export_onnx_into
 
     save_network(network, run.path / "network", architecture=task.architecture)
     if task.onnx:
-        export_onnx(network, task.example_input, run.path / "network.onnx", forward=task.forward)
+        export_onnx_into(run.path, network, task.example_input, forward=task.forward)
 
 
 def _on_disk(

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoprune.device.onnx_runtime import Called, onnx_call, output_names, write_onnx
+from autoprune.device.onnx_runtime import Called, has_batch_axis, onnx_call, output_names, write_onnx
 from autoprune.files import atomic_write
 from autoprune.structure.experts import countable_experts
 from autoprune.task.samples import Samples, cut, leaves, mapped, named_outputs, rows
@@ -82,6 +82,24 @@ def export_onnx(
             except Exception as error:  # exporters fail in many ways
                 failures.append(error)
         raise failures[0]  # what fails for one sample, too, has the reason that it has for several
+
+
+def export_onnx_into(folder: Path, network: nn.Module, example_input: Samples, **checked: Any) -> float:
+    """The folder holds network.onnx, which takes any batch, or network_one_sample.onnx where no batch axis fits.
+
+    Who reads network.onnx may give it as many samples as they like, so the other one has another name.
+
+    Args:
+        folder: Of a run.
+        network: See `export_onnx`, whose answer and errors these are.
+        example_input: See there.
+        **checked: See there.
+    """
+    path = folder / "network.onnx"
+    difference = export_onnx(network, example_input, path, **checked)
+    if not has_batch_axis(path):
+        path.rename(folder / "network_one_sample.onnx")
+    return difference
 
 
 def onnx_difference(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.device.onnx_runtime import has_batch_axis, onnx_call
-from autoprune.export.onnx import export_onnx
+from autoprune.export.onnx import export_onnx, export_onnx_into
 from autoprune.structure.edit import shrink
 from autoprune.structure.graph import find_structure
 from autoprune.task import networks
@@ -106,8 +106,9 @@ class ClassToken(nn.Module):
 def test_only_what_no_batch_axis_fits_is_exported_for_one_sample(
     tmp_path: Path, network: nn.Module, example: Any, batched: bool
 ) -> None:
-    path = tmp_path / "network.onnx"
-    assert export_onnx(network.eval(), example, path) <= 1e-4
+    assert export_onnx_into(tmp_path, network.eval(), example) <= 1e-4
+    (path,) = tmp_path.iterdir()
+    assert path.name == ("network.onnx" if batched else "network_one_sample.onnx")
     assert has_batch_axis(path) == batched
 
 
