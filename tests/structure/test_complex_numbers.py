@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.export.network import load_network, save_network
 from autoprune.importance.unit_weights import is_plain_reader, unit_weights
-from autoprune.structure.edit import masked, shrink
 from autoprune.structure.graph import find_structure
+from tests.structure.halves import checked_half
 
 
 class Parts(nn.Module):
@@ -60,15 +59,7 @@ def test_units_of_complex_numbers_go_as_others_do(name: str, tmp_path: Path) -> 
     network = build().eval()
     structure = find_structure(network, x)
     assert {group.name: group.units for group in structure.groups} == by_hand
-    ranking = {g.name: torch.randperm(g.units, generator=torch.Generator().manual_seed(1)) for g in structure.groups}
-    plan = structure.plan(structure.units // 2)
-    with torch.no_grad():
-        with masked(network, structure, plan, ranking):
-            expected = network(x).clone()
-        small = shrink(network, structure, plan, ranking)
-        assert torch.allclose(small(x), expected, atol=1e-5)
-        save_network(small, tmp_path, architecture=None)
-        assert torch.equal(load_network(tmp_path, model=network)(x), small(x))
+    checked_half(network, structure, x, folder=tmp_path)
 
 
 def test_both_parts_of_a_weight_count() -> None:

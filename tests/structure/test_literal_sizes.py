@@ -5,13 +5,11 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from autoprune.export.network import load_network, save_network
-from autoprune.structure.edit import masked, shrink
 from autoprune.structure.graph import find_structure
 from autoprune.structure.literal_sizes import (
     LiteralSizes,
@@ -20,6 +18,7 @@ from autoprune.structure.literal_sizes import (
     set_literal_size,
 )
 from autoprune.structure.verify import alive
+from tests.structure.halves import checked_half
 
 STATES = 12  # a file's own number
 
@@ -82,16 +81,9 @@ def test_sizes_in_the_code_follow_the_units(name: str, tmp_path: Path) -> None:
     structure = find_structure(network, example)
     assert set(structure.names) == names
     x = torch.randn(8, *example.shape[1:])  # as many samples as conv2 has channels
-    plan = structure.plan(np.maximum(structure.units // 2, 1))
-    ranking = {g.name: torch.randperm(g.units, generator=torch.Generator().manual_seed(1)) for g in structure.groups}
     with alive(network), torch.no_grad():
-        with masked(network, structure, plan, ranking):
-            expected = network(x)
-        small = shrink(network, structure, plan, ranking)
-        assert torch.allclose(small(x), expected, atol=1e-6)
+        small = checked_half(network, structure, x, folder=tmp_path, atol=1e-6)
         assert torch.equal(copy.deepcopy(small)(x), small(x))
-        save_network(small, tmp_path, architecture=None)
-        assert torch.equal(load_network(tmp_path, model=network)(x), small(x))
     assert isinstance(small, type(network))
     assert not isinstance(network, LiteralSizes)
 

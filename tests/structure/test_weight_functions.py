@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoprune.export.network import load_network, save_network
 from autoprune.structure.edit import masked, shrink
 from autoprune.structure.graph import find_structure
 from experiments.coverage.command import half_can_go
 from experiments.coverage.further import FURTHER
+from tests.structure.halves import checked_half
 
 # architecture → its groups as one counts them by hand: the first layer's name and the units
 BY_HAND = {
@@ -137,11 +137,7 @@ def test_products_of_several_are_products_of_two_at_a_time(equation: str) -> Non
     network, x = Contracted(equation, *shapes).eval(), torch.randn(2, 3, 5)
     structure = find_structure(network, x)
     assert {group.name: group.units for group in structure.groups} == by_hand
-    ranking = {g.name: torch.randperm(g.units, generator=torch.Generator().manual_seed(1)) for g in structure.groups}
-    plan = structure.plan(structure.units // 2)
-    with torch.no_grad(), masked(network, structure, plan, ranking):
-        expected = network(x).clone()
-    assert torch.allclose(shrink(network, structure, plan, ranking)(x), expected, atol=1e-5)
+    checked_half(network, structure, x)
 
 
 class NeverCalled(nn.Module):
@@ -168,8 +164,4 @@ def test_layers_that_are_never_called_are_layers_all_the_same(tmp_path: Path) ->
     members = {(member.layer, member.axis) for member in structure.groups[0].members}
     assert members == {("a", "out"), ("masked", "out"), ("", "mask/0"), ("b", "in")}
     assert structure.unprunable["summed"].startswith("it is never called")
-    ranking = {group.name: torch.randperm(group.units) for group in structure.groups}
-    small = shrink(network, structure, structure.plan(structure.units // 2), ranking)
-    save_network(small, tmp_path, architecture=None)
-    with torch.no_grad():
-        assert torch.equal(load_network(tmp_path, model=network)(x), small(x))
+    checked_half(network, structure, x, folder=tmp_path)
