@@ -84,21 +84,35 @@ def export_onnx(
         raise failures[0]  # what fails for one sample, too, has the reason that it has for several
 
 
-def export_onnx_into(folder: Path, network: nn.Module, example_input: Samples, **checked: Any) -> float:
+def export_onnx_into(
+    folder: Path,
+    network: nn.Module,
+    example_input: Samples,
+    *,
+    forward: Forward = plain_forward,
+    samples: Samples | None = None,
+) -> float:
     """The folder holds network.onnx, which takes any batch, or network_one_sample.onnx where no batch axis fits.
 
     Who reads network.onnx may give it as many samples as they like, so the other one has another name.
 
     Args:
         folder: Of a run.
-        network: See `export_onnx`, whose answer and errors these are.
-        example_input: See there.
-        **checked: See there.
+        network: On any device; it stays as it is.
+        example_input: One sample [1, ...], or one of each of several inputs.
+        forward: How the network is called.
+        samples: Of the task [n, ...], of which some are checked, too.
+
+    Returns:
+        The largest absolute difference between ONNX Runtime's outputs and torch's.
+
+    Raises:
+        ValueError: They differ by more than 1e-4 of the outputs' size (at least 1); then nothing is written.
     """
     path = folder / "network.onnx"
-    difference = export_onnx(network, example_input, path, **checked)
+    difference = export_onnx(network, example_input, path, forward=forward, samples=samples)
     if not has_batch_axis(path):
-        path.rename(folder / "network_one_sample.onnx")
+        path.replace(folder / "network_one_sample.onnx")
     return difference
 
 

@@ -75,7 +75,6 @@ def counted_positions(
     )
     if kind.kind not in (*CATEGORICAL, "regression") or not shape or shape in ((1,), (1, 1)):
         return None
-    own = paired_targets(list(answers), targets)[kind.name]
     counting = CountedPositions(kind.name, tuple(answers), shape)
     if loss is not None and not isinstance(loss, DefaultLoss) and kind.kind != "language":
         return _read_by(loss, kind, outputs, targets, counting)
