@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from autoprune.comparison.run_summary import read_summaries
+from experiments.cells import kept, pack, unpack
 from experiments.ladder.stages import RIVALS, STAGES, Stage
 from tests.commands import run_python
 
@@ -42,6 +43,21 @@ def test_every_stage_is_measured_and_kept(tmp_path: Path) -> None:
 
     subprocess.run([sys.executable, SCRIPT, *QUICK, str(tmp_path)], check=True, capture_output=True, cwd=tmp_path)
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()} == written
+
+
+def test_cells_of_an_archive_go_on_on_another_machine(tmp_path: Path) -> None:
+    here, there, archive = tmp_path / "here", tmp_path / "there", tmp_path / "cells.jsonl.gz"
+    unpack(archive, here)  # none was committed yet
+    kept(here / "part", "a 0.5", lambda: {"score": 0.1})
+    kept(here, "b", lambda: [1, None])
+    pack(here, archive)
+    kept(there, "b", lambda: "its own")
+    unpack(archive, there)
+    assert kept(there / "part", "a 0.5", pytest.fail) == {"score": 0.1}
+    assert kept(there, "b", pytest.fail) == "its own"
+    before = archive.read_bytes()
+    pack(here, archive)
+    assert archive.read_bytes() == before
 
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=list(STAGES))

@@ -16,7 +16,7 @@ from autoprune.task.fashion_mnist import fashion_full, fashion_subset
 from autoprune.task.lenets import LENETS
 from autoprune.task.shipped import fashion_resnet20
 from autoprune.task.task import Roles, Task
-from experiments.cells import kept
+from experiments.cells import kept, pack, unpack
 from experiments.deep_compression import language_model, lenets, shipped_resnet, tables
 from experiments.deep_compression.figures import chosen_setting, figures, pair_figures, size_figures, summaries
 from experiments.deep_compression.file_sizes import decoding_cell, prediction_cell
@@ -25,6 +25,7 @@ from experiments.origin import ROOT, origin
 from experiments.readme import write_between
 
 HERE = Path(__file__).parent
+ARCHIVE = HERE / "cells.jsonl.gz"
 CELLS = ROOT / "runs" / "deep_compression"
 SETTINGS = {**lenets.SETTINGS, "fashion_resnet20": shipped_resnet.SETTINGS}
 PLAN_SEED = 1000  # of random plans, none of which the prediction was made with
@@ -42,9 +43,11 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     logging.getLogger("autoprune").setLevel(logging.WARNING)
+    unpack(ARCHIVE, CELLS)
     roles = fashion_full(folder=asked.data) if asked.data else fashion_subset()
     for part in asked.parts:
         PARTS[part](roles, asked)
+    pack(CELLS, ARCHIVE)
     collect(images=len(roles.train))
 
 

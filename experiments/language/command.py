@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from autoprune.machine_cache import keep_freed_memory
-from experiments.cells import kept
+from experiments.cells import kept, pack, unpack
 from experiments.language import layers, memory, schedules, study, weights
 from experiments.origin import origin
 from experiments.readme import write_between
 
 HERE = Path(__file__).resolve().parent
 CELLS = HERE.parent.parent / "runs" / "language_searches"
+ARCHIVE = HERE / "cells.jsonl.gz"
 PARTS = {"memory": memory, "weights": weights, "schedules": schedules, "layers": layers, "study": study}
 Job = tuple[str, str, str, int]  # part; budget; agent, schedule or kind; seed
 
@@ -29,12 +30,14 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="of one thread each")
     parser.add_argument("--first", type=int, help="so many of each part's cells, which the table is made of; all")
     asked = parser.parse_args()
+    unpack(ARCHIVE, CELLS)
     origins = {part: origin(f"experiments/language/searches --parts {part}") for part in asked.parts}
     for part in asked.parts:
         alone = 1 if part == "memory" else None  # a process's peak is that of all it ever did
         context = get_context("spawn")
         with ProcessPoolExecutor(asked.processes, mp_context=context, max_tasks_per_child=alone) as pool:
             found = list(pool.map(made, jobs(part)[: asked.first]))
+        pack(CELLS, ARCHIVE)
         made_by = origins[part]
         (HERE / f"{part}.json").write_text(json.dumps({**made_by, "cells": found}, indent=1) + "\n")
         machine = f"{made_by['machine']['processor']}, {made_by['machine']['cores']} cores"

@@ -10,19 +10,33 @@ from typing import Any
 import numpy as np
 import torch
 
+from experiments.cells import pack, unpack
 from experiments.ladder.stages import Cell
 from experiments.origin import origin
 from experiments.policies import budgets, few_shot, long, rule
-from experiments.policies.runs import ALL, AT, CELLS, FROM_UNIFORM, LIVE_AT, LIVE_CELLS, VARIANTS, kept_run, runs_of
+from experiments.policies.runs import (
+    ALL,
+    AT,
+    CELLS,
+    CELLS_KEPT,
+    FROM_UNIFORM,
+    LIVE_AT,
+    LIVE_CELLS,
+    VARIANTS,
+    kept_run,
+    runs_of,
+)  # fmt: skip
 from experiments.readme import write_between
 
 HERE = Path(__file__).resolve().parent
+ARCHIVE = HERE / "cells.jsonl.gz"
 FIRST_SEED = 200  # nothing was developed with it or a later one
 COMPARED = ("model_based", "evolution", "critic_guided")
 EVERY_SEED = (*COMPARED, *(f"{name}, from uniform" for name in COMPARED))
 FEWEST = 3  # seeds of all others
 SEEDLESS = ("closed_form",)
 LIVE = ("evolution", "model_based", "critic_guided")
+Row = Mapping[str, Any]
 
 
 def main() -> None:
@@ -40,6 +54,7 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     made_by = origin("experiments/policies/run")
+    unpack(ARCHIVE, CELLS_KEPT)
     for seed in range(FIRST_SEED, FIRST_SEED + asked.seeds):
         for variant in asked.only:
             most = 1 if variant in SEEDLESS else asked.seeds if variant in EVERY_SEED else FEWEST
@@ -60,35 +75,43 @@ def main() -> None:
     for seed in range(asked.live_budgets):
         for task in budgets.NETWORKS:
             budgets.keep(task, FIRST_SEED + seed)
+    pack(CELLS_KEPT, ARCHIVE)
     _write(made_by, asked.evaluations)
 
 
 def _write(made_by: Mapping[str, Any], evaluations: int) -> None:
-    """policies.json and the README's tables say what is kept."""
+    """policies.json and the README's tables say what is kept; rows that no cell is kept of stay as they are."""
     rows = [row for variant in ALL if (row := _summary(variant, evaluations)) is not None]
     live = [row for cell in LIVE_CELLS for variant in LIVE if (row := _live_summary(cell, variant)) is not None]
+    path = HERE / "policies.json"
+    before = json.loads(path.read_text(encoding="utf-8"))
     record = {
         **made_by,
         "evaluations": evaluations,
         "cells": [_word_for(cell) for cell in CELLS],
-        "rule": rule.rows(evaluations),
-        "rows": rows,
-        "live": live,
-        "long": long.rows(),
-        "budgets": budgets.rows(),
-        "few_shot": few_shot.rows(),
+        "rule": _replaced(before["rule"], [row for row in rule.rows(evaluations) if row["holds"] is not None], "part"),
+        "rows": _replaced(before["rows"], rows, "variant"),
+        "live": _replaced(before["live"], live, "cell", "variant"),
+        "long": _replaced(before["long"], long.rows(), "network"),
+        "budgets": _replaced(before["budgets"], budgets.rows(), "task", "way"),
+        "few_shot": _replaced(before["few_shot"], few_shot.rows(), "variant"),
     }
-    (HERE / "policies.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for name, text in {
         "rule": rule.markdown(record["rule"]),
-        "policies": _markdown([row for row in rows if row["variant"] in VARIANTS]),
-        "from_uniform": _markdown([row for row in rows if row["variant"] in FROM_UNIFORM]),
-        "live": _live_markdown(live),
+        "policies": _markdown([row for row in record["rows"] if row["variant"] in VARIANTS]),
+        "from_uniform": _markdown([row for row in record["rows"] if row["variant"] in FROM_UNIFORM]),
+        "live": _live_markdown(record["live"]),
         "long": long.markdown(record["long"]),
         "budgets": budgets.markdown(record["budgets"]),
         "few_shot": few_shot.markdown(record["few_shot"]),
     }.items():
         write_between(HERE / "README.md", text + "\n", name=name)
+
+
+def _replaced(before: Sequence[Row], made: Sequence[Row], *keys: str) -> list[Row]:
+    """The rows before, with those that have the same values of the keys replaced, and new ones behind them."""
+    return list({tuple(row[key] for key in keys): row for row in (*before, *made)}.values())
 
 
 def _word_for(cell: Cell) -> str:
