@@ -19,6 +19,7 @@ import torch
 from autoprune.files import atomic_write
 
 RUN_FILE = "run.json"  # what makes a folder a run folder
+JOB = ".hydra"  # where a command that writes a run keeps its overrides, from its first moment on
 PACKAGES = (
     "autoprune",
     "torch",
@@ -82,6 +83,12 @@ class RunFolder:
             why = "it is a file" if path.is_file() else "there is no such folder"
             raise FileNotFoundError(f"{path} is not a run folder: {why}. {_WHAT_IT_IS}")
         if not (path / RUN_FILE).is_file():
+            if (path / JOB).is_dir():
+                raise FileNotFoundError(
+                    f"{path} has no {RUN_FILE}: its command ended while the task was prepared, before the first "
+                    f"evaluation, so there is nothing to go on with. Give the same command again, into this folder if "
+                    f"you like; its overrides stand in {path / JOB / 'overrides.yaml'}"
+                )
             raise FileNotFoundError(f"{path} is not a run folder: it has no {RUN_FILE}. {_WHAT_IT_IS}")
         return cls(path)
 

@@ -35,6 +35,9 @@ def test_open_says_what_is_missing_and_what_a_run_folder_is(folder: RunFolder, t
         RunFolder.open(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"has no run\.json.*autoprune search"):
         RunFolder.open(folder.path)
+    (folder.path / ".hydra").mkdir()  # a command was killed while it prepared its task
+    with pytest.raises(FileNotFoundError, match=r"before the first evaluation.*Give the same command again"):
+        RunFolder.open(folder.path)
     folder.write_json("run.json", {})
     assert RunFolder.open(folder.path) == folder
 

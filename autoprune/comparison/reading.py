@@ -19,9 +19,9 @@ from autoprune.comparison.run_summary import (
     agent_name,
 )
 from autoprune.plan import PruningPlan
-from autoprune.runs import RUN_FILE, RunFolder, resume_command
+from autoprune.runs import JOB, RUN_FILE, RunFolder, resume_command
 
-RESULT, CONFIG, FAILED, JOB = "result.json", "config.yaml", "failed.json", ".hydra"
+RESULT, CONFIG, FAILED = "result.json", "config.yaml", "failed.json"
 SWEEP = "multirun.yaml"
 ELSEWHERE = ("task", "data", "seed", "budget", "evaluations")  # a summary says these by itself
 UNIMPORTANT = ("tracking", "threads", "hydra", "experiment")  # and these change no result
