@@ -1,6 +1,5 @@
 """What is done with every plan's network after the search: recovery, test data, latency, files."""
 
-import copy
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -30,6 +29,7 @@ from autoprune.rehearsal import RunStages
 from autoprune.runs import RunFolder
 from autoprune.seeding import torch_generator
 from autoprune.structure.code_bits import bits_of, is_coded
+from autoprune.task.copies import copied
 from autoprune.task.neighbours import neighbour_agreement
 from autoprune.task.weights import load_weights, save_weights
 
@@ -111,7 +111,7 @@ class RecoveredNetworks:
             for file, notes in ((harm, self.harmed), (f"{RECOVERED}/{name}.limited.json", self.limited)):
                 if self.run.has(file):
                     notes[name] = self.run.read_json(file)
-            return _unless_changed(load_weights(copy.deepcopy(pruned), weights), pruned)
+            return _unless_changed(load_weights(copied(pruned), weights), pruned)
         task = self.problem.task
         generator = torch_generator(self.seed, "recover")
         trained = self.recover(pruned, task, teacher=task.model, generator=generator, on_step=on_step(name))

@@ -1,6 +1,5 @@
 """How a network's sizes depend on what its groups keep, found from copies that are a little narrower."""
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import gcd, prod
@@ -13,6 +12,7 @@ from autoprune.cost.recording import Forward, Recording, record
 from autoprune.structure.edit import evaluating, shrink
 from autoprune.structure.groups import Group, IntArray, Structure
 from autoprune.structure.routing_choices import SameRouting
+from autoprune.task.copies import copied
 from autoprune.task.samples import Samples, leaves, mapped, repeated
 
 CHECKS = 2  # random plans on which the sizes that were found must be right
@@ -110,7 +110,7 @@ def on_meta(model: nn.Module) -> nn.Module:
     """A copy of the network without values: its tensors have shapes and types only."""
     tensors = [*model.parameters(), *model.buffers()]
     tensors += [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
-    return copy.deepcopy(model, {id(tensor): _to_meta(tensor) for tensor in tensors})
+    return copied(model, {id(tensor): _to_meta(tensor) for tensor in tensors})
 
 
 def _to_meta(tensor: Tensor) -> Tensor:

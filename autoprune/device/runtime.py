@@ -1,6 +1,5 @@
 """What runs networks: torch, ONNX Runtime, OpenVINO. Each makes layers and whole networks ready to be timed."""
 
-import copy
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from autoprune.device.fused_layer import FusedLayer
 from autoprune.device.onnx_runtime import Called, Template, onnx_run, output_names, write_onnx
 from autoprune.device.openvino_runtime import openvino_run
+from autoprune.task.copies import copied
 from autoprune.task.samples import Samples, leaves, mapped, repeated
 from autoprune.task.task import Forward
 
@@ -111,7 +111,7 @@ class FileRuntime:
 
     def network(self, network: nn.Module, example_input: Samples, forward: Forward) -> Run:
         inputs, buffer = mapped(repeated(example_input, self._batch), Tensor.cpu), io.BytesIO()
-        network = copy.deepcopy(network).cpu().eval()
+        network = copied(network).cpu().eval()
         with torch.inference_mode():
             names = output_names(forward(network, inputs))
         write_onnx(Called(network, forward, inputs).eval(), inputs, buffer, outputs=names)
@@ -141,7 +141,7 @@ class TorchRuntime:
         return at
 
     def network(self, network: nn.Module, example_input: Samples, forward: Forward) -> Run:
-        ready = self._module(copy.deepcopy(network).eval())
+        ready = self._module(copied(network).eval())
         inputs = mapped(repeated(example_input, self._batch), self._tensor)
         if not self._compiled:
             return partial(forward, ready, inputs)

@@ -1,6 +1,5 @@
 """Rank once, slice for ever: a candidate network is a set of views of one ordered network."""
 
-import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -20,6 +19,7 @@ from autoprune.structure.edit import Ranking
 from autoprune.structure.groups import Axis, Structure
 from autoprune.structure.layer_types import TensorAxis, is_depthwise, tensor_axes, widths
 from autoprune.structure.sliced_attention import slice_attention, slice_encoders
+from autoprune.task.copies import copied
 from autoprune.task.samples import Samples
 from autoprune.task.task import Forward, plain_forward
 
@@ -302,7 +302,7 @@ def _detached(model: nn.Module, *, sliced: tuple[str, ...]) -> tuple[nn.Module, 
     And which of them were buffers. Its tensors are the model's own. sliced: modules that lose entries.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    network = copy.deepcopy(model, memo=dict(shared)).eval()
+    network = copied(model, shared).eval()
     for name in sliced:
         slice_attention(network, name)
     slice_encoders(network)

@@ -1,6 +1,5 @@
 """A network whose `.apz` file is no larger than was asked for: its smallest weights go until it is."""
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from autoprune.export.apz import encode_state, state_of
 from autoprune.export.shape_record import shape_record
+from autoprune.task.copies import copied
 from autoprune.task.task import Architecture
 
 MOST_REMOVED = 0.25  # of the weights that are left: a larger miss is no error of the prediction
@@ -72,7 +72,7 @@ def within_bytes(
     )
     if removed is None:
         return LimitedFile(network, size, limit, 0)
-    smaller, left = copy.deepcopy(network).eval(), without(removed)
+    smaller, left = copied(network).eval(), without(removed)
     with torch.no_grad():
         for name, parameter in smaller.named_parameters():
             if name in names:

@@ -1,6 +1,5 @@
 """How long a network takes for one sample, in torch and in ONNX Runtime."""
 
-import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from autoprune.device.onnx_runtime import onnx_call
 from autoprune.device.runtime import threads_of_torch, wall_seconds
 from autoprune.device.timing import take_turns
 from autoprune.ranges import Count, Threads, checked
+from autoprune.task.copies import copied
 from autoprune.task.samples import Samples, has_images, mapped
 from autoprune.task.task import Forward, plain_forward
 
@@ -91,7 +91,7 @@ def measure_latency(
 
 def _ready(network: nn.Module, sample: Samples) -> nn.Module:
     """A copy on the CPU in eval mode, in the memory layout that is the faster one there, the same for all networks."""
-    ready = copy.deepcopy(network).cpu().eval()
+    ready = copied(network).cpu().eval()
     if has_images(sample):
         ready = ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return ready

@@ -1,6 +1,5 @@
 """A network as an ONNX file, checked against torch."""
 
-import copy
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from autoprune.device.onnx_runtime import Called, has_batch_axis, onnx_call, output_names, write_onnx
 from autoprune.files import atomic_write
 from autoprune.structure.experts import countable_experts
+from autoprune.task.copies import copied
 from autoprune.task.samples import Samples, cut, leaves, mapped, named_outputs, rows
 from autoprune.task.seeded_forward import SeededForward
 from autoprune.task.task import Forward, plain_forward
@@ -60,7 +60,7 @@ def export_onnx(
         ValueError: They differ by more than 1e-4 of the outputs' size (at least 1); then nothing is written.
     """
     path = Path(path)
-    network = copy.deepcopy(network).cpu().eval()
+    network = copied(network).cpu().eval()
     example = mapped(example_input, Tensor.cpu)
     with torch.inference_mode():
         outputs = output_names(forward(network, example))
@@ -159,7 +159,7 @@ def check_onnx_on(network: nn.Module, inputs: Samples, path: Path | str, *, forw
     Raises:
         ValueError: Where it is more than 1e-4 of the outputs' size (at least 1), or shapes differ.
     """
-    return _largest_difference(copy.deepcopy(network).cpu().eval(), mapped(inputs, Tensor.cpu), path, forward)
+    return _largest_difference(copied(network).cpu().eval(), mapped(inputs, Tensor.cpu), path, forward)
 
 
 def _some(samples: Samples) -> Samples:

@@ -16,6 +16,7 @@ from autoprune.files import atomic_write
 from autoprune.structure.block_sparse import patterns_of
 from autoprune.structure.families import blocks_name
 from autoprune.structure.stock_network import BlockSizes, block_sizes, family_of, stock_network
+from autoprune.task.copies import copied
 from autoprune.task.pretrained import quiet
 from autoprune.task.weights import untied
 
@@ -176,7 +177,7 @@ def _check_read_back(network: nn.Module, stock: nn.Module, folder: Path) -> None
     """Raises ValueError where transformers reads another network than was to be written."""
     read = type(stock).from_pretrained(folder, local_files_only=True, dtype=torch.float32)  # type: ignore[attr-defined]
     if next(network.parameters()).dtype != torch.float32:  # whose rounding depends on widths, which zeros change
-        network = copy.deepcopy(network).float()
+        network = copied(network).float()
     words: Any = network.get_input_embeddings()  # type: ignore[operator]
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(2, words.num_embeddings, (1, CHECKED_TOKENS), generator=generator)

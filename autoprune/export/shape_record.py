@@ -1,6 +1,5 @@
 """What a file says of a network beside its weights, and the network that it is filled into."""
 
-import copy
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from autoprune.export.patterns import described, narrow
 from autoprune.structure.edit import number_caches
 from autoprune.structure.pretrained_guard import guard_save_pretrained, tensor_shapes
 from autoprune.structure.skipped_modules import Skipped
+from autoprune.task.copies import copied
 from autoprune.task.task import Architecture
 from autoprune.task.weights import untied
 
@@ -86,7 +86,7 @@ def shaped_network(record: Mapping[str, Any], *, source: Path, model: nn.Module 
     if model is not None and not isinstance(model, nn.Module):
         what = f"the class {model.__name__}" if isinstance(model, type) else repr(model)
         raise TypeError(f"model must be the dense network, an nn.Module, got {what:.100}")
-    network = build_dense(record["architecture"], source=source) if model is None else copy.deepcopy(model).cpu()
+    network = build_dense(record["architecture"], source=source) if model is None else copied(model).cpu()
     dense_shapes = tensor_shapes(network)
     try:
         pass_over(network, record["skipped"])

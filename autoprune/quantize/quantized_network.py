@@ -1,6 +1,5 @@
 """A copy of a network whose matrices have few values, and training of those values."""
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -12,6 +11,7 @@ from torch.nn.utils import parametrize
 from autoprune.quantize.codebook import Initialisation, codebook_of
 from autoprune.quantize.shared_weights import quantizable, round_to_half, write_codes
 from autoprune.ranges import Count, Natural, Positive
+from autoprune.task.copies import copied
 from autoprune.task.task import Task
 from autoprune.task.training import fit
 
@@ -47,9 +47,9 @@ def no_quantization(
         generator: Not drawn from.
         layer_bits: Layer → bits of its codes; None: no codes.
     """
-    copied = copy.deepcopy(network).eval()
-    write_codes(copied, layer_bits or {})
-    return copied
+    coded = copied(network).eval()
+    write_codes(coded, layer_bits or {})
+    return coded
 
 
 def quantize_codebook(  # noqa: PLR0913  conf/quantize/codebook.yaml names them one by one
@@ -89,7 +89,7 @@ def quantize_codebook(  # noqa: PLR0913  conf/quantize/codebook.yaml names them 
         ValueError: Bits are out of range, or of a layer that the network has not.
         FloatingPointError: The loss is not finite.
     """
-    quantized = copy.deepcopy(network)
+    quantized = copied(network)
     layers = quantizable(quantized)
     if unknown := sorted((layer_bits or {}).keys() - layers.keys()):
         raise ValueError(f"layer_bits names {unknown}, which are no layers of weights; these are {list(layers)}")
@@ -143,7 +143,7 @@ def quantize_int8(
     """
     if layer_bits is not None:
         raise ValueError("whole numbers of 8 bits leave a plan nothing to decide: layer_bits must be None")
-    quantized = copy.deepcopy(network)
+    quantized = copied(network)
     with torch.no_grad():
         for layer in quantizable(quantized).values():
             weight: Tensor = layer.weight  # type: ignore[assignment]

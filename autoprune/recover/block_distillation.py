@@ -1,6 +1,5 @@
 """Block-local distillation: each block learns what the dense one does in its place, then all of them the outputs."""
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from autoprune.recover.distillation import asking
 from autoprune.recover.hidden_states import LAST, Places, blocks_of, hearing, kept_blocks
 from autoprune.recover.learning import Learning, learn
 from autoprune.recover.recovery import OnStep
+from autoprune.task.copies import copied
 from autoprune.task.outputs import TINY
 from autoprune.task.samples import Samples, rows
 from autoprune.task.task import Forward, Task
@@ -165,8 +165,8 @@ def distill_blocks(  # noqa: PLR0913 - a Recovery and its settings
     """
     if teacher is None:
         raise ValueError("recover=block_distillation needs a teacher, the dense network; pass one")
-    teacher = copy.deepcopy(teacher).eval() if teacher.training else teacher
-    trained = copy.deepcopy(network).eval()
+    teacher = copied(teacher).eval() if teacher.training else teacher
+    trained = copied(network).eval()
     how = Learning(
         steps=max(steps, 1),
         batch_size=batch_size,

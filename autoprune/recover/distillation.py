@@ -1,6 +1,5 @@
 """Learning from the dense network's outputs (Hinton et al., arXiv 1503.02531), whatever kind they are of."""
 
-import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from autoprune.task.copies import copied
 from autoprune.task.outputs import combined
 from autoprune.task.samples import (
     Samples,
@@ -129,7 +129,7 @@ def asking(teacher: nn.Module, *, forward: Forward, images: bool, bf16: bool) ->
         bf16: Whether to autocast to bfloat16; "auto" does where the device has instructions for it.
     """
     if images or teacher.training:  # a copy, as the teacher itself is left alone
-        teacher = copy.deepcopy(teacher).eval()
+        teacher = copied(teacher).eval()
     if images:
         teacher = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -1,6 +1,5 @@
 """Imitation: a pruned transformer's weights all learn to do what the dense one does, between its blocks as well."""
 
-import copy
 from typing import Literal
 
 import torch
@@ -9,6 +8,7 @@ from torch import nn
 from autoprune.ranges import Count, Fraction, NonNegative, Positive
 from autoprune.recover.learning import Learning, learn
 from autoprune.recover.recovery import OnStep
+from autoprune.task.copies import copied
 from autoprune.task.task import Task
 
 
@@ -60,6 +60,6 @@ def imitate(  # noqa: PLR0913 - a Recovery and its settings
         optimizer="adamw",
         clip_norm=1.0,
     )
-    trained = copy.deepcopy(network)
+    trained = copied(network)
     learn(trained, task, how=how, teacher=teacher, generator=generator, on_step=on_step)
     return trained

@@ -1,6 +1,5 @@
 """What a pruned network minimises when it learns from its task, the dense network's outputs and its hidden states."""
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from autoprune.ranges import Count, Fraction, NonNegative, Positive, check_field
 from autoprune.recover.distillation import Distillation, asking, teacher_outputs
 from autoprune.recover.hidden_states import blocks_of, hearing, hidden_loss, kept_blocks
 from autoprune.recover.recovery import OnStep
+from autoprune.task.copies import copied
 from autoprune.task.outputs import TINY
 from autoprune.task.samples import Samples, rows
 from autoprune.task.task import Forward, Task
@@ -166,7 +166,7 @@ def _hints(
 
         yield from_outputs
         return
-    teacher = copy.deepcopy(teacher).eval() if teacher.training else teacher
+    teacher = copied(teacher).eval() if teacher.training else teacher
     kept, ask = kept_blocks(network), asking(teacher, forward=task.forward, images=False, bf16=bf16)
     distil = Distillation.of(task, ask, temperature=how.temperature)
     with (

@@ -1,6 +1,5 @@
 """Low-rank adaptation (Hu et al., arXiv 2106.09685): few trained numbers, merged into the weights at the end."""
 
-import copy
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +11,7 @@ from autoprune.ranges import Count, Fraction, NonNegative, Positive, checked
 from autoprune.recover.hidden_states import kept_blocks
 from autoprune.recover.learning import Learning, learn
 from autoprune.recover.recovery import OnStep
+from autoprune.task.copies import copied
 from autoprune.task.task import Task
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def lora(  # noqa: PLR0913 - a Recovery and its settings
         optimizer="adamw",
         clip_norm=1.0,
     )
-    trained = copy.deepcopy(network)
+    trained = copied(network)
     flags = {name: parameter.requires_grad for name, parameter in trained.named_parameters()}
     trained.requires_grad_(False)
     adapted = _adapted(trained, rank=rank, alpha=alpha, generator=generator)

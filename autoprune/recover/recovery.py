@@ -1,12 +1,12 @@
 """The seam of this room: a recovery trains a pruned network again. And the one that does not."""
 
-import copy
 from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import nn
 
+from autoprune.task.copies import copied
 from autoprune.task.task import Task
 
 OnStep = Callable[[int, int, float], None]  # (step, steps, loss)
@@ -46,4 +46,4 @@ def no_recovery(
         generator: Draws all that is random here.
         on_step: Called with (step, steps, loss) after every step.
     """
-    return copy.deepcopy(network).eval()
+    return copied(network).eval()

@@ -4,8 +4,6 @@ As OPTQ does with evenly spaced values (Frantar et al., arXiv 2210.17323), here 
 stay. The nearest value is best for a weight alone, not for the sum that an output is.
 """
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +11,7 @@ from autoprune.importance.gram import inverse_factor
 from autoprune.quantize.shared_weights import quantizable
 from autoprune.repair.moments import input_moments
 from autoprune.structure.graph import find_structure
+from autoprune.task.copies import copied
 from autoprune.task.task import Task
 
 ROWS = 8192  # of inputs that Gram matrices are made of
@@ -42,7 +41,7 @@ def codes_by_outputs(quantized: nn.Module, target: nn.Module, task: Task) -> nn.
         forward=task.forward,
         generator=torch.Generator().manual_seed(0),
     )
-    assigned = copy.deepcopy(quantized).eval()
+    assigned = copied(quantized).eval()
     for name, layer in quantizable(assigned).items():
         weight = layer.get_parameter("weight")
         values = weight[weight != 0].unique()

@@ -1,6 +1,5 @@
 """A network whose channels are masked trains on without them: the same numbers, in less time."""
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -11,6 +10,7 @@ from autoprune.plan import PruningPlan
 from autoprune.schedule.masked_training import Snapshot, Training
 from autoprune.structure.edit import Ranking, shrink
 from autoprune.structure.groups import Structure
+from autoprune.task.copies import copied
 
 Places = Mapping[str, Tensor]  # tensor of the small network → where its numbers stand in the large one's of that name
 
@@ -43,7 +43,7 @@ def without_channels(
 
 def _places(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: Ranking) -> Places:
     """Where every number of the small network stands in the large one: a copy full of its own addresses is shrunk."""
-    addressed = copy.deepcopy(model).double()  # whole numbers up to 2⁵³ are exact
+    addressed = copied(model).double()  # whole numbers up to 2⁵³ are exact
     with torch.no_grad():
         for tensor in addressed.state_dict().values():
             if tensor.is_floating_point():

@@ -1,6 +1,5 @@
 """The one engine of pruning over time: decisions are carried out, the network trains between them, budgets are met."""
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -26,6 +25,7 @@ from autoprune.schedule.masked_training import Snapshot, Training, TrainingRecip
 from autoprune.schedule.maskings import masking_of, target_count
 from autoprune.schedule.trained_network import PrunedTraining, Record
 from autoprune.schedule.weight_masks import Masks, mask_overlap, uncounted_weights
+from autoprune.task.copies import copied
 from autoprune.task.shipped import shipped_task
 from autoprune.task.task import Task
 
@@ -73,7 +73,7 @@ class PruningRun:
         check_fields(self, "")
         task, goal = self.task, self.goal
         task.require_labels("training while pruning")
-        model = copy.deepcopy(task.model) if goal.start == "trained" else initialised(task.model, seed=self.seed)
+        model = copied(task.model) if goal.start == "trained" else initialised(task.model, seed=self.seed)
         self.masking = masking_of(task, model, goal)
         self.target = target_count(self.masking, goal)
         self.training = Training(task, model, self.masking.layers, self.recipe, self.seed, self.masking.dense())

@@ -1,6 +1,5 @@
 """A training run under masks: all that its next step depends on can be copied, forked, saved and resumed."""
 
-import copy
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from autoprune.files import atomic_write
 from autoprune.ranges import Count, FiniteNonNegative, FinitePositive, Fraction, Positive, check_fields
 from autoprune.schedule.weight_masks import MaskedLayer, MaskedWeights, Masks
+from autoprune.task.copies import copied
 from autoprune.task.task import Task
 from autoprune.task.training import LoopSettings, Optimizer, TrainingLoop, one_cycle
 
@@ -329,7 +329,7 @@ class Training:
 
     def fork(self) -> "Training":
         """Returns another run that goes on from here by itself."""
-        other = Training(self.task, copy.deepcopy(self.model), self.layers, self.recipe, self.seed, dict(self.masks))
+        other = Training(self.task, copied(self.model), self.layers, self.recipe, self.seed, dict(self.masks))
         other.restore(self.snapshot())
         return other
 
@@ -359,7 +359,7 @@ def initialised(model: nn.Module, *, seed: int) -> nn.Module:
     Raises:
         ValueError: A module with parameters of its own has no `reset_parameters`.
     """
-    fresh = copy.deepcopy(model)
+    fresh = copied(model)
     stale = [
         name or type(module).__name__
         for name, module in fresh.named_modules()

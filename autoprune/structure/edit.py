@@ -18,6 +18,7 @@ from autoprune.structure.narrowed_input import WITHHELD, withhold
 from autoprune.structure.pretrained_guard import guard_save_pretrained, tensor_shapes
 from autoprune.structure.skipped_modules import Skipped, patched_forward
 from autoprune.structure.sliced_attention import slice_attention, slice_encoders
+from autoprune.task.copies import copied
 
 # group → its units [units], most important first; of a group whose units are places of a comparison, the place of every
 # weight of its matrix within its comparison [outputs, inputs], 0 first, int16; of a group of key blocks it says nothing
@@ -35,7 +36,7 @@ def shrink(model: nn.Module, structure: Structure, plan: PruningPlan, ranking: R
         ranking: Group → its units, most important first.
     """
     _check(model, structure, plan, ranking)
-    small = copy.deepcopy(model)
+    small = copied(model)
     _cut(small, structure, plan, ranking, _Undo())
     layers = dict(small.named_modules())
     for group, kept in partly(structure, plan):

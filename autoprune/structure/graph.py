@@ -1,6 +1,5 @@
 """Finds the groups of a network: an experiment says what is coupled, a trial whether it can go."""
 
-import copy
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from autoprune.structure.stand_ins import MIXED, Couplings, SegmentedRun
 from autoprune.structure.transformer import token_ids, transformer_structure
 from autoprune.structure.verified_sample import sampled
 from autoprune.structure.verify import PROBED, Verifier, alive
+from autoprune.task.copies import copied
 from autoprune.task.task import Forward, plain_forward
 
 TIME_LIMIT_S = 300.0
@@ -104,7 +104,7 @@ def find_structure(  # noqa: PLR0913 - keyword-only settings, part of the public
     settings = _Settings(round_to, min_units, inexact, time.monotonic() + time_limit_s)
     given = [Example(inputs, forward) for inputs in (example_input, *example_inputs)]
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters()):  # too coarse to tell units apart
-        model, given = copy.deepcopy(model).float(), [in_single_precision(example) for example in given]
+        model, given = copied(model).float(), [in_single_precision(example) for example in given]
     with evaluating(model):
         surveys = [survey(model, example) for example in given]
         _check_keep(keep, surveys)

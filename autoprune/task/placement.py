@@ -1,6 +1,5 @@
 """Where a task's networks compute, and in which precision their weights are held."""
 
-import copy
 import math
 import os
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from autoprune.ranges import device_name
+from autoprune.task.copies import copied
 
 Dtype = Literal["float32", "bfloat16"]
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -106,7 +106,7 @@ def in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
         model: A network.
         dtype: Of its floating-point parameters.
     """
-    model = copy.deepcopy(model)
+    model = copied(model)
     if dtype == torch.float32:
         return model.float()
     for parameter in model.parameters():

@@ -238,6 +238,28 @@ def first_tensor(samples: Samples) -> Tensor:
     return tensors[0]
 
 
+def check_one_each(outputs: Mapping[str, Tensor], samples: int) -> None:
+    """Raises ValueError where outputs have no entry for each sample on their first axis.
+
+    Args:
+        outputs: By name.
+        samples: How many the network was given.
+    """
+    if all(tensor.ndim and len(tensor) == samples for tensor in outputs.values()):
+        return
+    shapes = {name: list(tensor.shape) for name, tensor in outputs.items()}
+    way = "task.forward may choose among them"
+    if "" in shapes and shapes[""][1:2] == [samples]:
+        way = (
+            "samples seem to stand on the second, so give Task forward=lambda network, x: network(x).transpose(0, 1), "
+            "and a loss and metric that read such outputs"
+        )
+    raise ValueError(
+        f"the network returns outputs of shape {shapes.get('', shapes)} for {samples} samples; every output needs one "
+        f"entry for each sample on its first axis, and {way}"
+    )
+
+
 def named_outputs(outputs: Samples) -> dict[str, Tensor]:
     """The tensors of numbers that a network returns, by name: keys and positions, joined by dots; "" for a bare tensor.
 

@@ -28,6 +28,7 @@ from autoprune.task.roles import Role, Roles, on_device
 from autoprune.task.samples import (
     Samples,
     as_tensors,
+    check_one_each,
     first_tensor,
     in_float32,
     leaves,
@@ -279,9 +280,10 @@ class Task:
         for name, role in self.data.items():
             ours, examples = mapped(role.inputs, _shape), mapped(self.example_input, _shape)
             if ours != examples:
-                one_less = isinstance(ours, tuple) and isinstance(examples, tuple) and ours == examples[:-1]
+                several = isinstance(self.example_input, tuple)
+                one_less = several and ours == (examples[:-1] if len(examples) > 2 else examples[0])
                 way = "give it their form"
-                if one_less and role.targets is not None and isinstance(self.example_input, tuple):
+                if one_less and role.targets is not None:
                     way += "; of a tuple of data the last part is its targets, and Role((…)) takes all as inputs"
                 raise ValueError(
                     f"samples of role {name!r} have shape {ours}, but the example input has {examples}; {way}"
@@ -322,13 +324,8 @@ class Task:
                     f"{type(error).__name__}: {error}"
                 ) from error
         tensors = named_outputs(outputs)
-        if any(tensor.ndim == 0 or len(tensor) != number_of(inputs) for tensor in tensors.values()):
-            shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-            raise ValueError(
-                f"the network returns outputs of shape {shapes.get('', shapes)} for {number_of(inputs)} samples; every "
-                "output needs one entry for each sample on its first axis, and task.forward may choose among them"
-            )
-        check_copies(self.model)
+        check_one_each(tensors, number_of(inputs))
+        check_copies(self.model, lambda network: self.forward(network, inputs))
         self._check_augment(inputs)
         if draws_random_numbers(self.model, inputs, self.forward):
             object.__setattr__(self, "forward", SeededForward(self.forward))

@@ -192,6 +192,9 @@ WRONG: dict[str, tuple[Callable[[], Task], str]] = {
     "returns one row": (
         lambda: Task(Returns(lambda x: x[:1]), torch.zeros(1, 3), pile()), r"shape \[1, 4\] for 4 samples.*first axis",
     ),
+    "samples second": (
+        lambda: Task(Returns(lambda x: x[:, :3].T), torch.zeros(1, 3), pile()), r"stand on the second.*x\)\.transpose",
+    ),
     "example without samples' axis": (
         lambda: Task(nn.Linear(3, 4), torch.zeros(3), pile()), r"have shape \(3,\), but the example input has \(\)",
     ),

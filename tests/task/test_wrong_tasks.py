@@ -49,8 +49,9 @@ def test_answers_that_are_chosen_already_are_refused() -> None:
         Task(Chosen(3, 4), torch.zeros(1, 3), pile())
 
 
-def test_inputs_that_were_taken_for_targets_are_told_of() -> None:
-    parts = tuple(torch.randn(40, 3) + part for part in range(3))
+@pytest.mark.parametrize("number", [2, 3])
+def test_inputs_that_were_taken_for_targets_are_told_of(number: int) -> None:
+    parts = tuple(torch.randn(40, 3) + part for part in range(number))
     example = tuple(part[:1] for part in parts)
     with pytest.raises(ValueError, match=r"the last part is its targets, and Role\(\(…\)\) takes all"):
         Task(Triplet(3, 4), example, Roles.split(parts))
