@@ -166,14 +166,17 @@ class Verifier:
     def _numbers(self, group: Group) -> dict[str, list[Attribute]]:
         """What the number of units may stand in: "class.name·per unit" → the whole numbers of modules around it."""
         around: dict[str, None] = {}
+        near: set[str] = set()
         for member in group.members:
             parts = member.layer.split(".") if member.layer else []
-            around |= dict.fromkeys(".".join(parts[:end]) for end in range(len(parts), -1, -1))
-        beside = (  # modules without parameters that only reshape, such as nn.Unflatten
+            chain = [".".join(parts[:end]) for end in range(len(parts), -1, -1)]
+            around |= dict.fromkeys(chain)
+            near |= {*chain[1:3]}
+        beside = (  # modules that only reshape, such as nn.Unflatten, or split what they read with layers in them
             f"{owner}.{name}".removeprefix(".")
             for owner in around
             for name, child in self._modules[owner].named_children()
-            if not [*child.children(), *child.parameters()]
+            if owner in near or not [*child.children(), *child.parameters()]
             if isinstance(child, nn.Unflatten) or not type(child).__module__.startswith("torch.nn.")
         )
         owners = around | dict.fromkeys(beside)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from autoprune.structure.couplings import Laboratory
 from autoprune.structure.graph import find_structure
+from tests.structure.halves import checked_half
 
 
 @pytest.mark.parametrize("looks", [[True], [True, False], [False]])
@@ -102,3 +103,25 @@ def test_one_map_for_all_units_ties_none_that_meet_elsewhere() -> None:
     reads = {m.layer: m.positions.shape for m in structure.groups[0].members if m.axis == "in"}
     assert reads == {"compare.0": (4, 4), "head": (4, 2)}
     assert structure.unprunable.keys() == {"compare.2", "head"}
+
+
+class Partial(nn.Module):
+    """As FasterNet's convolution (arXiv 2303.03667): it reads some of the channels and passes the others on."""
+
+    def __init__(self, channels: int, read: int) -> None:
+        super().__init__()
+        self.read, self.passed = read, channels - read
+        self.conv = nn.Conv2d(read, read, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, rest = torch.split(x, [self.read, self.passed], dim=1)
+        return torch.cat([self.conv(first), rest], 1)
+
+
+def test_a_module_that_passes_on_what_its_layers_do_not_read_has_its_numbers_changed() -> None:
+    torch.manual_seed(0)
+    block = nn.Sequential(Partial(14, 5), nn.Conv2d(14, 6, 1), nn.ReLU())
+    network, x = nn.Sequential(nn.Conv2d(3, 14, 1), block, nn.Conv2d(6, 2, 1)).eval(), torch.randn(2, 3, 5, 5)
+    structure = find_structure(network, x)
+    assert sorted(structure.units.tolist()) == [5, 6, 9]
+    checked_half(network, structure, x)
