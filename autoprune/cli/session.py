@@ -67,7 +67,8 @@ def run_command(
     except (InstantiationException, *SENTENCES) as error:
         if TRACEBACKS:
             raise
-        hint = "" if isinstance(error, ValueError | InstantiationException) else failed()
+        says_how = isinstance(error, ValueError | InstantiationException | FileExistsError)
+        hint = "" if says_how else failed()
         sys.exit("\n".join(filter(None, [f"error: {sentence_of(error)}", hint])))
 
 

@@ -100,7 +100,7 @@ def check(
     """
     own = overrides is not None and not any(map(_of_a_part, overrides))
     for parts in (False, True) if own else (True,):
-        form = _Form(rules, command, parts=parts)
+        form = _Form(rules, command, frozenset(_key(each) for each in overrides or ()), parts=parts)
         adapter: TypeAdapter[Any] = TypeAdapter(form.of_section(settings, section, ()), config=STRICT)
         try:
             adapter.validate_json(json.dumps(settings, default=str))
@@ -115,6 +115,10 @@ def _of_a_part(override: str) -> bool:
     return ("." in key and not key.startswith("hydra.")) or "{" in value
 
 
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
 def dotted(keys: Sequence[str]) -> str:
     """The full name of a setting, `agent.agent.hidden[0]`."""
     return ".".join(keys).replace(".[", "[")
@@ -126,6 +130,8 @@ class _Form:
 
     rules: Rules
     command: str
+    overridden: frozenset[str]
+    """Full keys that the person set."""
     parts: bool
     """Whether groups of settings are looked into, which imports what they are settings of."""
     names: dict[Keys, list[str]] = field(default_factory=dict)
@@ -244,17 +250,35 @@ class _Form:
         grouped: dict[Keys, list[Any]] = {}
         for error in errors.errors(include_url=False):
             grouped.setdefault(_keys_of(error, settings), []).append(error)
+        yield from self._left_over([keys for keys, (one, *_) in grouped.items() if one["type"] == "extra_forbidden"])
         for keys, several in grouped.items():
             if any(len(deeper) > len(keys) and deeper[: len(keys)] == keys for deeper in grouped):
                 continue  # the type that this value was meant to be of says what is wrong inside
             match several[0]["type"]:
                 case "extra_forbidden":
+                    if self._is_left_over(keys):
+                        continue
                     if self.parts or difflib.get_close_matches(keys[-1], self.names[()], n=1):
                         yield self._unknown(keys)
                 case "missing":
                     yield self._missing(keys)
                 case _:
                     yield self._wrong(keys, several)
+
+    def _is_left_over(self, keys: Keys) -> bool:
+        """Whether the chosen file sets it for its own target, in whose place the person put another."""
+        whose, key = dotted(keys[:-1]), dotted(keys)
+        own = any(each == key or each.startswith(f"{key}.") for each in self.overridden)
+        return f"{whose}._target_" in self.overridden and keys[:-1] in self.targets and not own
+
+    def _left_over(self, unknown: Sequence[Keys]) -> Iterator[str]:
+        for group in dict.fromkeys(keys[:-1] for keys in unknown if self._is_left_over(keys)):
+            names = [keys[-1] for keys in unknown if keys[:-1] == group and self._is_left_over(keys)]
+            left_out = " ".join(f"'~{dotted((*group, name))}'" for name in names)
+            yield (
+                f"{dotted(group)}._target_: {self.targets[group]} takes no {', '.join(names)}, set in the file that "
+                f"{group[0]}= chooses; leave them out: {left_out}"
+            )
 
     def _wrong(self, keys: Keys, errors: Sequence[Any]) -> str:
         for error in errors:

@@ -315,6 +315,16 @@ def test_a_target_of_ones_own_is_checked_by_its_signature(settings: dict[str, An
     assert str(refused.value).startswith(sentence)
 
 
+def test_what_the_chosen_file_set_for_another_target_is_said_at_once_with_how_it_is_left_out() -> None:
+    node = {"_target_": f"{TARGETS}.own_target", "width": 3, "heigth": 1, "env": {"levels": 3}, "widht": 2}
+    with pytest.raises(SettingsError) as refused:
+        check({"task": node}, Only, Rules(), command="", overrides=["task._target_=x", "+task.widht=2"])
+    left, own = str(refused.value).splitlines()
+    assert "takes no heigth, env" in left
+    assert left.endswith("leave them out: '~task.heigth' '~task.env'")
+    assert own == "task.widht is no setting; did you mean task.width?"
+
+
 def test_an_object_of_another_class_is_refused() -> None:
     race = {"_target_": "autoprune.evaluation.race.Race", "first": 0.1, "growth": 2.0, "errors": 3.0}
     settings = {**base("search")}
