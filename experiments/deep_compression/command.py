@@ -81,9 +81,10 @@ def _resnet(roles: Roles, asked: argparse.Namespace) -> None:
 
 
 def _language(roles: Roles, asked: argparse.Namespace) -> None:
-    for method in language_model.METHODS:
-        make = partial(language_model.language_cell, method, seed=lenets.FIRST_SEED)
-        kept(CELLS / "language", f"{method.replace(' ', '_')}-{lenets.FIRST_SEED}", make)
+    for seed in range(lenets.FIRST_SEED, lenets.FIRST_SEED + asked.seeds):
+        for method in language_model.METHODS:
+            make = partial(language_model.language_cell, method, seed=seed)
+            kept(CELLS / "language", f"{method.replace(' ', '_')}-{seed}", make)
 
 
 PARTS: Mapping[str, Callable[[Roles, argparse.Namespace], None]] = {
