@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.evaluation.outcome import Judged, Metrics
-from autoprune.task.counted_positions import CountedPositions, counted_positions
+from autoprune.task.counted_positions import counted_outputs
 from autoprune.task.default_metrics import DefaultLoss, DefaultMetric, NeedsLabels
 from autoprune.task.language import token_accuracy
 from autoprune.task.outputs import CATEGORICAL, OutputKind, combined
@@ -37,7 +37,6 @@ BATCH = 100  # samples whose activations stay in a processor's cache: 500 at a t
 KEPT_WHOLE_BYTES = 128 * 2**20  # of the dense network's outputs; more of them are kept at half precision
 COMPARED_BYTES = 8 * 2**20  # of outputs that are compared at a time
 TRIED_BYTES = 32 * 2**20  # of outputs that a metric is tried on, to see whether it is a mean over samples
-TRIED_SAMPLES = 256  # in whose targets what is left out is looked for
 MEAN_TOLERANCE = 1e-4
 
 
@@ -92,13 +91,9 @@ class Judge:
             large = sum(t.nbytes for t in tensors.values()) / number * len(role) > KEPT_WHOLE_BYTES
             half = torch.float16 if large else torch.float32
             self._references.append({k.name: k.reference(tensors[k.name]).to(half) for k in self._kinds})
-        self._counting = self._counted_positions(tried[0], role)
+        self._counting = counted_outputs(task, tried[0], role.targets)
         self._weights = self._positions_of_samples(exact.sizes)
-        self._scales = {
-            kind.name: kind.scale(torch.cat([reference[kind.name].float() for reference in self._references]))
-            for kind in self._kinds
-            if kind.has_scale
-        }
+        self._scales = {kind.name: self._scale(kind) for kind in self._kinds if kind.has_scale}
         self.whole_metric = (
             task.measured
             and role.targets is not None
@@ -162,14 +157,11 @@ class Judge:
             values[0] = np.full(len(firsts), self._whole(network, batch, outputs, plan))
         return Judged(np.array(values, np.float32), samples, time.perf_counter() - clock)
 
-    def _counted_positions(self, outputs: Samples, role: Role) -> dict[str, CountedPositions]:
-        """Of the outputs of which not all positions count, which do, by the outputs' names."""
-        if role.targets is None:
-            return {}
-        targets, loss = rows(role.targets, slice(0, max(TRIED_SAMPLES, number_of(outputs)))), self.task.loss
-        own = None if isinstance(loss, NeedsLabels) else loss
-        counting = {kind.name: counted_positions(own, kind, outputs, targets) for kind in self._kinds}
-        return {name: counts for name, counts in counting.items() if counts is not None}
+    def _scale(self, kind: OutputKind) -> Tensor:
+        reference = torch.cat([reference[kind.name].float() for reference in self._references])
+        counts = self._counting.get(kind.name)
+        counted = None if counts is None else torch.cat([counts(targets) for targets in self.targets])
+        return kind.scale(reference, counted=counted)
 
     def _positions_of_samples(self, sizes: Sequence[int]) -> list[FloatArray]:
         """How many positions of every sample count, over their mean: 1 unless there is one output of which some do."""

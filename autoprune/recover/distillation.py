@@ -1,6 +1,6 @@
 """Learning from the dense network's outputs (Hinton et al., arXiv 1503.02531), whatever kind they are of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.task.copies import copied
+from autoprune.task.counted_positions import CountedPositions, counted_outputs
 from autoprune.task.outputs import combined
+from autoprune.task.roles import Role
 from autoprune.task.samples import (
     Samples,
     chosen,
@@ -31,12 +33,16 @@ TeacherOutputs = Callable[
 ]  # (inputs as the student sees them, their rows [N]) → the teacher's outputs
 BATCH = 256  # samples that the teacher sees at once
 MEMORY = 2**30  # bytes of the teacher's outputs that are kept; more of them are computed batch by batch
+MOST_TRIED = 64  # samples by whose outputs is found out which positions count
+TRIED_BYTES = 2**26  # of these outputs
 MEASURED = 1024  # samples by which the scale of outputs is measured
 
 
 @dataclass(frozen=True, slots=True)
 class Distillation:
-    """(student's outputs, teacher's outputs) → how far the student is from its teacher; every output counts.
+    """(student's outputs, teacher's outputs, rows) → how far the student is from its teacher; every output counts.
+
+    Positions that the task's loss leaves out, such as padding, are left out here, too.
 
     Probabilities are compared at a temperature, numbers and directions relative to their variance in the teacher
     (`task.outputs.OutputKind.distillation`).
@@ -48,6 +54,8 @@ class Distillation:
     """By which logits are divided on both sides, above 0."""
     scales: dict[str, Tensor]
     """Output → what its errors are divided by."""
+    counting: dict[str, CountedPositions]
+    """Output of which not all positions count → which do."""
 
     @classmethod
     def of(cls, task: Task, teach: TeacherOutputs, *, temperature: float) -> "Distillation":
@@ -58,26 +66,52 @@ class Distillation:
             teach: What the teacher answers to a batch.
             temperature: Softens both sides of the distillation loss, above 0.
         """
+        role = task.data.train
+        counting = {} if role.targets is None else _counting(task, teach)
         kinds = [kind for kind in task.outputs if kind.weight and kind.has_scale]
         if not kinds:
-            return cls(task, temperature, {})
+            return cls(task, temperature, {}, counting)
         some = slice(0, MEASURED)
-        inputs = chosen(task.data.train.inputs, some)
+        inputs = chosen(role.inputs, some)
         parts = cut(inputs, samples_within(inputs, BATCH))
         taught = joined_samples([mapped(teach(part, None), Tensor.detach) for part in parts])
-        tensors = task.tensors(taught)
-        return cls(task, temperature, {kind.name: kind.scale(kind.reference(tensors[kind.name])) for kind in kinds})
+        tensors, counted = task.tensors(taught), _counted(counting, role, some)
+        scales = {
+            kind.name: kind.scale(kind.reference(tensors[kind.name]), counted=counted.get(kind.name)) for kind in kinds
+        }
+        return cls(task, temperature, scales, counting)
 
-    def __call__(self, student: Samples, teacher: Samples) -> Tensor:
+    def __call__(self, student: Samples, teacher: Samples, at: Tensor) -> Tensor:
         ours, theirs = self.task.tensors(student), self.task.tensors(teacher)
+        counted = _counted(self.counting, self.task.data.train, at)
         losses = {
             kind.name: kind.distillation(
-                ours[kind.name], theirs[kind.name], self.scales.get(kind.name), temperature=self.temperature
+                ours[kind.name],
+                theirs[kind.name],
+                self.scales.get(kind.name),
+                temperature=self.temperature,
+                counted=counted.get(kind.name),
             )
             for kind in self.task.outputs
             if kind.weight
         }
         return combined(self.task.outputs, losses)
+
+
+def _counting(task: Task, teach: TeacherOutputs) -> dict[str, CountedPositions]:
+    """What says which positions count, by a few of the teacher's outputs."""
+
+    def taught(number: int) -> Samples:
+        return mapped(teach(rows(task.data.train.inputs, slice(0, number)), None), Tensor.detach)
+
+    one = sum(tensor.nbytes for tensor in leaves(taught(1)))
+    return counted_outputs(task, taught(min(MOST_TRIED, max(2, TRIED_BYTES // one))), task.data.train.targets)
+
+
+def _counted(counting: Mapping[str, CountedPositions], role: Role, which: slice | Tensor) -> dict[str, Tensor]:
+    """Output → which positions of some of the role's samples count."""
+    targets = rows(role.targets, which) if counting else None
+    return {name: counts(targets) for name, counts in counting.items()}
 
 
 def teacher_outputs(

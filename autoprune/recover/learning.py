@@ -162,7 +162,7 @@ def _hints(
         distil = Distillation.of(task, taught, temperature=how.temperature)
 
         def from_outputs(outputs: Samples, seen: Samples, at: Tensor) -> Tensor:
-            return how.distillation * distil(outputs, taught(seen, at))
+            return how.distillation * distil(outputs, taught(seen, at), at)
 
         yield from_outputs
         return
@@ -177,6 +177,6 @@ def _hints(
         def from_both(outputs: Samples, seen: Samples, at: Tensor) -> Tensor:
             taught = ask(seen, at)  # this is when the teacher is heard
             hint = how.hidden_states * hidden_loss(student, dense)
-            return hint + how.distillation * distil(outputs, taught) if how.distillation else hint
+            return hint + how.distillation * distil(outputs, taught, at) if how.distillation else hint
 
         yield from_both

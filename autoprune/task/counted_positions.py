@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoprune.task.default_metrics import IGNORED, DefaultLoss
+from autoprune.task.default_metrics import IGNORED, DefaultLoss, NeedsLabels
 from autoprune.task.given_functions import left_out_targets, read_places
 from autoprune.task.outputs import CATEGORICAL, OutputKind
 from autoprune.task.samples import Samples, leaves, mapped, named_outputs, number_of, paired_targets, rows
+from autoprune.task.task import Task
 
+TRIED_SAMPLES = 256  # in whose targets what is left out is looked for
 TRIED_NUMBERS = 4_000_000  # of answers that a loss is asked about
 
 
@@ -50,7 +52,23 @@ class CountedPositions:
         return counted.flatten(1)
 
 
-def counted_positions(
+def counted_outputs(task: Task, outputs: Samples, targets: Samples | None) -> dict[str, CountedPositions]:
+    """Returns what says which positions count of the outputs of which not all do, by the outputs' names.
+
+    Args:
+        task: Its loss, and what its outputs mean.
+        outputs: What the dense network returned for a few samples.
+        targets: Of the same samples, and perhaps of more; None: there are none.
+    """
+    if targets is None:
+        return {}
+    few = rows(targets, slice(0, max(TRIED_SAMPLES, number_of(outputs))))
+    loss = None if isinstance(task.loss, NeedsLabels) else task.loss
+    counting = {kind.name: _counted_positions(loss, kind, outputs, few) for kind in task.outputs if kind.weight}
+    return {name: counts for name, counts in counting.items() if counts is not None}
+
+
+def _counted_positions(
     loss: Callable[..., Any] | None, kind: OutputKind, outputs: Samples, targets: Samples
 ) -> CountedPositions | None:
     """What says which positions count; None where all do, or an output has no positions.

@@ -70,19 +70,28 @@ class OutputKind:
         """Errors are relative to the dense network's variance."""
         return self.kind in ("regression", "embedding")
 
-    def scale(self, reference: Tensor) -> Tensor:
+    def scale(self, reference: Tensor, *, counted: Tensor | None = None) -> Tensor:
         """What errors are divided by: the variance of the reference over samples, for each feature where there are few.
 
         Of kinds that have one.
+
+        Args:
+            reference: What `reference` keeps of the dense network's outputs [N, ...].
+            counted: Of numbers, which positions count, bool [N, positions]; None: all.
         """
         if self.kind == "embedding":
             spread = reference.var(dim=0, correction=0).sum(dim=self._after_samples)
             return spread.mean().clamp(min=CONSTANT)
+        if counted is not None:
+            reference = reference.where(counted.view(reference.shape), torch.nan)
         dim = self._features(reference)
         flat = (
             reference.double().movedim(dim, -1).flatten(0, -2) if dim is not None else reference.double().reshape(-1, 1)
         )
-        variance, square = flat.var(dim=0, correction=0), flat.square().mean(dim=0)
+        if counted is None:
+            variance, square = flat.var(dim=0, correction=0), flat.square().mean(dim=0)
+        else:
+            variance, square = (flat - flat.nanmean(dim=0)).square().nanmean(dim=0), flat.square().nanmean(dim=0)
         scale = torch.where(variance > CONSTANT * square, variance, torch.where(square > 0, square, 1)).float()
         shape = [1] * reference.ndim
         if dim is not None:
@@ -122,8 +131,16 @@ class OutputKind:
             return _per_sample(F.cosine_similarity(outputs, reference, dim=self.dim)).clamp(min=0)
         return 1 - self.divergence(outputs, reference, scale).clamp(max=1)
 
-    def distillation(self, student: Tensor, teacher: Tensor, scale: Tensor | None, *, temperature: float) -> Tensor:
-        """The divergence of a student from its teacher, mean over samples and positions; scalar.
+    def distillation(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        scale: Tensor | None,
+        *,
+        temperature: float,
+        counted: Tensor | None = None,
+    ) -> Tensor:
+        """The divergence of a student from its teacher, mean over samples and the positions that count; scalar.
 
         Of kinds with probabilities T² · KL(teacher / T ‖ student / T): T² keeps the size of its gradients independent
         of the temperature.
@@ -133,6 +150,7 @@ class OutputKind:
             teacher: The dense network's [N, ...].
             scale: What `scale` says of the dense outputs, by which errors are divided; None for kinds without one.
             temperature: Softens both sides of the distillation loss, above 0.
+            counted: Which positions count, bool [N, positions]; None: all.
         """
         if self.kind in CATEGORICAL:
             wanted, given = (
@@ -140,11 +158,11 @@ class OutputKind:
                 for x in (teacher, student)
             )
             divergence = F.kl_div(given, wanted, log_target=True, reduction="none").sum(dim=self.dim)
-            return temperature**2 * divergence.mean()
+            return temperature**2 * _mean(divergence, counted)
         if self.kind == "multilabel":
             wanted, given = (self._logits(x) / temperature for x in (teacher, student))
             return temperature**2 * self._over_labels(_bernoulli_kl(wanted, given)).mean()
-        return self._divergences(student, self.reference(teacher), scale).mean()
+        return _mean(self._divergences(student, self.reference(teacher), scale), counted)
 
     def _divergences(self, outputs: Tensor, reference: Tensor, scale: Tensor | None) -> Tensor:
         """Of every sample and position, [N, ...]."""
@@ -202,6 +220,13 @@ def _per_sample(values: Tensor, counted: Tensor | None = None) -> Tensor:
     if counted is None:
         return values.mean(dim=1)
     return values.where(counted, 0.0).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
+
+
+def _mean(values: Tensor, counted: Tensor | None) -> Tensor:
+    """Of [N, ...], over the positions that count; 0 where none does."""
+    if counted is None:
+        return values.mean()
+    return values.flatten(1).where(counted, 0.0).sum() / counted.sum().clamp(min=1)
 
 
 def _bernoulli_kl(wanted: Tensor, given: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from autoprune.evaluation.judge import Judge, agreement, is_mean, kl, metrics_re
 from autoprune.evaluation.judge import accuracy as by_accuracy
 from autoprune.evaluation.outcome import joined
 from autoprune.evaluation.reward import amc, under_budget
+from autoprune.recover.distillation import Distillation
 from autoprune.repair.repair import Repair
 from autoprune.structure.skipped_modules import patched_forward
 from autoprune.task.outputs import OutputKind
@@ -209,16 +211,15 @@ def test_what_the_loss_leaves_out_is_not_in_the_score(padded: str) -> None:
     made = Task(network, x[:1], Roles.split(x, targets), kind=kind, loss=loss)
     judge = Judge(made, made.data.test)
 
+    def answered(inputs: Tensor, *, padding: bool) -> Any:
+        """Other answers of the first output at the padded steps, or at all others."""
+        answers = network(inputs)
+        first = answers[0] if isinstance(answers, tuple) else answers
+        changed = 5.0 * torch.arange(1, first.shape[-1] + 1) * ((inputs == 9.0).all(-1, keepdim=True) == padding)
+        return (first + changed, *answers[1:]) if isinstance(answers, tuple) else first + changed
+
     def divergence(*, padding: bool) -> float:
-        """Of a network whose first answers are others at the padded steps, or at all others."""
-
-        def forward(x: Tensor) -> Any:
-            answers = network(x)
-            first = answers[0] if isinstance(answers, tuple) else answers
-            changed = 5.0 * torch.arange(1, first.shape[-1] + 1) * ((x == 9.0).all(-1, keepdim=True) == padding)
-            return (first + changed, *answers[1:]) if isinstance(answers, tuple) else first + changed
-
-        with patched_forward({other: forward}):
+        with patched_forward({other: partial(answered, padding=padding)}):
             return judge(other).kl
 
     other = nn.Identity()
@@ -228,3 +229,12 @@ def test_what_the_loss_leaves_out_is_not_in_the_score(padded: str) -> None:
     parts = joined(judge.judge(network, 0, len(judge.batches))).metrics
     assert parts.loss == pytest.approx(dense.loss, rel=1e-5)
     assert parts.accuracy == pytest.approx(dense.accuracy, nan_ok=True)
+
+    train, some = made.data.train.inputs, torch.arange(3, 20)
+    distil = Distillation.of(made, lambda inputs, _: network(inputs), temperature=1.0)
+    lost = [distil(answered(train[some], padding=p), network(train[some]), some).item() for p in (True, False)]
+    assert lost[0] == pytest.approx(0, abs=1e-6)
+    assert lost[1] > 1e-2
+    if padded in ("mask", "lengths", "NaN"):  # nor is it in the variance that errors are divided by
+        answers = network(train)[(train != 9.0).any(-1)]
+        assert distil.scales[""].item() == pytest.approx(answers.var(correction=0).item(), rel=1e-5)
