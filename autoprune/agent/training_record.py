@@ -76,6 +76,11 @@ class TrainingRecord:
         for name in ("budgets", "normaliser"):  # JSON has lists; equal is equal
             object.__setattr__(self, name, {key: tuple(pair) for key, pair in getattr(self, name).items()})
 
+    @property
+    def budget_texts(self) -> dict[str, str]:
+        """Cost → the budgets of it that were trained under, as one is written: macs:0.5, or macs:0.2..0.8."""
+        return {name: f"{name}:{low:g}" + f"..{high:g}" * (high > low) for name, (low, high) in self.budgets.items()}
+
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
         """From what was JSON. Raises ValueError where something is lacking, unknown or can't be."""

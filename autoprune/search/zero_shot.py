@@ -101,7 +101,7 @@ def transferred_to(source: str | None, *, groups: int, budget: Budget) -> Fittin
 
 
 def _check_budget(training: TrainingRecord, budget: Budget, folder: str) -> None:
-    able = {name: f"{name}:{low:g}..{high:g}" for name, (low, high) in training.budgets.items()}
+    able = training.budget_texts
     way_out = "ask for a budget within it, or search without a policy"
     if len(budget.bounds) > 1:
         raise ValueError(

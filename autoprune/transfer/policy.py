@@ -166,6 +166,7 @@ class Policy:
     def _own_plan(self, problem: Problem, env: EnvSpec) -> Planned:
         """The plan that a policy for one network makes itself."""
         self._check_network(problem)
+        before = problem.objective.spent  # of plans that were made for the same problem earlier
         prior = env.prior_of(problem)
         factory = EnvFactory(problem, env, own_evaluations(problem, projected=True), prior)
         alone, policy = factory.one(), load_policy(self.folder)
@@ -184,7 +185,7 @@ class Policy:
         )
         uniform = prior_of(problem, start="uniform")
         outcomes = {POLICY: own, SENSITIVITY: sensitivity.outcome, UNIFORM: uniform.outcome}
-        return Planned.of(problem, outcomes, evaluations=problem.objective.spent, seconds=seconds)
+        return Planned.of(problem, outcomes, evaluations=problem.objective.spent - before, seconds=seconds)
 
     def _environment(self, settings: Mapping[str, Any]) -> EnvSpec:
         """What the policy was trained in."""
@@ -210,7 +211,7 @@ class Policy:
     def _check_budget(self, budget: Budget) -> None:
         """Raises ValueError where the policy does not see the budget, and it is another; warns where it is a guess."""
         trained = self.training
-        ranges = ", ".join(f"{name}:{low:g}..{high:g}" for name, (low, high) in trained.budgets.items())
+        ranges = ", ".join(trained.budget_texts.values())
         if unknown := [bound.cost.name for bound in budget.bounds if bound.cost.name not in trained.budgets]:
             log.warning(
                 "the policy was trained under %s, and does not see which cost a budget bounds: what it proposes under "
