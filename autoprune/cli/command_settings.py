@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Protocol
 
+from annotated_types import Ge
 from pydantic import AfterValidator, BeforeValidator
 
 from autoprune.cli.validation import FieldsOf, Rules, Section
@@ -29,7 +30,7 @@ def _budget_range(text: str) -> str:
     return text
 
 
-def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
+def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if not values:
         raise ValueError("an empty list names none; give one, or null where that is a choice")
     return values
@@ -148,7 +149,7 @@ class LevelSettings(Section):
     """A budget that a study of fidelity is made at."""
 
     budget: Budgets | None
-    plans: Count
+    plans: Annotated[int, Ge(2)]  # which are ranked
     repeated: Natural
 
 
@@ -171,7 +172,7 @@ class FidelitySettings(LevelSettings):
     start: Text
     second: LevelSettings | None
     seeds: Count
-    lengths: tuple[Natural, ...]
+    lengths: Annotated[tuple[Natural, ...], AfterValidator(_not_empty)]
 
 
 class TrainPrunedSettings(Section):
