@@ -4,7 +4,7 @@ import contextlib
 import re
 import shlex
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,6 +18,7 @@ from autoprune.ranges import nearest
 
 OPTIONAL = ("data", "device", "evaluation/training", "experiment")
 NO_SUCH_KEY = re.compile(r"Could not override '([^'@]+)'\.\n")
+NO_SUCH_GROUP = re.compile(r"Could not override '([^'@]+)'\.\s+No match in the defaults list")
 
 
 def composed(name: str, overrides: Sequence[str] = (), *, hydra: bool = False) -> dict[str, Any]:
@@ -56,6 +57,11 @@ def sentence_of(error: HydraException, overrides: Sequence[str], name: str, sect
         key, _, value = str(error.override).partition("=")
         return f"the override {error.override!r} cannot be read; one is written KEY=VALUE, or 'KEY=[VALUE,VALUE]'" + (
             f"; where the value is a text: {hydra_override(key, value)}" if value and key else ""
+        )
+    if missing := NO_SUCH_GROUP.match(text):  # it is one of another command's
+        names = list(get_type_hints(section))
+        return (
+            f"{missing[1]} is no setting of this command{nearest(missing[1], names) or '; it has ' + ', '.join(names)}"
         )
     if missing := NO_SUCH_KEY.match(text):
         return _no_such_key(missing[1], overrides, name, section)

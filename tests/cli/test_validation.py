@@ -240,6 +240,7 @@ def test_an_unknown_key_is_answered_with_the_nearest(override: str, key: str) ->
         (["seed=0,1", "evalutions=5"], "evalutions is no setting; did you mean evaluations?"),
         (["recover=none", "recover.steps=5"], "recover.steps is no setting; no_recovery has none"),
         (["hydra.runn.dir=x"], "hydra.runn.dir is no setting of Hydra; did you mean hydra.run.dir?"),
+        (["schedule=cubic"], "schedule is no setting of this command; it has "),
         (["agent=sa"], "agent=sa is no file of conf/agent; did you mean sac?"),
         (["budget=[a"], "the override 'budget=[a' cannot be read"),
         (["agent=ppo", "agent.env.levels=4"], "agent.env.levels stands in no file of this configuration; add it: +"),
