@@ -4,12 +4,14 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from autoprune.task.default_metrics import IGNORED
 from autoprune.task.outputs import CATEGORICAL, OutputKind
 from autoprune.task.samples import (
     Samples,
@@ -34,6 +36,8 @@ FEWEST_DEALT = 8  # samples
 DEVIATIONS = 4  # by which right answers are worse than wrong ones where a function has the wrong sign
 NOISES = (0.1, 1.0, 30.0)  # sizes of answers at which a loss is asked what it reads
 FREQUENT = 20  # targets, the most frequent ones, that may be left out
+TRIED_NUMBERS = 8_000_000  # of answers that a function is tried on at once
+MOST_NUMBERS = 64_000_000  # of answers that a loss is asked about in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,24 @@ def name_of(function: Any) -> str:
     while isinstance(function, OfFirst | MeanLoss | BatchedMetric):
         function = function.metric if isinstance(function, BatchedMetric) else function.function
     return str(getattr(function, "__name__", type(function).__name__)).strip("<>")
+
+
+def few_answers(outputs: Samples, targets: Samples) -> tuple[Samples, Samples]:
+    """Returns as many samples as functions are tried on: fewer where answers are large, such as whole vocabularies.
+
+    Args:
+        outputs: What the network returned for a few samples.
+        targets: Of these; None: there are none.
+    """
+    few = max(2, TRIED_NUMBERS // _numbers(outputs))
+    if few >= number_of(outputs):
+        return outputs, targets
+    return rows(outputs, slice(0, few)), None if targets is None else rows(targets, slice(0, few))
+
+
+def _numbers(outputs: Samples) -> int:
+    """How many numbers the answer to one sample has."""
+    return max(1, sum(tensor[:1].numel() for tensor in leaves(outputs)))
 
 
 def reading(what: What, function: Callable[..., Any], outputs: Samples, targets: Samples) -> Callable[..., Any]:
@@ -214,14 +236,23 @@ def left_out_targets(
     own = paired_targets(names, targets)[kind.name]
     if own is None or own.is_complex():
         return ()
+    if kind.kind == "language":  # whose losses all leave out the same, and whose answers are large
+        return (float(IGNORED),) if (own == IGNORED).any() else ()
+    frequent = min(FREQUENT, max(2, MOST_NUMBERS // _numbers(outputs)))
     values, counts = own[~own.isnan()].unique(return_counts=True)
-    candidates = values[counts.argsort(descending=True)[:FREQUENT]]
+    candidates = values[counts.argsort(descending=True)[:frequent]]
     some = torch.stack([(own == value).reshape(len(own), -1).any(dim=1).int().argmax() for value in candidates])
     chosen = torch.cat([torch.arange(min(len(own), number_of(outputs)), device=own.device), some]).unique()
-    few, wanted = rows(targets, chosen), own[chosen]
-    samples = rows(outputs, torch.arange(len(chosen), device=own.device) % number_of(outputs))
+    wanted = own[chosen]
+    parts = min(math.ceil(len(chosen) * _numbers(outputs) / TRIED_NUMBERS), max(1, len(chosen) // 2))
+    read_of = partial(read_places, loss, kind)
     try:
-        read = read_places(loss, kind, samples, few)
+        read = torch.cat(
+            [
+                read_of(rows(outputs, at % number_of(outputs)), rows(targets, chosen[at]))
+                for at in torch.arange(len(chosen), device=own.device).tensor_split(parts)
+            ]
+        )
     except Exception:  # of a person's own function, which may not take such answers
         return ()
     if read.numel() != wanted.numel() or not read.any():

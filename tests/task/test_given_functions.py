@@ -13,8 +13,16 @@ from autoprune.importance.criterion import CriterionInputs
 from autoprune.importance.taylor import taylor
 from autoprune.structure.graph import find_structure
 from autoprune.task.default_metrics import DefaultMetric
-from autoprune.task.given_functions import BatchedMetric, check_answers, left_out_targets, reading, with_gradient
+from autoprune.task.given_functions import (
+    TRIED_NUMBERS,
+    BatchedMetric,
+    check_answers,
+    left_out_targets,
+    reading,
+    with_gradient,
+)  # fmt: skip
 from autoprune.task.outputs import OutputKind
+from autoprune.task.roles import Roles
 from autoprune.task.task import Task
 from tests.kinds import kind_task
 
@@ -211,3 +219,23 @@ def test_heads_that_a_loss_does_not_read_have_no_taylor_scores() -> None:
     scores = taylor(given, batch_size=8)
     assert all(torch.isfinite(score).all() for score in scores.values())
     assert any(score.any() for score in scores.values())
+
+
+@pytest.mark.parametrize("kind", ["language", "classification"])
+def test_functions_are_tried_on_few_answers_where_these_are_large(kind: str) -> None:
+    """Preparing a language model asked its loss about hundreds of whole vocabularies."""
+    numbers = list[int]()
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        numbers.append(outputs.numel())
+        return F.cross_entropy(outputs.flatten(0, -2), targets.flatten())
+
+    network = nn.Sequential(nn.Embedding(16, 4), nn.Linear(4, 40_000)).eval()
+    tokens = torch.randint(16, (120, 8), generator=torch.Generator().manual_seed(0))
+    Task(
+        network, tokens[:1], Roles.split(tokens, tokens), kind=OutputKind(kind, axis=-1), loss=loss,
+        metric=lambda outputs, targets: float((outputs.argmax(-1) == targets).float().mean()),
+    )  # fmt: skip
+    one = 8 * 40_000
+    assert max(numbers) <= 2 * max(TRIED_NUMBERS, 2 * one)  # twice the same samples, to see whether it is a sum
+    assert sum(numbers) < (20 if kind == "language" else 100) * TRIED_NUMBERS
