@@ -109,6 +109,8 @@ class Laboratory:
                 self.couplings.pinned = dict.fromkeys(source.nodes[units].tolist(), why) | self.couplings.pinned
                 continue
             self.couplings.connect(source.nodes[units], tap.nodes[read])
+            if len(set(read.tolist())) < len(set(units.tolist())) and self._run.normalises(tap.layer):
+                self.couplings.folded.add(tap.layer)
             if rest is not None:
                 several.append((source, rest))
         if several:

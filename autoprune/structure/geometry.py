@@ -1,7 +1,7 @@
 """What a network's layers look like when it runs on an example: sizes, positions, and what did not run."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +29,11 @@ from autoprune.structure.layer_types import (
 
 NOT_RUN = "the example input does not run it; give one that does (Task.example_inputs)"
 NOT_CALLED = "it is never called: functions read its parameters, in a way in which no units are seen"
+
+UNSEEN = (
+    "functions read it in a way in which no units are seen, so that what is computed with it stays whole; where a "
+    "layer of torch.nn computes the same, put that in its place"
+)
 
 
 class _Decisions(TorchFunctionMode):
@@ -152,6 +157,27 @@ def idle_layers(model: nn.Module, surveys: Sequence[Survey]) -> dict[str, str]:
         for name, module in model.named_modules()
         if name not in ran and is_sliceable(module) and not isinstance(module, (*PER_CHANNEL, *OVER_CHANNELS))
         if not any(name != n and holds(n, name) for n in inner)
+    }
+
+
+def unseen_parameters(model: nn.Module, surveys: Sequence[Survey], known: Collection[str]) -> dict[str, str]:
+    """Weights that modules of a person's own hold and that nothing is known of, each with that reason.
+
+    Args:
+        model: The network that was surveyed.
+        surveys: One for each example.
+        known: Modules some of whose units are known.
+
+    Returns:
+        Parameter → the reason.
+    """
+    read = frozenset[int]().union(*(seen.parameters for seen in surveys))
+    return {
+        f"{name}.{key}".removeprefix("."): UNSEEN
+        for name, module in model.named_modules()
+        if name not in known and not type(module).__module__.startswith("torch.nn.") and not is_sliceable(module)
+        for key, parameter in module.named_parameters(recurse=False)
+        if id(parameter) in read and sum(size > 1 for size in parameter.shape) >= 1 + any(module.children())
     }
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,15 @@ from autoprune.structure.couplings import Laboratory, Progress
 from autoprune.structure.edit import evaluating
 from autoprune.structure.examples import Example, in_single_precision, runs_of
 from autoprune.structure.families import FAMILIES, model_type
-from autoprune.structure.geometry import Survey, examples_like, idle_layers, other_params, survey, widths_of
+from autoprune.structure.geometry import (
+    Survey,
+    examples_like,
+    idle_layers,
+    other_params,
+    survey,
+    unseen_parameters,
+    widths_of,
+)
 from autoprune.structure.groups import Group, RoundTo, Structure, holds, levels_of
 from autoprune.structure.kinds import DEFAULT_KINDS
 from autoprune.structure.layer_flow import Nodes
@@ -139,18 +148,25 @@ def _candidates(
     progress: Progress | None,
 ) -> tuple[list[Candidate], list[str]]:
     """What is coupled, and the modules that normalise over several units."""
-    proposed, undecided, returns_sums = _proposed(model, examples, (), keep=keep, settings=settings, progress=progress)
+    propose = partial(_proposed, model, examples, keep=keep, settings=settings, progress=progress)
+    proposed, undecided, couplings, returns_sums = propose()
+    through = couplings.folded
+    if through:  # heads can go where they are normalised one by one, though not the same feature of all of them
+        others, further, *_ = propose(through=through)
+        if _refused_units(others) < _refused_units(proposed):
+            proposed, undecided = others, further
+        else:
+            through = set()
     names = {f"{module}.{key}".removeprefix(".") for (module, key), written in undecided.items() if written}
     refused = {candidate.name for candidate in proposed if candidate.reason is not None}
+    last: list[tuple[str, str]] = []
     if names & refused:  # where the first dimension of a weight is no unit, the last one may be
         last = [key for key, written in undecided.items() if not written or ".".join(key).removeprefix(".") in refused]
-        others, *_ = _proposed(model, examples, last, keep=keep, settings=settings, progress=progress)
+        others, *_ = propose(last=last, through=through)
         if len(names & {candidate.name for candidate in others if candidate.reason}) < len(names & refused):
             proposed = others
-    else:
-        last = []
     if returns_sums or any((candidate.reason or "").startswith((MIXED, ONE_PIECE)) for candidate in proposed):
-        others, *_ = _proposed(model, examples, last, keep=keep, settings=settings, progress=progress, sums=True)
+        others, *_ = propose(last=last, through=through, sums=True)
         if _refused_units(others) < _refused_units(proposed):
             proposed = others
     return proposed, list(dict.fromkeys(name for candidate in proposed for name in candidate.normalisers))
@@ -160,19 +176,22 @@ def _refused_units(proposed: Sequence[Candidate]) -> int:
     return sum(member.positions.size for c in proposed if c.reason is not None for member in c.members)
 
 
-def _proposed(
+def _proposed(  # noqa: PLR0913 - keyword-only settings
     model: nn.Module,
     examples: Sequence[Example],
-    last: Collection[tuple[str, str]],
     *,
     keep: frozenset[str],
     settings: _Settings,
     progress: Progress | None,
+    last: Collection[tuple[str, str]] = (),
+    through: Collection[str] = (),
     sums: bool = False,
-) -> tuple[list[Candidate], dict[tuple[str, str], bool], bool]:
-    """The candidates, the parameters with several dimensions that may be units, and whether products are returned.
+) -> tuple[list[Candidate], dict[tuple[str, str], bool], Couplings, bool]:
+    """The candidates, parameters with several dimensions that may be units, couplings, and whether sums are returned.
 
     last: Of these parameters, those of which the last dimension is taken.
+
+    through: Normalisations that are looked at as functions, not as layers.
 
     sums: Sums over units are looked at, too, as between the queries and keys of an attention of one head, and units
         that pass by layers of another dimension, as those that mix the nodes of a graph.
@@ -182,7 +201,7 @@ def _proposed(
     undecided: dict[tuple[str, str], bool] = {}
     returns_sums = False
     for example in examples:
-        run = SegmentedRun(model, couplings, last)
+        run = SegmentedRun(model, couplings, last, through)
         laboratory = Laboratory(run, deadline=settings.deadline, progress=progress)
         if sums:
             run.single_units, run.handed_on = laboratory.single_units, laboratory.handed_on
@@ -197,7 +216,8 @@ def _proposed(
                 "input, or more time (structure.time_limit_s)"
             ) from error
         laboratories.append(laboratory)
-    return candidates(model, couplings, laboratories, keep=keep, inexact=settings.inexact), undecided, returns_sums
+    found = candidates(model, couplings, laboratories, keep=keep, inexact=settings.inexact)
+    return found, undecided, couplings, returns_sums
 
 
 def _structure(
@@ -242,6 +262,8 @@ def _structure(
             groups.append(group)
     accepted, rejected = verifier.settle([*groups, *experts])
     cut = {member.layer for group in accepted for member in group.members}  # some of which are read without a call
+    known = {member.layer for candidate in proposed for member in candidate.members}
+    idle |= unseen_parameters(model, surveys, known)
     unprunable |= rejected | {name: why for name, why in idle.items() if name not in cut | unprunable.keys()}
     if not accepted:
         none = "none of its layers writes units that another one reads, or it computes their weights"

@@ -6,7 +6,6 @@ concatenate, chunk, shuffle, reshape, attention.
 """
 
 import functools
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +24,7 @@ from autoprune.structure.examples import Example, with_gradients
 from autoprune.structure.groups import Axis, IntArray
 from autoprune.structure.layer_flow import Flow, Nodes, leaves_places, stands_for
 from autoprune.structure.layer_types import ATTENTIONS, CONVOLUTIONS, tensor_axes
+from autoprune.structure.own_normalisations import may_normalise, mixed_entries
 from autoprune.structure.skipped_modules import patched_forward
 from autoprune.structure.weight_functions import (
     MEANS,
@@ -36,7 +36,7 @@ from autoprune.structure.weight_functions import (
     operands_of,
     sum_factors,
 )
-from autoprune.structure.weighted_gradients import as_real, indices_of
+from autoprune.structure.weighted_gradients import as_real
 
 JOINING = frozenset(
     {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__, torch.sub, Tensor.sub,
@@ -166,16 +166,31 @@ class Couplings:
     """Nodes over which a mean or a maximum is taken."""
     functions: set[tuple[str, Axis]] = field(default_factory=set)
     """Axes of parameters that a linear function writes by."""
+    folded: set[str] = field(default_factory=set)
+    """Normalisations that read several units of one layer in one column, as those of all heads."""
 
     def connect(self, first: IntArray, second: IntArray) -> None:
         self.edges.append(np.stack(np.broadcast_arrays(first, second), axis=1).reshape(-1, 2))
 
 
 class SegmentedRun:
-    """One run of the network with stand-ins: the tensors that layers wrote and read, with a graph of derivatives."""
+    """One run of the network with stand-ins: the tensors that layers wrote and read, with a graph of derivatives.
 
-    def __init__(self, model: nn.Module, couplings: Couplings, last: Collection[tuple[str, str]] = ()) -> None:
-        self.model, self.couplings, self._last = model, couplings, last
+    Args:
+        model: The network.
+        couplings: What is found out goes there.
+        last: Parameters with several dimensions that may be units, of which the last one is taken.
+        through: Layers that are not stood in for.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        couplings: Couplings,
+        last: Collection[tuple[str, str]] = (),
+        through: Collection[str] = (),
+    ) -> None:
+        self.model, self.couplings, self._last, self._through = model, couplings, last, through
         self.written: list[Tap] = []
         self.reads: list[Tap] = []
         self.inputs: list[Tensor] = []
@@ -199,13 +214,15 @@ class SegmentedRun:
         """Runs the network on the example, every layer stood in for, parameters of no layer as leaves."""
         example, self.inputs = with_gradients(example)
         parts = {part for whole in self.model.modules() if isinstance(whole, ATTENTIONS) for part in whole.children()}
-        layers = {n: m for n, m in self.model.named_modules() if stands_for(m) and m not in parts}
+        layers = {
+            n: m for n, m in self.model.named_modules() if stands_for(m) and m not in parts and n not in self._through
+        }
         forwards = {module: self._stand_in(name, module) for name, module in layers.items()}
         held = {id(t) for module in layers.values() for t in (*module.parameters(), *module.buffers())}
         replaced: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
         leaves: dict[int, Tensor] = {}
         for name, module in self.model.named_modules():
-            if module not in forwards and _may_normalise(module):
+            if module not in forwards and may_normalise(module):
                 forwards[module] = self._straight_through(name, module)
             for store in (module._parameters, module._buffers):
                 for key, tensor in store.items():
@@ -234,6 +251,10 @@ class SegmentedRun:
         finally:
             for store, key, tensor in replaced:
                 store[key] = tensor
+
+    def normalises(self, layer: str) -> bool:
+        """Whether the layer is a LayerNorm or the like over what it reads along."""
+        return isinstance(self.model.get_submodule(layer), nn.LayerNorm | nn.RMSNorm)
 
     @property
     def returns_sums(self) -> bool:
@@ -338,7 +359,7 @@ class SegmentedRun:
             x = args[0] if args else next(iter(kwargs.values()), None)
             if not isinstance(x, Tensor) or not x.is_floating_point():
                 return original(*args, **kwargs)
-            mixed = _mixed(original, args, kwargs, x)
+            mixed = mixed_entries(original, args, kwargs, x)
             if mixed is None:
                 return original(*args, **kwargs)
             own = x.clone()
@@ -349,45 +370,6 @@ class SegmentedRun:
             return own + y - still  # the value of y; the derivative of the identity, and of its parameters
 
         return forward
-
-
-def _may_normalise(module: nn.Module) -> bool:
-    """Whether the module is one piece and, by its name or its parameters, might be a normalisation."""
-    if any(module.children()):
-        return False
-    own = [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
-    vectors = [t for t in own if t.numel() > 1]
-    named = re.search("norm", type(module).__name__, re.IGNORECASE) is not None
-    return named or (bool(vectors) and all(t.numel() == max(t.shape) for t in vectors))
-
-
-def _mixed(forward: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], x: Tensor) -> Tensor | None:
-    """Which entries of x the first of the answer's reads, where entries are normalised with all, or with neighbours.
-
-    None where it reads one, where x falls apart into groups that are normalised by themselves, and where the answer has
-    another shape.
-    """
-    probe = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)).to(x.device, x.dtype).requires_grad_()
-    y = _given(forward, args, kwargs, probe)
-    if not isinstance(y, Tensor) or y.shape != x.shape or not y.requires_grad:
-        return None
-
-    def read(entry: int) -> Tensor:
-        (gradient,) = torch.autograd.grad(y.flatten()[entry], probe, retain_graph=True)
-        return gradient != 0
-
-    mixed = read(0)
-    if int(mixed.sum()) < 2:
-        return None
-    parts = any(1 < len(indices_of(mixed, dim)) < size for dim, size in enumerate(x.shape))
-    if parts and torch.equal(mixed, read(int(mixed.flatten().nonzero()[-1]))):
-        return None  # as in a GroupNorm, whose groups can go whole
-    return mixed
-
-
-def _given(forward: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], first: Tensor) -> Any:
-    """What is returned with another first argument."""
-    return forward(first, *args[1:], **kwargs) if args else forward(**{**kwargs, next(iter(kwargs)): first})
 
 
 def _leaf(tensor: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """What the experiments on a network conclude: where random weights mislead, and of units that pass by a layer."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from autoprune.structure.couplings import Laboratory
 from autoprune.structure.graph import find_structure
@@ -124,4 +125,36 @@ def test_a_module_that_passes_on_what_its_layers_do_not_read_has_its_numbers_cha
     network, x = nn.Sequential(nn.Conv2d(3, 14, 1), block, nn.Conv2d(6, 2, 1)).eval(), torch.randn(2, 3, 5, 5)
     structure = find_structure(network, x)
     assert sorted(structure.units.tolist()) == [5, 6, 9]
+    checked_half(network, structure, x)
+
+
+class NormedHeads(nn.Module):
+    """Queries and keys are normalised head by head, by weights that all heads share (as in Qwen3 and Gemma 3)."""
+
+    def __init__(self, norm: Callable[[int], nn.Module], groups: int) -> None:
+        super().__init__()
+        self.take, self.q, self.k, self.v = (
+            nn.Linear(5, 7),
+            nn.Linear(7, 24),
+            nn.Linear(7, 4 * groups),
+            nn.Linear(7, 4 * groups),
+        )
+        self.q_norm, self.k_norm, self.out = norm(4), norm(4), nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.take(x)
+        q, k, v = (layer(x).unflatten(-1, (-1, 4)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        k, v = (y.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for y in (self.k_norm(k), v))
+        mixed = F.scaled_dot_product_attention(self.q_norm(q), k, v)
+        return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("norm", "groups"), [(nn.RMSNorm, 6), (nn.LayerNorm, 3)])
+def test_heads_go_through_norms_of_each_of_them(norm: Callable[[int], nn.Module], groups: int) -> None:
+    torch.manual_seed(0)
+    network, x = NormedHeads(norm, groups).eval(), torch.randn(2, 6, 5)
+    structure = find_structure(network, x)
+    assert {group.name: (group.units, group.granularity) for group in structure.groups} == {
+        "take": (7, "neuron"), "q": (groups, "head"),
+    }  # fmt: skip
     checked_half(network, structure, x)

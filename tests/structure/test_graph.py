@@ -269,9 +269,31 @@ class DepthwiseFirst(nn.Module):
         return self.fc(F.relu(self.conv(self.depthwise(x))).mean((2, 3)))
 
 
+class ComputedFilters(nn.Module):
+    """Filters are functions of parameters of the module's own, as in SincNet (arXiv 1808.00158)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bands, self.conv, self.fc = Bands(), nn.Conv2d(6, 8, 3), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(F.relu(self.conv(self.bands(x))).mean((2, 3)))
+
+
+class Bands(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.frequency = nn.Parameter(torch.rand(6, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        filters = torch.sin(self.frequency * torch.arange(3.0)).view(6, 1, 1, 3)
+        return F.conv2d(x, filters.expand(6, 3, 1, 3))
+
+
 @pytest.mark.parametrize(
     ("build", "unprunable", "reason"),
     [
+        (ComputedFilters, "bands.frequency", "functions read it in a way in which no units are seen"),
         (Checked, "conv1", "the network does not run without its units (AssertionError: eight channels are expected"),
         (DepthwiseFirst, "depthwise", "its channels are the network's inputs"),
     ],
