@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -289,7 +290,7 @@ def wandb_tracking(
             settings=wandb_settings(),
         )
         files = Path(started.dir).parent
-        _log.info("tracked by Weights & Biases: %s", started.url or f"offline, until `wandb sync {files}`")
+        _log.info("tracked by Weights & Biases: %s", started.url or f"offline, until `{sync_command(files)}`")
         return WandbTracker(started, folder=run.folder, first_step=None if run.run_id is None else _lines(run.folder))
 
     if _resolve(mode) == "offline":
@@ -323,6 +324,18 @@ def wandb_settings() -> "wandb.Settings":
         x_save_requirements=False,  # run.json has the versions that matter
         x_transaction_log_flush_interval=FLUSH_S,
     )
+
+
+def sync_command(files: Path) -> str:
+    """What a person types to send what was tracked offline.
+
+    Args:
+        files: The offline run's folder.
+
+    >>> print(sync_command(Path("my runs/one")))
+    wandb sync 'my runs/one'
+    """
+    return shlex.join(["wandb", "sync", str(files)])
 
 
 def _lines(folder: Path) -> int:

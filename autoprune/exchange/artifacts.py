@@ -14,7 +14,7 @@ from autoprune.agent.bundle import load_policy
 from autoprune.agent.policy_file import FILES
 from autoprune.files import atomic_write
 from autoprune.machine_cache import cache_dir
-from autoprune.tracking import wandb_settings
+from autoprune.tracking import sync_command, wandb_settings
 
 KIND = "policy"  # the type of the artifacts, also of those that runs log
 TIMEOUT_S = 30
@@ -74,7 +74,7 @@ def publish(folder: Path, name: str, *, metadata: Mapping[str, Any]) -> str:
     with _client_errors(f"did not take the policy for {name!r}"), _run(entity, project, offline=offline) as run:
         logged = run.log_artifact(artifact)
         if offline:
-            return f"wandb sync {Path(run.dir).parent}"
+            return sync_command(Path(run.dir).parent)
         try:
             return f"wandb:{name}:{logged.wait(timeout=TIMEOUT_S).version}"
         except ValueError as error:  # what the server says, in its own words
