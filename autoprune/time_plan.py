@@ -31,7 +31,7 @@ class TimePlan:
 
     def describe(self) -> str:
         """Returns the plan as a short block: a line for each stage that takes any time, and their sum."""
-        notes = {"prepare": "taken", "search": f"{self.evaluations} evaluations, and what the agent takes"}
+        notes = {"prepare": "taken", "search": f"{self.evaluations} evaluations at most, and what the agent takes"}
         rows = {**{name: each for name, each in self.stages.items() if each[1] > 0}, "in all": self.total}
         lines = [
             f"  {name:<10} {_between(*each)}{f' ({notes[name]})' if name in notes else ''}"

@@ -19,7 +19,7 @@ def test_the_block_has_a_line_for_each_stage_that_takes_time() -> None:
     assert PLAN.describe() == (
         "plan of time:\n"
         "  prepare    4.0 s (taken)\n"
-        "  search     30 s to 1 min 30 s (300 evaluations, and what the agent takes)\n"
+        "  search     30 s to 1 min 30 s (300 evaluations at most, and what the agent takes)\n"
         "  recover    10 s to 20 s\n"
         "  in all     44 s to 1 min 54 s"
     )
