@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from autoprune.structure.graph import find_structure
 from autoprune.task.copies import copied
-from autoprune.task.task import Task
+from autoprune.task.task import Roles, Task
 from tests.structure.halves import checked_half
-from tests.task.test_wrong_tasks import pile
+
+
+def pile() -> Roles:
+    return Roles.split(torch.randn(40, 3), torch.arange(40) % 4)
 
 
 class Hooked(nn.Module):
