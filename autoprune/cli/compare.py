@@ -193,7 +193,8 @@ def never_started(sweep: Path) -> "list[Missing]":
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from autoprune.comparison.reading import JOB, SWEEP, Missing, job_folders
+    from autoprune.comparison.reading import SWEEP, Missing, job_folders
+    from autoprune.runs import JOB
 
     if not (sweep / SWEEP).is_file():
         return []

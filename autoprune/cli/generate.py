@@ -79,17 +79,20 @@ class GenerateRequest:
 
     def answers(self) -> list[tuple[str, str]]:
         """(whose, continuation); a single one needs no title."""
-        from autoprune.export.network import load_run
+        from autoprune.export.network import load_run, network_folder, read_record
         from autoprune.runs import RunFolder
         from autoprune.task.language_measures import continuation, load_tokenizer
 
         record = RunFolder.open(self.run).read_json("run.json")
+        silent = (
+            f"{self.run} is a run of the task {record.get('task')!r}, which is no language model that writes; "
+            "generate is for runs of tasks such as smollm2"
+        )
+        if read_record(network_folder(self.run))["architecture"] is None:  # one's own, which Python alone can load
+            raise ValueError(silent)
         network, folder = load_run(self.run), tokenizer_folder(self.run)
         if not getattr(network, "can_generate", bool)():
-            raise ValueError(
-                f"{self.run} is a run of the task {record.get('task')!r}, which is no language model that writes; "
-                "generate is for runs of tasks such as smollm2"
-            )
+            raise ValueError(silent)
         tokenizer = load_tokenizer(folder)
         pruned = continuation(network, tokenizer, self.prompt, tokens=self.tokens)
         if not self.dense:

@@ -97,13 +97,14 @@ def test_a_run_without_a_network_yet(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "holds no pruned network" in error_of([str(tmp_path / "run"), "w5"], capsys)
 
 
-def test_a_run_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("own", [False, True])
+def test_a_run_of_images(own: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from autoprune.task.shipped import digits
 
     torch.manual_seed(0)
     task, folder = digits(), tmp_path / "run"
     RunFolder.create(folder).write_json("run.json", {"task": "digits"})
-    save_network(task.model, folder / "network", architecture=task.architecture)
+    save_network(task.model, folder / "network", architecture=None if own else task.architecture)
     assert "the task 'digits', which is no language model" in error_of([str(folder), "w5"], capsys)
 
 
