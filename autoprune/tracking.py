@@ -32,6 +32,7 @@ FLUSH_S = 1.0  # how much of an offline run a killed process may lose; W&B's own
 INIT_TIMEOUT_S = 30.0
 UPLOAD_LIMIT_S = 600  # for each artifact, before the run goes on to its end without it
 
+SERVICE = "WANDB_SERVICE"  # version, process, kind and address of the service that W&B's client talks to
 _log = logging.getLogger(__name__)
 
 
@@ -265,6 +266,7 @@ def wandb_tracking(
 
     if mode not in get_args(Mode):
         raise ValueError(f"tracking.mode must be one of {get_args(Mode)}, got {mode!r}")
+    _leave_service_of_others()
     wandb.setup(settings=wandb.Settings(silent=True))
     if mode == "online" and not _logged_in():
         raise RuntimeError(
@@ -306,6 +308,15 @@ def wandb_tracking(
             "Weights & Biases did not start the run (%s); it is tracked offline in %s/wandb", error, run.folder
         )
         return start("offline")
+
+
+def _leave_service_of_others() -> None:
+    """W&B begins a service of this process's own, where a parent process had handed one on.
+
+    That of a notebook or a test goes on when a command is killed, and keeps its run's id: the run could not go on.
+    """
+    if f"-{os.getpid()}-" not in os.environ.get(SERVICE, ""):
+        os.environ.pop(SERVICE, None)
 
 
 def wandb_settings() -> "wandb.Settings":

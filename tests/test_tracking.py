@@ -369,3 +369,19 @@ def test_an_agent_of_wandb_runs_the_documented_sweep(tmp_path: Path) -> None:
     assert server.summary[name]["result/policy_gap"] >= 0
     assert [row["policy/best"] for row in rows if "policy/best" in row] == [max(own)], "once: a bar for each run"
     assert server.operations.count("CreateArtifact") >= 4, "result, plan, network and policy"
+
+
+def test_a_parents_service_is_not_used(tmp_path: Path) -> None:
+    """It keeps the ids of commands that were killed, so that none of their runs could go on."""
+    program = """
+import sys
+from pathlib import Path
+from autoprune.tracking import TrackedRun, wandb_tracking
+run = TrackedRun(Path(sys.argv[1]), "name", group="g", job_type="search", config={})
+tracker = wandb_tracking(run, mode="offline", project="p", entity=None, tags=[])
+tracker.close()
+"""
+    handed_on = {**os.environ, "WANDB_SERVICE": "3-1-unix-/nowhere/socket"}
+    done = run_python(program, str(tmp_path / "run"), env=handed_on)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "run").glob("wandb/offline-run-*/run-*.wandb"))

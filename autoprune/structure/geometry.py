@@ -160,13 +160,13 @@ def idle_layers(model: nn.Module, surveys: Sequence[Survey]) -> dict[str, str]:
     }
 
 
-def unseen_parameters(model: nn.Module, surveys: Sequence[Survey], known: Collection[str]) -> dict[str, str]:
+def unseen_parameters(model: nn.Module, surveys: Sequence[Survey], seen_in: Collection[str]) -> dict[str, str]:
     """Weights that modules of a person's own hold and that nothing is known of, each with that reason.
 
     Args:
         model: The network that was surveyed.
         surveys: One for each example.
-        known: Modules some of whose units are known.
+        seen_in: Modules some of whose units are known.
 
     Returns:
         Parameter → the reason.
@@ -175,7 +175,7 @@ def unseen_parameters(model: nn.Module, surveys: Sequence[Survey], known: Collec
     return {
         f"{name}.{key}".removeprefix("."): UNSEEN
         for name, module in model.named_modules()
-        if name not in known and not type(module).__module__.startswith("torch.nn.") and not is_sliceable(module)
+        if name not in seen_in and not type(module).__module__.startswith("torch.nn.") and not is_sliceable(module)
         for key, parameter in module.named_parameters(recurse=False)
         if id(parameter) in read and sum(size > 1 for size in parameter.shape) >= 1 + any(module.children())
     }

@@ -216,8 +216,8 @@ def _proposed(  # noqa: PLR0913 - keyword-only settings
                 "input, or more time (structure.time_limit_s)"
             ) from error
         laboratories.append(laboratory)
-    found = candidates(model, couplings, laboratories, keep=keep, inexact=settings.inexact)
-    return found, undecided, couplings, returns_sums
+    proposed = candidates(model, couplings, laboratories, keep=keep, inexact=settings.inexact)
+    return proposed, undecided, couplings, returns_sums
 
 
 def _structure(
@@ -262,8 +262,8 @@ def _structure(
             groups.append(group)
     accepted, rejected = verifier.settle([*groups, *experts])
     cut = {member.layer for group in accepted for member in group.members}  # some of which are read without a call
-    known = {member.layer for candidate in proposed for member in candidate.members}
-    idle |= unseen_parameters(model, surveys, known)
+    seen_in = {member.layer for candidate in proposed for member in candidate.members}
+    idle |= unseen_parameters(model, surveys, seen_in)
     unprunable |= rejected | {name: why for name, why in idle.items() if name not in cut | unprunable.keys()}
     if not accepted:
         none = "none of its layers writes units that another one reads, or it computes their weights"
