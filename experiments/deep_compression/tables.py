@@ -16,7 +16,7 @@ def measured(content: Json) -> str:
         content: Of results.json.
     """
     origin = content["origin"]
-    parts = [f"{origin['date']}, commit {origin['commit']}, {origin['machine']['processor']}, one thread.\n"]
+    parts = [f"Written {origin['date']} at commit {origin['commit']} of all cells that are kept; one thread each.\n"]
     parts += [_network(name, figures) for name, figures in content["figures"].items()]
     parts += [
         _sizes(content["sizes"]),
