@@ -11,6 +11,7 @@ from autoprune.recover.recovery import OnStep
 from autoprune.task.copies import copied
 from autoprune.task.samples import has_images
 from autoprune.task.task import Task
+from autoprune.task.training import may_be_channels_last
 
 ADAMW_SHARE = 0.05  # of SGD's learning rate: 0.001 where that is 0.02
 
@@ -67,7 +68,7 @@ def fine_tune(  # noqa: PLR0913 - a Recovery and its settings
     )
     trained = copied(network)
     images = has_images(task.example_input)
-    if images:  # ~1.3 × faster on a CPU
+    if images and may_be_channels_last(trained):  # ~1.3 × faster on a CPU
         trained = trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learn(trained, task, how=how, teacher=teacher, generator=generator, on_step=on_step)
     if images:

@@ -225,6 +225,15 @@ def images_last(samples: Samples) -> Samples:
     return mapped(samples, lambda x: x.contiguous(memory_format=last) if x.ndim == 4 else x)
 
 
+def channels_first(tensor: Tensor) -> Tensor:
+    """A copy in the ordinary layout; `contiguous` leaves strides that mean the other one where a size is 1.
+
+    Args:
+        tensor: Of any shape.
+    """
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
 def has_images(samples: Samples) -> bool:
     """One of the tensors is [N, C, H, W]."""
     return any(tensor.ndim == 4 for tensor in leaves(samples))

@@ -10,11 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.task.given_functions import with_gradient
-from autoprune.task.samples import Samples, cut, images_last, in_float32, leaves, number_of, rows, samples_within
+from autoprune.task.samples import (
+    Samples,
+    channels_first,
+    cut,
+    images_last,
+    in_float32,
+    leaves,
+    mapped,
+    number_of,
+    rows,
+    samples_within,
+)
 from autoprune.task.task import Forward, Role, plain_forward
 
 Augment = Callable[[Any, torch.Generator], Any]
 Optimizer = Literal["sgd", "adamw"]
+AVX2_FLOATS = 8  # numbers that a register of AVX2 holds
 
 
 def fit(  # noqa: PLR0913 - keyword-only settings of an optimiser
@@ -137,6 +149,10 @@ class TrainingLoop:
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not self.trained:
             raise ValueError("all of its parameters are frozen (requires_grad=False), so there is nothing to train")
+        self._channels_last = may_be_channels_last(model)
+        if not self._channels_last:
+            for parameter in model.parameters():
+                parameter.data = channels_first(parameter.data)
         self.optimizer = _optimiser(model, self.trained, settings)
         self._norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
         self.batches = ShuffledBatches(role, batch_size=settings.batch_size, generator=generator)
@@ -195,7 +211,7 @@ class TrainingLoop:
 
     def _part_backward(self, inputs: Samples, targets: Samples, share: float) -> Tensor:
         """Adds the gradients of the part's share of the loss, which is returned."""
-        inputs = images_last(inputs)
+        inputs = images_last(inputs) if self._channels_last else mapped(inputs, channels_first)
         several = number_of(inputs) > 1
         for norm in self._norms:  # of a single sample there are no statistics: those that it knows are used
             if norm.training != several:
@@ -259,6 +275,24 @@ def supports_bf16(device: torch.device) -> bool:
             has = torch.cpu.get_capabilities()
             return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return False
+
+
+def may_be_channels_last(network: nn.Module) -> bool:
+    """Whether a network can be trained on images and kernels in the layout that is the faster one on a CPU.
+
+    On CPUs with AVX2 and no AVX-512, oneDNN's gradient of a strided 1×1 convolution that reads fewer than 8 channels in
+    that layout writes past its memory, never ends or is wrong (uxlfoundation/oneDNN issue 6035).
+
+    Args:
+        network: That is trained.
+    """
+    return torch.backends.cpu.get_cpu_capability() != "AVX2" or not any(
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and layer.stride != (1, 1)
+        and layer.in_channels // layer.groups < AVX2_FLOATS
+        for layer in network.modules()
+    )
 
 
 def runs_in_bf16(network: nn.Module, inputs: Samples, forward: Forward) -> bool:

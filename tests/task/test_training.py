@@ -1,5 +1,6 @@
 import copy
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.task.task import Role, accuracy
-from autoprune.task.training import LoopSettings, Optimizer, TrainingLoop, fit, flip
+from autoprune.task.training import LoopSettings, Optimizer, TrainingLoop, fit, flip, may_be_channels_last
 from tests.models import PRUNABLE
 
 NETWORK = PRUNABLE["flattened"]
@@ -181,3 +182,31 @@ def test_steps_are_those_of_an_optimizer_that_is_not_fused(kind: str, optimizer:
         other.step()
     for weight, same in zip(model.parameters(), plain.parameters(), strict=True):
         assert torch.allclose(weight, same, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("narrow", "capability", "last"), [(4, "AVX2", False), (4, "AVX512", True), (8, "AVX2", True), (4, "DEFAULT", True)]
+)
+def test_layouts_in_which_gradients_of_narrow_shortcuts_go_wrong_are_left_out(
+    narrow: int, capability: str, last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """oneDNN's kernel for AVX2 wrote past its memory or never ended, at any number of threads."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    network: Any = nn.Sequential(
+        nn.Conv2d(1, narrow, 3), nn.Conv2d(narrow, 8, 1, stride=2), nn.Flatten(), nn.Linear(32, 4)
+    )
+    assert may_be_channels_last(network) is last
+    if last:  # the other layout is safe everywhere, and is trained in
+        return
+    reference = copy.deepcopy(network)
+    network = network.to(memory_format=torch.channels_last)
+    seen = list[tuple[int, ...]]()
+    network[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].stride()))
+    images = torch.randn(64, 6, 6, 1).permute(0, 3, 1, 2)  # as images come from files
+    role = Role(images, torch.arange(64) % 4)
+    loop = TrainingLoop(network, role, LoopSettings(batch_size=64), loss=cross_entropy, generator=generator())
+    loop.backward(images, role.targets)
+    F.cross_entropy(reference(images.clone(memory_format=torch.contiguous_format)), role.targets).backward()
+    assert seen == [(narrow * 16, 16, 4, 1)]
+    for ours, theirs in zip(network.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
