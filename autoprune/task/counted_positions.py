@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from autoprune.task.default_metrics import IGNORED, DefaultLoss, NeedsLabels
-from autoprune.task.given_functions import left_out_targets, read_places
+from autoprune.task.given_functions import few_answers, left_out_targets, read_places
 from autoprune.task.outputs import CATEGORICAL, OutputKind
 from autoprune.task.samples import Samples, leaves, mapped, named_outputs, number_of, paired_targets, rows
 from autoprune.task.task import Task
 
 TRIED_SAMPLES = 256  # in whose targets what is left out is looked for
-TRIED_NUMBERS = 4_000_000  # of answers that a loss is asked about
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +81,7 @@ def _counted_positions(
         outputs: What the network returned for a few samples.
         targets: Of the same samples, and perhaps of more.
     """
-    one = sum(tensor[0].numel() for tensor in leaves(outputs))
-    few = min(number_of(outputs), max(2, TRIED_NUMBERS // max(1, one)))
-    outputs = mapped(rows(outputs, slice(0, few)), torch.clone)  # copies, which derivatives may run through
+    outputs = mapped(few_answers(outputs, None)[0], torch.clone)  # copies, which derivatives may run through
     answers = named_outputs(outputs)
     shape = tuple(
         size

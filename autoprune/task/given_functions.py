@@ -91,7 +91,7 @@ def name_of(function: Any) -> str:
     return str(getattr(function, "__name__", type(function).__name__)).strip("<>")
 
 
-def few_answers(outputs: Samples, targets: Samples) -> tuple[Samples, Samples]:
+def few_answers(outputs: Samples, targets: Samples | None) -> tuple[Samples, Samples | None]:
     """Returns as many samples as functions are tried on: fewer where answers are large, such as whole vocabularies.
 
     Args:
